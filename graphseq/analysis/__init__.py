@@ -1,0 +1,6 @@
+"""Questions put to a trained model; nothing here trains."""
+
+from graphseq.core.lazy import attach
+
+_FILES: dict[str, str] = {}
+__getattr__, __dir__, __all__ = attach(__name__, _FILES)

@@ -1,0 +1,47 @@
+"""Named, seeded experiments: a method against its named baseline (effects) and against peers (speed)."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphseq.bench.experiment import Experiment
+
+__all__ = ["experiments", "load_experiment"]
+
+_EXPERIMENTS = {
+    "effect.gin_tu": "graphseq.bench.gin_tu:GINOnTU",
+    "speed.graph_epoch": "graphseq.bench.graph_epoch:GraphEpochSpeed",
+    "speed.graph_loader": "graphseq.bench.graph_loader:GraphLoaderSpeed",
+    "speed.image_loader": "graphseq.bench.image_loader:ImageLoaderSpeed",
+    "speed.segment": "graphseq.bench.segment:SegmentSpeed",
+}
+
+
+def experiments() -> dict[str, str]:
+    """Return the names of all experiments and where each is defined, ``module:Class``; nothing is imported.
+
+    Example:
+        >>> experiments()["speed.segment"]
+        'graphseq.bench.segment:SegmentSpeed'
+    """
+    return dict(_EXPERIMENTS)
+
+
+def load_experiment(name: str) -> "Experiment":
+    """Import and build one experiment.
+
+    Args:
+        name: a key of :func:`experiments`.
+
+    Raises:
+        ValueError: if there is no experiment of that name.
+
+    Example:
+        >>> load_experiment("speed.nothing")
+        Traceback (most recent call last):
+        ValueError: there is no experiment 'speed.nothing'; `graphseq bench --list` names them
+    """
+    if name not in _EXPERIMENTS:
+        raise ValueError(f"there is no experiment {name!r}; `graphseq bench --list` names them")
+    module, _, cls = _EXPERIMENTS[name].partition(":")
+    return getattr(importlib.import_module(module), cls)()

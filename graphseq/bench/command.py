@@ -1,0 +1,198 @@
+"""``graphseq bench``: run named experiments, keep their records, write RESULTS.md."""
+
+import argparse
+import difflib
+import fnmatch
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from graphseq.bench import experiments, load_experiment
+from graphseq.bench.docstrings import class_docstring, first_line
+from graphseq.bench.experiment import Row, Scale
+
+if TYPE_CHECKING:
+    from graphseq.bench.experiment import Experiment
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130  # what shells report for Ctrl-C
+
+
+class _UsageError(Exception):
+    """Something in the arguments; shown without a traceback."""
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} was given, a whole number of at least 1 is needed")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="graphseq bench",
+        description="Run named experiments and print one table each. Finished cells are kept on disk: after an "
+        "interruption the same command continues from there.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments, or patterns such as 'speed.*'")
+    parser.add_argument("--list", action="store_true", help="name all experiments and stop")
+    parser.add_argument("--scale", choices=get_args(Scale), default="default", help="quick: one minute, tries the code "
+                        "path; default: about 15 minutes on two cores; full: the published setting")  # fmt: skip
+    parser.add_argument("--seeds", type=_positive, default=5, metavar="N", help="seeds of each arm (5)")
+    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="torch threads (1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record, a list of several; figures beside")
+    parser.add_argument("--out-dir", type=Path, metavar="DIR", help="write each record as DIR/<name>.json, with figure")
+    parser.add_argument(
+        "--report", action="store_true", help="write RESULTS.md from the records in --out-dir (results)"
+    )
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="folder of kept cells (bench in GRAPHSEQ_CACHE, "
+                        "or in the user's cache folder)")  # fmt: skip
+    parser.add_argument("--fresh", action="store_true", help="drop kept cells of these experiments first")
+    return parser
+
+
+def _resolve(patterns: Sequence[str]) -> list[str]:
+    known = experiments()
+    found: list[str] = []
+    for pattern in patterns:
+        matches = fnmatch.filter(known, pattern)
+        if not matches:
+            close = difflib.get_close_matches(pattern, known, n=3, cutoff=0.5)
+            # the part after the dot is what people remember
+            close += [name for name in known if pattern and pattern in name and name not in close]
+            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+            raise _UsageError(f"there is no experiment {pattern!r}; {hint}")
+        found += [name for name in matches if name not in found]
+    return found
+
+
+def _check_targets(json_file: Path | None, out_dir: Path | None) -> None:
+    """Refuse before hours are spent what could not be written after them."""
+    if json_file is not None and json_file.is_dir():
+        raise _UsageError(f"--json {json_file} is a folder; give a file, or --out-dir for a folder of records")
+    if out_dir is not None and out_dir.exists() and not out_dir.is_dir():
+        raise _UsageError(f"--out-dir {out_dir} is a file; give a folder, or --json for one file")
+    for target in (json_file, out_dir):
+        if target is not None:
+            there = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
+            if not os.access(there, os.W_OK):
+                raise _UsageError(f"{target} cannot be written: no permission in {there}")
+
+
+def _print_list() -> None:
+    from rich.console import Console
+
+    from graphseq.bench.table import print_table
+
+    rows = [
+        {"experiment": name, "what it compares": first_line(docstring or "")}
+        for name, path in experiments().items()
+        for docstring in [class_docstring(path)]
+    ]
+    print_table(rows, Console(), wrap=False)
+
+
+def _write_report(folder: Path) -> None:
+    from graphseq.bench.records import read_records, replacing
+    from graphseq.bench.report import results_markdown
+
+    try:
+        records = read_records(folder)
+    except ValueError as error:
+        raise _UsageError(str(error)) from error
+    if not records:
+        raise _UsageError(f"there are no records in {folder}/; `graphseq bench NAME --out-dir {folder}` writes them")
+    target = folder.absolute().parent / "RESULTS.md"
+    with replacing(target) as temporary:
+        temporary.write_text(results_markdown(records, folder, target.parent), "utf-8")
+    plural = "" if len(records) == 1 else "s"
+    print(f"wrote {os.path.relpath(target)} from {len(records)} record{plural} in {folder}/")
+
+
+def _run_all(chosen: "Sequence[str | Experiment]", arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from graphseq.bench.records import write_figure, write_json
+    from graphseq.bench.report import print_record
+    from graphseq.bench.runner import run_experiment
+
+    records: list[Row] = []
+    failed: list[str] = []
+    console = Console()
+    for item in chosen:
+        name = item if isinstance(item, str) else item.name
+        try:
+            experiment = load_experiment(item) if isinstance(item, str) else item
+            record = run_experiment(
+                experiment,
+                scale=arguments.scale,
+                seeds=arguments.seeds,
+                threads=arguments.threads,
+                state_dir=arguments.state_dir,
+                fresh=arguments.fresh,
+            )
+            print_record(record, console)
+            targets = []
+            if arguments.out_dir:
+                targets.append((arguments.out_dir / f"{name}.json", f"{name}.png"))
+                write_json(targets[-1][0], record)
+            if arguments.json:
+                several = f"_{name}" if len(chosen) > 1 else ""
+                targets.append((arguments.json, f"{arguments.json.stem}{several}.png"))
+                records.append(record)
+                write_json(arguments.json, records if len(chosen) > 1 else record)
+            for file, figure in targets:
+                drawn = write_figure(file.with_name(figure), experiment, record)
+                print(f"wrote {file}" + (f" and {file.with_name(figure)}" if drawn else ""))
+        except KeyboardInterrupt:
+            return _INTERRUPTED
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
+    if failed:
+        print(f"graphseq bench: {', '.join(failed)} stopped with an error", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def main(argv: Sequence[str], made: "Sequence[Experiment] | None" = None) -> int:
+    """Run ``graphseq bench`` with the given arguments and return the exit status.
+
+    0 if everything ran, whether or not the claims hold; 1 if an experiment stopped with an error; 2 for wrong
+    arguments; 130 after Ctrl-C.
+
+    Args:
+        argv: arguments after ``bench``.
+        made: experiments to run instead of those that ``argv`` names.
+
+    Example:
+        >>> main(["speed.segmant"])
+        2
+    """
+    try:
+        arguments = _parser().parse_args(list(argv))
+    except SystemExit as stop:  # argparse has said what is wrong, or printed the help
+        return int(stop.code or 0)
+    try:
+        if arguments.list:
+            _print_list()
+            return 0
+        names = _resolve(arguments.names)
+        if not names and not made and not arguments.report:
+            raise _UsageError("name an experiment; `graphseq bench --list` names them")
+        _check_targets(arguments.json, arguments.out_dir)
+        status = 0
+        if names or made:
+            # libraries that are not torch read their thread counts when they are loaded
+            for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+                os.environ[variable] = str(arguments.threads)
+            status = _run_all(made or names, arguments)
+        if arguments.report and status == 0:
+            _write_report(arguments.out_dir or Path("results"))
+        return status
+    except _UsageError as error:
+        print(f"graphseq bench: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,99 @@
+"""Docstrings and arXiv numbers read from source files, so that listing names imports nothing."""
+
+import ast
+import importlib.util
+import re
+from pathlib import Path
+
+__all__ = ["arxiv_id", "class_docstring", "first_line", "module_docstrings", "module_file"]
+
+_ARXIV = re.compile(r"arxiv(?:\.org/abs/|\s*:\s*|\s+)(\d{4}\.\d{4,5})", re.IGNORECASE)
+
+
+def module_file(module: str) -> Path | None:
+    """Return the source file of a module of an importable package, without importing the module itself.
+
+    Args:
+        module: dotted name.
+
+    Example:
+        >>> module_file("graphseq.bench.docstrings").name
+        'docstrings.py'
+    """
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def module_docstrings(file: Path) -> dict[str, str]:
+    """Return name -> docstring of what a file defines at its top level; constants have the string below them.
+
+    Args:
+        file: a Python source file.
+
+    Example:
+        >>> module_docstrings(module_file("graphseq.bench.docstrings"))["first_line"][:25]
+        'Return the first line of '
+    """
+    body = ast.parse(file.read_bytes(), filename=str(file)).body
+    found = {}
+    for index, node in enumerate(body):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found[node.name] = ast.get_docstring(node) or ""
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            below = body[index + 1] if index + 1 < len(body) else None
+            text = ""
+            if (
+                isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+                and isinstance(below.value.value, str)
+            ):
+                text = below.value.value
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    found[target.id] = text
+    return found
+
+
+def class_docstring(path: str) -> str | None:
+    """Return the docstring of ``module:Class``, or None if the file or the class is not there.
+
+    Args:
+        path: module and class, separated by a colon.
+
+    Example:
+        >>> class_docstring("graphseq.nothing:Here") is None
+        True
+    """
+    module, _, name = path.partition(":")
+    file = module_file(module)
+    return None if file is None or not file.exists() else module_docstrings(file).get(name)
+
+
+def first_line(docstring: str) -> str:
+    r"""Return the first line of a docstring.
+
+    Args:
+        docstring: the whole of it, possibly empty.
+
+    Example:
+        >>> first_line(" A layer.\n\nMore.")
+        'A layer.'
+    """
+    return docstring.strip().partition("\n")[0].strip()
+
+
+def arxiv_id(docstring: str) -> str:
+    """Return the first arXiv number a docstring names, or the empty string.
+
+    Args:
+        docstring: the whole of it.
+
+    Example:
+        >>> arxiv_id("Source: arXiv 2411.03884, eq. 5.")
+        '2411.03884'
+    """
+    match = _ARXIV.search(docstring)
+    return match.group(1) if match else ""

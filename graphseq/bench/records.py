@@ -1,0 +1,151 @@
+"""Records on disk: written whole or not at all, with their figure beside them."""
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from graphseq.bench.experiment import Experiment, Row
+
+__all__ = ["draws", "finite", "read_records", "replacing", "write_figure", "write_json"]
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file in the same folder that replaces ``path`` on success and vanishes on failure.
+
+    Args:
+        path: what is to be written; its folder is made.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with replacing(folder / "note.txt") as temporary:
+        ...     _ = temporary.write_text("whole")
+        >>> (folder / "note.txt").read_text(), len(list(folder.iterdir()))
+        ('whole', 1)
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp's files are private
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def finite(value: Any) -> Any:
+    """Return plain data with None for every number that is not finite: JSON has none of these.
+
+    Args:
+        value: plain data.
+
+    Example:
+        >>> finite({"low": float("-inf"), "mean": 0.5})
+        {'low': None, 'mean': 0.5}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain data as JSON, atomically.
+
+    Args:
+        path: the file.
+        value: plain data.
+
+    Raises:
+        TypeError: if it is not plain data; the file stays what it was.
+
+    Example:
+        >>> file = Path(tempfile.mkdtemp()) / "record.json"
+        >>> write_json(file, [{"name": "speed.segment"}])
+        >>> json.loads(file.read_text())
+        [{'name': 'speed.segment'}]
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def draws(experiment: Experiment) -> bool:
+    """Return whether an experiment has a figure.
+
+    Args:
+        experiment: the experiment.
+
+    Example:
+        >>> from graphseq.bench import load_experiment
+        >>> draws(load_experiment("speed.segment"))  # doctest: +SKIP
+        True
+    """
+    return type(experiment).draw is not Experiment.draw
+
+
+def write_figure(path: Path, experiment: Experiment, record: Row) -> bool:
+    """Draw a record and write it as PNG, atomically.
+
+    Args:
+        path: the PNG file.
+        experiment: draws it.
+        record: what :func:`~graphseq.bench.runner.run_experiment` returned.
+
+    Returns:
+        Whether there is a figure: not if the experiment draws none, or nothing ran.
+
+    Example:
+        >>> write_figure(Path("loader.png"), load_experiment("speed.graph_loader"), record)  # doctest: +SKIP
+        True
+    """
+    if not draws(experiment) or all("skipped" in row for row in record["rows"]):
+        return False
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    experiment.draw(record, figure.subplots())
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    return True
+
+
+def read_records(folder: Path) -> list[Row]:
+    """Return the records of a folder, sorted by name.
+
+    Args:
+        folder: holds ``<name>.json``, one record each.
+
+    Raises:
+        ValueError: if a file is not a record, or is not named after the record in it.
+
+    Example:
+        >>> read_records(Path(tempfile.mkdtemp()))
+        []
+    """
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON ({error}); remove it or run the experiment again") from error
+        needed = {"name", "kind", "verdict", "rows", "checks", "environment"}
+        if not isinstance(record, dict) or not needed <= record.keys() or record["name"] != path.stem:
+            raise ValueError(
+                f"{path} is not the record of {path.stem!r}; `graphseq bench {path.stem} --out-dir {folder}` writes it"
+            )
+        records.append(record)
+    return records

@@ -1,0 +1,157 @@
+"""Rows that are already measured, on disk, so that an interrupted experiment continues where it was."""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from graphseq.bench.docstrings import module_file
+from graphseq.bench.experiment import Experiment, Row
+
+__all__ = ["RowFile", "default_state_dir", "fingerprint", "plain"]
+
+
+def default_state_dir() -> Path:
+    """Return the folder of kept rows: ``bench`` in ``GRAPHSEQ_CACHE``, or in the platform's user cache folder.
+
+    Example:
+        >>> default_state_dir().name
+        'bench'
+    """
+    from graphseq.data.cache import cache_folder
+
+    return cache_folder() / "bench"
+
+
+def plain(value: Any, what: str) -> Any:
+    """Return a value as it would come back from JSON: numbers of numpy and torch become Python's, tuples lists.
+
+    A fresh row and one read from disk are thereby the same.
+
+    Args:
+        value: data of an experiment.
+        what: names it in the message, a noun phrase.
+
+    Raises:
+        TypeError: if it is not plain data.
+
+    Example:
+        >>> plain({"sizes": (1, 2)}, "the row")
+        {'sizes': [1, 2]}
+    """
+
+    def scalar(item: Any) -> Any:
+        if callable(getattr(item, "item", None)):
+            return item.item()
+        raise TypeError(f"a {type(item).__name__} is not plain data")
+
+    try:
+        return json.loads(json.dumps(value, default=scalar))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{what} cannot be written as JSON ({error}); use numbers, strings, lists and dictionaries"
+        ) from error
+
+
+def fingerprint(experiment: Experiment) -> str:
+    """Return a digest of the source files an experiment is made of: those of its classes and of its ``sources``.
+
+    Args:
+        experiment: the experiment.
+
+    Raises:
+        ValueError: if a module named in ``sources`` cannot be found.
+
+    Example:
+        >>> from graphseq.bench.experiment import Conclusion
+        >>> class Nothing(Experiment):
+        ...     name, kind = "speed.nothing", "speed"
+        ...     def cells(self, scale, seeds): return []
+        ...     def run(self, cell, scale): return {}
+        ...     def conclude(self, rows): return Conclusion(None)
+        >>> len(fingerprint(Nothing()))
+        64
+    """
+    digest = hashlib.sha256(f"{type(experiment).__module__}.{type(experiment).__qualname__}".encode())
+    files: list[Path] = []
+    for cls in type(experiment).__mro__:
+        if issubclass(cls, Experiment) and cls is not Experiment:
+            file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+            if file:  # there is none for classes typed into an interpreter
+                files.append(Path(file))
+    for module in experiment.sources:
+        source = module_file(module)
+        if source is None:
+            raise ValueError(f"{experiment.name} names the source {module!r}, which is no module here")
+        files.append(source)
+    for path in dict.fromkeys(files):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class RowFile:
+    """Finished rows of one experiment, one JSON line each, appended and synced as they come.
+
+    A line counts only in the context it was measured in; a line that is cut off, by a crash while it was written,
+    is ignored.
+
+    Args:
+        path: the file; its folder is made.
+        context: everything that must be equal for a row to be used again, plain data.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "rows.jsonl"
+        >>> RowFile(path, {"scale": "quick"}).append({"seed": 0}, {"seed": 0, "accuracy": 0.9})
+        >>> RowFile(path, {"scale": "quick"}).get({"seed": 0})
+        {'seed': 0, 'accuracy': 0.9}
+        >>> RowFile(path, {"scale": "full"}).get({"seed": 0}) is None
+        True
+    """
+
+    def __init__(self, path: Path, context: Row) -> None:
+        self.path = path
+        self._context = hashlib.sha256(json.dumps(context, sort_keys=True).encode()).hexdigest()[:20]
+        self._rows: dict[str, Row] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            return
+        for line in path.read_bytes().splitlines():
+            try:
+                entry = json.loads(line)
+                if entry["context"] == self._context and isinstance(entry["row"], dict):
+                    self._rows[self._key(entry["cell"])] = entry["row"]
+            except (ValueError, KeyError, TypeError):
+                continue  # a line that was cut off
+
+    @staticmethod
+    def _key(cell: Row) -> str:
+        return json.dumps(cell, sort_keys=True)
+
+    def get(self, cell: Row) -> Row | None:
+        """Return the kept row of a cell, or None.
+
+        Args:
+            cell: the key, plain data.
+        """
+        return self._rows.get(self._key(cell))
+
+    def append(self, cell: Row, row: Row) -> None:
+        """Keep one row, on disk when this returns.
+
+        Args:
+            cell: the key, plain data.
+            row: what was measured, plain data.
+        """
+        entry = json.dumps({"context": self._context, "cell": cell, "row": row}) + "\n"
+        with open(self.path, "ab+") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    entry = "\n" + entry  # what was cut off stays a line of its own
+            file.write(entry.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._rows[self._key(cell)] = row

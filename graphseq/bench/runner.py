@@ -1,0 +1,224 @@
+"""Running an experiment: progress, rows kept on disk, and the record that follows from them."""
+
+import contextlib
+import hashlib
+import inspect
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+from graphseq.bench.environment import environment
+from graphseq.bench.experiment import Conclusion, Experiment, Row, Scale, SkipCell
+from graphseq.bench.records import finite
+from graphseq.bench.rows import RowFile, default_state_dir, fingerprint, plain
+
+__all__ = ["run_experiment"]
+
+
+class _Progress:
+    """A bar on stderr in a terminal; elsewhere one plain line for every finished cell."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total, self.finished = name, total, 0
+        self._bar = None
+        if sys.stderr.isatty() and total:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[cell]}", style="dim"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._bar.add_task(name, total=total, cell="")
+
+    def __enter__(self) -> "_Progress":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def begin(self, cell: Row) -> None:
+        if self._bar:
+            self._bar.update(self._task, cell=_label(cell))
+
+    def end(self, cell: Row, outcome: str | None) -> None:
+        self.finished += 1
+        if self._bar:
+            self._bar.advance(self._task)
+        elif outcome:
+            self.say(f"[{self.finished}/{self.total}] {self.name} {_label(cell)}: {outcome}")
+
+    def say(self, text: str) -> None:
+        if self._bar:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _label(cell: Row) -> str:
+    return " ".join(f"{key}={value}" for key, value in cell.items())
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _seed_generators(cell: Row) -> None:
+    """Seed the global generators from the cell, so that a row does not depend on what ran before it."""
+    import numpy as np
+    import torch
+
+    seed = int.from_bytes(hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).digest()[:4], "little")
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (the generator that libraries use unasked)
+    torch.manual_seed(seed)
+
+
+def _check_arguments(scale: str, seeds: int, threads: int) -> None:
+    if scale not in get_args(Scale):
+        raise ValueError(f"scale is {scale!r}; it is one of {', '.join(get_args(Scale))}")
+    if seeds < 1 or threads < 1:
+        raise ValueError(f"seeds is {seeds} and threads {threads}; both are at least 1")
+
+
+def _plain_cells(experiment: Experiment, scale: Scale, seeds: int) -> list[Row]:
+    cells = plain(experiment.cells(scale, seeds), f"the cells of {experiment.name}")
+    keys = [json.dumps(cell, sort_keys=True) for cell in cells]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"{experiment.name} lists the cell {twice[0]} more than once; each needs keys of its own")
+    return cells
+
+
+def _run_cell(experiment: Experiment, cell: Row, scale: Scale) -> Row:
+    _seed_generators(cell)
+    result = plain(experiment.run(dict(cell), scale), f"the row of {experiment.name} {_label(cell)}")
+    clash = sorted(key for key in cell.keys() & result.keys() if cell[key] != result[key])
+    if clash:
+        raise ValueError(
+            f"the row of {experiment.name} {_label(cell)} has other values for {', '.join(clash)} than its cell; "
+            "give results other names"
+        )
+    return {**cell, **result}
+
+
+def _rule(experiment: Experiment) -> str:
+    """The docstring of the class itself, without a base's: a rule is not inherited."""
+    return inspect.cleandoc(vars(type(experiment)).get("__doc__") or "")
+
+
+def run_experiment(
+    experiment: Experiment,
+    *,
+    scale: Scale = "default",
+    seeds: int = 5,
+    threads: int = 1,
+    state_dir: Path | None = None,
+    fresh: bool = False,
+) -> Row:
+    """Run what is not yet measured, conclude, and return the record.
+
+    Each finished row is written to ``<state_dir>/<name>.jsonl`` and synced at once. The next run uses it again if
+    cell, scale, source of the experiment, versions, processor and threads are the same; what was skipped is tried
+    again. Progress goes to stderr.
+
+    Args:
+        experiment: what to run.
+        scale: how much.
+        seeds: seeds of each arm, at least 1.
+        threads: torch threads, at least 1.
+        state_dir: folder of kept rows; None for :func:`~graphseq.bench.rows.default_state_dir`.
+        fresh: drop the kept rows first.
+
+    Returns:
+        Plain data with the keys ``name, kind, scale, seeds, verdict, rule, rows, checks, table, environment``;
+        skipped rows carry the reason as ``skipped``, numbers that are not finite are None.
+
+    Raises:
+        ValueError: for an unknown scale, fewer than one seed or thread, or cells that are not distinct.
+        TypeError: if a cell or row is not plain data.
+
+    Example:
+        >>> import tempfile
+        >>> class Square(Experiment):
+        ...     name, kind = "speed.square", "speed"
+        ...     def cells(self, scale, seeds): return [{"size": size} for size in (1, 2)]
+        ...     def run(self, cell, scale): return {"area": cell["size"] ** 2}
+        ...     def conclude(self, rows): return Conclusion(None, table=rows)
+        >>> record = run_experiment(Square(), state_dir=Path(tempfile.mkdtemp()))
+        >>> record["rows"]
+        [{'size': 1, 'area': 1}, {'size': 2, 'area': 4}]
+    """
+    _check_arguments(scale, seeds, threads)
+    cells = _plain_cells(experiment, scale, seeds)
+    path = (state_dir or default_state_dir()) / f"{experiment.name}.jsonl"
+    if fresh:
+        path.unlink(missing_ok=True)
+    with _torch_threads(threads), _Progress(experiment.name, len(cells)) as progress:
+        where = environment()
+        context = {key: value for key, value in where.items() if key != "date"}
+        kept = RowFile(path, {**context, "scale": scale, "fingerprint": fingerprint(experiment)})
+        known = sum(kept.get(cell) is not None for cell in cells)
+        if known:
+            progress.say(f"{experiment.name}: {known} of {len(cells)} cells are taken from {path} (--fresh runs them)")
+        rows: list[Row] = []
+        try:
+            for cell in cells:
+                row = kept.get(cell)
+                outcome = None  # kept rows were announced together
+                progress.begin(cell)
+                if row is None:
+                    start = time.perf_counter()
+                    try:
+                        row = _run_cell(experiment, cell, scale)
+                        kept.append(cell, row)
+                        outcome = f"{time.perf_counter() - start:.1f} s"
+                    except SkipCell as reason:
+                        row, outcome = {**cell, "skipped": str(reason)}, f"skipped, {reason}"
+                rows.append(row)
+                progress.end(cell, outcome)
+        except BaseException as error:
+            saved = sum(kept.get(cell) is not None for cell in cells)
+            cause = (
+                "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__} in {_label(cell)}"
+            )
+            progress.say(
+                f"{experiment.name}: {cause}; {saved} of {len(cells)} cells are kept in {path}, "
+                "the same command continues from there"
+            )
+            raise
+        finished = [row for row in rows if "skipped" not in row]
+        conclusion = experiment.conclude([dict(row) for row in finished]) if finished else Conclusion(None)
+    record = {
+        "name": experiment.name,
+        "kind": experiment.kind,
+        "scale": scale,
+        "seeds": seeds,
+        "verdict": conclusion.verdict,
+        "rule": _rule(experiment),
+        "rows": rows,
+        "checks": plain([vars(check) for check in conclusion.checks], f"the checks of {experiment.name}"),
+        "table": plain(conclusion.table, f"the table of {experiment.name}"),
+        "environment": where,
+    }
+    return finite(record)

@@ -1,0 +1,180 @@
+"""One table for terminals of any width and for pipes."""
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from graphseq.bench.experiment import Row
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["columns_of", "format_value", "is_numeric", "print_table"]
+
+_GAP = 2  # spaces between columns
+_LONGEST_WORD = 24  # a longer word may be broken
+
+
+def format_value(value: Any) -> str:
+    """Return a value as it is shown in tables: four significant digits, yes or no, a dash for nothing.
+
+    Args:
+        value: plain data.
+
+    Example:
+        >>> [format_value(value) for value in (0.123456, 12345.6, 7, True, None, "gin", [1, 2])]
+        ['0.1235', '12346', '7', 'yes', '-', 'gin', '1, 2']
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(format_value(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {format_value(item)}" for key, item in value.items())
+    return str(value)
+
+
+def is_numeric(values: Iterable[Any]) -> bool:
+    """Return whether a column is set flush right: numbers and gaps, no truth values.
+
+    Args:
+        values: of one column.
+
+    Example:
+        >>> is_numeric([1, 0.5, None]), is_numeric([True, False])
+        (True, False)
+    """
+    return all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values)
+
+
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """Return the columns of rows that need not have the same, in the order of first appearance.
+
+    Args:
+        rows: lines of a table.
+
+    Example:
+        >>> columns_of([{"arm": "gin"}, {"arm": "mlp", "skipped": "no torch"}])
+        ['arm', 'skipped']
+    """
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _longest_word(text: str) -> int:
+    from rich.cells import cell_len
+
+    return min(_LONGEST_WORD, max((cell_len(word) for word in text.split()), default=1))
+
+
+class _Column:
+    def __init__(self, name: str, values: Sequence[Any]) -> None:
+        from rich.cells import cell_len
+
+        self.name = name
+        self.cells = [format_value(value) if value != "" else "" for value in values]
+        self.numeric = is_numeric(values)
+        self.natural = max(cell_len(text) for text in (name, *self.cells))
+        bodies = [cell_len(text) if self.numeric else _longest_word(text) for text in self.cells]
+        self.least = max([_longest_word(name), *bodies])
+
+
+def _widths(columns: list[_Column], width: int) -> list[int] | None:
+    """Widths that fit, the widest columns giving way first; None if even the least do not fit."""
+    room = width - _GAP * (len(columns) - 1)
+    widths = [column.natural for column in columns]
+    while sum(widths) > room:
+        yielding = [index for index, column in enumerate(columns) if widths[index] > column.least]
+        if not yielding:
+            return None
+        widths[max(yielding, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _groups(columns: list[_Column], width: int) -> list[list[_Column]]:
+    """Columns in as many tables as the width asks for, each beginning with the first column."""
+    groups: list[list[_Column]] = []
+    current = columns[:1]
+    for column in columns[1:]:
+        if len(current) > 1 and _widths([*current, column], width) is None:
+            groups.append(current)
+            current = columns[:1]
+        current = [*current, column]
+    return [*groups, current]
+
+
+def _rich_table(columns: list[_Column], width: int, *, lines: bool) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    # the box draws one of the spaces between columns
+    table = Table(
+        box=SIMPLE_HEAD if lines else None,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, _GAP - 1 if lines else _GAP, 0, 0),
+        header_style="bold",
+    )
+    sizes = _widths(columns, width) or [column.least for column in columns]
+    for column, size in zip(columns, sizes, strict=True):
+        justify: Literal["left", "right"] = "right" if column.numeric else "left"
+        table.add_column(Text(column.name), justify=justify, width=size, overflow="fold")
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def print_table(
+    rows: Sequence[Row],
+    console: "Console",
+    *,
+    title: str = "",
+    columns: Sequence[str] | None = None,
+    wrap: bool = True,
+) -> None:
+    """Print rows as a table that fits the console: text wraps, numbers never do.
+
+    If even that is too wide, the columns are dealt to several tables that all begin with the first column. Outside
+    a terminal it is plain text, without lines, colours and trailing spaces.
+
+    Args:
+        rows: lines, column name -> plain data.
+        console: where to.
+        title: printed above, unless empty.
+        columns: names in their order; None for all.
+        wrap: outside a terminal, whether long text wraps; if not, each row is one line.
+
+    Example:
+        >>> from rich.console import Console
+        >>> print_table([{"arm": "gin", "accuracy": 0.75}, {"arm": "mlp", "accuracy": None}], Console(width=40))
+        arm  accuracy
+        gin      0.75
+        mlp         -
+    """
+    names = list(columns) if columns is not None else columns_of(rows)
+    if not rows or not names:
+        return
+    made = [_Column(name, [row.get(name, "") for row in rows]) for name in names]
+    width = console.width if wrap or console.is_terminal else max(console.width, 1_000_000)
+    tables = [_rich_table(group, width, lines=console.is_terminal) for group in _groups(made, width)]
+    if console.is_terminal:
+        if title:
+            console.print(title, style="bold", markup=False, highlight=False)
+        for table in tables:
+            console.print(table)
+        return
+    from rich.console import Console
+
+    text = io.StringIO()
+    plain = Console(width=width, file=text, color_system=None, force_terminal=False)
+    if title:
+        plain.print(title, markup=False, highlight=False)
+    for table in tables:
+        plain.print(table)
+    for line in text.getvalue().splitlines():
+        console.file.write(f"{line.rstrip()}\n")

@@ -1,0 +1,205 @@
+"""Timing ours and a peer alternately in one process, and the machine's own limits to hold the result against."""
+
+import contextlib
+import ctypes
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Ratio", "alternate", "copy_bandwidth", "peak_memory", "ratios"]
+
+
+@contextlib.contextmanager
+def _collector_off() -> Iterator[None]:
+    """Keep the garbage collector from running by itself, and the explicit collections inside cheap.
+
+    What lives already is set aside: a collection that walks over all of torch's objects takes 50 ms and leaves
+    the processor's caches cold for the call that is timed next.
+    """
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
+
+
+def _synchronize() -> None:
+    """Wait for the GPU if this process has used one: kernels are only queued when a call returns."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def alternate(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Time contenders alternately, so that drift of the machine falls on all of them alike.
+
+    The order is rotated by one from round to round (A B, B A, A B, …); the garbage collector runs between
+    measurements, not inside; a GPU that is in use is waited for.
+
+    Args:
+        contenders: name -> call without arguments. Outputs are to be compared before they are timed here.
+        rounds: measurements of each, at least 1.
+        warmup: untimed calls of each beforehand.
+
+    Returns:
+        Name -> seconds, one entry a round: entries of equal index were measured side by side.
+
+    Raises:
+        ValueError: if there is nothing to time, or ``rounds`` < 1 or ``warmup`` < 0.
+
+    Example:
+        >>> times = alternate({"sum": lambda: sum(range(100)), "nothing": lambda: None}, rounds=3)
+        >>> [len(seconds) for seconds in times.values()]
+        [3, 3]
+    """
+    if not contenders:
+        raise ValueError("no contenders were given; give a dictionary of at least one name and call")
+    if rounds < 1 or warmup < 0:
+        raise ValueError(f"rounds is {rounds} and warmup {warmup}; rounds is at least 1, warmup at least 0")
+    names = list(contenders)
+    for _ in range(warmup):
+        for name in names:
+            contenders[name]()
+    times: dict[str, list[float]] = {name: [] for name in names}
+    with _collector_off():
+        for turn in range(rounds):
+            shift = turn % len(names)
+            for name in names[shift:] + names[:shift]:
+                call = contenders[name]
+                gc.collect()
+                _synchronize()
+                start = time.perf_counter()
+                call()
+                _synchronize()
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster one contender is than another: the median over rounds, and the range.
+
+    Args:
+        median: of the rounds' ratios.
+        low: the smallest.
+        high: the largest.
+
+    Example:
+        >>> str(Ratio(2.0, 1.8, 2.3))
+        '2.00 (1.80 to 2.30)'
+    """
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def ratios(times: Mapping[str, Sequence[float]], ours: str, peer: str) -> Ratio:
+    """Return how many times faster ``ours`` is than ``peer``: peer's seconds over ours, round by round.
+
+    Args:
+        times: what :func:`alternate` returned.
+        ours: name of the numerator's rival: above 1 it is the faster one.
+        peer: name of what it is compared with.
+
+    Raises:
+        ValueError: if a name was not timed, or the two have different numbers of rounds.
+
+    Example:
+        >>> ratios({"ours": [1.0, 2.0, 1.0], "peer": [2.0, 3.0, 4.0]}, "ours", "peer")
+        Ratio(median=2.0, low=1.5, high=4.0)
+    """
+    missing = [name for name in (ours, peer) if name not in times]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} was not timed; {', '.join(times)} were")
+    if len(times[ours]) != len(times[peer]) or not times[ours]:
+        raise ValueError(f"{len(times[ours])} rounds of {ours} and {len(times[peer])} of {peer}; they come in pairs")
+    quotients = [theirs / own for own, theirs in zip(times[ours], times[peer], strict=True)]
+    return Ratio(statistics.median(quotients), min(quotients), max(quotients))
+
+
+def copy_bandwidth(nbytes: int, rounds: int = 9, device: str = "cpu") -> float:
+    """Return the bandwidth of a plain torch copy in GB/s, bytes read **and** written counted, as STREAM does.
+
+    An operation that must read R and write W bytes takes at least ``(R + W) / bandwidth``. Give the size that the
+    operation moves: what fits in the cache is copied much faster than what does not.
+
+    Args:
+        nbytes: size of the tensor that is copied, at least 1.
+        rounds: copies that are timed; the median counts.
+        device: where both tensors live.
+
+    Raises:
+        ValueError: if ``nbytes`` < 1.
+
+    Example:
+        >>> copy_bandwidth(1 << 20) > 0
+        True
+    """
+    if nbytes < 1:
+        raise ValueError(f"nbytes is {nbytes}; it is at least 1")
+    import torch
+
+    source = torch.ones(nbytes, dtype=torch.uint8, device=device)
+    target = torch.zeros_like(source)  # zeros, not empty: its pages exist before the first timed copy
+    # one clock read costs about 0.1 µs: small copies are repeated until a round moves 16 MB
+    repeats = max(1, (1 << 24) // nbytes)
+
+    def copy() -> None:
+        for _ in range(repeats):
+            target.copy_(source)
+
+    seconds = statistics.median(alternate({"copy": copy}, rounds)["copy"])
+    return 2 * nbytes * repeats / seconds / 1e9
+
+
+def _resident(field: str) -> int:
+    """Bytes that the kernel states for this process: ``VmRSS`` now, ``VmHWM`` at its highest."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+def peak_memory(call: Callable[[], object]) -> int:
+    """Return by how many bytes the resident memory of this process grew at its highest while a call ran.
+
+    The kernel keeps the highest resident size (``VmHWM``); writing 5 to ``/proc/self/clear_refs`` sets it back to
+    the present size, so the peak of one call is read exactly, without sampling, in the process that holds the data
+    (a subprocess would count the import of torch, a sampling thread would miss short peaks). Pages that the
+    allocator holds from earlier work are handed back first where the C library offers it; else they hide growth.
+    Memory of a GPU is not counted.
+
+    Args:
+        call: what is measured; run it once before, so that libraries' own first allocations do not count.
+
+    Raises:
+        OSError: where the kernel offers no such counter (only Linux does).
+
+    Example:
+        >>> grown = peak_memory(lambda: bytearray(b"x" * 50_000_000))
+        >>> 90_000_000 < grown < 120_000_000  # the literal and its copy
+        True
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError as error:
+        raise OSError(f"peak memory needs Linux's /proc/self/clear_refs: {error}") from error
+    before = _resident("VmRSS")
+    call()
+    return max(0, _resident("VmHWM") - before)

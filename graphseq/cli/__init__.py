@@ -1,0 +1,80 @@
+"""The command line: ``graphseq fit | validate | test | predict | list | show | plot | bench``."""
+
+import sys
+from collections.abc import Sequence
+
+from graphseq import __version__
+
+__all__ = ["main"]
+
+_HELP = """usage: graphseq <command> [options]
+
+Graph, temporal-graph and sequence modelling on PyTorch Geometric and Lightning.
+
+train and use, all with --config FILE (several: later ones win) and --help:
+  fit         train a task on data
+  validate    metrics of a checkpoint on the validation split (--ckpt_path FILE)
+  test        metrics of a checkpoint on the test split
+  predict     outputs of a checkpoint for the test split
+
+look:
+  list        names with a line each: graphseq list [tasks|nn|models|data|callbacks|configs|...]
+  show        what a config builds, resolved, with sizes: graphseq show CONFIG
+  plot        curves of one or more runs: graphseq plot RUN...
+
+measure:
+  bench       named experiments: graphseq bench --list
+
+options:
+  --version   version of graphseq
+  --help      this text
+
+example:
+  graphseq fit --config configs/graph/gine_digits.yaml
+"""
+
+_TRAINING = ("fit", "validate", "test", "predict")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage.
+
+    Args:
+        arguments: what stands behind ``graphseq``; default the process's arguments.
+
+    Example:
+        >>> main(["--version"])
+        graphseq 0.1.0
+        0
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command, rest = (given[0], given[1:]) if given else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(_HELP, end="")
+        return 0
+    if command in ("-V", "--version"):
+        print(f"graphseq {__version__}")
+        return 0
+    # each command imports what it needs: only training loads Lightning
+    if command in _TRAINING:
+        from graphseq.cli.training import train
+
+        return train([command, *rest])
+    if command == "show":
+        from graphseq.cli.show import show
+
+        return show(rest)
+    if command == "list":
+        from graphseq.cli.listing import main as listing
+
+        return listing(rest)
+    if command == "plot":
+        from graphseq.cli.plotting import main as plotting
+
+        return plotting(rest)
+    if command == "bench":
+        from graphseq.bench.command import main as bench
+
+        return bench(rest)
+    print(f"graphseq: there is no command {command!r}; see graphseq --help", file=sys.stderr)
+    return 2

@@ -1,0 +1,131 @@
+"""``graphseq list``: public names with what they are, read from the source files, so that nothing heavy is imported."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from graphseq.bench import experiments
+from graphseq.bench.docstrings import arxiv_id, class_docstring, first_line, module_docstrings, module_file
+
+__all__ = ["list_configs", "list_experiments", "list_room", "main"]
+
+_ROOMS = ("tasks", "nn", "models", "data", "callbacks", "metrics", "ops", "analysis", "sparsity")
+_OTHER = ("configs", "bench")
+
+
+def _room_files(room: str) -> dict[str, str]:
+    """A room's table, public name -> module inside the room."""
+    return dict(importlib.import_module(f"graphseq.{room}")._FILES)
+
+
+def list_room(room: str) -> list[dict[str, str]]:
+    """Return the public names of a room, each with the first line and the arXiv number of its docstring.
+
+    Args:
+        room: such as ``nn``.
+
+    Example:
+        >>> [row["name"] for row in list_room("ops")][-1]
+        'segment_sum'
+    """
+    docstrings: dict[str, dict[str, str]] = {}
+    rows = []
+    for name, module in sorted(_room_files(room).items()):
+        if module not in docstrings:
+            file = module_file(f"graphseq.{room}.{module}")
+            docstrings[module] = module_docstrings(file) if file else {}
+        text = docstrings[module].get(name, "")
+        rows.append({"name": name, "what it is": first_line(text), "arXiv": arxiv_id(text)})
+    return rows
+
+
+def list_configs(folder: Path) -> list[dict[str, str]]:
+    """Return the YAML files below a folder, each with its first comment line.
+
+    Args:
+        folder: searched with all folders in it.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "tiny.yaml").write_text("# A small run.\\nseed_everything: 0\\n")
+        >>> list_configs(folder)[0]["what it is"]
+        'A small run.'
+    """
+    rows = []
+    for path in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
+        comments = (line.strip() for line in path.read_text("utf-8").splitlines())
+        first = next((line.lstrip("# ") for line in comments if line.startswith("#") and line.strip("# ")), "")
+        rows.append({"name": path.as_posix(), "what it is": first, "arXiv": ""})
+    return rows
+
+
+def list_experiments() -> list[dict[str, str]]:
+    """Return the experiments of ``graphseq bench``, each with the first line and the arXiv number of its docstring.
+
+    Example:
+        >>> [row["name"] for row in list_experiments()][0]
+        'effect.gin_tu'
+    """
+    rows = []
+    for name, path in experiments().items():
+        text = class_docstring(path) or ""
+        rows.append({"name": name, "what it is": first_line(text), "arXiv": arxiv_id(text)})
+    return rows
+
+
+def _overview() -> list[dict[str, str | int]]:
+    """Every room with its names; docstrings stay unread, so this is quick however large the rooms become."""
+    names: dict[str, list[str]] = {room: sorted(_room_files(room)) for room in _ROOMS}
+    names["configs"] = [row["name"] for row in list_configs(Path("configs"))]
+    names["bench"] = list(experiments())
+    return [{"room": room, "count": len(found), "names": ", ".join(found)} for room, found in names.items()]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``graphseq list`` with the given arguments and return the exit status: 0, or 2 for wrong arguments.
+
+    In a terminal long lines wrap; in a pipe each name has one line.
+
+    Args:
+        argv: arguments after ``list``.
+
+    Example:
+        >>> main(["nothing"])
+        2
+    """
+    parser = argparse.ArgumentParser(
+        prog="graphseq list",
+        description="Name what there is, with a line each; without an argument, everything by room.",
+    )
+    parser.add_argument("room", nargs="?", choices=(*_ROOMS, *_OTHER), metavar="ROOM",
+                        help=", ".join((*_ROOMS, *_OTHER)))  # fmt: skip
+    try:
+        room = parser.parse_args(list(argv)).room
+    except SystemExit as stop:  # argparse has said what is wrong, or printed the help
+        return int(stop.code or 0)
+
+    from rich.console import Console
+
+    from graphseq.bench.table import print_table
+
+    console = Console()
+    if room is None:
+        print_table(_overview(), console, wrap=False)
+        return 0
+    if room == "configs" and not Path("configs").is_dir():
+        print(f"graphseq list: there is no folder configs/ in {Path.cwd()}; change to one that has it", file=sys.stderr)
+        return 2
+    if room == "configs":
+        rows = list_configs(Path("configs"))
+    elif room == "bench":
+        rows = list_experiments()
+    else:
+        rows = list_room(room)
+    if not rows:
+        print(f"graphseq list: {room} has no names yet", file=sys.stderr)
+    cited = any(row["arXiv"] for row in rows)
+    print_table(rows, console, columns=("name", "what it is", "arXiv") if cited else ("name", "what it is"), wrap=False)
+    return 0

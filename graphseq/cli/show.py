@@ -1,0 +1,89 @@
+"""``graphseq show CONFIG``: what a config builds, without running it."""
+
+import sys
+from collections.abc import Sequence
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from graphseq.cli.training import GraphseqCLI
+from graphseq.core.errors import CheckpointError, DataError, OptionalDependencyError
+
+__all__ = ["show"]
+
+_SIZES = ("num_features", "num_outputs", "num_edge_features", "input_size", "num_nodes")
+
+
+def parameter_rows(model: nn.Module) -> list[tuple[str, str, int]]:
+    """Return name, class and number of parameters of the parts of a network.
+
+    Args:
+        model: the network.
+
+    Example:
+        >>> parameter_rows(nn.Sequential(nn.Linear(2, 3), nn.ReLU()))
+        [('0', 'Linear', 9)]
+    """
+    rows = []
+    for name, child in model.named_children():
+        count = sum(parameter.numel() for parameter in child.parameters())
+        if count:
+            rows.append((name, type(child).__name__, count))
+    return rows
+
+
+def show(arguments: Sequence[str]) -> int:
+    """Print the resolved config, the parameters of the network and the sizes of the data.
+
+    Args:
+        arguments: config files; options as ``graphseq fit`` takes them may follow.
+
+    Example:
+        >>> show([])
+        2
+    """
+    files = [argument for argument in arguments if not argument.startswith("-")]
+    if not files or "--help" in arguments or "-h" in arguments:
+        print("usage: graphseq show CONFIG [CONFIG ...] [--key value]", file=sys.stderr)
+        return 0 if files or "--help" in arguments or "-h" in arguments else 2
+    given: list[str] = []
+    for argument in arguments:
+        is_file = not argument.startswith("-") and argument.endswith((".yaml", ".yml", ".json"))
+        given += ["--config", argument] if is_file else [argument]
+    try:
+        cli = GraphseqCLI(given, run=False)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 2
+    except (CheckpointError, DataError, OptionalDependencyError) as error:
+        print(f"graphseq show: {error}", file=sys.stderr)
+        return 1
+    config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=True, skip_link_targets=False))
+    config.pop("config", None)
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(yaml.safe_dump(config, sort_keys=False, width=100), highlight=False, markup=False)
+
+    network = cli.model.model
+    table = Table(title=f"{type(cli.model).__name__} of {type(network).__name__}", title_justify="left")
+    for column, justify in (("part", "left"), ("class", "left"), ("parameters", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for name, kind, count in parameter_rows(network):
+        table.add_row(name, kind, f"{count:,}")
+    total = sum(parameter.numel() for parameter in network.parameters())
+    table.add_row("all", "", f"{total:,}", style="bold")
+    console.print(table)
+
+    sizes = Table(title=type(cli.datamodule).__name__, title_justify="left")
+    sizes.add_column("size")
+    sizes.add_column("value", justify="right")
+    for name, index in getattr(cli.datamodule, "splits", {}).items():
+        sizes.add_row(f"{name} samples", f"{len(index):,}")
+    for name in _SIZES:
+        if hasattr(type(cli.datamodule), name):
+            sizes.add_row(name, f"{getattr(cli.datamodule, name):,}")
+    store = getattr(cli.datamodule, "store", None)
+    if store is not None:
+        sizes.add_row("memory", f"{store.nbytes / 2**20:.1f} MB")
+    console.print(sizes)
+    return 0

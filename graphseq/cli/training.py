@@ -1,0 +1,320 @@
+"""``graphseq fit | validate | test | predict``: LightningCLI over tasks and data modules."""
+
+import csv
+import importlib
+import importlib.util
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+
+from graphseq.core.errors import CheckpointError, DataError, OptionalDependencyError, UnsupportedStrategyError
+from graphseq.core.spec import record_foreign_modules
+from graphseq.data.cache import complete_or_absent
+from graphseq.tasks.base import Task
+
+__all__ = ["GraphseqCLI", "train"]
+
+# size that the data know -> argument of the network (None: of the task). A network without the argument, or data
+# without the size, leaves the link out.
+_LINKS = (
+    ("num_features", "in_channels"),
+    ("input_size", "in_features"),
+    ("num_outputs", "out_channels"),
+    ("num_outputs", "out_features"),
+    ("num_edge_features", "edge_channels"),
+    ("degree_histogram", "degree_histogram"),
+    ("node_categories", "node_categories"),
+    ("edge_categories", "edge_categories"),
+)
+_ROOMS_WITH_CLASSES = ("tasks", "data", "models", "nn", "callbacks")
+
+
+def touch_rooms() -> None:
+    """Import every public class that a config may name, so that short names resolve on the command line.
+
+    Example:
+        >>> touch_rooms()
+    """
+    for room in _ROOMS_WITH_CLASSES:
+        module = importlib.import_module(f"graphseq.{room}")
+        for name in module.__all__:
+            getattr(module, name)
+
+
+class GraphseqCLI(LightningCLI):
+    """LightningCLI with graphseq's defaults: links of sizes, CSV log, checkpoints, quiet outside a terminal.
+
+    Args:
+        arguments: the subcommand and its options.
+        run: whether to run it, or only to build everything.
+
+    Example:
+        >>> GraphseqCLI.subcommands().keys()
+        dict_keys(['fit', 'validate', 'test', 'predict'])
+    """
+
+    def __init__(self, arguments: Sequence[str], run: bool = True) -> None:
+        record_foreign_modules()
+        touch_rooms()
+        super().__init__(
+            Task,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"prog": "graphseq", "description": "Train and use graphseq tasks; see graphseq --help."},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=list(arguments),
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link the sizes that the data know to the network and the task."""
+        for source, target in _LINKS:
+            parser.link_arguments(f"data.{source}", f"model.init_args.model.init_args.{target}", apply_on="instantiate")
+        parser.link_arguments("data.num_outputs", "model.init_args.num_outputs", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse without LightningCLI's warning that ``sys.argv`` is there too."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: LightningCLI would let the checkpoint override config and command line, silently."""
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what only looks like a config, and resolve ``--ckpt_path last``."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        init_args = config.model.get("init_args", Namespace())
+        for name, base in (("optimizer", torch.optim.Optimizer), ("scheduler", _SCHEDULERS)):
+            check_class(init_args.get(name), base, f"model.init_args.{name}")
+        checkpoint = config.get("ckpt_path")
+        if checkpoint in ("last", "best"):
+            config["ckpt_path"] = newest_checkpoint(self._run_root(config), self._run_name(config), checkpoint)
+        elif checkpoint is not None and not Path(checkpoint).exists():
+            raise CheckpointError(f"there is no checkpoint {checkpoint}; give a file, or 'last' for the newest run's")
+        elif checkpoint is None and self.subcommand in ("validate", "test", "predict"):
+            warnings.warn(f"graphseq {self.subcommand} without --ckpt_path uses untrained weights", stacklevel=2)
+
+    def _run_root(self, config: Namespace) -> Path:
+        return Path(config.trainer.get("default_root_dir") or "runs")
+
+    def _run_name(self, config: Namespace) -> str:
+        files = config.get("config") or []
+        if files:
+            return Path(str(files[0])).stem
+        return config.model["class_path"].rsplit(".", 1)[-1].lower()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer with the CSV log, checkpoints and, in a terminal, a progress bar."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        given = self._get(self.config_init, "trainer", default={})
+        in_terminal = sys.stderr.isatty() and sys.stdout.isatty()
+        callbacks: list[Callback] = list(given.get("callbacks") or [])
+        debugging = bool(given.get("fast_dev_run"))
+        if given.get("logger") in (None, True):
+            kwargs["logger"] = self._loggers(config) if self.subcommand == "fit" and not debugging else False
+        if given.get("enable_progress_bar") is None:
+            kwargs["enable_progress_bar"] = in_terminal
+            if in_terminal:
+                callbacks.append(RichProgressBar())
+        if given.get("enable_model_summary") is None:
+            kwargs["enable_model_summary"] = in_terminal and self.subcommand == "fit"
+            if kwargs["enable_model_summary"]:
+                callbacks.append(RichModelSummary())
+        if given.get("enable_checkpointing") is None and not any(isinstance(c, ModelCheckpoint) for c in callbacks):
+            kwargs["enable_checkpointing"] = self.subcommand == "fit" and not debugging
+            if kwargs["enable_checkpointing"]:
+                callbacks.append(self._checkpoint())
+        if not in_terminal:
+            logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+    def _loggers(self, config: Namespace) -> list[Any]:
+        root, name = self._run_root(config), self._run_name(config)
+        loggers: list[Any] = [CSVLogger(root, name=name, flush_logs_every_n_steps=1)]
+        if importlib.util.find_spec("tensorboard") is not None:
+            from lightning.pytorch.loggers import TensorBoardLogger
+
+            loggers.append(TensorBoardLogger(root, name=name, version=f"version_{loggers[0].version}"))
+        return loggers
+
+    def _checkpoint(self) -> ModelCheckpoint:
+        validates = bool(len(getattr(self.datamodule, "splits", {"val": [0]})["val"]))
+        return ModelCheckpoint(
+            filename="{epoch}-{step}",
+            monitor=self.model.monitor if validates else None,
+            mode=self.model.mode,
+            save_top_k=1,
+            save_last=True,
+        )
+
+    def after_validate(self) -> None:
+        """Keep the validation metrics in the run's log."""
+        self._keep_metrics()
+
+    def after_test(self) -> None:
+        """Keep the test metrics in the run's log, where ``graphseq plot`` finds them."""
+        self._keep_metrics()
+
+    def _keep_metrics(self) -> None:
+        checkpoint = self.config[self.subcommand].get("ckpt_path")
+        log = Path(checkpoint).parent.parent / "metrics.csv" if checkpoint else None
+        if log is None or not log.is_file() or not self.trainer.is_global_zero:
+            return
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        trained = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        add_row(log, {"epoch": trained["epoch"], "step": trained["global_step"], **metrics})
+
+    def after_fit(self) -> None:
+        """Say where the run lies and what it reached."""
+        folder = self.trainer.log_dir
+        if folder is None or not self.trainer.is_global_zero:
+            return
+        checkpoint = self.trainer.checkpoint_callback
+        metrics = {name: float(value) for name, value in sorted(self.trainer.callback_metrics.items())}
+        print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        print(f"run         {folder}")
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
+            score = (
+                ""
+                if checkpoint.best_model_score is None
+                else f"  {checkpoint.monitor} {checkpoint.best_model_score:.4f}"
+            )
+            print(f"best        {checkpoint.best_model_path}{score}")
+            print(f"last        {checkpoint.last_model_path}")
+        print(f"look at it  graphseq plot {folder}")
+
+
+# warnings of Lightning and torch that say nothing about a run of ours
+_HARMLESS = (
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
+    r".*torch.jit.script. is deprecated",  # PyG's own use of torch
+    r".*is smaller than the logging interval",  # losses are logged once an epoch
+    r".*callbacks used to create the checkpoint need to be provided",  # testing keeps no checkpoints
+)
+_SCHEDULERS = (torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+
+
+def check_class(value: Any, base: type | tuple[type, ...], where: str) -> None:
+    """Refuse a config entry that names anything but a class of the expected kind.
+
+    A callable type in a signature would let a config name any function, which would then be called.
+
+    Args:
+        value: the parsed entry: None, a ``Namespace`` with ``class_path``, or a string.
+        base: the class it must descend from.
+        where: the entry's key, for the message.
+
+    Raises:
+        ValueError: if it names something else.
+
+    Example:
+        >>> check_class("os.system", torch.optim.Optimizer, "optimizer")
+        Traceback (most recent call last):
+        ValueError: optimizer names os.system; ...
+    """
+    if value is None:
+        return
+    path = value.get("class_path") if isinstance(value, Namespace | dict) else value
+    found: Any = None
+    if isinstance(path, type):
+        found = path
+    elif isinstance(path, str) and "." in path:
+        module, _, name = path.rpartition(".")
+        found = getattr(sys.modules.get(module), name, None) or _imported(module, name)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        kinds = base if isinstance(base, tuple) else (base,)
+        raise ValueError(
+            f"{where} names {path if isinstance(path, str) else value!r}; "
+            f"it must name a class that descends from {' or '.join(kind.__name__ for kind in kinds)}, "
+            "as class_path with init_args"
+        )
+
+
+def _imported(module: str, name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None
+
+
+def add_row(log: Path, row: dict[str, Any]) -> None:
+    """Append a row to a CSV log, with new columns where it needs them; the file is replaced only when complete.
+
+    Args:
+        log: CSV file with a header.
+        row: value by column.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     log = Path(folder) / "metrics.csv"
+        ...     _ = log.write_text("epoch,train/loss\\n0,0.5\\n")
+        ...     add_row(log, {"epoch": 0, "test/acc": 0.9})
+        ...     log.read_text().split()
+        ['epoch,train/loss,test/acc', '0,0.5,', '0,,0.9']
+    """
+    with log.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = list(dict.fromkeys([*(rows[0] if rows else []), *row]))
+    with complete_or_absent(log) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows([*rows, row])
+
+
+def newest_checkpoint(root: Path, name: str, which: str) -> str:
+    """Return a checkpoint of the newest run of a name.
+
+    Args:
+        root: folder of all runs.
+        name: name of the run, the stem of its config file.
+        which: ``last``, or ``best`` for the one that the monitored metric chose.
+
+    Raises:
+        CheckpointError: if there is none.
+
+    Example:
+        >>> newest_checkpoint(Path("nowhere"), "gin", "last")
+        Traceback (most recent call last):
+        graphseq.core.errors.CheckpointError: no run of gin in nowhere has a last checkpoint; ...
+    """
+    pattern = "version_*/checkpoints/" + ("last*.ckpt" if which == "last" else "epoch=*.ckpt")
+    found = sorted((root / name).glob(pattern), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise CheckpointError(f"no run of {name} in {root} has a {which} checkpoint; run graphseq fit, or give a file")
+    return str(found[-1])
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Run ``fit``, ``validate``, ``test`` or ``predict``; errors that name their cause end without a traceback.
+
+    Args:
+        arguments: the subcommand and its options.
+
+    Example:
+        >>> train(["fit", "--config", "missing.yaml"])
+        2
+    """
+    for known in _HARMLESS:
+        warnings.filterwarnings("ignore", message=known)
+    try:
+        GraphseqCLI(arguments)
+    except SystemExit as stop:  # jsonargparse has printed what is wrong
+        return stop.code if isinstance(stop.code, int) else 2
+    except (CheckpointError, DataError, OptionalDependencyError, UnsupportedStrategyError, FloatingPointError) as error:
+        print(f"graphseq {arguments[0]}: {error}", file=sys.stderr)
+        return 1
+    return 0

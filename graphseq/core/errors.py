@@ -1,0 +1,51 @@
+"""Errors a caller may want to catch; wrong arguments are plain ``ValueError`` and ``TypeError``."""
+
+__all__ = ["CheckpointError", "DataError", "OptionalDependencyError", "UnsupportedStrategyError"]
+
+
+class DataError(ValueError):
+    """Data that cannot be used: missing, corrupt, out of range, or not what the reader expects.
+
+    Example:
+        >>> raise DataError("labels.csv has 3 rows for 4 graphs; give one row per graph")
+        Traceback (most recent call last):
+        graphseq.core.errors.DataError: labels.csv has 3 rows for 4 graphs; give one row per graph
+    """
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that does not fit: of another task, another version, or not of graphseq at all.
+
+    Example:
+        >>> raise CheckpointError("last.ckpt holds graphseq.tasks.Regression, the run is a Classification")
+        Traceback (most recent call last):
+        graphseq.core.errors.CheckpointError: last.ckpt holds graphseq.tasks.Regression, the run is a Classification
+    """
+
+
+class OptionalDependencyError(ImportError):
+    """A package that only some parts need is not installed; the message names the command that installs it.
+
+    Args:
+        package: name on the package index.
+        extra: extra of graphseq that holds it, if one does.
+        purpose: what needs it, a noun phrase.
+
+    Example:
+        >>> print(OptionalDependencyError("rdkit", "reading SMILES", extra="molecules"))
+        reading SMILES needs rdkit: pip install 'graphseq[molecules]'
+    """
+
+    def __init__(self, package: str, purpose: str, extra: str | None = None) -> None:
+        target = f"'graphseq[{extra}]'" if extra else package
+        super().__init__(f"{purpose} needs {package}: pip install {target}")
+
+
+class UnsupportedStrategyError(RuntimeError):
+    """A procedure was asked to run on several processes although its result would not be that of one.
+
+    Example:
+        >>> raise UnsupportedStrategyError("events must stay in order: use devices=1")
+        Traceback (most recent call last):
+        graphseq.core.errors.UnsupportedStrategyError: events must stay in order: use devices=1
+    """

@@ -1,0 +1,268 @@
+"""The base of every data module: residency, loaders, splits, per-stage transforms on the device."""
+
+import hashlib
+import inspect
+import warnings
+from collections.abc import Iterator
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+
+from graphseq.core.errors import DataError
+from graphseq.data.loader import BatchLoader
+from graphseq.data.store import Store
+
+__all__ = ["StoreDataModule"]
+
+Stage = Literal["train", "val", "test", "predict"]
+
+
+class StoreDataModule(LightningDataModule):
+    """Data module over one store and one index tensor for each split.
+
+    A subclass writes :meth:`read`, which returns the store and the splits; everything else is here: the store goes
+    to the device once, batches are gathered there by index, transforms run there on whole batches. Sizes such as
+    ``num_features`` can be asked for before ``setup``; asking reads the data.
+
+    Args:
+        batch_size: training samples of one batch over all processes, at least 1.
+        eval_batch_size: samples of one validation, test or prediction batch; default ``batch_size``.
+        seed: seeds the splits and the order of training batches.
+        device_resident: whether the store moves to the training device: ``True``, ``False`` (each gathered block of
+            about 8 MB crosses instead), or ``"auto"``: it does when it takes less than a quarter of the free memory.
+        drop_last: whether training leaves out a last batch smaller than ``batch_size``.
+        train_transform: module applied on the device to the inputs of each training batch.
+        eval_transform: the same for validation, test and prediction batches.
+
+    Yields:
+        the batches of the store.
+
+    Raises:
+        ValueError: if a batch size is below 1 or ``device_resident`` is something else.
+
+    Example:
+        >>> from graphseq.data import TensorStore
+        >>> class Numbers(StoreDataModule):
+        ...     def read(self):
+        ...         store = TensorStore(torch.randn(10, 2), torch.randn(10))
+        ...         return store, {"train": torch.arange(8), "val": torch.arange(8, 9), "test": torch.arange(9, 10)}
+        >>> len(Numbers(batch_size=4).train_dataloader())
+        2
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        *,
+        eval_batch_size: int | None = None,
+        seed: int = 0,
+        device_resident: bool | Literal["auto"] = "auto",
+        drop_last: bool = False,
+        train_transform: nn.Module | None = None,
+        eval_transform: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
+        if device_resident not in (True, False, "auto"):
+            raise ValueError(f"device_resident is {device_resident!r}; it must be true, false or 'auto'")
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.seed = seed
+        self.device_resident = device_resident
+        self.drop_last = drop_last
+        self.train_transform = train_transform
+        self.eval_transform = eval_transform
+        self._host: Store | None = None
+        self._resident: Store | None = None
+        self._splits: dict[str, Tensor] = {}
+
+    def read(self) -> tuple[Store, dict[str, Tensor]]:
+        """Return the store on the host and an index tensor for each of ``train``, ``val`` and ``test``.
+
+        Called once. It runs in every process before there is a process group, so it must be atomic on disk and give
+        the same result everywhere.
+        """
+        raise TypeError(f"{type(self).__name__} must define read()")
+
+    def load(self) -> None:
+        """Read the data unless they are there already, and check the splits."""
+        if self._host is not None:
+            return
+        store, splits = self.read()
+        for name in ("train", "val", "test"):
+            if name not in splits:
+                raise DataError(
+                    f"{type(self).__name__}.read() gave splits {sorted(splits)}; train, val and test are needed"
+                )
+        for name, index in splits.items():
+            if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(store):
+                raise DataError(f"the {name} split reaches sample {int(index.max())} of {len(store)}")
+        if not len(splits["train"]):
+            raise DataError(f"the training split of {type(self).__name__} is empty")
+        self._host, self._splits = store, splits
+
+    @property
+    def store(self) -> Store:
+        """The store, on the training device once a trainer has set the module up."""
+        self.load()
+        return cast(Store, self._resident or self._host)
+
+    @property
+    def splits(self) -> dict[str, Tensor]:
+        """Index tensor of each split."""
+        self.load()
+        return self._splits
+
+    def __str__(self) -> str:  # Lightning's own walks through loaders and data sets
+        if self._host is None:
+            return f"{type(self).__name__}(not read yet)"
+        sizes = ", ".join(f"{name} {len(index)}" for name, index in self._splits.items())
+        return f"{type(self).__name__}({self._host!r}; {sizes})"
+
+    __repr__ = __str__
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only when the usual look-up failed. For a property this means an AttributeError inside it, which
+        # the command line would take for "no such size" and silently leave the network's default.
+        found = inspect.getattr_static(type(self), name, None)
+        if isinstance(found, property) and found.fget is not None:
+            try:
+                return found.fget(self)
+            except AttributeError as error:
+                raise DataError(f"{type(self).__name__}.{name} failed: {error}") from error
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def prepare_data(self) -> None:
+        """Read the data, so that downloads happen before processes are synchronised."""
+        self.load()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data and move the store to the training device if it is to live there."""
+        self.load()
+        if self.trainer is None:
+            return
+        device = self.trainer.strategy.root_device
+        if self._lives_on(device):
+            self._resident = self.store.to(device)
+
+    def _lives_on(self, device: torch.device) -> bool:
+        if self.device_resident == "auto" and device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            return self.store.nbytes < free / 4
+        return bool(self.device_resident)
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Give the device memory back; the store on the host stays."""
+        self._resident = None
+
+    def loader(self, stage: Stage) -> BatchLoader:
+        """Return the loader of one stage.
+
+        Args:
+            stage: ``train`` shuffles; ``val``, ``test`` and ``predict`` (the test split, unless there is a split of
+                that name) keep the order.
+        """
+        split = "test" if stage == "predict" and "predict" not in self.splits else stage
+        trainer = self.trainer
+        training = stage == "train"
+        return BatchLoader(
+            self.store,
+            self.batch_size if training else self.eval_batch_size,
+            shuffle=training and not getattr(trainer, "overfit_batches", 0),
+            index=self.splits[split],
+            drop_last=training and self.drop_last,
+            seed=self.seed,
+            rank=trainer.global_rank if trainer is not None else 0,
+            world_size=trainer.world_size if trainer is not None else 1,
+            device=trainer.strategy.root_device if trainer is not None else None,
+        )
+
+    def train_dataloader(self) -> BatchLoader:
+        """Return the shuffled loader of the training split."""
+        return self.loader("train")
+
+    def val_dataloader(self) -> Any:
+        """Return the loader of the validation split; an empty one is no loader."""
+        return self.loader("val") if len(self.splits["val"]) else []
+
+    def test_dataloader(self) -> Any:
+        """Return the loader of the test split; an empty one is no loader."""
+        return self.loader("test") if len(self.splits["test"]) else []
+
+    def predict_dataloader(self) -> BatchLoader:
+        """Return the loader of the test split."""
+        return self.loader("predict")
+
+    def batches(self, stage: Stage = "train", epoch: int = 0) -> Iterator[Any]:
+        """Yield transformed batches without a trainer, for a training loop of your own.
+
+        Args:
+            stage: split.
+            epoch: number of the epoch, which seeds the order of training batches.
+        """
+        loader = self.loader(stage)
+        loader.set_epoch(epoch)
+        for batch in loader:
+            yield self.transformed(batch, stage)
+
+    def transformed(self, batch: Any, stage: Stage) -> Any:
+        """Apply the transform of a stage to the inputs of a batch: the first entry of a tuple, else all of it.
+
+        Args:
+            batch: one batch on the device.
+            stage: split.
+        """
+        transform = self.train_transform if stage == "train" else self.eval_transform
+        if transform is None:
+            return batch
+        if isinstance(batch, tuple | list):
+            return (transform(batch[0]), *batch[1:])
+        return transform(batch)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave batches alone that are on the device already; the loader has moved whole blocks."""
+        first = batch[0] if isinstance(batch, tuple | list) else batch
+        if isinstance(first, Tensor) and first.device == device:
+            return batch
+        pointer = getattr(batch, "ptr", None)
+        if isinstance(pointer, Tensor) and pointer.device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Apply the transform of the running stage, on the device."""
+        return self.transformed(batch, "train" if self.trainer is not None and self.trainer.training else "val")
+
+    def fingerprint(self) -> str:
+        """Return a digest of the splits, by which a checkpoint knows whether it meets the same data again."""
+        digest = hashlib.sha256(str(len(self.store)).encode())
+        for name in ("train", "val", "test"):
+            digest.update(self.splits[name].cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the data: the digest of the splits and the sizes."""
+        sizes = {name: len(index) for name, index in self.splits.items()}
+        return {"fingerprint": self.fingerprint(), "sizes": sizes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare a checkpoint's data with these.
+
+        Raises:
+            DataError: if training would resume on another split; testing on other data only warns.
+        """
+        if state_dict.get("fingerprint") == self.fingerprint():
+            return
+        sizes = {name: len(index) for name, index in self.splits.items()}
+        message = (
+            f"the checkpoint was trained on splits of {state_dict.get('sizes')} samples, "
+            f"these are {sizes} or hold other samples"
+        )
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            raise DataError(f"{message}; resume with the same data, seed and split options")
+        warnings.warn(f"{message}; samples of its training split may be among those evaluated", stacklevel=2)

@@ -1,0 +1,272 @@
+"""The data module of one graph whose nodes are the samples: your own graph, and the base of the named ones."""
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.transforms import NormalizeFeatures
+from torch_geometric.utils import degree, index_to_mask
+
+from graphseq.core.errors import DataError, UnsupportedStrategyError
+from graphseq.data.base import Stage, StoreDataModule
+from graphseq.data.loader import BatchLoader
+from graphseq.data.splits import check_fractions, random_split
+from graphseq.data.store import SingleStore
+
+__all__ = ["NodeDataModule"]
+
+NodeSplitRule = Literal["public", "full", "random", "stratified"]
+STAGES: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+"""Stages that have a mask."""
+
+
+class NodeDataModule(StoreDataModule):
+    """One graph that is trained on as a whole; masks say which nodes train, validate and test.
+
+    Every batch is the graph itself, once an epoch, so there is no batch size; nodes of all splits pass messages to
+    one another (transductive learning). A graph has nothing to divide among processes: use ``devices=1``.
+
+    Args:
+        graph: a PyG ``Data`` with ``x`` (N, D), ``edge_index`` and ``y``: classes (N,), -1 where unknown, or numbers;
+            or a function without arguments that returns one (a config can name one). It is not changed.
+        split: ``public`` (the masks the graph carries), ``full`` (its validation and test masks, everything else
+            trains), ``random`` (``num_train_per_class`` nodes of each class train, ``num_val`` and ``num_test`` of the
+            others validate and test) or ``stratified`` (``fractions`` of each class).
+        split_index: which of several public splits, where masks are (N, S).
+        fractions: of train, validation and test, for ``stratified``.
+        num_train_per_class: for ``random``; a class with fewer nodes trains with all it has.
+        num_val: for ``random``.
+        num_test: for ``random``.
+        normalize_features: whether each row of ``x`` is divided by its sum.
+        seed: seeds ``random`` and ``stratified`` splits.
+        device_resident: see :class:`StoreDataModule`.
+        train_transform: see :class:`StoreDataModule`; it must not write into the graph it is given.
+        eval_transform: the same.
+
+    Yields:
+        PyG ``Data`` with ``train_mask``, ``val_mask`` and ``test_mask``, bool (N,).
+
+    Raises:
+        ValueError: if a split option is not valid.
+        DataError: when the graph is read, if its fields are not what is needed or masks overlap.
+        UnsupportedStrategyError: if several processes train.
+
+    Example:
+        >>> x, y = torch.eye(20), torch.tensor([0, 1] * 10)
+        >>> graph = Data(x=x, edge_index=torch.tensor([[0, 1], [1, 2]]), y=y)
+        >>> data = NodeDataModule(graph, split="stratified")
+        >>> data.num_nodes, data.num_outputs, int(data.graph.train_mask.sum())
+        (20, 2, 12)
+    """
+
+    def __init__(
+        self,
+        graph: Data | Callable[[], Data],
+        *,
+        split: NodeSplitRule = "public",
+        split_index: int = 0,
+        fractions: Sequence[float] = (0.6, 0.2, 0.2),
+        num_train_per_class: int = 20,
+        num_val: int = 500,
+        num_test: int = 1000,
+        normalize_features: bool = False,
+        seed: int = 0,
+        device_resident: bool | Literal["auto"] = "auto",
+        train_transform: nn.Module | None = None,
+        eval_transform: nn.Module | None = None,
+    ) -> None:
+        super().__init__(
+            1,
+            seed=seed,
+            device_resident=device_resident,
+            train_transform=train_transform,
+            eval_transform=eval_transform,
+        )
+        if split not in get_args(NodeSplitRule):
+            raise ValueError(f"split is {split!r}; it must be one of {', '.join(get_args(NodeSplitRule))}")
+        for name, value, least in (
+            ("split_index", split_index, 0),
+            ("num_train_per_class", num_train_per_class, 1),
+            ("num_val", num_val, 0),
+            ("num_test", num_test, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        self._source = graph
+        self.split: NodeSplitRule = split
+        self.split_index = split_index
+        self.fractions = check_fractions(fractions)
+        self.num_train_per_class = num_train_per_class
+        self.num_val = num_val
+        self.num_test = num_test
+        self.normalize_features = normalize_features
+
+    @property
+    def graph(self) -> Data:
+        """The graph with the masks of the split, on the training device once a trainer has set the module up."""
+        return cast(SingleStore, self.store).item
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes."""
+        return len(cast(Tensor, self.graph.x))
+
+    @property
+    def num_features(self) -> int:
+        """Width of the node features."""
+        return cast(Tensor, self.graph.x).size(1)
+
+    @property
+    def num_edge_features(self) -> int:
+        """Width of the edge features, 0 without any."""
+        return self.graph.num_edge_features
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of classes for integer labels, else of targets of a node."""
+        target = cast(Tensor, self.graph.y)
+        if target.is_floating_point():
+            return 1 if target.dim() == 1 else target.size(1)
+        return int(target.max()) + 1
+
+    @property
+    def degree_histogram(self) -> list[int]:
+        """Number of nodes with in-degree 0, 1, 2, ..., as PNA scales by."""
+        counts = degree(cast(Tensor, self.graph.edge_index)[1], self.num_nodes, dtype=torch.int64)
+        return torch.bincount(counts).tolist()
+
+    def read(self) -> tuple[SingleStore, dict[str, Tensor]]:
+        """Return the graph with the masks of its split; the one sample of each stage is the graph."""
+        graph = self._source() if callable(self._source) else self._source
+        if not isinstance(graph, Data):
+            raise DataError(f"the graph is a {type(graph).__name__}; torch_geometric Data is needed")
+        graph = copy.copy(graph)
+        _check_graph(graph)
+        masks = self._masks(graph)
+        _check_masks(masks, cast(Tensor, graph.y))
+        for stage, mask in masks.items():
+            graph[f"{stage}_mask"] = mask
+        if self.normalize_features:
+            graph.x = cast(Tensor, graph.x).float()
+            graph = NormalizeFeatures()(graph)
+        # a stage without nodes has no sample, so that no loop is run over it
+        splits = {stage: torch.zeros(int(mask.any()), dtype=torch.int64) for stage, mask in masks.items()}
+        return SingleStore(graph), splits
+
+    def _masks(self, graph: Data) -> dict[str, Tensor]:
+        labels = cast(Tensor, graph.y)
+        if self.split in ("public", "full"):
+            masks = {stage: _public_mask(graph, stage, self.split_index) for stage in STAGES}
+            if self.split == "full":
+                masks["train"] = ~(masks["val"] | masks["test"])
+                if not labels.is_floating_point():
+                    masks["train"] &= labels >= 0
+            return masks
+        if labels.is_floating_point() or labels.dim() != 1:
+            raise DataError(f"a {self.split} split needs one integer class a node in y; give masks and split='public'")
+        labelled = (labels >= 0).nonzero().flatten()
+        if self.split == "stratified":
+            parts = random_split(len(labelled), self.fractions, self.seed, labels[labelled])
+            return {stage: index_to_mask(labelled[part], len(labels)) for stage, part in parts.items()}
+        generator = torch.Generator().manual_seed(self.seed)
+        shuffled = labelled[torch.randperm(len(labelled), generator=generator)]
+        by_class = shuffled[labels[shuffled].argsort(stable=True)]
+        counts = labels[labelled].bincount()
+        rank = torch.arange(len(by_class)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+        train = index_to_mask(by_class[rank < self.num_train_per_class], len(labels))
+        others = shuffled[~train[shuffled]]
+        if len(others) < self.num_val + self.num_test:
+            raise DataError(
+                f"{len(labelled)} labelled nodes, of which {int(train.sum())} train, leave {len(others)} for "
+                f"num_val={self.num_val} and num_test={self.num_test}; ask for fewer, or use split='stratified'"
+            )
+        val, test = others[: self.num_val], others[self.num_val : self.num_val + self.num_test]
+        return {"train": train, "val": index_to_mask(val, len(labels)), "test": index_to_mask(test, len(labels))}
+
+    def loader(self, stage: Stage) -> BatchLoader:
+        """Return the loader of one stage, which gives the graph once.
+
+        Args:
+            stage: split.
+
+        Raises:
+            UnsupportedStrategyError: if there are several processes.
+        """
+        if self.trainer is not None and self.trainer.world_size > 1:
+            raise UnsupportedStrategyError(
+                f"one graph cannot be divided among {self.trainer.world_size} processes; use devices=1"
+            )
+        return super().loader(stage)
+
+    def fingerprint(self) -> str:
+        """Return a digest of the masks and labels, by which a checkpoint knows whether it meets the same data."""
+        digest = hashlib.sha256(str(self.num_nodes).encode())
+        for name in ("train_mask", "val_mask", "test_mask", "y"):
+            digest.update(self.graph[name].cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _public_mask(graph: Data, stage: str, split_index: int) -> Tensor:
+    name = f"{stage}_mask"
+    mask = graph.get(name)
+    if not isinstance(mask, Tensor):
+        raise DataError(f"the graph has no {name}; give all three masks, or use split='random' or 'stratified'")
+    if mask.dim() == 2:
+        if split_index >= mask.size(1):
+            raise DataError(f"split_index is {split_index}, {name} holds {mask.size(1)} splits")
+        mask = mask[:, split_index]
+    elif split_index:
+        raise DataError(f"split_index is {split_index}, but {name} holds one split")
+    if mask.shape != (graph.num_nodes,) or mask.dtype not in (torch.bool, torch.uint8):
+        raise DataError(f"{name} is {mask.dtype} {tuple(mask.shape)}; it must be bool ({graph.num_nodes},)")
+    return mask.bool()
+
+
+def _check_graph(graph: Data) -> None:
+    x, edge_index, y = graph.get("x"), graph.get("edge_index"), graph.get("y")
+    if not isinstance(x, Tensor) or x.dim() != 2 or x.layout != torch.strided or not len(x):
+        raise DataError(f"x is {_kind(x)}; dense node features (N, D) are needed")
+    for name, rows in (("x", "node"), ("edge_attr", "edge"), ("edge_weight", "edge")):
+        value = graph.get(name)
+        finite = torch.isfinite(value).flatten(1).all(1) if isinstance(value, Tensor) and value.dim() else None
+        if finite is not None and not finite.all():
+            raise DataError(f"{name} holds NaN or infinite values, the first at {rows} {int((~finite).nonzero()[0])}")
+    if not isinstance(edge_index, Tensor) or edge_index.dtype != torch.int64 or edge_index.shape[:-1] != (2,):
+        raise DataError(f"edge_index is {_kind(edge_index)}; it must be int64 of shape (2, E)")
+    if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < len(x):
+        raise DataError(
+            f"edge_index reaches from {int(edge_index.min())} to {int(edge_index.max())}; with {len(x)} nodes "
+            f"indices must be in 0..{len(x) - 1}"
+        )
+    if isinstance(y, Tensor) and y.dim() == 2 and y.size(1) == 1 and not y.is_floating_point():
+        graph.y = y = y.squeeze(1)
+    if not isinstance(y, Tensor) or y.dim() not in (1, 2) or len(y) != len(x):
+        raise DataError(f"y is {_kind(y)}; one target for each of the {len(x)} nodes is needed")
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def _check_masks(masks: dict[str, Tensor], labels: Tensor) -> None:
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        both = masks[first] & masks[second]
+        if both.any():
+            raise DataError(
+                f"{int(both.sum())} nodes are in {first}_mask and {second}_mask, the first is node "
+                f"{int(both.nonzero()[0])}; splits must be disjoint"
+            )
+    if not masks["train"].any():
+        raise DataError("no node trains; check train_mask")
+    if labels.is_floating_point() or labels.dim() != 1:
+        return
+    used = masks["train"] | masks["val"] | masks["test"]
+    if int(labels[used].min()) < 0:
+        node = int((used & (labels < 0)).nonzero()[0])
+        raise DataError(f"node {node} is in a split and has label {int(labels[node])}; classes are numbered from 0")
+    if len(labels[masks["train"]].unique()) < 2:
+        raise DataError("all training nodes have one label; classification needs at least two classes")

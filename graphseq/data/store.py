@@ -1,0 +1,245 @@
+"""What a store is, and the store of plain tensors: a data set that lives on one device, a batch is one index."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from graphseq.core.errors import DataError
+
+__all__ = ["SingleStore", "Store", "TensorStore"]
+
+BLOCK_BYTES = 8 * 2**20
+"""Bytes gathered at once: large enough that Python costs nothing, small enough to stay near the cache."""
+
+
+class Store(Protocol):
+    """A data set that lives on one device and gives batches by index.
+
+    ``batches`` gathers blocks of whole batches and yields views of them: ``clone()`` before writing in place.
+
+    Example:
+        >>> store: Store = TensorStore(torch.arange(4))
+        >>> len(store)
+        4
+    """
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def batches(self, index: Tensor, sizes: int | Sequence[int], device: torch.device | None = None) -> Iterator[Any]:
+        """Yield the samples ``index`` in batches of the given sizes; blocks are moved to ``device`` if given."""
+        ...
+
+    def take(self, index: Tensor) -> Any:
+        """Return the samples ``index`` as one batch."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the store with its tensors on ``device``."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tensors take."""
+        ...
+
+
+def batch_sizes(count: int, sizes: int | Sequence[int]) -> list[int]:
+    """Return the sizes of the batches that ``count`` samples make.
+
+    Args:
+        count: number of samples.
+        sizes: one size for all (the last may be smaller), or each size.
+
+    Raises:
+        ValueError: if a size is below one or the sizes do not add up to ``count``.
+
+    Example:
+        >>> batch_sizes(7, 3)
+        [3, 3, 1]
+    """
+    if isinstance(sizes, int):
+        if sizes < 1:
+            raise ValueError(f"batch_size is {sizes}; it must be at least 1")
+        full, rest = divmod(count, sizes)
+        return [sizes] * full + ([rest] if rest else [])
+    listed = list(sizes)
+    if sum(listed) != count or any(size < 1 for size in listed):
+        raise ValueError(f"batch sizes {listed[:8]} do not divide {count} samples: each >= 1 and their sum {count}")
+    return listed
+
+
+def blocks(index: Tensor, sizes: Sequence[int], bytes_per_sample: float) -> Iterator[tuple[Tensor, list[int]]]:
+    """Cut an order into blocks of whole batches of about :data:`BLOCK_BYTES`.
+
+    Args:
+        index: order of the samples.
+        sizes: batch sizes, adding up to ``len(index)``.
+        bytes_per_sample: average bytes of one gathered sample.
+
+    Yields:
+        the part of ``index`` and the batch sizes of one block.
+
+    Example:
+        >>> [sizes for _, sizes in blocks(torch.arange(5), [2, 2, 1], 4 * 2**20)]
+        [[2], [2], [1]]
+    """
+    limit = max(BLOCK_BYTES / max(bytes_per_sample, 1e-9), 1.0)
+    start, held = 0, 0
+    gathered: list[int] = []
+    for size in sizes:
+        if gathered and held + size > limit:
+            yield index[start : start + held], gathered
+            start, held, gathered = start + held, 0, []
+        held += size
+        gathered.append(size)
+    if gathered:
+        yield index[start : start + held], gathered
+
+
+class TensorStore:
+    """Samples as rows of tensors; a batch is a tuple (positional fields) or a dictionary (named fields) of rows.
+
+    Args:
+        fields: tensors with the same first dimension; batches are tuples in this order.
+        named: tensors by name; batches are dictionaries. Give either ``fields`` or ``named``.
+
+    Shape:
+        each field (N, *) -> each batch entry (B, *)
+
+    Raises:
+        DataError: if there is no field, both kinds are given, or the numbers of rows differ or are zero.
+
+    Example:
+        >>> x, y = TensorStore(torch.arange(6).view(3, 2), torch.arange(3)).take(torch.tensor([2, 0]))
+        >>> y
+        tensor([2, 0])
+    """
+
+    def __init__(self, *fields: Tensor, **named: Tensor) -> None:
+        if bool(fields) == bool(named):
+            raise DataError("TensorStore takes tensors by position or by name, at least one, and not both")
+        self._names = tuple(named) if named else None
+        self._fields = list(named.values()) if named else list(fields)
+        rows = {len(field) for field in self._fields}
+        if len(rows) != 1 or 0 in rows:
+            raise DataError(f"fields have {sorted(rows)} rows; all must have the same number of rows, at least one")
+
+    def __len__(self) -> int:
+        return len(self._fields[0])
+
+    def __repr__(self) -> str:
+        names = ", ".join(self._names) if self._names else f"{len(self._fields)} fields"
+        return f"TensorStore({len(self)} samples, {names}, {self.nbytes / 2**20:.1f} MB, {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+        return self._fields[0].device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tensors take."""
+        return sum(field.nbytes for field in self._fields)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the store with its tensors on ``device``; tensors already there are shared, not copied."""
+        moved = [field.to(device) for field in self._fields]
+        return type(self)(**dict(zip(self._names, moved, strict=True))) if self._names else type(self)(*moved)
+
+    def batches(self, index: Tensor, sizes: int | Sequence[int], device: torch.device | None = None) -> Iterator[Any]:
+        """Yield the rows ``index`` in batches; each block of about 8 MB is gathered once and split into views.
+
+        Args:
+            index: rows, int64 (M,), on the store's device or the host.
+            sizes: batch size, or the size of each batch.
+            device: where blocks go; default where the store is.
+        """
+        index = index.to(self.device)
+        listed = batch_sizes(len(index), sizes)
+        for rows, block_sizes in blocks(index, listed, self.nbytes / len(self)):
+            columns = [field.index_select(0, rows) for field in self._fields]
+            if device is not None:
+                columns = [column.to(device, non_blocking=True) for column in columns]
+            for views in zip(*(column.split(block_sizes) for column in columns), strict=True):
+                yield dict(zip(self._names, views, strict=True)) if self._names else views
+
+    def take(self, index: Tensor) -> Any:
+        """Return the rows ``index`` as one batch.
+
+        Args:
+            index: rows, int64 (M,).
+        """
+        rows = index.to(self.device)
+        columns = tuple(field.index_select(0, rows) for field in self._fields)
+        return dict(zip(self._names, columns, strict=True)) if self._names else columns
+
+
+class SingleStore:
+    """One object that is the whole data set, such as one large graph; every batch is that object itself.
+
+    Args:
+        item: anything with a ``to(device)``, such as a PyG ``Data``.
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> store = SingleStore(Data(x=torch.ones(3, 2)))
+        >>> next(store.batches(torch.tensor([0]), 1)).num_nodes
+        3
+    """
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+
+    def __len__(self) -> int:
+        return 1
+
+    def __repr__(self) -> str:
+        return f"SingleStore({self.item}, {self.nbytes / 2**20:.1f} MB, {self.device})"
+
+    def _tensors(self) -> list[Tensor]:
+        values = self.item.to_dict().values() if hasattr(self.item, "to_dict") else [self.item]
+        return [value for value in values if isinstance(value, Tensor)]
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first tensor of the item."""
+        return next((tensor.device for tensor in self._tensors()), torch.device("cpu"))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tensors of the item take."""
+        return sum(tensor.nbytes for tensor in self._tensors())
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the store with a copy of its item on ``device``; the item itself is left where it is."""
+        import copy
+
+        return type(self)(copy.copy(self.item).to(device))
+
+    def batches(self, index: Tensor, sizes: int | Sequence[int], device: torch.device | None = None) -> Iterator[Any]:
+        """Yield the item once per batch of ``index``.
+
+        Args:
+            index: zeros.
+            sizes: batch size, or the size of each batch.
+            device: where the item goes; default where it is.
+        """
+        for _ in batch_sizes(len(index), sizes):
+            yield self.item if device is None else self.to(device).item
+
+    def take(self, index: Tensor) -> Any:
+        """Return the item.
+
+        Args:
+            index: ignored; there is one item.
+        """
+        return self.item

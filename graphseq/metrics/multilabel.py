@@ -1,0 +1,150 @@
+"""Ranking metrics over several binary labels of which some are missing."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+from torchmetrics.utilities import dim_zero_cat
+
+from graphseq.core.errors import DataError
+
+__all__ = ["MaskedAUROC", "MaskedAveragePrecision", "masked_auroc", "masked_average_precision"]
+
+
+def _mean_over_labels(score: Callable[..., Tensor], prediction: Tensor, target: Tensor) -> Tensor:
+    if prediction.shape != target.shape or prediction.dim() != 2:
+        raise ValueError(
+            f"predictions are {tuple(prediction.shape)}, targets {tuple(target.shape)}; both must be (B, K)"
+        )
+    values = []
+    for scores, labels in zip(prediction.T, target.T, strict=True):  # K labels, tens of them, once an epoch
+        known = ~torch.isnan(labels)
+        truth = labels[known].long()
+        if len(truth) and 0 < int(truth.sum()) < len(truth):
+            values.append(score(scores[known].float(), truth))
+    if not values:
+        raise DataError(
+            f"none of the {target.size(1)} labels has both classes among {len(target)} samples; "
+            "a ranking metric is not defined. Use a larger or stratified split"
+        )
+    return torch.stack(values).mean()
+
+
+def masked_auroc(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the area under the ROC curve, averaged over the labels that have both classes.
+
+    Args:
+        prediction: scores or logits, (B, K).
+        target: 0, 1 or NaN for missing, (B, K).
+
+    Raises:
+        DataError: if no label has both classes.
+
+    Example:
+        >>> masked_auroc(torch.tensor([[0.1], [0.9]]), torch.tensor([[0.0], [1.0]]))
+        tensor(1.)
+    """
+    return _mean_over_labels(binary_auroc, prediction, target)
+
+
+def masked_average_precision(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the average precision, averaged over the labels that have both classes.
+
+    Args:
+        prediction: scores or logits, (B, K).
+        target: 0, 1 or NaN for missing, (B, K).
+
+    Raises:
+        DataError: if no label has both classes.
+
+    Example:
+        >>> masked_average_precision(torch.tensor([[0.1], [0.9]]), torch.tensor([[0.0], [1.0]]))
+        tensor(1.)
+    """
+    return _mean_over_labels(binary_average_precision, prediction, target)
+
+
+class _MaskedRanking(Metric):
+    """Keep all predictions of an epoch and rank them at its end; NaN with a warning where it is not defined."""
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+    predictions: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(self, num_labels: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num_labels < 1:
+            raise ValueError(f"num_labels is {num_labels}; it must be at least 1")
+        self.num_labels = num_labels
+        self.add_state("predictions", default=[], dist_reduce_fx="cat")
+        self.add_state("targets", default=[], dist_reduce_fx="cat")
+
+    def _score(self, prediction: Tensor, target: Tensor) -> Tensor:
+        raise TypeError("use MaskedAUROC or MaskedAveragePrecision")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Keep one batch.
+
+        Args:
+            prediction: (B, K).
+            target: 0, 1 or NaN, (B, K).
+        """
+        if prediction.dim() != 2 or prediction.size(1) != self.num_labels:
+            raise ValueError(f"predictions are {tuple(prediction.shape)}; they must be (B, {self.num_labels})")
+        self.predictions.append(prediction)
+        self.targets.append(target)
+
+    def compute(self) -> Tensor:
+        """Return the mean over labels, or NaN with a warning if no label has both classes."""
+        try:
+            return self._score(dim_zero_cat(self.predictions), dim_zero_cat(self.targets))
+        except DataError as error:
+            warnings.warn(f"{type(self).__name__} is NaN: {error}", stacklevel=2)
+            return torch.tensor(float("nan"), device=self.device)
+
+
+class MaskedAUROC(_MaskedRanking):
+    """Area under the ROC curve of several binary labels with missing entries; reduction over processes: all samples.
+
+    The functional twin is :func:`masked_auroc`. Where no label has both classes the value is NaN with a warning.
+
+    Args:
+        num_labels: K, at least 1.
+        kwargs: arguments of ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = MaskedAUROC(1)
+        >>> metric.update(torch.tensor([[0.2], [0.8]]), torch.tensor([[0.0], [1.0]]))
+        >>> metric.compute()
+        tensor(1.)
+    """
+
+    def _score(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return masked_auroc(prediction, target)
+
+
+class MaskedAveragePrecision(_MaskedRanking):
+    """Average precision of several binary labels with missing entries; reduction over processes: all samples.
+
+    The functional twin is :func:`masked_average_precision`. Where no label has both classes the value is NaN with
+    a warning.
+
+    Args:
+        num_labels: K, at least 1.
+        kwargs: arguments of ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = MaskedAveragePrecision(1)
+        >>> metric.update(torch.tensor([[0.2], [0.8]]), torch.tensor([[0.0], [1.0]]))
+        >>> metric.compute()
+        tensor(1.)
+    """
+
+    def _score(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return masked_average_precision(prediction, target)

@@ -1,0 +1,124 @@
+"""Multilayer perceptron over flattened inputs: tables, descriptors, small images."""
+
+import copy
+import itertools
+import math
+from typing import Literal
+
+from torch import Tensor, nn
+
+from graphseq.core import Recorded
+
+__all__ = ["MLP"]
+
+
+class MLP(Recorded, nn.Module):
+    r"""Multilayer perceptron; all axes but the first are flattened into features.
+
+    .. math::
+        h_0 = \mathrm{flatten}(x), \qquad
+        h_i = \mathrm{dropout}(\sigma(\mathrm{norm}(W_i h_{i-1} + b_i))), \qquad
+        y = W_L h_{L-1} + b_L
+
+    Args:
+        in_channels: features of one sample after flattening; C * Y * X for images.
+        out_channels: outputs of one sample.
+        hidden_channels: width of the hidden layers.
+        num_layers: L, linear layers, at least 1; 1 is a linear model and has no hidden layer.
+        dropout: probability in [0, 1) of setting a hidden unit to zero in training.
+        norm: normalisation before the activation: ``none``, ``batch`` over the samples of a batch, or ``layer``
+            over the units of a sample.
+        activation: :math:`\sigma`; each hidden layer gets a copy of its own. None is ``nn.ReLU()``.
+
+    Shape:
+        x (B, *) real, with ``in_channels`` features in ``*`` -> (B, out_channels)
+
+    Raises:
+        ValueError: if a size, ``dropout`` or ``norm`` is outside its range; in ``forward`` if the features of ``x``
+            are not ``in_channels``.
+        TypeError: in ``forward``, if ``x`` is of whole numbers.
+
+    Example:
+        >>> import torch
+        >>> model = MLP(in_channels=28 * 28, out_channels=10, norm="batch")
+        >>> images = torch.randn(4, 1, 28, 28)
+        >>> model(images).shape, model.encode(images).shape
+        (torch.Size([4, 10]), torch.Size([4, 128]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        hidden_channels: int = 128,
+        num_layers: int = 2,
+        dropout: float = 0.0,
+        norm: Literal["none", "batch", "layer"] = "none",
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "hidden_channels": hidden_channels,
+            "num_layers": num_layers,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} is {size}; give a whole number of at least 1")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout is {dropout}; give a probability in [0, 1)")
+        norms: dict[str, type[nn.Module]] = {"none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+        if norm not in norms:
+            raise ValueError(f"norm is {norm!r}; give 'none', 'batch' or 'layer'")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.encoded_channels = hidden_channels if num_layers > 1 else in_channels
+        widths = [in_channels] + [hidden_channels] * (num_layers - 1)
+        self.hidden = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(before, after, bias=norm != "batch"),  # batch norm takes the mean, and a bias with it, away
+                norms[norm](after),
+                nn.ReLU() if activation is None else copy.deepcopy(activation),
+                nn.Dropout(dropout),
+            )
+            for before, after in itertools.pairwise(widths)
+        )
+        self.head = nn.Linear(widths[-1], out_channels)
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, as the constructor did; copies of an activation that cannot keep theirs."""
+        for block in self.hidden:
+            for layer in block:  # type: ignore[attr-defined]
+                if hasattr(layer, "reset_parameters"):
+                    layer.reset_parameters()
+        self.head.reset_parameters()
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the last hidden layer, the input of the linear head; the flattened input without hidden layers.
+
+        Args:
+            x: inputs (B, *).
+
+        Returns:
+            Features (B, encoded_channels).
+        """
+        if x.dim() < 2 or math.prod(x.shape[1:]) != self.in_channels:
+            raise ValueError(
+                f"inputs have shape {tuple(x.shape)}, where (B, *) with {self.in_channels} features in * is needed; "
+                "set in_channels to the features of one sample, for images C * Y * X"
+            )
+        if not x.is_floating_point():
+            raise TypeError(f"inputs are {x.dtype}; give real numbers, for images after ToFloat or Normalize")
+        x = x.flatten(1)
+        for block in self.hidden:
+            x = block(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs, logits for a classification.
+
+        Args:
+            x: inputs (B, *).
+        """
+        return self.head(self.encode(x))

@@ -1,0 +1,167 @@
+"""The raw features of nodes and edges, made into real vectors: categories embedded, everything checked."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphseq.core import DataError, Recorded
+
+__all__ = ["CategoricalEncoder", "FeatureEncoder"]
+
+
+class CategoricalEncoder(Recorded, nn.Module):
+    r"""Sum of the embeddings of several columns of categories, as atoms and bonds of molecules are encoded.
+
+    .. math:: h_i = \sum_{f=1}^{F} W^{(f)}_{x_{if}}
+
+    The tables of all columns are one, and sums are taken while reading it: the embeddings of the single columns are
+    never in memory. Entries are drawn with variance 1/F, so that the sum has variance one.
+
+    Source: arXiv 2005.00687, section 5. Differs from it: the initial scale.
+
+    Args:
+        num_categories: number of categories of each column.
+        dim: width of the sum.
+
+    Shape:
+        input (N, F) or, for one column, (N,); integers in [0, num_categories[f]) -> output (N, dim)
+
+    Raises:
+        ValueError: if a column has no category, or if there is no column.
+        DataError: if the input is not integer or has another number of columns; on a CPU also if a value is out of
+            its range. On a GPU such a value stops the kernel, since looking first would wait for the device.
+
+    Example:
+        >>> CategoricalEncoder([5, 2], dim=8)(torch.tensor([[4, 0], [0, 1], [3, 1]])).shape
+        torch.Size([3, 8])
+    """
+
+    offsets: Tensor
+    counts: Tensor
+
+    def __init__(self, num_categories: list[int], dim: int) -> None:
+        super().__init__()
+        if not num_categories or min(num_categories) < 1:
+            raise ValueError(
+                f"CategoricalEncoder(num_categories={num_categories}): give at least one column, "
+                "and for each its number of categories, >= 1"
+            )
+        self.num_categories = list(num_categories)
+        counts = torch.tensor(self.num_categories)
+        # they follow from the arguments, so they need not be in checkpoints
+        self.register_buffer("counts", counts, persistent=False)
+        self.register_buffer("offsets", counts.cumsum(0) - counts, persistent=False)
+        self.weight = nn.Parameter(torch.empty(sum(self.num_categories), dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all embeddings anew."""
+        nn.init.normal_(self.weight, std=len(self.num_categories) ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sum the embeddings of the columns."""
+        if x.is_floating_point() or x.dtype == torch.bool:
+            raise DataError(
+                f"CategoricalEncoder takes integer categories and got {x.dtype}; "
+                "for real features leave node_categories or edge_categories out"
+            )
+        x = x[:, None] if x.dim() == 1 else x
+        if x.dim() != 2 or x.size(1) != len(self.num_categories):
+            raise DataError(
+                f"CategoricalEncoder has {len(self.num_categories)} columns of categories and got an input "
+                f"of shape {tuple(x.shape)}; give num_categories one entry a column"
+            )
+        outside = (x < 0) | (x >= self.counts)
+        if not x.is_cuda and bool(outside.any()):
+            row, column = outside.nonzero()[0].tolist()
+            raise DataError(
+                f"category {int(x[row, column])} in row {row}, column {column} is out of range: this column has "
+                f"{self.num_categories[column]} categories, from 0; raise num_categories[{column}] or map the values"
+            )
+        # without this a value too large for its column would silently read the next column's table
+        rows = torch.where(outside, self.weight.size(0), x + self.offsets)
+        return F.embedding_bag(rows, self.weight, mode="sum")
+
+    def extra_repr(self) -> str:
+        """Return what stands in the brackets of the representation."""
+        return f"{self.num_categories}, dim={self.weight.size(1)}"
+
+
+class FeatureEncoder(Recorded, nn.Module):
+    r"""What stands before the first layer: categories are embedded, real features mapped linearly or left alone.
+
+    It also refuses what would fail later with a message of some matrix product: no features, integers that no one
+    declared as categories, and features of another width.
+
+    Args:
+        in_channels: width of real features; ignored if ``categories`` is given.
+        out_channels: width of the result; None leaves real features as they are.
+        categories: number of categories of each column, see :class:`CategoricalEncoder`; None or [] for real
+            features.
+        field: the field of the batch these features are, for messages.
+
+    Shape:
+        input (N, in_channels) -> output (N, out_channels); of one column also (N,)
+
+    Raises:
+        ValueError: if ``in_channels`` < 1 for real features, or ``out_channels`` is missing for categories.
+        DataError: if the features of a batch do not fit.
+
+    Example:
+        >>> FeatureEncoder(3, 8)(torch.randn(5, 3)).shape
+        torch.Size([5, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        *,
+        categories: list[int] | None = None,
+        field: Literal["x", "edge_attr"] = "x",
+    ) -> None:
+        super().__init__()
+        self.field = field
+        self.in_channels = in_channels
+        self._remedy = (
+            "add node features with a transform such as torch_geometric.transforms.OneHotDegree or Constant"
+            if field == "x"
+            else "use a convolution without edge features, or data that have them"
+        )
+        self.embedding: nn.Module | None = None
+        if categories:
+            if out_channels is None:
+                raise ValueError(f"FeatureEncoder(categories={categories}): give out_channels, the width of embeddings")
+            self.embedding = CategoricalEncoder(categories, out_channels)
+        elif in_channels < 1:
+            raise ValueError(f"the data have {in_channels} features in {field}; {self._remedy}")
+        self.linear = nn.Linear(in_channels, out_channels) if not categories and out_channels is not None else None
+        self.out_channels = in_channels if out_channels is None else out_channels
+
+    def reset_parameters(self) -> None:
+        """Draw the embeddings or the linear map anew."""
+        for module in (self.embedding, self.linear):
+            if module is not None:
+                module.reset_parameters()  # type: ignore[operator]
+
+    def forward(self, features: Tensor | None) -> Tensor:
+        """Check the features and bring them to vectors."""
+        if features is None:
+            raise DataError(f"the batch carries no {self.field}; {self._remedy}")
+        if self.embedding is not None:
+            return self.embedding(features)
+        features = features[:, None] if features.dim() == 1 else features
+        if not features.is_floating_point():
+            categories = "node_categories" if self.field == "x" else "edge_categories"
+            raise DataError(
+                f"{self.field} holds {features.dtype} where real features are needed; if they are categories give "
+                f"{categories}, the number of categories of each column, otherwise convert with .float()"
+            )
+        if features.dim() != 2 or features.size(1) != self.in_channels:
+            raise DataError(
+                f"{self.field} has shape {tuple(features.shape)} and the network was built for "
+                f"{self.in_channels} features; build it with the width of the data"
+            )
+        return features if self.linear is None else self.linear(features)

@@ -1,0 +1,101 @@
+"""From nodes to graphs: which graph a node belongs to, and one vector a graph."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from graphseq.core import Recorded
+from graphseq.ops import segment_max, segment_mean, segment_sum
+
+__all__ = ["GraphPool", "graph_index"]
+
+PoolMode = Literal["sum", "mean", "max"]
+
+_REDUCTIONS = {"sum": segment_sum, "mean": segment_mean, "max": segment_max}
+
+
+def graph_index(num_nodes: int, batch: Tensor | None, ptr: Tensor | None, device: torch.device) -> tuple[Tensor, int]:
+    """Return the graph of each node and the number of graphs, from whatever part of that the batch carries.
+
+    With ``ptr`` nothing waits for the device. With ``batch`` alone the number of graphs must be read from it: one
+    device sync, and graphs without nodes at the end are not seen. With neither there is one graph.
+
+    Args:
+        num_nodes: number of nodes N.
+        batch: graph of each node.
+        ptr: offsets of the graphs in the nodes.
+        device: where the result is made if neither is given.
+
+    Returns:
+        ``batch`` and the number of graphs G.
+
+    Shape:
+        batch (N,), ptr (G+1,) -> batch (N,)
+
+    Example:
+        >>> graph_index(3, None, torch.tensor([0, 2, 3]), torch.device("cpu"))
+        (tensor([0, 0, 1]), 2)
+    """
+    if ptr is not None:
+        num_graphs = ptr.numel() - 1
+        if batch is None:
+            graphs = torch.arange(num_graphs, device=ptr.device)
+            batch = torch.repeat_interleave(graphs, ptr.diff(), output_size=num_nodes)
+        return batch, num_graphs
+    if batch is None:
+        return torch.zeros(num_nodes, dtype=torch.long, device=device), 1
+    return batch, int(batch.max()) + 1 if num_nodes else 0
+
+
+class GraphPool(Recorded, nn.Module):
+    r"""Sum, mean or maximum of the nodes of each graph.
+
+    .. math:: g_k = \bigoplus_{i:\, \mathrm{batch}_i = k} x_i
+
+    A graph without nodes gets zeros; nodes that tie for a maximum share its gradient. On a GPU the sums are the same bits in every run if ``ptr`` is given, since
+    segments are then reduced in order; by ``batch`` alone they are atomic additions.
+
+    Args:
+        mode: the reduction.
+
+    Shape:
+        x (N, D), batch (N,), ptr (G+1,) -> (G, D)
+
+    Raises:
+        ValueError: if ``mode`` is none of the three.
+
+    Example:
+        >>> GraphPool("mean")(torch.tensor([[1.0], [3.0], [5.0]]), ptr=torch.tensor([0, 2, 3]))
+        tensor([[2.],
+                [5.]])
+    """
+
+    def __init__(self, mode: PoolMode = "mean") -> None:
+        super().__init__()
+        if mode not in _REDUCTIONS:
+            raise ValueError(f"GraphPool(mode={mode!r}): accepted are 'sum', 'mean' and 'max'")
+        self.mode = mode
+
+    def forward(
+        self, x: Tensor, batch: Tensor | None = None, ptr: Tensor | None = None, num_graphs: int | None = None
+    ) -> Tensor:
+        """Reduce the nodes of each graph to one vector; without ``batch`` and ``ptr`` all nodes are one graph.
+
+        Args:
+            x: nodes.
+            batch: graph of each node, in any order if ``ptr`` is not given.
+            ptr: offsets of the graphs in the nodes.
+            num_graphs: number of graphs, which spares reading it from ``batch``.
+        """
+        # torch 2.13 on a CPU gives each of several tied maxima of a segment the whole of a negative gradient, where it
+        # shares a positive one; by index the shares are right, and the order of additions does not matter to a maximum
+        if ptr is not None and self.mode != "max":
+            return _REDUCTIONS[self.mode](x, ptr=ptr)
+        if batch is None or num_graphs is None:
+            batch, num_graphs = graph_index(x.size(0), batch, ptr, x.device)
+        return _REDUCTIONS[self.mode](x, batch, num_segments=num_graphs)
+
+    def extra_repr(self) -> str:
+        """Return what stands in the brackets of the representation."""
+        return repr(self.mode)

@@ -1,0 +1,302 @@
+"""Reductions over segments of rows, such as the nodes of each graph: sum, mean, extrema, argmax.
+
+Rows sorted by segment are described by ``ptr``, the first row of each segment and, last, the number of rows; rows in
+any order by ``index``, the segment of each row. With ``ptr``, or with ``index`` and ``num_segments``, no function
+waits for an accelerator. Wrong contents of ``index`` and ``ptr`` are a ``ValueError`` on the CPU; on CUDA an assertion
+on the device reports them at the next synchronisation, without one of its own.
+
+Determinism: on the CPU everything is, for one number of threads and another. On CUDA everything given by ``ptr`` is,
+gradients included; sums, means and softmax given by ``index`` add with atomics in changing order.
+"""
+
+import functools
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from graphseq.core.errors import OptionalDependencyError
+from graphseq.ops.segment_index import check_segments, count_rows
+from graphseq.ops.segment_native import native_argmax, native_extremum, native_sum
+
+__all__ = [
+    "segment_argmax",
+    "segment_backend",
+    "segment_max",
+    "segment_mean",
+    "segment_min",
+    "segment_sum",
+]
+
+Backend = Literal["native", "torch_scatter"]
+_Operation = Literal["sum", "max", "min", "argmax"]
+
+_FASTEST: dict[tuple[_Operation, bool], Backend] = {
+    ("sum", True): "native",
+    ("sum", False): "native",
+    ("max", True): "native",
+    ("max", False): "native",
+    ("min", True): "native",
+    ("min", False): "native",
+    ("argmax", True): "native",
+    ("argmax", False): "native",
+}
+
+_chosen: ContextVar[str] = ContextVar("graphseq_segment_backend", default="auto")
+
+
+@functools.cache
+def _torch_scatter() -> ModuleType | Exception:
+    """Import torch_scatter when it is first needed; what went wrong is kept, since trying again would not help."""
+    try:
+        import torch_scatter
+    except Exception as error:  # a build for another torch fails with OSError, RuntimeError, ...
+        return error
+    return torch_scatter
+
+
+def _usable(found: ModuleType | Exception) -> bool:
+    if isinstance(found, Exception) and not isinstance(found, ModuleNotFoundError):
+        warnings.warn(
+            f"torch-scatter is installed but cannot be imported, so torch's own operations are used ({found}); "
+            "build it again for this torch: pip install --no-build-isolation --force-reinstall torch-scatter",
+            UserWarning,
+            stacklevel=4,
+        )
+    return isinstance(found, ModuleType)
+
+
+def backend(operation: _Operation, by_ptr: bool, device: torch.device) -> Backend:
+    """Return what carries an operation out: the override of :func:`segment_backend`, else the measured rule.
+
+    Args:
+        operation: what is reduced to; a mean is a sum, a softmax a max and a sum.
+        by_ptr: whether the rows are sorted and given by ``ptr``.
+        device: where they are; only the CPU was measured, elsewhere the answer is native.
+
+    Example:
+        >>> backend("sum", True, torch.device("cpu"))
+        'native'
+    """
+    if torch.compiler.is_compiling():
+        return "native"  # torch-scatter cannot be traced, nor can a context variable
+    chosen = _chosen.get()
+    if chosen == "auto":
+        rule = _FASTEST[operation, by_ptr] if device.type == "cpu" else "native"
+        return "torch_scatter" if rule == "torch_scatter" and _usable(_torch_scatter()) else "native"
+    return "torch_scatter" if chosen == "torch_scatter" else "native"
+
+
+@contextmanager
+def segment_backend(name: Literal["auto", "native", "torch_scatter"]) -> Iterator[str]:
+    """Choose what carries out the segment functions inside a ``with`` block; yields the name of what does.
+
+    ``auto``, the default everywhere, is what was measured to be fastest, not what is installed. With
+    ``torch_scatter`` the values are the same, with these differences: entries that tie for a maximum or minimum do
+    not share the gradient, one of them gets it; NaN is passed over; infinite entries are not supported; maxima
+    and minima cannot be differentiated twice.
+
+    Args:
+        name: the choice. An installed but broken torch-scatter warns and leaves torch's own operations in place.
+
+    Raises:
+        ValueError: if there is no backend of that name.
+        OptionalDependencyError: if torch-scatter is chosen and not installed.
+
+    Example:
+        >>> with segment_backend("native") as name:
+        ...     segment_sum(torch.ones(3), torch.tensor([0, 1, 1])), name
+        (tensor([1., 2.]), 'native')
+    """
+    if name not in ("auto", "native", "torch_scatter"):
+        raise ValueError(f"there is no segment backend {name!r}; choose auto, native or torch_scatter")
+    if name == "torch_scatter":
+        found = _torch_scatter()
+        if isinstance(found, ModuleNotFoundError):
+            raise OptionalDependencyError(
+                "torch-scatter --no-build-isolation", "segment_backend('torch_scatter')"
+            ) from found
+        if not _usable(found):
+            name = "native"
+    token = _chosen.set(name)
+    try:
+        yield name
+    finally:
+        _chosen.reset(token)
+
+
+def reduce_segments(
+    operation: _Operation, values: Tensor, index: Tensor | None, ptr: Tensor | None, num_segments: int
+) -> Tensor:
+    """Reduce checked arguments by the backend in force; used by the functions of this file and by the softmax."""
+    library = _torch_scatter() if backend(operation, ptr is not None, values.device) == "torch_scatter" else None
+    if isinstance(library, ModuleType) and values.numel() > 0:
+        name, part = ("max", 1) if operation == "argmax" else (operation, 0)
+        if ptr is not None:
+            result = getattr(library, f"segment_{name}_csr")(values, ptr)
+        else:
+            result = getattr(library, f"scatter_{name}")(values, index, 0, dim_size=num_segments)
+        return result[part] if isinstance(result, tuple) else result
+    if operation == "sum":
+        return native_sum(values, index, ptr, num_segments)
+    if operation == "argmax":
+        return native_argmax(values, index, ptr, num_segments)
+    return native_extremum(values, index, ptr, num_segments, operation == "max")
+
+
+def segment_sum(
+    values: Tensor, index: Tensor | None = None, *, ptr: Tensor | None = None, num_segments: int | None = None
+) -> Tensor:
+    r"""Sum the rows of each segment; an empty segment gives 0.
+
+    .. math:: y_g = \sum_{i:\, \mathrm{index}_i = g} x_i
+
+    float16 and bfloat16 are accumulated in float32. Integers keep their type and wrap around.
+
+    Args:
+        values: the rows, of a floating or an integer type.
+        index: segment of each row, int64 in 0..G-1, in any order.
+        ptr: instead of ``index``, the boundaries of rows sorted by segment, int64, from 0 to N, never decreasing.
+        num_segments: number of segments G; by default what ``ptr`` says, or the largest index plus one, which on an
+            accelerator waits for the device.
+
+    Shape:
+        values (N, \*), index (N,) or ptr (G+1,) -> (G, \*)
+
+    Raises:
+        TypeError: if a type is not accepted.
+        ValueError: if shapes, devices or contents do not fit, or not exactly one of index and ptr is given.
+
+    Example:
+        >>> segment_sum(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2, 0, 2]))
+        tensor([2., 0., 5.])
+        >>> segment_sum(torch.tensor([1.0, 2.0, 4.0]), ptr=torch.tensor([0, 1, 3]))
+        tensor([1., 6.])
+    """
+    return reduce_segments("sum", values, index, ptr, check_segments(values, index, ptr, num_segments))
+
+
+def segment_mean(
+    values: Tensor, index: Tensor | None = None, *, ptr: Tensor | None = None, num_segments: int | None = None
+) -> Tensor:
+    r"""Average the rows of each segment; an empty segment gives 0.
+
+    .. math:: y_g = \frac{1}{\max(1, |\{i: \mathrm{index}_i = g\}|)} \sum_{i:\, \mathrm{index}_i = g} x_i
+
+    Args:
+        values: the rows, of a floating type.
+        index: as in :func:`segment_sum`.
+        ptr: as in :func:`segment_sum`.
+        num_segments: as in :func:`segment_sum`.
+
+    Shape:
+        values (N, \*), index (N,) or ptr (G+1,) -> (G, \*)
+
+    Raises:
+        TypeError: if a type is not accepted.
+        ValueError: if shapes, devices or contents do not fit, or not exactly one of index and ptr is given.
+
+    Example:
+        >>> segment_mean(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2, 0, 2]))
+        tensor([2.0000, 0.0000, 2.5000])
+    """
+    num_segments = check_segments(values, index, ptr, num_segments, floating=True)
+    # float16 would overflow in a sum whose mean it holds
+    wide = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    count = count_rows(index, ptr, num_segments).clamp(min=1).view(-1, *[1] * (values.dim() - 1))
+    return (reduce_segments("sum", wide, index, ptr, num_segments) / count).to(values.dtype)
+
+
+def segment_max(
+    values: Tensor, index: Tensor | None = None, *, ptr: Tensor | None = None, num_segments: int | None = None
+) -> Tensor:
+    r"""Take the largest entry of each segment and column; an empty segment gives 0.
+
+    .. math:: y_g = \max_{i:\, \mathrm{index}_i = g} x_i
+
+    Where :func:`segment_argmax` is N the segment is empty. As in ``torch.amax``, NaN wins and entries that tie
+    share the gradient equally, so gradients do not depend on the order of the rows.
+
+    Args:
+        values: the rows, of a floating or an integer type.
+        index: as in :func:`segment_sum`.
+        ptr: as in :func:`segment_sum`.
+        num_segments: as in :func:`segment_sum`.
+
+    Shape:
+        values (N, \*), index (N,) or ptr (G+1,) -> (G, \*)
+
+    Raises:
+        TypeError: if a type is not accepted.
+        ValueError: if shapes, devices or contents do not fit, or not exactly one of index and ptr is given.
+
+    Example:
+        >>> segment_max(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([2, 0, 2]))
+        tensor([-2.,  0., -1.])
+    """
+    return reduce_segments("max", values, index, ptr, check_segments(values, index, ptr, num_segments))
+
+
+def segment_min(
+    values: Tensor, index: Tensor | None = None, *, ptr: Tensor | None = None, num_segments: int | None = None
+) -> Tensor:
+    r"""Take the smallest entry of each segment and column; an empty segment gives 0.
+
+    .. math:: y_g = \min_{i:\, \mathrm{index}_i = g} x_i
+
+    NaN, ties and empty segments are treated as in :func:`segment_max`.
+
+    Args:
+        values: the rows, of a floating or an integer type.
+        index: as in :func:`segment_sum`.
+        ptr: as in :func:`segment_sum`.
+        num_segments: as in :func:`segment_sum`.
+
+    Shape:
+        values (N, \*), index (N,) or ptr (G+1,) -> (G, \*)
+
+    Raises:
+        TypeError: if a type is not accepted.
+        ValueError: if shapes, devices or contents do not fit, or not exactly one of index and ptr is given.
+
+    Example:
+        >>> segment_min(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2, 0, 2]))
+        tensor([2., 0., 1.])
+    """
+    return reduce_segments("min", values, index, ptr, check_segments(values, index, ptr, num_segments))
+
+
+def segment_argmax(
+    values: Tensor, index: Tensor | None = None, *, ptr: Tensor | None = None, num_segments: int | None = None
+) -> Tensor:
+    r"""Return the row that holds the largest entry of each segment and column, the lowest one of several.
+
+    .. math:: y_g = \min\, \operatorname{arg\,max}_{i:\, \mathrm{index}_i = g} x_i
+
+    An empty segment gives N, one past the last row: no row can be taken for the winner by mistake, as -1 would
+    take the last. The first NaN of a segment wins. There is no gradient.
+
+    Args:
+        values: the rows, of a floating or an integer type.
+        index: as in :func:`segment_sum`.
+        ptr: as in :func:`segment_sum`.
+        num_segments: as in :func:`segment_sum`.
+
+    Shape:
+        values (N, \*), index (N,) or ptr (G+1,) -> int64 (G, \*)
+
+    Raises:
+        TypeError: if a type is not accepted.
+        ValueError: if shapes, devices or contents do not fit, or not exactly one of index and ptr is given.
+
+    Example:
+        >>> segment_argmax(torch.tensor([1.0, 2.0, 1.0]), torch.tensor([2, 0, 2]))
+        tensor([1, 3, 0])
+    """
+    num_segments = check_segments(values, index, ptr, num_segments)
+    return reduce_segments("argmax", values.detach(), index, ptr, num_segments)

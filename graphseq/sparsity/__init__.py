@@ -1,0 +1,6 @@
+"""Which weights exist: random-graph structures, masks, pruning and regrowth."""
+
+from graphseq.core.lazy import attach
+
+_FILES: dict[str, str] = {}
+__getattr__, __dir__, __all__ = attach(__name__, _FILES)

@@ -1,0 +1,23 @@
+"""Training procedures: one ``LightningModule`` per procedure, the network handed in."""
+
+from typing import TYPE_CHECKING
+
+from graphseq.core.lazy import attach
+
+if TYPE_CHECKING:
+    from graphseq.tasks.base import Step as Step
+    from graphseq.tasks.base import Task as Task
+    from graphseq.tasks.base import load as load
+    from graphseq.tasks.classification import Classification as Classification
+    from graphseq.tasks.node_classification import NodeClassification as NodeClassification
+    from graphseq.tasks.regression import Regression as Regression
+
+_FILES: dict[str, str] = {
+    "Classification": "classification",
+    "NodeClassification": "node_classification",
+    "Regression": "regression",
+    "Step": "base",
+    "Task": "base",
+    "load": "base",
+}
+__getattr__, __dir__, __all__ = attach(__name__, _FILES)

@@ -1,0 +1,192 @@
+"""Classification of whole samples: graphs, sequences, images, rows."""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from graphseq.core.batches import batch_target
+from graphseq.core.errors import DataError
+from graphseq.metrics.multilabel import MaskedAUROC, MaskedAveragePrecision
+from graphseq.tasks.base import Step, Task
+
+__all__ = ["Classification"]
+
+
+class Classification(Task):
+    r"""Minimise the cross-entropy between labels and the network's logits.
+
+    Multiclass, one label a sample:
+
+    .. math:: L = -\frac{1}{B} \sum_b \log \operatorname{softmax}(f(x_b))_{y_b}
+
+    Multilabel, K binary labels a sample of which some are missing (NaN): the mean of the binary cross-entropies of
+    the known ones.
+
+    Procedure:
+        1. logits (B, K) of the batch; 2. cross-entropy; 3. one step of the optimiser.
+
+    Logs:
+        ``<stage>/loss``; multiclass ``val/acc``, ``val/f1`` (macro) and the same for test; multilabel ``val/auroc``
+        and ``val/ap``, means over the labels with both classes present.
+
+    Args:
+        model: network whose output is logits.
+        num_outputs: number of classes or labels, at least 2 for multiclass.
+        target: ``multiclass`` (integer labels (B,)) or ``multilabel`` (0, 1 or NaN, (B, K)).
+        class_weights: weight of each class (multiclass) or of the positive class of each label (multilabel).
+        label_smoothing: share of the target spread over all classes, in [0, 1); multiclass only.
+        optimizer: see :class:`Task`.
+        scheduler: see :class:`Task`.
+        scheduler_interval: see :class:`Task`.
+        stop_on_nonfinite: see :class:`Task`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+        DataError: in a step, if labels are not of the kind that ``target`` says or out of range.
+
+    Example:
+        >>> task = Classification(nn.Linear(4, 3), num_outputs=3)
+        >>> task.step((torch.ones(5, 4), torch.tensor([0, 1, 2, 0, 1]))).prediction.shape
+        torch.Size([5, 3])
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_outputs: int,
+        *,
+        target: Literal["multiclass", "multilabel"] = "multiclass",
+        class_weights: list[float] | None = None,
+        label_smoothing: float = 0.0,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        stop_on_nonfinite: bool = True,
+    ) -> None:
+        super().__init__(
+            model,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            scheduler_interval=scheduler_interval,
+            stop_on_nonfinite=stop_on_nonfinite,
+        )
+        if target not in ("multiclass", "multilabel"):
+            raise ValueError(f"target is {target!r}; it must be 'multiclass' or 'multilabel'")
+        least = 2 if target == "multiclass" else 1
+        if num_outputs < least:
+            raise ValueError(f"num_outputs is {num_outputs}; {target} classification needs at least {least}")
+        if class_weights is not None and len(class_weights) != num_outputs:
+            raise ValueError(f"class_weights has {len(class_weights)} entries for {num_outputs} outputs")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
+        self.num_outputs = num_outputs
+        self.target = target
+        self.label_smoothing = label_smoothing
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def configure_metrics(self) -> MetricCollection:
+        """Return accuracy and macro F1, or AUROC and average precision for multilabel targets."""
+        if self.target == "multilabel":
+            return MetricCollection(
+                {"auroc": MaskedAUROC(self.num_outputs), "ap": MaskedAveragePrecision(self.num_outputs)}
+            )
+        return MetricCollection(
+            {
+                "acc": MulticlassAccuracy(self.num_outputs, average="micro"),
+                "f1": MulticlassF1Score(self.num_outputs, average="macro"),
+            }
+        )
+
+    def step(self, batch: Any) -> Step:
+        """Return the cross-entropy of a batch.
+
+        Args:
+            batch: tuple, PyG batch or dictionary with a target.
+        """
+        target = batch_target(batch)
+        logits = self(batch)
+        if logits.dim() != 2 or logits.size(1) != self.num_outputs:
+            raise ValueError(
+                f"{type(self.model).__name__} returned {tuple(logits.shape)}; logits of {self.num_outputs} outputs "
+                f"must be (B, {self.num_outputs}). Set the network's last width to num_outputs"
+            )
+        if self.target == "multilabel":
+            return multilabel_step(logits, target, self.class_weights)
+        target = multiclass_target(target, len(logits), self.num_outputs)
+        loss = functional.cross_entropy(logits, target, weight=self.class_weights, label_smoothing=self.label_smoothing)
+        return Step(loss, logits, target, len(target))
+
+
+def multiclass_target(target: Tensor, count: int, num_outputs: int) -> Tensor:
+    """Return class labels as int64 (B,) after a check of kind, shape and, on the host, range.
+
+    Args:
+        target: labels, any integer type, (B,) or (B, 1).
+        count: B.
+        num_outputs: number of classes.
+
+    Raises:
+        DataError: if they are not that.
+
+    Example:
+        >>> multiclass_target(torch.tensor([[1], [0]]), 2, 2)
+        tensor([1, 0])
+    """
+    if target.is_floating_point():
+        raise DataError(
+            f"labels are {target.dtype}; multiclass labels must be integers. Use target='multilabel' for labels 0, 1 "
+            "or NaN, or the Regression task for numbers"
+        )
+    if target.dim() == 2 and target.size(1) == 1:
+        target = target.squeeze(1)
+    if target.shape != (count,):
+        raise DataError(
+            f"labels are {tuple(target.shape)} for {count} predictions; multiclass labels must be ({count},)"
+        )
+    # on a device the check would wait for it; there the loss itself reports labels that are out of range
+    if target.device.type == "cpu" and count and not 0 <= int(target.min()) <= int(target.max()) < num_outputs:
+        raise DataError(
+            f"labels reach from {int(target.min())} to {int(target.max())}; with num_outputs={num_outputs} "
+            f"they must be in 0..{num_outputs - 1}"
+        )
+    return target.long()
+
+
+def multilabel_step(logits: Tensor, target: Tensor, positive_weight: Tensor | None = None) -> Step:
+    r"""Return the mean binary cross-entropy over the labels that are known.
+
+    .. math:: L = \frac{1}{|K|} \sum_{(b,k) \in K} \mathrm{BCE}(\sigma(f(x_b)_k), y_{bk}),
+        \quad K = \{(b,k) : y_{bk} \text{ is a number}\}
+
+    Args:
+        logits: (B, K).
+        target: 0, 1 or NaN, (B, K) or (B,) for one label.
+        positive_weight: weight of the positive class of each label, (K,).
+
+    Raises:
+        DataError: if the shapes differ.
+
+    Example:
+        >>> float(multilabel_step(torch.zeros(1, 2), torch.tensor([[1.0, float("nan")]])).loss)
+        0.6931471824645996
+    """
+    target = target.to(logits.dtype).reshape(len(logits), -1) if target.numel() == logits.numel() else target
+    if target.shape != logits.shape:
+        raise DataError(f"labels are {tuple(target.shape)}, predictions {tuple(logits.shape)}; they must be equal")
+    known = ~torch.isnan(target)
+    if target.device.type == "cpu" and bool((known & (target != 0) & (target != 1)).any()):
+        raise DataError("multilabel targets must be 0, 1 or NaN (missing); other values were given")
+    each = functional.binary_cross_entropy_with_logits(
+        logits, torch.where(known, target, 0), pos_weight=positive_weight, reduction="none"
+    )
+    size = known.sum()
+    loss = torch.where(known, each, 0).sum() / size.clamp(min=1)
+    return Step(loss, logits, target, size)

@@ -1,0 +1,64 @@
+import dataclasses
+
+import pytest
+import torch
+from graphseq.core import DataError, apply_model, batch_size, batch_target
+from torch import nn
+from torch_geometric.data import Batch, Data
+from torch_geometric.nn import GCN
+
+
+def graphs():
+    return Batch.from_data_list(
+        [Data(x=torch.ones(n, 3), edge_index=torch.tensor([[0], [1]]), y=torch.tensor([n])) for n in (2, 3)]
+    )
+
+
+class Positional(nn.Module):
+    def forward(self, x, edge_index, batch):
+        return x.sum(), edge_index.shape, batch.tolist()
+
+
+class Whole(nn.Module):
+    def forward(self, data):
+        return data.num_graphs
+
+
+class Needs(nn.Module):
+    def forward(self, x, pos):
+        return x
+
+
+def test_fields_by_name():
+    assert apply_model(Positional(), graphs())[2] == [0, 0, 1, 1, 1]
+    assert apply_model(Whole(), graphs()) == 2
+    assert apply_model(GCN(3, 4, 2, 5), graphs()).shape == (5, 5)
+
+
+def test_missing_field_is_named():
+    with pytest.raises(DataError, match=r"Needs.forward requires pos.*carries.*x"):
+        apply_model(Needs(), graphs())
+
+
+def test_tuples_dictionaries_dataclasses():
+    @dataclasses.dataclass
+    class Rows:
+        input: torch.Tensor
+        y: torch.Tensor
+
+    x, y = torch.ones(4, 3), torch.arange(4)
+    net = nn.Linear(3, 2)
+    expected = net(x)
+    assert torch.equal(apply_model(net, (x, y)), expected)
+    assert torch.equal(apply_model(net, {"input": x, "y": y}), expected)
+    assert torch.equal(apply_model(net, Rows(x, y)), expected)
+    assert torch.equal(apply_model(net, x), expected)
+    assert torch.equal(batch_target({"input": x, "y": y}), y)
+    assert torch.equal(batch_target((x, y)), y)
+    assert batch_size((x, y)) == 4
+    assert batch_size(graphs()) == 2
+
+
+def test_no_target():
+    with pytest.raises(DataError, match="without a target"):
+        batch_target(Batch.from_data_list([Data(x=torch.ones(2, 1))]))
