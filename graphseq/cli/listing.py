@@ -15,6 +15,11 @@ _ROOMS = ("tasks", "nn", "models", "data", "callbacks", "metrics", "ops", "analy
 _OTHER = ("configs", "bench")
 
 
+def _row(name: str, docstring: str) -> dict[str, str]:
+    line = first_line(docstring).replace("``", "`")
+    return {"name": name, "what it is": line, "arXiv": arxiv_id(docstring)}
+
+
 def _room_files(room: str) -> dict[str, str]:
     """A room's table, public name -> module inside the room."""
     return dict(importlib.import_module(f"graphseq.{room}")._FILES)
@@ -36,13 +41,12 @@ def list_room(room: str) -> list[dict[str, str]]:
         if module not in docstrings:
             file = module_file(f"graphseq.{room}.{module}")
             docstrings[module] = module_docstrings(file) if file else {}
-        text = docstrings[module].get(name, "")
-        rows.append({"name": name, "what it is": first_line(text), "arXiv": arxiv_id(text)})
+        rows.append(_row(name, docstrings[module].get(name, "")))
     return rows
 
 
 def list_configs(folder: Path) -> list[dict[str, str]]:
-    """Return the YAML files below a folder, each with its first comment line.
+    r"""Return the YAML files below a folder, each with its first comment line.
 
     Args:
         folder: searched with all folders in it.
@@ -50,7 +54,7 @@ def list_configs(folder: Path) -> list[dict[str, str]]:
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> _ = (folder / "tiny.yaml").write_text("# A small run.\\nseed_everything: 0\\n")
+        >>> _ = (folder / "tiny.yaml").write_text("# A small run.\nseed_everything: 0\n")
         >>> list_configs(folder)[0]["what it is"]
         'A small run.'
     """
@@ -69,11 +73,7 @@ def list_experiments() -> list[dict[str, str]]:
         >>> [row["name"] for row in list_experiments()][0]
         'effect.gin_tu'
     """
-    rows = []
-    for name, path in experiments().items():
-        text = class_docstring(path) or ""
-        rows.append({"name": name, "what it is": first_line(text), "arXiv": arxiv_id(text)})
-    return rows
+    return [_row(name, class_docstring(path) or "") for name, path in experiments().items()]
 
 
 def _overview() -> list[dict[str, str | int]]:

@@ -257,9 +257,10 @@ def main(argv: Sequence[str]) -> int:
         print(f"graphseq plot: --out {out} is not a .png file; the curves are written as PNG", file=sys.stderr)
         return 2
 
+    from rich.console import Console
+
     from graphseq.bench.records import replacing
     from graphseq.bench.table import print_table
-    from rich.console import Console
 
     try:
         with replacing(out) as temporary:

@@ -251,7 +251,7 @@ def _imported(module: str, name: str) -> Any:
 
 
 def add_row(log: Path, row: dict[str, Any]) -> None:
-    """Append a row to a CSV log, with new columns where it needs them; the file is replaced only when complete.
+    r"""Append a row to a CSV log, with new columns where it needs them; the file is replaced only when complete.
 
     Args:
         log: CSV file with a header.
@@ -261,7 +261,7 @@ def add_row(log: Path, row: dict[str, Any]) -> None:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     log = Path(folder) / "metrics.csv"
-        ...     _ = log.write_text("epoch,train/loss\\n0,0.5\\n")
+        ...     _ = log.write_text("epoch,train/loss\n0,0.5\n")
         ...     add_row(log, {"epoch": 0, "test/acc": 0.9})
         ...     log.read_text().split()
         ['epoch,train/loss,test/acc', '0,0.5,', '0,,0.9']

@@ -141,7 +141,7 @@ class NodeDataModule(StoreDataModule):
 
     def read(self) -> tuple[SingleStore, dict[str, Tensor]]:
         """Return the graph with the masks of its split; the one sample of each stage is the graph."""
-        graph = self._source() if callable(self._source) else self._source
+        graph = self._source if isinstance(self._source, Data) else self._source()  # Data can be called, too
         if not isinstance(graph, Data):
             raise DataError(f"the graph is a {type(graph).__name__}; torch_geometric Data is needed")
         graph = copy.copy(graph)
@@ -160,7 +160,7 @@ class NodeDataModule(StoreDataModule):
     def _masks(self, graph: Data) -> dict[str, Tensor]:
         labels = cast(Tensor, graph.y)
         if self.split in ("public", "full"):
-            masks = {stage: _public_mask(graph, stage, self.split_index) for stage in STAGES}
+            masks: dict[str, Tensor] = {stage: _public_mask(graph, stage, self.split_index) for stage in STAGES}
             if self.split == "full":
                 masks["train"] = ~(masks["val"] | masks["test"])
                 if not labels.is_floating_point():
@@ -232,9 +232,11 @@ def _check_graph(graph: Data) -> None:
         raise DataError(f"x is {_kind(x)}; dense node features (N, D) are needed")
     for name, rows in (("x", "node"), ("edge_attr", "edge"), ("edge_weight", "edge")):
         value = graph.get(name)
-        finite = torch.isfinite(value).flatten(1).all(1) if isinstance(value, Tensor) and value.dim() else None
-        if finite is not None and not finite.all():
-            raise DataError(f"{name} holds NaN or infinite values, the first at {rows} {int((~finite).nonzero()[0])}")
+        if not isinstance(value, Tensor) or not value.dim():
+            continue
+        bad = (~torch.isfinite(value)).nonzero()
+        if len(bad):
+            raise DataError(f"{name} holds {len(bad)} NaN or infinite values, the first at {rows} {int(bad[0, 0])}")
     if not isinstance(edge_index, Tensor) or edge_index.dtype != torch.int64 or edge_index.shape[:-1] != (2,):
         raise DataError(f"edge_index is {_kind(edge_index)}; it must be int64 of shape (2, E)")
     if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < len(x):

@@ -1,18 +1,22 @@
 """Segment sums and extrema by torch's own operations: the fastest one for each layout, with lean gradients.
 
-Measured on one thread of a CPU, float32, 20 rows a segment (``graphseq.bench.segment`` measures again):
+Measured on one thread of a CPU, float32, 20 rows a segment (:func:`graphseq.bench.segment.measure` measures again):
 
 * sums of sorted rows: ``embedding_bag`` takes 0.2 to 0.9 of the time of ``index_add_``, but has by far the slowest
   backward, so the gradient is a gather instead; for one column ``segment_reduce`` is faster still;
 * extrema of sorted rows: ``segment_reduce`` up to 15 columns; from 16 on ``scatter_reduce_`` works row by row and
   takes 0.1 to 0.8 of its time;
-* gradients of extrema: autograd of ``scatter_reduce_`` takes 3 to 10 times as long as the mask used here;
+* gradients of extrema: autograd of ``scatter_reduce_`` takes 2 to 10 times as long as the mask used here, counting
+  the forward pass to both;
 * half precision: ``segment_reduce`` adds up in the storage type, so that 3000 ones make 256 in bfloat16; here sums
   are accumulated in float32.
 
-In all functions exactly one of ``index`` and ``ptr`` may be None; if both are given, they say the same.
+In all functions one of ``index`` and ``ptr`` may be None; if both are given, they say the same. The
+``autograd.Function`` s take the context in ``forward``, since a separate ``setup_context`` costs 20 µs a call, as
+much as a small sum: ``torch.func`` transforms are not supported.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -26,42 +30,50 @@ _WIDE = 16  # columns from which scatter_reduce_ works row by row instead of ele
 _BAG_SUM, _BAG_MAX = 0, 2  # modes of embedding_bag
 
 
+def _rows(values: Tensor) -> Tensor:
+    """View the values as (N, D)."""
+    return values if values.dim() == 2 else values.reshape(values.shape[0], math.prod(values.shape[1:]))
+
+
+def _tracked(values: Tensor) -> bool:
+    return torch.is_grad_enabled() and values.requires_grad
+
+
 def _embedding_bag(rows: Tensor, order: Tensor, ptr: Tensor, mode: int) -> tuple[Tensor, Tensor]:
     """Reduce ``rows[order[ptr[g]:ptr[g+1]]]`` for each g; the second result is the winners' row numbers (max)."""
     output, _, _, winners = torch.embedding_bag(rows, order, ptr, False, mode, False, None, True)
     return output, winners
 
 
-def reduce_sum(values: Tensor, index: Tensor | None, ptr: Tensor | None, num_segments: int) -> Tensor:
-    """Return the sum of each segment, accumulated in at least float32. Gradients do not flow."""
-    shape = (num_segments, *values.shape[1:])
-    if values.numel() == 0:
+def _sum_by_index(values: Tensor, index: Tensor, num_segments: int) -> Tensor:
+    """Sum with torch's own gradients, which are the best there are and can be differentiated again."""
+    rows = _rows(values)
+    total = rows.new_zeros((num_segments, rows.shape[1]), dtype=torch.float32 if rows.dtype in _HALF else rows.dtype)
+    total = total.index_add_(0, index, rows.to(total.dtype)).to(rows.dtype)
+    return total.view(num_segments, *values.shape[1:])
+
+
+def _sum_by_ptr(values: Tensor, index: Tensor | None, ptr: Tensor, num_segments: int) -> Tensor:
+    """Sum sorted rows. Gradients do not flow."""
+    rows, shape = _rows(values), (num_segments, *values.shape[1:])
+    one_column = rows.shape[1] == 1
+    if rows.numel() == 0:
         return values.new_zeros(shape)
-    rows = values.reshape(values.shape[0], -1)
-    half, one_column = rows.dtype in _HALF, rows.shape[1] == 1
-    if ptr is not None and (half or (rows.dtype == torch.float32 and not one_column)):
-        total, _ = _embedding_bag(rows, torch.arange(rows.shape[0], device=rows.device), ptr, _BAG_SUM)
-    elif ptr is not None and one_column and rows.is_floating_point():
-        total = torch.segment_reduce(rows, "sum", offsets=ptr, axis=0, unsafe=True)
-    else:
-        index = row_segments(index, ptr, rows.shape[0])
-        total = rows.new_zeros((num_segments, rows.shape[1]), dtype=torch.float32 if half else rows.dtype)
-        total = total.index_add_(0, index, rows.to(total.dtype)).to(rows.dtype)
-    return total.view(shape)
+    if rows.dtype in _HALF or (rows.dtype == torch.float32 and not one_column):
+        return _embedding_bag(rows, torch.arange(rows.shape[0], device=rows.device), ptr, _BAG_SUM)[0].view(shape)
+    if one_column and rows.is_floating_point():
+        return torch.segment_reduce(rows, "sum", offsets=ptr, axis=0, unsafe=True).view(shape)
+    return _sum_by_index(values, row_segments(index, ptr, rows.shape[0]), num_segments)
 
 
 class _Sum(Function):
-    """Segment sum; its gradient is :class:`_Spread`."""
+    """Sum of sorted rows; its gradient is :class:`_Spread`."""
 
     @staticmethod
-    def forward(values: Tensor, index: Tensor | None, ptr: Tensor | None, num_segments: int) -> Tensor:
-        return reduce_sum(values, index, ptr, num_segments)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        values, index, ptr, _ = inputs
+    def forward(ctx: Any, values: Tensor, index: Tensor | None, ptr: Tensor, num_segments: int) -> Tensor:
         ctx.save_for_backward(index, ptr)
         ctx.num_values = values.shape[0]
+        return _sum_by_ptr(values, index, ptr, num_segments)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
@@ -70,17 +82,13 @@ class _Sum(Function):
 
 
 class _Spread(Function):
-    """The entry of its segment for each row; its gradient is :class:`_Sum`, so it is as deterministic."""
+    """The entry of its segment for each sorted row; its gradient is :class:`_Sum`, so it is as deterministic."""
 
     @staticmethod
-    def forward(totals: Tensor, index: Tensor | None, ptr: Tensor | None, num_values: int) -> Tensor:
-        return totals.index_select(0, row_segments(index, ptr, num_values))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        totals, index, ptr, _ = inputs
+    def forward(ctx: Any, totals: Tensor, index: Tensor | None, ptr: Tensor, num_values: int) -> Tensor:
         ctx.save_for_backward(index, ptr)
         ctx.num_segments = totals.shape[0]
+        return totals.index_select(0, row_segments(index, ptr, num_values))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
@@ -89,30 +97,35 @@ class _Spread(Function):
 
 
 def native_sum(values: Tensor, index: Tensor | None, ptr: Tensor | None, num_segments: int) -> Tensor:
-    """Return the sum of each segment."""
-    return _Sum.apply(values, index, ptr, num_segments)
+    """Return the sum of each segment, accumulated in at least float32."""
+    if ptr is None:
+        return _sum_by_index(values, row_segments(index, ptr, values.shape[0]), num_segments)
+    if _tracked(values):
+        return _Sum.apply(values, index, ptr, num_segments)
+    return _sum_by_ptr(values, index, ptr, num_segments)
 
 
 def spread(totals: Tensor, index: Tensor | None, ptr: Tensor | None, num_values: int) -> Tensor:
     """Return for each row the entry of its segment."""
-    return _Spread.apply(totals, index, ptr, num_values)
+    if ptr is not None and _tracked(totals):
+        return _Spread.apply(totals, index, ptr, num_values)
+    return totals.index_select(0, row_segments(index, ptr, num_values))
 
 
 def _by_segment_reduce(values: Tensor, ptr: Tensor | None) -> bool:
     """Whether the extremum of these values is left to ``segment_reduce``, which needs no index at all."""
-    if ptr is None or not values.is_floating_point():
+    if ptr is None or not values.is_floating_point() or values.numel() == 0:
         return False
-    return values[:1].numel() < _WIDE or values.device.type != "cpu"
+    return math.prod(values.shape[1:]) < _WIDE or values.device.type != "cpu"
 
 
 def reduce_extremum(
     values: Tensor, index: Tensor | None, ptr: Tensor | None, num_segments: int, largest: bool
 ) -> Tensor:
     """Return the largest or smallest entry of each segment, 0 for an empty one. Gradients do not flow."""
-    shape = (num_segments, *values.shape[1:])
-    if values.numel() == 0:
+    rows, shape = _rows(values), (num_segments, *values.shape[1:])
+    if rows.numel() == 0:
         return values.new_zeros(shape)
-    rows = values.reshape(values.shape[0], -1)
     if ptr is not None and _by_segment_reduce(values, ptr):
         output = torch.segment_reduce(rows, "max" if largest else "min", offsets=ptr, axis=0, unsafe=True)
         return output.masked_fill_((ptr.diff() == 0).view(-1, 1), 0).view(shape)
@@ -135,24 +148,42 @@ def _tied(values: Tensor, output: Tensor, index: Tensor | None, ptr: Tensor | No
     """Mark the entries that equal the extremum of their segment, 1 or 0, and count them in each segment."""
     # in place: for wide rows fresh memory costs more than the arithmetic
     mask = output.index_select(0, row_segments(index, ptr, values.shape[0])).eq_(values)
-    return mask, reduce_sum(mask, index, ptr, output.shape[0]).clamp_(min=1)
+    return mask, native_sum(mask, index, ptr, output.shape[0]).clamp_(min=1)
 
 
 class _Extremum(Function):
     """Largest or smallest entry of each segment; tied entries share the gradient equally."""
 
     @staticmethod
-    def forward(values: Tensor, index: Tensor | None, ptr: Tensor | None, num_segments: int, largest: bool) -> Tensor:
-        return reduce_extremum(values, index, ptr, num_segments, largest)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        values, index, ptr, _, ctx.largest = inputs
+    def forward(
+        ctx: Any, values: Tensor, index: Tensor | None, ptr: Tensor | None, num_segments: int, largest: bool
+    ) -> Tensor:
+        output = reduce_extremum(values, index, ptr, num_segments, largest)
         ctx.save_for_backward(values, output, index, ptr)
+        ctx.largest = largest
+        return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        return _ExtremumGradient.apply(gradients[0], *ctx.saved_tensors, ctx.largest), None, None, None, None
+        inputs = (gradients[0], *ctx.saved_tensors, ctx.largest)
+        # inside backward gradients are only tracked with create_graph=True
+        compute = _ExtremumGradient.apply if _tracked(gradients[0]) else _extremum_gradient
+        return compute(*inputs), None, None, None, None
+
+
+def _extremum_gradient(
+    gradient: Tensor, values: Tensor, output: Tensor, index: Tensor | None, ptr: Tensor | None, largest: bool
+) -> Tensor:
+    if ptr is not None and _by_segment_reduce(values, ptr) and values.device.type == "cpu":
+        # one pass without an index, half of the time of the mask; autograd of segment_reduce would do the same,
+        # but could not be differentiated twice
+        rows, extrema = _rows(values.detach()).contiguous(), _rows(output.detach())
+        shares = torch.ops.aten._segment_reduce_backward(
+            _rows(gradient).contiguous(), extrema, rows, "max" if largest else "min", offsets=ptr, axis=0
+        )
+        return shares.view(values.shape)
+    mask, count = _tied(values.detach(), output.detach(), index, ptr)
+    return (gradient / count).index_select(0, row_segments(index, ptr, values.shape[0])).mul_(mask)
 
 
 class _ExtremumGradient(Function):
@@ -160,30 +191,21 @@ class _ExtremumGradient(Function):
 
     @staticmethod
     def forward(
-        gradient: Tensor, values: Tensor, output: Tensor, index: Tensor | None, ptr: Tensor | None, largest: bool
+        ctx: Any,
+        gradient: Tensor,
+        values: Tensor,
+        output: Tensor,
+        index: Tensor | None,
+        ptr: Tensor | None,
+        largest: bool,
     ) -> Tensor:
-        if values.numel() == 0:
-            return torch.zeros_like(values)
-        if ptr is not None and _by_segment_reduce(values, ptr) and values.device.type == "cpu":
-            # one pass without an index: half of the time of the mask; segment_reduce itself would do this, but
-            # could not be differentiated twice
-            return torch.ops.aten._segment_reduce_backward(
-                gradient.contiguous(), output, values.contiguous(), "max" if largest else "min", offsets=ptr, axis=0
-            )
-        mask, count = _tied(values, output, index, ptr)
-        share = gradient / count
-        return share.index_select(0, row_segments(index, ptr, values.shape[0])).mul_(mask)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, values, extremum, index, ptr, _ = inputs
-        ctx.save_for_backward(values, extremum, index, ptr)
+        ctx.save_for_backward(values, output, index, ptr)
+        return _extremum_gradient(gradient, values, output, index, ptr, largest)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         values, output, index, ptr = ctx.saved_tensors
-        with torch.no_grad():
-            mask, count = _tied(values, output, index, ptr)
+        mask, count = _tied(values.detach(), output.detach(), index, ptr)
         second = native_sum(gradients[0] * mask, index, ptr, output.shape[0]) / count
         return second, None, None, None, None, None
 
@@ -194,18 +216,20 @@ def native_extremum(
     """Return the largest or smallest entry of each segment, 0 for an empty one."""
     if not _by_segment_reduce(values, ptr):
         index = row_segments(index, ptr, values.shape[0])  # once for the extremum and its gradient
-    return _Extremum.apply(values, index, ptr, num_segments, largest)
+    if _tracked(values):
+        return _Extremum.apply(values, index, ptr, num_segments, largest)
+    return reduce_extremum(values, index, ptr, num_segments, largest)
 
 
 def native_argmax(values: Tensor, index: Tensor | None, ptr: Tensor | None, num_segments: int) -> Tensor:
     """Return the lowest row that holds the maximum of its segment, N for an empty one."""
-    num_values, shape = values.shape[0], (num_segments, *values.shape[1:])
+    rows, num_values, shape = _rows(values), values.shape[0], (num_segments, *values.shape[1:])
     missing = torch.full((), num_values, dtype=torch.int64, device=values.device)
-    if values.numel() == 0:
+    if rows.numel() == 0:
         return missing.repeat(shape)
-    rows = values.reshape(num_values, -1)
-    # embedding_bag notes the winners while it reduces, but passes over NaN; asking for NaN waits for the device
-    if rows.device.type == "cpu" and rows.is_floating_point() and not bool(rows.isnan().any()):
+    # embedding_bag notes the winners while it reduces, but passes over NaN; a sum tells that there is none without
+    # memory of its own, and asking for it waits for the device
+    if rows.device.type == "cpu" and rows.is_floating_point() and math.isfinite(rows.sum()):
         count = count_rows(index, ptr, num_segments)
         if ptr is None:
             order = torch.argsort(row_segments(index, ptr, num_values), stable=True)
@@ -213,7 +237,7 @@ def native_argmax(values: Tensor, index: Tensor | None, ptr: Tensor | None, num_
         else:
             order = torch.arange(num_values)
         _, winners = _embedding_bag(rows, order, ptr, _BAG_MAX)
-        return torch.where((count == 0).view(-1, 1), missing, winners).view(shape)
+        return winners.masked_fill_((count == 0).view(-1, 1), num_values).view(shape)
     index = row_segments(index, ptr, num_values)
     highest = reduce_extremum(rows, index, ptr, num_segments, True).index_select(0, index)
     hit = (rows == highest) | (rows != rows)  # with a NaN in the segment only NaN is hit

@@ -13,24 +13,26 @@ from graphseq.ops.segment_native import native_sum, spread
 __all__ = ["segment_softmax"]
 
 
+def _softmax(values: Tensor, index: Tensor, ptr: Tensor | None, num_segments: int) -> Tensor:
+    by_index = index if ptr is None else None
+    highest = reduce_segments("max", values, by_index, ptr, num_segments)
+    # a segment of only -inf: its entries become 0 instead of exp(-inf + inf)
+    highest.clamp_(min=torch.finfo(values.dtype).min)
+    weights = (values - highest.index_select(0, index)).exp_()
+    # the largest entry alone contributes 1, unless all are -inf
+    total = reduce_segments("sum", weights, by_index, ptr, num_segments).clamp_(min=1)
+    return weights.div_(total.index_select(0, index))
+
+
 class _Softmax(Function):
     """Softmax within segments; only the result is kept for the gradient."""
 
     @staticmethod
-    def forward(values: Tensor, index: Tensor, ptr: Tensor | None, num_segments: int) -> Tensor:
-        by_index = index if ptr is None else None
-        highest = reduce_segments("max", values, by_index, ptr, num_segments)
-        # a segment of only -inf: its entries become 0 instead of exp(-inf + inf)
-        highest.clamp_(min=torch.finfo(values.dtype).min)
-        weights = (values - highest.index_select(0, index)).exp_()
-        # the largest entry alone contributes 1, unless all are -inf
-        total = reduce_segments("sum", weights, by_index, ptr, num_segments).clamp_(min=1)
-        return weights.div_(total.index_select(0, index))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, index, ptr, ctx.num_segments = inputs
+    def forward(ctx: Any, values: Tensor, index: Tensor, ptr: Tensor | None, num_segments: int) -> Tensor:
+        output = _softmax(values, index, ptr, num_segments)
         ctx.save_for_backward(output, index, ptr)
+        ctx.num_segments = num_segments
+        return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
@@ -72,5 +74,6 @@ def segment_softmax(
     half = values.dtype in (torch.float16, torch.bfloat16)
     wide = values.float() if half else values
     rows = row_segments(index, ptr, values.shape[0])
-    result = _Softmax.apply(wide, rows, ptr, num_segments)
+    tracked = torch.is_grad_enabled() and values.requires_grad
+    result = (_Softmax.apply if tracked else _softmax)(wide, rows, ptr, num_segments)
     return result.to(values.dtype) if half and not torch.is_autocast_enabled(values.device.type) else result

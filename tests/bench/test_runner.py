@@ -10,10 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import graphseq.bench.records as records_module
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+import graphseq.bench.records as records_module
 from graphseq.bench import experiments, load_experiment
 from graphseq.bench.command import main
 from graphseq.bench.docstrings import arxiv_id, module_docstrings
@@ -23,9 +27,6 @@ from graphseq.bench.report import print_record, results_markdown
 from graphseq.bench.rows import RowFile, default_state_dir, fingerprint, plain
 from graphseq.bench.runner import run_experiment
 from graphseq.bench.table import print_table
-from hypothesis import given
-from hypothesis import strategies as st
-from rich.console import Console
 
 ARMS = ("method", "baseline", "peer")
 
@@ -55,7 +56,7 @@ class Fake(Experiment):
             raise self.error("stopped on purpose")
         self.ran.append(dict(cell))
         # depends on the global generators, as careless experiments do
-        draw = random.random() + float(torch.rand(())) + float(np.random.rand())  # noqa: NPY002
+        draw = random.random() + float(torch.rand(())) + float(np.random.rand())
         return {"accuracy": draw + (cell["arm"] == "method") * 10, "sizes": (1, 2)}
 
     def conclude(self, rows):

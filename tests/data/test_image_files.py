@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from graphseq.core import DataError, OptionalDependencyError
-from graphseq.data import read_cifar_batches, read_idx, read_idx_pair, read_jpeg_archive, read_usps_hdf5
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from graphseq.core import DataError, OptionalDependencyError
+from graphseq.data import read_cifar_batches, read_idx, read_idx_pair, read_jpeg_archive, read_usps_hdf5
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed (extra images)")
 Image = pytest.importorskip("PIL.Image", reason="pillow is not installed (extra images)")

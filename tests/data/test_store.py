@@ -1,10 +1,11 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from graphseq.core import DataError
 from graphseq.data import SingleStore, TensorStore
 from graphseq.data.store import batch_sizes, blocks
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 @given(st.integers(1, 300), st.integers(1, 50), st.floats(1, 3e7))

@@ -5,13 +5,14 @@ import time
 
 import pytest
 import torch
-from graphseq.core import make
-from graphseq.data import Compose, GaussianNoise, Normalize, RandomCrop, RandomHorizontalFlip, ToFloat
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.reference import image_transforms as reference
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+
+from graphseq.core import make
+from graphseq.data import Compose, GaussianNoise, Normalize, RandomCrop, RandomHorizontalFlip, ToFloat
+from tests.reference import image_transforms as reference
 
 DTYPES = [
     torch.uint8,

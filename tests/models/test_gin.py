@@ -2,13 +2,14 @@ import copy
 
 import pytest
 import torch
-from graphseq.core import DataError, apply_model
-from graphseq.models import GINClassifier
 from jsonargparse import ArgumentParser
-from tests.reference import graph as reference
 from torch import nn
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
+
+from graphseq.core import DataError, apply_model
+from graphseq.models import GINClassifier
+from tests.reference import graph as reference
 
 
 def one_batch(seed=0, sizes=(4, 1, 5)):

@@ -4,17 +4,18 @@ from functools import partial
 
 import pytest
 import torch
-from graphseq.core import DataError, apply_model
-from graphseq.models import GraphClassifier, GraphEncoder, NodeClassifier
-from graphseq.nn import VirtualNode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
-from tests.reference import graph as reference
 from torch import nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GATConv, GENConv, GraphConv, SAGEConv
+
+from graphseq.core import DataError, apply_model
+from graphseq.models import GraphClassifier, GraphEncoder, NodeClassifier
+from graphseq.nn import VirtualNode
+from tests.reference import graph as reference
 
 CONVOLUTIONS = {
     "gin": {},

@@ -3,12 +3,13 @@ import inspect
 
 import pytest
 import torch
-from graphseq.core import make
-from graphseq.models import MLP
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.reference import networks as reference
 from torch import nn
+
+from graphseq.core import make
+from graphseq.models import MLP
+from tests.reference import networks as reference
 
 
 def as_lists(model: MLP) -> tuple[list[dict], dict]:
@@ -91,6 +92,13 @@ def test_one_layer_is_a_linear_model():
     assert model.encoded_channels == 12
     assert torch.equal(model.encode(x), x.flatten(1))
     assert torch.equal(model(x), nn.functional.linear(x.flatten(1), model.head.weight, model.head.bias))
+
+
+def test_bias_where_no_batch_norm_takes_it_away():
+    for norm, needed in (("none", True), ("layer", True), ("batch", False)):
+        model = MLP(8, 3, norm=norm, num_layers=3)
+        assert [block[0].bias is not None for block in model.hidden] == [needed, needed]
+        assert model.head.bias is not None
 
 
 def test_encode_is_the_input_of_the_head():

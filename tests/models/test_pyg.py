@@ -2,14 +2,15 @@ import copy
 
 import pytest
 import torch
-from graphseq.core import apply_model, make, record_foreign_modules
-from graphseq.models import FromPyG
-from graphseq.nn import GraphPool
 from jsonargparse import ArgumentParser
 from torch import nn
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GAT, GIN, GCNConv, Sequential, global_mean_pool
+
+from graphseq.core import apply_model, make, record_foreign_modules
+from graphseq.models import FromPyG
+from graphseq.nn import GraphPool
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@ import inspect
 
 import pytest
 import torch
-from graphseq.models import ConvNet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.reference import networks as reference
 from torch import nn
+
+from graphseq.models import ConvNet
+from tests.reference import networks as reference
 
 
 def as_lists(model: ConvNet) -> tuple[list[dict], dict]:

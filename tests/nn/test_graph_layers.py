@@ -4,6 +4,10 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch_geometric.nn import PNAConv
+
 from graphseq.core import DataError
 from graphseq.nn import (
     CategoricalEncoder,
@@ -14,10 +18,7 @@ from graphseq.nn import (
     graph_index,
     make_convolution,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.reference import graph as reference
-from torch_geometric.nn import PNAConv
 
 MODES = ["sum", "mean", "max"]
 

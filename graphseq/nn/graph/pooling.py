@@ -53,8 +53,9 @@ class GraphPool(Recorded, nn.Module):
 
     .. math:: g_k = \bigoplus_{i:\, \mathrm{batch}_i = k} x_i
 
-    A graph without nodes gets zeros; nodes that tie for a maximum share its gradient. On a GPU the sums are the same bits in every run if ``ptr`` is given, since
-    segments are then reduced in order; by ``batch`` alone they are atomic additions.
+    A graph without nodes gets zeros; nodes that tie for a maximum share its gradient. On a GPU the sums are the same
+    bits in every run if ``ptr`` is given, since segments are then reduced in order; by ``batch`` alone they are
+    atomic additions.
 
     Args:
         mode: the reduction.

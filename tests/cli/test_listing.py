@@ -1,0 +1,101 @@
+"""Names with their lines: complete, read from source, quick, without heavy imports."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+import time
+
+import pytest
+
+from graphseq.bench import experiments
+from graphseq.cli.listing import list_configs, list_experiments, list_room, main
+
+ROOMS = ("tasks", "nn", "models", "data", "callbacks", "metrics", "ops", "analysis", "sparsity")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_has_the_line_of_its_docstring(room):
+    module = importlib.import_module(f"graphseq.{room}")
+    rows = list_room(room)
+    assert [row["name"] for row in rows] == sorted(module.__all__)
+    for row in rows:
+        thing = getattr(module, row["name"])
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            expected = inspect.cleandoc(thing.__doc__).splitlines()[0].replace("``", "`")
+            assert row["what it is"] == expected
+        assert row["what it is"], f"{row['name']} has no docstring"
+
+
+def test_arxiv_number_is_that_of_the_docstring():
+    (row,) = (row for row in list_room("models") if row["name"] == "GINClassifier")
+    assert row["arXiv"] == "1810.00826"
+
+
+def test_configs_show_their_first_comment(tmp_path, monkeypatch, capsys):
+    (tmp_path / "configs/graph").mkdir(parents=True)
+    (tmp_path / "configs/graph/gin_digits.yaml").write_text("\n#\n#  GIN on digits.\n# More.\nmodel: {}\n")
+    (tmp_path / "configs/bare.yml").write_text("model: {}\n")
+    monkeypatch.chdir(tmp_path)
+    assert list_configs(tmp_path / "configs")[0]["name"].endswith("configs/bare.yml")
+    assert main(["configs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == ["configs/bare.yml", "configs/graph/gin_digits.yaml  GIN on digits."]
+
+
+def test_missing_configs_folder_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["configs"]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    assert main([]) == 0
+
+
+def test_experiments_are_listed():
+    assert [row["name"] for row in list_experiments()] == list(experiments())
+
+
+def test_piped_rows_are_single_plain_lines(capsys):
+    assert main(["data"]) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 1 + len(list_room("data"))
+    assert "\x1b" not in out
+
+
+def test_overview_counts_every_room(capsys):
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rooms = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
+    assert list(rooms) == [*ROOMS, "configs", "bench"]
+    assert all(rooms[room] == len(list_room(room)) for room in ROOMS)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("room", [[], ["data"], ["models"]])
+def test_terminal_table_fits(width, room, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")  # widths without control sequences
+    assert main(room) == 0
+    out = capsys.readouterr().out
+    assert "─" in out
+    assert max(map(len, out.splitlines())) <= width
+
+
+def test_unknown_room_is_refused(capsys):
+    assert main(["rooms"]) == 2
+    assert "'tasks', 'nn'" in capsys.readouterr().err
+    assert main(["--help"]) == 0
+
+
+@pytest.mark.parametrize("room", [[], ["data"]])
+def test_answers_without_heavy_imports_in_half_a_second(room):
+    code = (
+        "import sys; from graphseq.cli.listing import main; status = main(sys.argv[1:]); assert status == 0;"
+        "assert not {'torch', 'lightning', 'numpy', 'matplotlib'} & set(sys.modules), 'heavy import'"
+    )
+    seconds = []
+    for _ in range(3):  # the machine may be busy: the best of three
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code, *room], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5

@@ -1,0 +1,198 @@
+import lightning
+import pytest
+import torch
+from torch import nn
+
+from graphseq.core import DataError
+from graphseq.data import StoreDataModule, TensorStore
+
+
+class Rows(StoreDataModule):
+    reads = 0
+
+    def __init__(self, count=20, **options):
+        super().__init__(**{"batch_size": 4, **options})
+        self.count = count
+
+    def read(self):
+        type(self).reads += 1
+        store = TensorStore(torch.arange(self.count).float().unsqueeze(1), torch.arange(self.count))
+        train, val, test = torch.arange(self.count).split([self.count - 8, 4, 4])
+        return store, {"train": train, "val": val, "test": test}
+
+    @property
+    def num_features(self):
+        return self.store.take(torch.tensor([0]))[0].size(1)
+
+    @property
+    def broken(self):
+        return self.nothing_of_that_name
+
+
+class Double(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def test_reads_once_whatever_is_asked_first():
+    Rows.reads = 0
+    data = Rows()
+    assert data.num_features == 1
+    data.prepare_data()
+    data.setup("fit")
+    assert len(list(data.train_dataloader())) == 3
+    assert Rows.reads == 1
+
+
+def test_stages_and_orders():
+    data = Rows()
+    first = [batch[1].tolist() for batch in data.batches("train", epoch=0)]
+    assert sorted([i for batch in first for i in batch]) == list(range(12))
+    assert first == [batch[1].tolist() for batch in data.batches("train", epoch=0)]
+    assert first != [batch[1].tolist() for batch in data.batches("train", epoch=1)]
+    assert [batch[1].tolist() for batch in data.batches("val")] == [[12, 13, 14, 15]]
+    assert [batch[1].tolist() for batch in data.predict_dataloader()] == [[16, 17, 18, 19]]
+
+
+def test_transforms_belong_to_a_stage():
+    data = Rows(train_transform=Double())
+    for x, y in data.batches("train"):
+        assert torch.equal(x.squeeze(1), 2.0 * y)
+    for x, y in data.batches("test"):
+        assert torch.equal(x.squeeze(1), y.float())
+
+
+class Noise(nn.Module):
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+class Probe(lightning.LightningModule):
+    """Notes what each stage received."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.seen = {"train": [], "val": [], "test": []}
+
+    def training_step(self, batch, batch_idx):
+        self.seen["train"].append(batch[0] / batch[1].clamp(min=1).unsqueeze(1))
+        return self.layer(batch[0]).mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.seen["val"].append(batch[0] / batch[1].unsqueeze(1))
+
+    def test_step(self, batch, batch_idx):
+        self.seen["test"].append(batch[0] / batch[1].unsqueeze(1))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def trainer(**options):
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return lightning.Trainer(**{"max_epochs": 2, "accelerator": "cpu", **quiet, **options})
+
+
+@pytest.mark.parametrize("resident", [True, False, "auto"])
+def test_trainer_applies_the_transform_of_the_running_stage(resident):
+    data, probe = Rows(train_transform=Double(), device_resident=resident), Probe()
+    trainer().fit(probe, data)
+    trainer().test(probe, data, verbose=False)
+    assert set(torch.cat(probe.seen["train"]).flatten().tolist()) <= {2.0, 0.0}
+    assert torch.cat(probe.seen["val"]).unique().tolist() == [1.0]
+    assert torch.cat(probe.seen["test"]).unique().tolist() == [1.0]
+
+
+def test_overfitting_does_not_shuffle():
+    data, probe = Rows(), Probe()
+    seen = []
+    probe.training_step = lambda batch, batch_idx: (seen.append(batch[1].tolist()), probe.layer(batch[0]).mean())[1]
+    trainer(overfit_batches=1).fit(probe, data)
+    assert seen == [[0, 1, 2, 3]] * 2
+
+
+def test_error_inside_a_size_is_not_taken_for_a_missing_one():
+    with pytest.raises(DataError, match=r"Rows.broken failed: .*nothing_of_that_name"):
+        _ = Rows().broken
+    with pytest.raises(AttributeError, match="no attribute 'horizon'"):
+        _ = Rows().horizon
+    assert not hasattr(Rows(), "horizon")
+
+
+def test_empty_evaluation_splits_are_no_loader():
+    class NoVal(Rows):
+        def read(self):
+            store, splits = super().read()
+            return store, {**splits, "val": splits["val"][:0], "test": splits["test"][:0]}
+
+    assert NoVal().val_dataloader() == []
+    trainer().fit(Probe(), NoVal())
+
+
+def test_resuming_on_other_data_is_refused_testing_warns():
+    data, other = Rows(), Rows(count=24)
+    state = data.state_dict()
+    data.load_state_dict(state)
+    with pytest.warns(UserWarning, match="may be among those evaluated"):
+        other.load_state_dict(state)
+
+    class Fitting:
+        class state:
+            from lightning.pytorch.trainer.states import TrainerFn
+
+            fn = TrainerFn.FITTING
+
+    other.trainer = Fitting()
+    with pytest.raises(DataError, match="resume with the same data"):
+        other.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; it must be an integer of at least 1"),
+        ({"batch_size": -3}, "batch_size is -3"),
+        ({"batch_size": True}, "batch_size is True"),
+        ({"eval_batch_size": 0}, "eval_batch_size is 0"),
+        ({"device_resident": "maybe"}, "device_resident is 'maybe'"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        Rows(**options)
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"train": torch.arange(3)}, "train, val and test are needed"),
+        ({"train": torch.arange(0), "val": torch.arange(1), "test": torch.arange(1)}, "training split of Bad is empty"),
+        ({"train": torch.arange(99), "val": torch.arange(1), "test": torch.arange(1)}, "reaches sample 98 of 20"),
+    ],
+)
+def test_bad_splits(splits, message):
+    class Bad(Rows):
+        def read(self):
+            return super().read()[0], splits
+
+    with pytest.raises(DataError, match=message):
+        Bad().load()
+
+
+def test_read_must_be_defined():
+    with pytest.raises(TypeError, match="must define read"):
+        StoreDataModule().load()
+
+
+def test_noise_transform_draws_from_the_global_generator():
+    torch.manual_seed(0)
+    first = [x for x, _ in Rows(train_transform=Noise()).batches("train")]
+    torch.manual_seed(0)
+    second = [x for x, _ in Rows(train_transform=Noise()).batches("train")]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
