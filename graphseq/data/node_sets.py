@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.datasets import Actor, Planetoid
 from torch_geometric.io import read_planetoid_data
+from torch_geometric.io.planetoid import read_file
 from torch_geometric.utils import coalesce
 
 from graphseq.core.errors import DataError
@@ -110,7 +111,11 @@ class PlanetoidDataModule(NodeDataModule):
         try:
             with warnings.catch_warnings():  # the reader filters warnings for good
                 warnings.simplefilter("ignore")
-                return read_planetoid_data(str(folder), name)
+                graph = read_planetoid_data(str(folder), name)
+                num_test = len(read_file(str(folder), name, "tx"))
+            if int(graph.test_mask.sum()) != num_test:  # the reader takes a list that was cut off as it is
+                raise ValueError(f"{prefix}.test.index lists {int(graph.test_mask.sum())} of {num_test} test nodes")
+            return graph
         except Exception as error:  # damaged pickles raise whatever the bytes happen to mean
             raise DataError(
                 f"the raw files of {self.name} in {folder} cannot be read ({type(error).__name__}: {error}); they are "
