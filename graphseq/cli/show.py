@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from graphseq.cli.training import GraphseqCLI
-from graphseq.core.errors import CheckpointError, DataError, OptionalDependencyError
+from graphseq.cli.training import ACTIONABLE, GraphseqCLI
 
 __all__ = ["show"]
 
@@ -56,11 +55,13 @@ def show(arguments: Sequence[str]) -> int:
         cli = GraphseqCLI(given, run=False)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2
-    except (CheckpointError, DataError, OptionalDependencyError) as error:
+    except ACTIONABLE as error:
         print(f"graphseq show: {error}", file=sys.stderr)
         return 1
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=True, skip_link_targets=False))
     config.pop("config", None)
+    if cli.model._record is not None:  # with the sizes that came from the data
+        config["model"] = cli.model._record
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(yaml.safe_dump(config, sort_keys=False, width=100), highlight=False, markup=False)
 

@@ -4,6 +4,7 @@ import csv
 import importlib
 import importlib.util
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from graphseq.core.spec import record_foreign_modules
 from graphseq.data.cache import complete_or_absent
 from graphseq.tasks.base import Task
 
-__all__ = ["GraphseqCLI", "train"]
+__all__ = ["ACTIONABLE", "GraphseqCLI", "train"]
 
 # size that the data know -> argument of the network (None: of the task). A network without the argument, or data
 # without the size, leaves the link out.
@@ -49,6 +50,16 @@ def touch_rooms() -> None:
         module = importlib.import_module(f"graphseq.{room}")
         for name in module.__all__:
             getattr(module, name)
+
+
+class ConfigError(ValueError):
+    """A config that cannot be built.
+
+    Example:
+        >>> raise ConfigError("batch_size is 0")
+        Traceback (most recent call last):
+        graphseq.cli.training.ConfigError: batch_size is 0
+    """
 
 
 class GraphseqCLI(LightningCLI):
@@ -92,6 +103,20 @@ class GraphseqCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: LightningCLI would let the checkpoint override config and command line, silently."""
+
+    def instantiate_classes(self) -> None:
+        """Build task, data and trainer; an argument that a constructor refuses is the config's error."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as error:
+            first: BaseException = error  # jsonargparse wraps what a constructor raised, several times
+            while first.__context__ is not None:
+                first = first.__context__
+            if isinstance(first, DataError):
+                raise first from None
+            # of a type with alternatives jsonargparse lists what each said; the constructor's word is among them
+            listed = re.findall(r"^\s*- (?!Expected a )(.+)$", str(first), re.MULTILINE)
+            raise ConfigError(listed[0] if listed else str(first)) from error
 
     def before_instantiate_classes(self) -> None:
         """Refuse what only looks like a config, and resolve ``--ckpt_path last``."""
@@ -218,12 +243,12 @@ def check_class(value: Any, base: type | tuple[type, ...], where: str) -> None:
         where: the entry's key, for the message.
 
     Raises:
-        ValueError: if it names something else.
+        ConfigError: if it names something else.
 
     Example:
         >>> check_class("os.system", torch.optim.Optimizer, "optimizer")
         Traceback (most recent call last):
-        ValueError: optimizer names os.system; ...
+        graphseq.cli.training.ConfigError: optimizer names os.system; ...
     """
     if value is None:
         return
@@ -236,8 +261,8 @@ def check_class(value: Any, base: type | tuple[type, ...], where: str) -> None:
         found = getattr(sys.modules.get(module), name, None) or _imported(module, name)
     if not (isinstance(found, type) and issubclass(found, base)):
         kinds = base if isinstance(base, tuple) else (base,)
-        raise ValueError(
-            f"{where} names {path if isinstance(path, str) else value!r}; "
+        raise ConfigError(
+            f"{where} names {path}; "
             f"it must name a class that descends from {' or '.join(kind.__name__ for kind in kinds)}, "
             "as class_path with init_args"
         )
@@ -298,6 +323,17 @@ def newest_checkpoint(root: Path, name: str, which: str) -> str:
     return str(found[-1])
 
 
+ACTIONABLE = (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    FloatingPointError,
+    OptionalDependencyError,
+    UnsupportedStrategyError,
+)
+"""Errors whose message names the cause and what to do: the command line prints it without a traceback."""
+
+
 def train(arguments: Sequence[str]) -> int:
     """Run ``fit``, ``validate``, ``test`` or ``predict``; errors that name their cause end without a traceback.
 
@@ -314,7 +350,7 @@ def train(arguments: Sequence[str]) -> int:
         GraphseqCLI(arguments)
     except SystemExit as stop:  # jsonargparse has printed what is wrong
         return stop.code if isinstance(stop.code, int) else 2
-    except (CheckpointError, DataError, OptionalDependencyError, UnsupportedStrategyError, FloatingPointError) as error:
+    except ACTIONABLE as error:
         print(f"graphseq {arguments[0]}: {error}", file=sys.stderr)
         return 1
     return 0

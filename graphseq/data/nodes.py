@@ -32,7 +32,8 @@ class NodeDataModule(StoreDataModule):
 
     Args:
         graph: a PyG ``Data`` with ``x`` (N, D), ``edge_index`` and ``y``: classes (N,), -1 where unknown, or numbers;
-            or a function without arguments that returns one (a config can name one). It is not changed.
+            or a function without arguments that returns one (a config can name it if it is annotated ``-> Data``). It
+            is not changed.
         split: ``public`` (the masks the graph carries), ``full`` (its validation and test masks, everything else
             trains), ``random`` (``num_train_per_class`` nodes of each class train, ``num_val`` and ``num_test`` of the
             others validate and test) or ``stratified`` (``fractions`` of each class).

@@ -21,9 +21,9 @@ class MLP(Recorded, nn.Module):
         y = W_L h_{L-1} + b_L
 
     Args:
-        in_channels: features of one sample after flattening; C * Y * X for images.
-        out_channels: outputs of one sample.
-        hidden_channels: width of the hidden layers.
+        in_features: features of one sample after flattening; C * Y * X for images.
+        out_features: outputs of one sample.
+        hidden_features: width of the hidden layers.
         num_layers: L, linear layers, at least 1; 1 is a linear model and has no hidden layer.
         dropout: probability in [0, 1) of setting a hidden unit to zero in training.
         norm: normalisation before the activation: ``none``, ``batch`` over the samples of a batch, or ``layer``
@@ -31,16 +31,16 @@ class MLP(Recorded, nn.Module):
         activation: :math:`\sigma`; each hidden layer gets a copy of its own. None is ``nn.ReLU()``.
 
     Shape:
-        x (B, *) real, with ``in_channels`` features in ``*`` -> (B, out_channels)
+        x (B, *) real, with ``in_features`` features in ``*`` -> (B, out_features)
 
     Raises:
         ValueError: if a size, ``dropout`` or ``norm`` is outside its range; in ``forward`` if the features of ``x``
-            are not ``in_channels``.
+            are not ``in_features``.
         TypeError: in ``forward``, if ``x`` is of whole numbers.
 
     Example:
         >>> import torch
-        >>> model = MLP(in_channels=28 * 28, out_channels=10, norm="batch")
+        >>> model = MLP(in_features=28 * 28, out_features=10, norm="batch")
         >>> images = torch.randn(4, 1, 28, 28)
         >>> model(images).shape, model.encode(images).shape
         (torch.Size([4, 10]), torch.Size([4, 128]))
@@ -48,9 +48,9 @@ class MLP(Recorded, nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        hidden_channels: int = 128,
+        in_features: int,
+        out_features: int,
+        hidden_features: int = 128,
         num_layers: int = 2,
         dropout: float = 0.0,
         norm: Literal["none", "batch", "layer"] = "none",
@@ -58,9 +58,9 @@ class MLP(Recorded, nn.Module):
     ) -> None:
         super().__init__()
         sizes = {
-            "in_channels": in_channels,
-            "out_channels": out_channels,
-            "hidden_channels": hidden_channels,
+            "in_features": in_features,
+            "out_features": out_features,
+            "hidden_features": hidden_features,
             "num_layers": num_layers,
         }
         for name, size in sizes.items():
@@ -71,10 +71,10 @@ class MLP(Recorded, nn.Module):
         norms: dict[str, type[nn.Module]] = {"none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
         if norm not in norms:
             raise ValueError(f"norm is {norm!r}; give 'none', 'batch' or 'layer'")
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.encoded_channels = hidden_channels if num_layers > 1 else in_channels
-        widths = [in_channels] + [hidden_channels] * (num_layers - 1)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.encoded_features = hidden_features if num_layers > 1 else in_features
+        widths = [in_features] + [hidden_features] * (num_layers - 1)
         self.hidden = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(before, after, bias=norm != "batch"),  # batch norm takes the mean, and a bias with it, away
@@ -84,7 +84,7 @@ class MLP(Recorded, nn.Module):
             )
             for before, after in itertools.pairwise(widths)
         )
-        self.head = nn.Linear(widths[-1], out_channels)
+        self.head = nn.Linear(widths[-1], out_features)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew, as the constructor did; copies of an activation that cannot keep theirs."""
@@ -101,12 +101,12 @@ class MLP(Recorded, nn.Module):
             x: inputs (B, *).
 
         Returns:
-            Features (B, encoded_channels).
+            Features (B, encoded_features).
         """
-        if x.dim() < 2 or math.prod(x.shape[1:]) != self.in_channels:
+        if x.dim() < 2 or math.prod(x.shape[1:]) != self.in_features:
             raise ValueError(
-                f"inputs have shape {tuple(x.shape)}, where (B, *) with {self.in_channels} features in * is needed; "
-                "set in_channels to the features of one sample, for images C * Y * X"
+                f"inputs have shape {tuple(x.shape)}, where (B, *) with {self.in_features} features in * is needed; "
+                "set in_features to the features of one sample, for images C * Y * X"
             )
         if not x.is_floating_point():
             raise TypeError(f"inputs are {x.dtype}; give real numbers, for images after ToFloat or Normalize")

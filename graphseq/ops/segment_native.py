@@ -27,6 +27,7 @@ from graphseq.ops.segment_index import count_rows, row_segments
 
 _HALF = (torch.float16, torch.bfloat16)
 _WIDE = 16  # columns from which scatter_reduce_ works row by row instead of element by element
+_BLOCK = 2**18  # entries whose temporary copy stays in the cache; a whole one would cost fresh memory pages
 _BAG_SUM, _BAG_MAX = 0, 2  # modes of embedding_bag
 
 
@@ -50,7 +51,7 @@ def _sum_by_index(values: Tensor, index: Tensor, num_segments: int) -> Tensor:
     rows = _rows(values)
     total = rows.new_zeros((num_segments, rows.shape[1]), dtype=torch.float32 if rows.dtype in _HALF else rows.dtype)
     total = total.index_add_(0, index, rows.to(total.dtype)).to(rows.dtype)
-    return total.view(num_segments, *values.shape[1:])
+    return total if values.dim() == 2 else total.view(num_segments, *values.shape[1:])
 
 
 def _sum_by_ptr(values: Tensor, index: Tensor | None, ptr: Tensor, num_segments: int) -> Tensor:
@@ -78,7 +79,15 @@ class _Sum(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         index, ptr = ctx.saved_tensors
-        return spread(gradients[0], index, ptr, ctx.num_values), None, None, None
+        gradient = gradients[0]
+        if gradient.numel() == ptr.numel() - 1 and gradient.device.type == "cpu" and not _tracked(gradient):
+            # one column: one pass without an index; the values are not looked at
+            rows = gradient.new_empty((ctx.num_values, 1))
+            shares = torch.ops.aten._segment_reduce_backward(
+                _rows(gradient).contiguous(), _rows(gradient), rows, "sum", offsets=ptr, axis=0
+            )
+            return shares.view(ctx.num_values, *gradient.shape[1:]), None, None, None
+        return spread(gradient, index, ptr, ctx.num_values), None, None, None
 
 
 class _Spread(Function):
@@ -183,7 +192,12 @@ def _extremum_gradient(
         )
         return shares.view(values.shape)
     mask, count = _tied(values.detach(), output.detach(), index, ptr)
-    return (gradient / count).index_select(0, row_segments(index, ptr, values.shape[0])).mul_(mask)
+    share, index = gradient / count, row_segments(index, ptr, values.shape[0])
+    in_blocks = values.device.type == "cpu" and not torch.compiler.is_compiling()
+    step = max(1, _BLOCK * values.shape[0] // max(1, values.numel())) if in_blocks else max(1, values.shape[0])
+    for start in range(0, values.shape[0], step):
+        mask[start : start + step].mul_(share.index_select(0, index[start : start + step]))
+    return mask
 
 
 class _ExtremumGradient(Function):
@@ -228,8 +242,9 @@ def native_argmax(values: Tensor, index: Tensor | None, ptr: Tensor | None, num_
     if rows.numel() == 0:
         return missing.repeat(shape)
     # embedding_bag notes the winners while it reduces, but passes over NaN; a sum tells that there is none without
-    # memory of its own, and asking for it waits for the device
-    if rows.device.type == "cpu" and rows.is_floating_point() and math.isfinite(rows.sum()):
+    # memory of its own, and asking for it waits for the device; sorting does not pay for few columns
+    by_bag = rows.device.type == "cpu" and rows.is_floating_point() and (ptr is not None or rows.shape[1] >= _WIDE)
+    if by_bag and math.isfinite(rows.sum()):
         count = count_rows(index, ptr, num_segments)
         if ptr is None:
             order = torch.argsort(row_segments(index, ptr, num_values), stable=True)

@@ -29,7 +29,7 @@ def as_lists(model: MLP) -> tuple[list[dict], dict]:
 
 def random_mlp(norm: str, num_layers: int = 3, seed: int = 0) -> MLP:
     torch.manual_seed(seed)
-    model = MLP(6, 2, hidden_channels=5, num_layers=num_layers, norm=norm).double()
+    model = MLP(6, 2, hidden_features=5, num_layers=num_layers, norm=norm).double()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.7)  # gains of one and shifts of zero would hide a mistake
     return model
@@ -89,7 +89,7 @@ def test_samples_do_not_see_each_other_in_evaluation(norm, seed, batch):
 def test_one_layer_is_a_linear_model():
     model = MLP(12, 3, num_layers=1)
     x = torch.randn(5, 3, 4)
-    assert model.encoded_channels == 12
+    assert model.encoded_features == 12
     assert torch.equal(model.encode(x), x.flatten(1))
     assert torch.equal(model(x), nn.functional.linear(x.flatten(1), model.head.weight, model.head.bias))
 
@@ -102,14 +102,14 @@ def test_bias_where_no_batch_norm_takes_it_away():
 
 
 def test_encode_is_the_input_of_the_head():
-    model = MLP(8, 3, hidden_channels=7, num_layers=4)
+    model = MLP(8, 3, hidden_features=7, num_layers=4)
     x = torch.randn(5, 8)
-    assert model.encode(x).shape == (5, 7) == (5, model.encoded_channels)
+    assert model.encode(x).shape == (5, 7) == (5, model.encoded_features)
     assert torch.equal(model.head(model.encode(x)), model(x))
 
 
 def test_dropout_is_of_hidden_units_and_of_training_only():
-    model = MLP(4, 2, hidden_channels=4000, dropout=0.25, activation=make(nn.Identity))
+    model = MLP(4, 2, hidden_features=4000, dropout=0.25, activation=make(nn.Identity))
     torch.manual_seed(0)
     hidden = model.encode(torch.randn(1, 4))
     assert abs((hidden == 0).float().mean() - 0.25) < 0.03
@@ -144,7 +144,7 @@ def test_reset_parameters_draws_what_the_constructor_draws(norm):
 
 
 def test_state_dict_copy_and_record():
-    model = MLP(in_channels=6, out_channels=2, norm="batch", activation=make(nn.GELU))
+    model = MLP(in_features=6, out_features=2, norm="batch", activation=make(nn.GELU))
     x = torch.randn(4, 6)
     model(x)
     model.eval()
@@ -155,14 +155,14 @@ def test_state_dict_copy_and_record():
     assert model._record == {
         "class_path": "graphseq.models.MLP",
         "init_args": {
-            "in_channels": 6,
-            "out_channels": 2,
+            "in_features": 6,
+            "out_features": 2,
             "norm": "batch",
             "activation": {"class_path": "torch.nn.GELU", "init_args": {}},
         },
     }
     # the command line links the sizes of the data to these two names
-    assert list(inspect.signature(MLP).parameters)[:2] == ["in_channels", "out_channels"]
+    assert list(inspect.signature(MLP).parameters)[:2] == ["in_features", "out_features"]
 
 
 def test_traces_without_breaks():
@@ -175,9 +175,9 @@ def test_traces_without_breaks():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"in_channels": 0}, "in_channels is 0"),
-        ({"out_channels": -1}, "out_channels is -1"),
-        ({"hidden_channels": 0}, "hidden_channels is 0"),
+        ({"in_features": 0}, "in_features is 0"),
+        ({"out_features": -1}, "out_features is -1"),
+        ({"hidden_features": 0}, "hidden_features is 0"),
         ({"num_layers": 0}, "num_layers is 0"),
         ({"dropout": 1.0}, r"dropout is 1\.0; give a probability"),
         ({"norm": "group"}, "norm is 'group'; give 'none', 'batch' or 'layer'"),
@@ -185,7 +185,7 @@ def test_traces_without_breaks():
 )
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        MLP(**{"in_channels": 4, "out_channels": 2, **arguments})
+        MLP(**{"in_features": 4, "out_features": 2, **arguments})
 
 
 def test_wrong_inputs():
