@@ -17,6 +17,7 @@ from graphseq.data import DigitGraphsDataModule
 from graphseq.models import GraphClassifier
 from graphseq.tasks import Classification
 
+torch.set_num_threads(1)  # these graphs are small: a second thread costs more than it gives
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
@@ -49,7 +50,12 @@ def train(transform, epochs=30):
     model = GraphClassifier(
         data.num_features, data.num_outputs, num_layers=4, conv="gine", edge_channels=data.num_edge_features
     )
-    task = Classification(model, data.num_outputs, optimizer=functools.partial(torch.optim.Adam, lr=3e-3))
+    task = Classification(
+        model,
+        data.num_outputs,
+        optimizer=functools.partial(torch.optim.Adam, lr=3e-3),
+        scheduler=functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs),
+    )
     curve = Curve()
     quiet = {
         "logger": False,

@@ -161,7 +161,7 @@ class GraphseqCLI(LightningCLI):
         if given.get("enable_checkpointing") is None and not any(isinstance(c, ModelCheckpoint) for c in callbacks):
             kwargs["enable_checkpointing"] = self.subcommand == "fit" and not debugging
             if kwargs["enable_checkpointing"]:
-                callbacks.append(self._checkpoint())
+                callbacks += self._checkpoints()
         if not in_terminal:
             logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
@@ -175,15 +175,16 @@ class GraphseqCLI(LightningCLI):
             loggers.append(TensorBoardLogger(root, name=name, version=f"version_{loggers[0].version}"))
         return loggers
 
-    def _checkpoint(self) -> ModelCheckpoint:
-        validates = bool(len(getattr(self.datamodule, "splits", {"val": [0]})["val"]))
-        return ModelCheckpoint(
-            filename="{epoch}-{step}",
-            monitor=self.model.monitor if validates else None,
-            mode=self.model.mode,
-            save_top_k=1,
-            save_last=True,
-        )
+    def _checkpoints(self) -> list[Callback]:
+        """Return one callback for the best epoch and one for the last.
+
+        Two, since Lightning's ``save_last=True`` writes ``last.ckpt`` only when the best one changes: a run that is
+        killed later would resume from there and lose the epochs since.
+        """
+        last = ModelCheckpoint(filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False)
+        if not len(getattr(self.datamodule, "splits", {"val": [0]})["val"]):
+            return [last]
+        return [ModelCheckpoint(filename="{epoch}-{step}", monitor=self.model.monitor, mode=self.model.mode), last]
 
     def after_validate(self) -> None:
         """Keep the validation metrics in the run's log."""
@@ -207,18 +208,15 @@ class GraphseqCLI(LightningCLI):
         folder = self.trainer.log_dir
         if folder is None or not self.trainer.is_global_zero:
             return
-        checkpoint = self.trainer.checkpoint_callback
         metrics = {name: float(value) for name, value in sorted(self.trainer.callback_metrics.items())}
         print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         print(f"run         {folder}")
-        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
-            score = (
-                ""
-                if checkpoint.best_model_score is None
-                else f"  {checkpoint.monitor} {checkpoint.best_model_score:.4f}"
-            )
-            print(f"best        {checkpoint.best_model_path}{score}")
-            print(f"last        {checkpoint.last_model_path}")
+        for kept in self.trainer.checkpoint_callbacks:
+            if isinstance(kept, ModelCheckpoint) and kept.best_model_path:
+                named, score = "last", ""
+                if kept.monitor is not None and kept.best_model_score is not None:
+                    named, score = "best", f"  {kept.monitor} {float(kept.best_model_score):.4f}"
+                print(f"{named}        {kept.best_model_path}{score}")
         print(f"look at it  graphseq plot {folder}")
 
 
@@ -316,7 +314,7 @@ def newest_checkpoint(root: Path, name: str, which: str) -> str:
         Traceback (most recent call last):
         graphseq.core.errors.CheckpointError: no run of gin in nowhere has a last checkpoint; ...
     """
-    pattern = "version_*/checkpoints/" + ("last*.ckpt" if which == "last" else "epoch=*.ckpt")
+    pattern = "version_*/checkpoints/" + ("last.ckpt" if which == "last" else "epoch=*.ckpt")
     found = sorted((root / name).glob(pattern), key=lambda path: path.stat().st_mtime)
     if not found:
         raise CheckpointError(f"no run of {name} in {root} has a {which} checkpoint; run graphseq fit, or give a file")

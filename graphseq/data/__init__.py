@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graphseq.data.image_files import read_idx_pair as read_idx_pair
     from graphseq.data.image_files import read_jpeg_archive as read_jpeg_archive
     from graphseq.data.image_files import read_usps_hdf5 as read_usps_hdf5
+    from graphseq.data.images import ImageDataModule as ImageDataModule
     from graphseq.data.loader import BatchLoader as BatchLoader
     from graphseq.data.molecules import MoleculeDataModule as MoleculeDataModule
     from graphseq.data.molecules import scaffold as scaffold
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from graphseq.data.store import SingleStore as SingleStore
     from graphseq.data.store import Store as Store
     from graphseq.data.store import TensorStore as TensorStore
+    from graphseq.data.tabular import TabularDataModule as TabularDataModule
     from graphseq.data.transforms import Compose as Compose
     from graphseq.data.transforms import GaussianNoise as GaussianNoise
     from graphseq.data.transforms import Normalize as Normalize
@@ -53,6 +55,7 @@ _FILES: dict[str, str] = {
     "GraphDataModule": "graphs",
     "GraphSetDataModule": "graphs",
     "GraphStore": "graph_store",
+    "ImageDataModule": "images",
     "MoleculeDataModule": "molecules",
     "NodeDataModule": "nodes",
     "Normalize": "transforms",
@@ -63,6 +66,7 @@ _FILES: dict[str, str] = {
     "Store": "store",
     "StoreDataModule": "base",
     "TUDataModule": "tu",
+    "TabularDataModule": "tabular",
     "TensorStore": "store",
     "ToFloat": "transforms",
     "cache_folder": "cache",

@@ -238,6 +238,10 @@ class StoreDataModule(LightningDataModule):
         """Apply the transform of the running stage, on the device."""
         return self.transformed(batch, "train" if self.trainer is not None and self.trainer.training else "val")
 
+    def split_sizes(self) -> dict[str, int]:
+        """Return the number of samples of each split."""
+        return {name: len(index) for name, index in self.splits.items()}
+
     def fingerprint(self) -> str:
         """Return a digest of the splits, by which a checkpoint knows whether it meets the same data again."""
         digest = hashlib.sha256(str(len(self.store)).encode())
@@ -247,8 +251,7 @@ class StoreDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the data: the digest of the splits and the sizes."""
-        sizes = {name: len(index) for name, index in self.splits.items()}
-        return {"fingerprint": self.fingerprint(), "sizes": sizes}
+        return {"fingerprint": self.fingerprint(), "sizes": self.split_sizes()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare a checkpoint's data with these.
@@ -258,10 +261,9 @@ class StoreDataModule(LightningDataModule):
         """
         if state_dict.get("fingerprint") == self.fingerprint():
             return
-        sizes = {name: len(index) for name, index in self.splits.items()}
         message = (
             f"the checkpoint was trained on splits of {state_dict.get('sizes')} samples, "
-            f"these are {sizes} or hold other samples"
+            f"these are {self.split_sizes()} or hold other samples"
         )
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             raise DataError(f"{message}; resume with the same data, seed and split options")

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import operator
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.data.collate import collate
 
 from graphseq.core.errors import DataError
+from graphseq.data.graph_layout import BlockLayout, add_in_place, add_to_entries, spread
 from graphseq.data.store import batch_sizes, blocks
 
 __all__ = ["GraphStore"]
@@ -34,11 +37,11 @@ class _Field:
     increment: str | Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.host: np.ndarray | None = None  # the same memory, since numpy gathers in half of torch's time
+        self.by_numpy = False  # not on a GPU, and not for kinds that numpy lacks, such as bfloat16
         if self.is_tensor:
-            # not for tensors of a GPU, and of kinds that numpy lacks, such as bfloat16
             with contextlib.suppress(TypeError, RuntimeError):
-                self.host = self.value.numpy()
+                self.value.numpy()
+                self.by_numpy = True
 
     @property
     def is_tensor(self) -> bool:
@@ -46,67 +49,10 @@ class _Field:
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return the entries ``rows`` along the dimension in which graphs are joined."""
-        if self.host is None:
+        if not self.by_numpy:
             return self.value.index_select(self.dim, rows)
-        return torch.from_numpy(self.host.take(rows.numpy(), self.dim, mode="clip"))
-
-
-class _Layout:
-    """Where the graphs of one block go, worked out on the host from the offsets of the packed fields alone.
-
-    ``begin``, ``counts``, ``starts`` and ``before`` have one row a group of fields and one column a graph: first
-    entry in the store, number of entries, first entry in the block, and entries of the graphs before it in its batch.
-    ``parts`` has the entries of each batch, ``number`` the position of each graph in its batch.
-    """
-
-    def __init__(self, graphs: np.ndarray, sizes: list[int], offsets: np.ndarray) -> None:
-        self.graphs, self.sizes = graphs, sizes
-        self.begin = offsets.take(graphs, axis=1)
-        self.counts = offsets.take(graphs + 1, axis=1) - self.begin
-        ends = self.counts.cumsum(axis=1)
-        self.starts = ends - self.counts
-        self._last = np.cumsum(sizes)
-        self._first = self._last - sizes
-        self._batch = np.repeat(np.arange(len(sizes)), sizes)
-        self.number = np.arange(len(graphs)) - self._first[self._batch]
-        self.before = self.starts - self._at_first(self.starts.T).T
-        self._parts = ends[:, self._last - 1] - self.starts[:, self._first]
-        self.parts: list[list[int]] = self._parts.tolist()
-
-    def _at_first(self, values: np.ndarray) -> np.ndarray:
-        return values[self._first][self._batch]
-
-    def sum_before(self, steps: np.ndarray) -> np.ndarray:
-        """Return the sum of ``steps`` (B, *) over the graphs that come before each graph in its batch."""
-        total = steps.cumsum(axis=0) - steps
-        return total - self._at_first(total)
-
-    def pointers(self) -> np.ndarray:
-        """Return, for each group, the offsets of all batches in a row: size + 1 entries for each of them."""
-        offsets = np.empty((len(self.before), len(self.graphs) + len(self.sizes)), dtype=np.int64)
-        offsets[:, np.arange(len(self.graphs)) + self._batch] = self.before
-        offsets[:, self._last + np.arange(len(self.sizes))] = self._parts
-        return offsets
-
-    def split(self, values: np.ndarray) -> list[np.ndarray]:
-        """Return the values (B, *) of the graphs of each batch."""
-        return np.split(values, self._last[:-1])
-
-
-def _spread(values: np.ndarray, counts: np.ndarray, device: torch.device) -> Tensor:
-    """Repeat the value of each graph for each of its entries, on the device where the entries are."""
-    if device.type == "cpu":  # a quarter of the time that torch takes
-        return torch.from_numpy(np.repeat(values, counts, axis=0))
-    each, times = (torch.from_numpy(array).to(device, non_blocking=True) for array in (values, counts))
-    return each.repeat_interleave(times, dim=0, output_size=int(counts.sum()))
-
-
-def _add(target: Tensor, other: Tensor) -> None:
-    """Add in place; numpy adds int64 in less than half of torch's time."""
-    if target.device.type == "cpu" and target.dtype == other.dtype == torch.int64:
-        np.add(target.numpy(), other.numpy(), out=target.numpy())
-    else:
-        target += other
+        # less than half of torch's time; "clip" leaves out the check of rows that are right by construction
+        return torch.from_numpy(self.value.numpy().take(rows.numpy(), self.dim, mode="clip"))
 
 
 def _leaves(
@@ -122,18 +68,12 @@ def _leaves(
         yield path, value, slices
 
 
-def _follow(value: Any, path: Sequence[str | int]) -> Any:
-    for key in path:
-        value = value[key]
-    return value
-
-
 class GraphStore:
     r"""Many graphs packed into one tensor a field; batches are PyG ``Batch`` objects that equal PyG's own.
 
     Joining graphs :math:`g_1, \dots, g_B` is, for each field, a gather of the ranges
     :math:`[s_{g}, s_{g+1})` and for index fields the addition of :math:`\sum_{j<i} n_{g_j}`. The store does this for
-    a block of many batches at once and yields views of the block: no Python per graph, one device sync a block.
+    a block of many batches at once and yields views of the block: no Python per graph, and no wait for a device.
     Besides PyG's fields a batch carries ``idx``, the position of each graph in the store, unless the data have a
     field of that name.
 
@@ -357,20 +297,27 @@ class GraphStore:
             index: positions of graphs, int64 (M,), on the store's device or the host.
             sizes: batch size, or the size of each batch.
             device: where blocks go; default where the store is.
+
+        Raises:
+            IndexError: if a position is not in 0..G-1.
         """
         order = index.cpu()
+        if len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(self):
+            raise IndexError(f"graphs {int(order.min())} to {int(order.max())} were asked for, of {len(self)}")
         for graphs, block_sizes in blocks(order, batch_sizes(len(order), sizes), self.nbytes / len(self)):
             yield from self._block(graphs, block_sizes, device or self.device)
 
     def _block(self, graphs: Tensor, sizes: list[int], device: torch.device) -> Iterator[Batch]:
         """Gather the graphs of several batches at once and yield a batch for each of ``sizes``."""
-        layout = _Layout(graphs.numpy(), sizes, self._offsets)
+        layout = BlockLayout(graphs.numpy(), sizes, self._offsets)
         values, increments = self._columns(layout, device)
         nodes = layout.parts[1]
-        number = _spread(layout.number, layout.counts[1], self.device).to(device, non_blocking=True).split(nodes)
-        idx = graphs.to(device, non_blocking=True).split(sizes)
-        pointer_sizes = [size + 1 for size in sizes]
-        pointers = [row.split(pointer_sizes) for row in torch.from_numpy(layout.pointers()).to(device)]
+        number = (
+            spread(layout.number, layout.counts[1], self.device).to(device, non_blocking=True).split_with_sizes(nodes)
+        )
+        idx = graphs.clone().to(device, non_blocking=True).split_with_sizes(sizes)
+        pointer_rows = torch.from_numpy(layout.pointers()).to(device, non_blocking=True)
+        pointers = [row.split_with_sizes([size + 1 for size in sizes]) for row in pointer_rows]
         slices = [pointers[field.group] for field in self._fields]
         num_nodes = layout.split(layout.counts[1]) if self._listed_num_nodes else None
         for position, num_graphs in enumerate(sizes):
@@ -386,12 +333,12 @@ class GraphStore:
             inc_dict = self._nest([column[position] for column in increments])
             yield self._batch(mapping, num_graphs, slice_dict, inc_dict, hidden)
 
-    def _columns(self, layout: _Layout, device: torch.device) -> tuple[list[Any], list[Any]]:
+    def _columns(self, layout: BlockLayout, device: torch.device) -> tuple[list[Any], list[Any]]:
         """Return, for each field, its values in each batch of a block, and what was added to them graph by graph."""
         values: list[Any] = []
         increments: list[Any] = []
         rows: dict[int, Tensor] = {0: torch.from_numpy(layout.graphs).to(self.device)}
-        zeros = torch.zeros(len(layout.graphs), dtype=torch.int64, device=device).split(layout.sizes)
+        zeros = torch.zeros(len(layout.graphs), dtype=torch.int64, device=device).split_with_sizes(layout.sizes)
         for field in self._fields:
             if not field.is_tensor:
                 values.append([part.tolist() for part in layout.split(field.value[layout.graphs])])
@@ -408,18 +355,18 @@ class GraphStore:
                     added = layout.before[1]
                 else:
                     added = layout.sum_before(field.increment.cpu().numpy()[layout.graphs])
-                _add(gathered, _along(_spread(added, counts, self.device), gathered.dim(), field.dim))
-                increments.append(torch.from_numpy(added).to(device, non_blocking=True).split(layout.sizes))
-            values.append(gathered.to(device, non_blocking=True).split(layout.parts[field.group], field.dim))
+                add_to_entries(gathered, field.dim, added, counts)
+                increments.append(torch.from_numpy(added).to(device, non_blocking=True).split_with_sizes(layout.sizes))
+            values.append(gathered.to(device, non_blocking=True).split_with_sizes(layout.parts[field.group], field.dim))
         return values, increments
 
-    def _rows(self, layout: _Layout, group: int) -> Tensor:
+    def _rows(self, layout: BlockLayout, group: int) -> Tensor:
         """Return which entries of a group of packed fields make the block, in their order."""
         shift = layout.begin[group] - layout.starts[group]
-        rows = _spread(shift, layout.counts[group], self.device)
+        rows = spread(shift, layout.counts[group], self.device)
         if len(self._ascending) < len(rows):  # kept, since filling it costs as much as a gather
             self._ascending = torch.arange(len(rows), device=self.device)
-        _add(rows, self._ascending[: len(rows)])
+        add_in_place(rows, self._ascending[: len(rows)])
         return rows
 
     def _nest(self, leaves: list[Any]) -> dict[Any, Any]:
@@ -440,10 +387,8 @@ class GraphStore:
         hidden: dict[str, Any],
     ) -> Batch:
         # What Batch.from_data_list ends with, without its constructor, which costs forty times as much.
-        template = self._template
-        batch = object.__new__(type(template))
-        batch.__dict__.update(template.__dict__)
-        storage = object.__new__(type(template._store))
+        batch = object.__new__(type(self._template))
+        storage = object.__new__(type(self._template._store))
         storage.__dict__.update(
             hidden,
             _mapping=mapping,
@@ -452,12 +397,12 @@ class GraphStore:
             _slice_dict=slice_dict,
             _inc_dict=inc_dict,
         )
-        batch.__dict__["_store"] = storage
+        batch.__dict__.update(self._template.__dict__, _store=storage)
         return batch
 
 
 def _is_sparse(value: Any) -> bool:
-    return (isinstance(value, Tensor) and value.layout != torch.strided) or type(value).__name__ == "SparseTensor"
+    return type(value).__name__ == "SparseTensor" or getattr(value, "layout", torch.strided) != torch.strided
 
 
 def _objects(values: Sequence[Any]) -> np.ndarray:
@@ -476,7 +421,7 @@ def _pack(graphs: list[Data], path: tuple[str | int, ...], value: Any, offsets: 
     value = value.as_subclass(Tensor)
     # the name that PyG asks for is the innermost key; a list of tensors keeps the name of the list
     key = next(str(part) for part in reversed(path) if isinstance(part, str))
-    elements = [_follow(graph[path[0]], path[1:]) for graph in graphs]
+    elements = [functools.reduce(operator.getitem, path, graph) for graph in graphs]
     first = elements[0]
     dim = graphs[0].__cat_dim__(key, first, graphs[0]._store) if isinstance(first, Tensor) else 0
     dim = 0 if dim is None or not isinstance(first, Tensor) or first.dim() == 0 else dim % value.dim()
@@ -490,14 +435,6 @@ def _pack(graphs: list[Data], path: tuple[str | int, ...], value: Any, offsets: 
         counts = groups[1][1:] - groups[1][:-1]
         increment = None if not each.any() else "nodes" if torch.equal(each, counts) else each
     return _Field(path, value.contiguous(), dim, group, increment)
-
-
-def _along(each: Tensor, rank: int, dim: int) -> Tensor:
-    """Lay increments (M, *) out so that they broadcast over a gathered field with M entries along ``dim``."""
-    if each.dim() == 1:
-        return each.view([-1 if axis == dim else 1 for axis in range(rank)])
-    padded = each.reshape(len(each), *[1] * (rank - each.dim() + 1), *each.shape[1:])
-    return padded.squeeze(dim + 1).movedim(0, dim)
 
 
 def _insert(target: dict[Any, Any], path: tuple[str | int, ...], leaf: Any) -> None:

@@ -152,7 +152,8 @@ class GraphDataModule(GraphSetDataModule):
 
     Args:
         dataset: graphs of one class with the same fields, or a function without arguments that returns them
-            (a config can name one: ``dataset: my_package.my_graphs``).
+            (a config can name one: ``dataset: my_package.my_graphs``; its return annotation must be
+            ``Sequence[Data]`` or ``list[Data]``).
         split: ``random``, ``stratified``, ``k_fold`` or ``size``, see :func:`split_graphs`; or index lists
             ``{"train": [...], "val": [...], "test": [...]}``.
         fractions: of train, validation and test, summing to 1.

@@ -233,7 +233,7 @@ class MoleculeDataModule(GraphSetDataModule):
         if self.split == "scaffold":
             smiles = store.field("smiles").tolist()
             kept = cached(f"scaffolds-{Path(label).stem}", key, lambda: _scaffolds(smiles, label))
-            return group_split(kept["scaffolds"], self.fractions)
+            return group_split(kept["scaffold_of"].tolist(), self.fractions)
         if self.split != "stratified":
             return split_graphs(store, self.split, self.fractions, self.seed, 0, 1)
         target = store.field("y")
@@ -301,7 +301,8 @@ class MoleculeDataModule(GraphSetDataModule):
     def _report_unreadable(self, label: str, num_rows: int) -> None:
         if not self._unreadable_rows:
             return
-        shown = "; ".join(f"line {row}: {text!r}, {why}" for row, text, why in self._unreadable_rows[:_LISTED])
+        first = self._unreadable_rows[:_LISTED]
+        shown = "; ".join(f"line {row}: {_shown(text)!r}, {why}" for row, text, why in first)
         more = f"; and {len(self._unreadable_rows) - _LISTED} more" if len(self._unreadable_rows) > _LISTED else ""
         message = f"{len(self._unreadable_rows)} of {num_rows} SMILES of {label} cannot be read ({shown}{more})"
         if self.unreadable == "error":
@@ -309,8 +310,14 @@ class MoleculeDataModule(GraphSetDataModule):
         warnings.warn(f"{message}; they are left out, and unreadable_rows lists them all", stacklevel=2)
 
 
+def _shown(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _scaffolds(smiles: list[str], label: str) -> dict[str, Any]:
-    return {"scaffolds": [scaffold(text) for text in _track(smiles, f"scaffolds of {label}")]}
+    numbers: dict[str, int] = {}
+    of = [numbers.setdefault(scaffold(text), len(numbers)) for text in _track(smiles, f"scaffolds of {label}")]
+    return {"scaffold_of": torch.tensor(of)}
 
 
 def _with_types(store: dict[str, Any], types: dict[str, torch.dtype]) -> dict[str, Any]:

@@ -203,6 +203,10 @@ class NodeDataModule(StoreDataModule):
             )
         return super().loader(stage)
 
+    def split_sizes(self) -> dict[str, int]:
+        """Return the number of nodes of each split."""
+        return {name: int(self.graph[f"{name}_mask"].sum()) for name in ("train", "val", "test")}
+
     def fingerprint(self) -> str:
         """Return a digest of the masks and labels, by which a checkpoint knows whether it meets the same data."""
         digest = hashlib.sha256(str(self.num_nodes).encode())

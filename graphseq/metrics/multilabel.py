@@ -20,12 +20,14 @@ def _mean_over_labels(score: Callable[..., Tensor], prediction: Tensor, target: 
         raise ValueError(
             f"predictions are {tuple(prediction.shape)}, targets {tuple(target.shape)}; both must be (B, K)"
         )
+    if bool(((target != 0) & (target != 1) & ~torch.isnan(target)).any()):
+        raise ValueError("targets must be 0, 1 or NaN (missing); other values were given")
     values = []
     for scores, labels in zip(prediction.T, target.T, strict=True):  # K labels, tens of them, once an epoch
         known = ~torch.isnan(labels)
         truth = labels[known].long()
         if len(truth) and 0 < int(truth.sum()) < len(truth):
-            values.append(score(scores[known].float(), truth))
+            values.append(_score_ranks(score, scores[known], truth))
     if not values:
         raise DataError(
             f"none of the {target.size(1)} labels has both classes among {len(target)} samples; "
@@ -34,14 +36,23 @@ def _mean_over_labels(score: Callable[..., Tensor], prediction: Tensor, target: 
     return torch.stack(values).mean()
 
 
+def _score_ranks(score: Callable[..., Tensor], scores: Tensor, truth: Tensor) -> Tensor:
+    if bool(torch.isnan(scores).any()):
+        return torch.full((), float("nan"), device=scores.device)  # sorting would count NaN as the highest score
+    # only order and ties count; torchmetrics would put scores beyond [0, 1] through a sigmoid, where large ones tie
+    ranks = torch.unique(scores, return_inverse=True)[1]
+    return score(ranks.double() / len(scores), truth).float()
+
+
 def masked_auroc(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the area under the ROC curve, averaged over the labels that have both classes.
 
     Args:
-        prediction: scores or logits, (B, K).
+        prediction: scores or logits, (B, K); where one of a known label is NaN, so is the result.
         target: 0, 1 or NaN for missing, (B, K).
 
     Raises:
+        ValueError: if the shapes differ, or a target is something else.
         DataError: if no label has both classes.
 
     Example:
@@ -55,10 +66,11 @@ def masked_average_precision(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the average precision, averaged over the labels that have both classes.
 
     Args:
-        prediction: scores or logits, (B, K).
+        prediction: scores or logits, (B, K); where one of a known label is NaN, so is the result.
         target: 0, 1 or NaN for missing, (B, K).
 
     Raises:
+        ValueError: if the shapes differ, or a target is something else.
         DataError: if no label has both classes.
 
     Example:
@@ -95,14 +107,19 @@ class _MaskedRanking(Metric):
             prediction: (B, K).
             target: 0, 1 or NaN, (B, K).
         """
-        if prediction.dim() != 2 or prediction.size(1) != self.num_labels:
-            raise ValueError(f"predictions are {tuple(prediction.shape)}; they must be (B, {self.num_labels})")
-        self.predictions.append(prediction)
+        if prediction.dim() != 2 or prediction.size(1) != self.num_labels or prediction.shape != target.shape:
+            raise ValueError(
+                f"predictions are {tuple(prediction.shape)}, targets {tuple(target.shape)}; "
+                f"both must be (B, {self.num_labels})"
+            )
+        self.predictions.append(prediction.detach())
         self.targets.append(target)
 
     def compute(self) -> Tensor:
         """Return the mean over labels, or NaN with a warning if no label has both classes."""
         try:
+            if len(self.predictions) == 0:
+                raise DataError("it has seen no sample")
             return self._score(dim_zero_cat(self.predictions), dim_zero_cat(self.targets))
         except DataError as error:
             warnings.warn(f"{type(self).__name__} is NaN: {error}", stacklevel=2)

@@ -1,5 +1,7 @@
 """Errors of numbers of which some are missing."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
@@ -12,34 +14,51 @@ __all__ = [
 ]
 
 
+def _known(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return predictions and targets where the target is known, flat, in float32 or wider: half precision overflows."""
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"predictions are {tuple(prediction.shape)}, targets {tuple(target.shape)}; they must be equal"
+        )
+    known = ~torch.isnan(target)
+    wide = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
+    return prediction[known].to(wide), target[known].to(wide)
+
+
 def masked_mean_absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the mean absolute error over the known targets.
+    """Return the mean absolute error over the known targets; NaN if there is none.
 
     Args:
         prediction: any shape.
         target: the same shape, NaN where unknown.
+
+    Raises:
+        ValueError: if the shapes differ.
 
     Example:
         >>> masked_mean_absolute_error(torch.tensor([1.0, 5.0]), torch.tensor([3.0, float("nan")]))
         tensor(2.)
     """
-    known = ~torch.isnan(target)
-    return (prediction[known] - target[known]).abs().mean()
+    prediction, target = _known(prediction, target)
+    return (prediction - target).abs().mean()
 
 
 def masked_root_mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the root of the mean squared error over the known targets.
+    """Return the root of the mean squared error over the known targets; NaN if there is none.
 
     Args:
         prediction: any shape.
         target: the same shape, NaN where unknown.
 
+    Raises:
+        ValueError: if the shapes differ.
+
     Example:
         >>> masked_root_mean_squared_error(torch.tensor([1.0, 5.0]), torch.tensor([3.0, float("nan")]))
         tensor(2.)
     """
-    known = ~torch.isnan(target)
-    return (prediction[known] - target[known]).square().mean().sqrt()
+    prediction, target = _known(prediction, target)
+    return (prediction - target).square().mean().sqrt()
 
 
 class MaskedMeanAbsoluteError(MeanAbsoluteError):
@@ -61,14 +80,16 @@ class MaskedMeanAbsoluteError(MeanAbsoluteError):
             preds: any shape.
             target: the same shape, NaN where unknown.
         """
-        known = ~torch.isnan(target)
-        super().update(preds[known], target[known])
+        super().update(*_known(preds, target))
 
 
 class MaskedRootMeanSquaredError(MeanSquaredError):
     """Root mean squared error over the known targets; reduction over processes: sum of squares over sum of counts.
 
     The functional twin is :func:`masked_root_mean_squared_error`.
+
+    Args:
+        kwargs: arguments of ``torchmetrics.Metric``.
 
     Example:
         >>> metric = MaskedRootMeanSquaredError()
@@ -77,8 +98,8 @@ class MaskedRootMeanSquaredError(MeanSquaredError):
         tensor(2.)
     """
 
-    def __init__(self) -> None:
-        super().__init__(squared=False)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(squared=False, **kwargs)
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add one batch.
@@ -87,5 +108,4 @@ class MaskedRootMeanSquaredError(MeanSquaredError):
             preds: any shape.
             target: the same shape, NaN where unknown.
         """
-        known = ~torch.isnan(target)
-        super().update(preds[known], target[known])
+        super().update(*_known(preds, target))

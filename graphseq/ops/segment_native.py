@@ -17,6 +17,7 @@ much as a small sum: ``torch.func`` transforms are not supported.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from graphseq.ops.segment_index import count_rows, row_segments
+
+SumKernel = Callable[[Tensor, Tensor], Tensor]
+"""From sorted rows and ``ptr`` to sums, without gradients."""
 
 _HALF = (torch.float16, torch.bfloat16)
 _WIDE = 16  # columns from which scatter_reduce_ works row by row instead of element by element
@@ -54,8 +58,9 @@ def _sum_by_index(values: Tensor, index: Tensor, num_segments: int) -> Tensor:
     return total if values.dim() == 2 else total.view(num_segments, *values.shape[1:])
 
 
-def _sum_by_ptr(values: Tensor, index: Tensor | None, ptr: Tensor, num_segments: int) -> Tensor:
+def _sum_by_ptr(values: Tensor, index: Tensor | None, ptr: Tensor) -> Tensor:
     """Sum sorted rows. Gradients do not flow."""
+    num_segments = ptr.numel() - 1
     rows, shape = _rows(values), (num_segments, *values.shape[1:])
     one_column = rows.shape[1] == 1
     if rows.numel() == 0:
@@ -68,13 +73,13 @@ def _sum_by_ptr(values: Tensor, index: Tensor | None, ptr: Tensor, num_segments:
 
 
 class _Sum(Function):
-    """Sum of sorted rows; its gradient is :class:`_Spread`."""
+    """Sum of sorted rows by any kernel; its gradient is :class:`_Spread`."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, index: Tensor | None, ptr: Tensor, num_segments: int) -> Tensor:
+    def forward(ctx: Any, values: Tensor, index: Tensor | None, ptr: Tensor, kernel: SumKernel | None) -> Tensor:
         ctx.save_for_backward(index, ptr)
         ctx.num_values = values.shape[0]
-        return _sum_by_ptr(values, index, ptr, num_segments)
+        return kernel(values, ptr) if kernel else _sum_by_ptr(values, index, ptr)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
@@ -105,13 +110,15 @@ class _Spread(Function):
         return native_sum(gradients[0], index, ptr, ctx.num_segments), None, None, None
 
 
-def native_sum(values: Tensor, index: Tensor | None, ptr: Tensor | None, num_segments: int) -> Tensor:
-    """Return the sum of each segment, accumulated in at least float32."""
+def native_sum(
+    values: Tensor, index: Tensor | None, ptr: Tensor | None, num_segments: int, kernel: SumKernel | None = None
+) -> Tensor:
+    """Return the sum of each segment, accumulated in at least float32; sorted rows may be summed by a given kernel."""
     if ptr is None:
         return _sum_by_index(values, row_segments(index, ptr, values.shape[0]), num_segments)
     if _tracked(values):
-        return _Sum.apply(values, index, ptr, num_segments)
-    return _sum_by_ptr(values, index, ptr, num_segments)
+        return _Sum.apply(values, index, ptr, kernel)
+    return kernel(values, ptr) if kernel else _sum_by_ptr(values, index, ptr)
 
 
 def spread(totals: Tensor, index: Tensor | None, ptr: Tensor | None, num_values: int) -> Tensor:
@@ -184,13 +191,16 @@ def _extremum_gradient(
     gradient: Tensor, values: Tensor, output: Tensor, index: Tensor | None, ptr: Tensor | None, largest: bool
 ) -> Tensor:
     if ptr is not None and _by_segment_reduce(values, ptr) and values.device.type == "cpu":
-        # one pass without an index, half of the time of the mask; autograd of segment_reduce would do the same,
-        # but could not be differentiated twice
-        rows, extrema = _rows(values.detach()).contiguous(), _rows(output.detach())
-        shares = torch.ops.aten._segment_reduce_backward(
-            _rows(gradient).contiguous(), extrema, rows, "max" if largest else "min", offsets=ptr, axis=0
-        )
-        return shares.view(values.shape)
+        # no index, half of the time of the mask; autograd of segment_reduce, which calls this, could not be
+        # differentiated twice and leaves negative gradients of tied entries undivided, so each sign goes by itself
+        rows, extrema, rows_gradient = _rows(values.detach()).contiguous(), _rows(output.detach()), _rows(gradient)
+        shares = [
+            torch.ops.aten._segment_reduce_backward(
+                part, extrema, rows, "max" if largest else "min", offsets=ptr, axis=0
+            )
+            for part in (rows_gradient.clamp(min=0), rows_gradient.neg().clamp_(min=0))
+        ]
+        return shares[0].sub_(shares[1]).view(values.shape)
     mask, count = _tied(values.detach(), output.detach(), index, ptr)
     share, index = gradient / count, row_segments(index, ptr, values.shape[0])
     in_blocks = values.device.type == "cpu" and not torch.compiler.is_compiling()

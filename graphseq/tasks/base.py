@@ -1,7 +1,10 @@
 """The base of every training procedure: steps, logging, optimisers, random state, checkpoints."""
 
+import functools
+import inspect
 import os
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,7 @@ from graphseq import __version__
 from graphseq.core.batches import apply_model
 from graphseq.core.errors import CheckpointError
 from graphseq.core.random import capture_generators, restore_generators
-from graphseq.core.spec import Recorded, import_path, record_foreign_modules
+from graphseq.core.spec import Recorded, import_path, record_foreign_modules, to_spec
 
 __all__ = ["Step", "Task", "load"]
 
@@ -33,7 +36,11 @@ class Step:
         loss: mean over ``size`` terms, a scalar with a gradient.
         prediction: what metrics compare with the target.
         target: what metrics compare the prediction with.
-        size: number of terms of the loss: samples, labelled nodes, known labels.
+        size: number of terms of the loss: samples, labelled nodes, known labels; their weights added up where the
+            mean is a weighted one.
+
+    Raises:
+        ValueError: if the loss is not a scalar.
 
     Example:
         >>> Step(torch.tensor(0.5), torch.zeros(2), torch.zeros(2), 2).size
@@ -45,8 +52,26 @@ class Step:
     target: Tensor
     size: int | Tensor
 
+    def __post_init__(self) -> None:
+        """Check the loss."""
+        if self.loss.dim() != 0:
+            raise ValueError(f"the loss is {tuple(self.loss.shape)}; it must be one number, the mean over its terms")
 
-class Task(Recorded, LightningModule):
+
+class _Gaps(Recorded):
+    """Notes also which arguments could not be noted. Not part of Task: jsonargparse prefers `__new__` to `__init__`."""
+
+    _left_out: list[str]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = cast(Self, super().__new__(cls, *args, **kwargs))
+        given = [*list(inspect.signature(cls.__init__).parameters)[1 : len(args) + 1], *kwargs]
+        noted = self._record["init_args"] if self._record else given
+        self.__dict__["_left_out"] = [name for name in given if name not in noted]
+        return self
+
+
+class Task(_Gaps, LightningModule):
     """Base of the training procedures; the network is handed in and is always called ``model``.
 
     A subclass writes :meth:`step` and :meth:`configure_metrics`. Written here once: the three Lightning steps,
@@ -167,16 +192,16 @@ class Task(Recorded, LightningModule):
         self.stage = "train"
         step = self.step(batch)
         loss = step.loss
-        self._watch(loss, batch_idx)
         logged = {"train/loss": loss.detach()}
         for name, penalty in self.penalties.items():
             value = penalty(self)
             logged[f"train/penalty/{name}"] = value.detach()
             loss = loss + value
+        self._watch(loss, batch_idx)
         self.log_dict(
             logged, batch_size=cast(int, step.size), on_step=False, on_epoch=True, prog_bar=True, sync_dist=True
         )
-        return loss * self._share(step.size)
+        return loss * self._share(step.size, loss.dtype)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the loss and metrics of a validation batch."""
@@ -202,14 +227,15 @@ class Task(Recorded, LightningModule):
             metrics.update(step.prediction.detach(), step.target)
             self.log_dict(metrics, batch_size=cast(int, step.size), on_step=False, on_epoch=True, prog_bar=True)
 
-    def _share(self, size: int | Tensor) -> Tensor | float:
+    def _share(self, size: int | Tensor, dtype: torch.dtype) -> Tensor | float:
         """Return the factor that turns DDP's mean over processes into the mean over all samples."""
         if self._trainer is None or self.trainer.world_size == 1:
             return 1.0
         total = torch.as_tensor(size, dtype=torch.float64, device=self.device).clone()
         mine = total.clone()
         torch.distributed.all_reduce(total)
-        return (mine * self.trainer.world_size / total).to(self.dtype)
+        # where nothing is known on any process the losses are 0, and their share may be 0 as well
+        return (mine * self.trainer.world_size / total.clamp(min=torch.finfo(total.dtype).tiny)).to(dtype)
 
     def _watch(self, loss: Tensor, batch_idx: int) -> None:
         if not self.stop_on_nonfinite:
@@ -217,7 +243,7 @@ class Task(Recorded, LightningModule):
         fresh = (self._bad_batch < 0) & ~torch.isfinite(loss.detach())
         self._bad_batch.copy_(torch.where(fresh, batch_idx, self._bad_batch))
         every = getattr(self._trainer, "log_every_n_steps", 1)  # the trainer sets this attribute dynamically
-        if loss.device.type == "cpu" or (batch_idx + 1) % every == 0:
+        if loss.device.type == "cpu" or (every and (batch_idx + 1) % every == 0):
             self._stop_if_bad()
 
     def _stop_if_bad(self) -> None:
@@ -277,7 +303,7 @@ class Task(Recorded, LightningModule):
         if self._trainer is not None and self.trainer.world_size > 1 and torch.distributed.is_initialized():
             states = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(states, capture_generators())
-        checkpoint["graphseq"] = {"version": __version__, "generators": states}
+        checkpoint["graphseq"] = {"version": __version__, "generators": states, "left_out": self._left_out}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint is of this task and network, and note its generators for the start of training.
@@ -302,9 +328,10 @@ class Task(Recorded, LightningModule):
         if different and self.strict_loading:
             more = f", and {len(different) - 3} more" if len(different) > 3 else ""
             plain = {name: value for name, value in saved.items() if not name.startswith("_")}
+            there = {"class_path": saved.get("_class_path"), "init_args": plain}
             raise CheckpointError(
                 f"the checkpoint (graphseq {made_by}) does not fit this {type(self).__name__} ({__version__}): "
-                f"{'; '.join(different[:3])}{more}. Built with {_differences(plain, mine['init_args'])}"
+                f"{'; '.join(different[:3])}{more}. Built with {_differences(there, mine)}"
             )
         if "graphseq" in checkpoint:
             self._saved_generators = checkpoint["graphseq"]["generators"]
@@ -337,20 +364,46 @@ def _shape(state: dict[str, Any], name: str) -> Any:
     return tuple(state[name].shape) if isinstance(state[name], Tensor) else "an object"
 
 
-def _differences(there: Any, here: Any, name: str = "") -> str:
-    """Name the first arguments that differ between two records."""
+def _with_defaults(value: Any) -> Any:
+    """Complete the records inside a value with the defaults of their constructors, as loading does."""
+    if not isinstance(value, dict):
+        return value
+    value = {name: _with_defaults(item) for name, item in value.items()}
+    if isinstance(value.get("class_path"), str) and isinstance(value.get("init_args"), dict):
+        try:
+            parameters = inspect.signature(import_path(value["class_path"])).parameters.values()
+        except (ImportError, TypeError, ValueError):
+            return value
+        defaults = {p.name: to_spec(p.default) for p in parameters if p.default is not inspect.Parameter.empty}
+        value["init_args"] = {**defaults, **value["init_args"]}
+    return value
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Name the first arguments that differ between two records, those of the network before others."""
     found: list[str] = []
 
     def walk(left: Any, right: Any, path: str) -> None:
         if isinstance(left, dict) and isinstance(right, dict):
             for key in sorted({*left, *right}, key=str):
                 step = path if key == "init_args" else f"{path}.{key}" if path else str(key)
-                walk(left.get(key, "its default"), right.get(key, "its default"), step)
-        elif left != right:
+                walk(left.get(key, "not noted"), right.get(key, "not noted"), step)
+        elif left != right and not isinstance(left, nn.Module):  # an override given to graphseq.load
             found.append(f"{path} = {left} there, {right} here")
 
-    walk(there, here, name)
-    return "; ".join(found[:4]) if found else "the same arguments: the code of the network has changed"
+    walk(_with_defaults(there), _with_defaults(here), "")
+    found.sort(key=lambda text: not text.startswith("model"))
+    same = "the same arguments: the code of the network has changed, or an argument that is not noted differs"
+    return "; ".join(found[:4]) or same
+
+
+def _noted_function(spec: Any) -> Callable[..., Any] | None:
+    """Import a function, or a partial of one, from its note; classes and the like are left to jsonargparse."""
+    path, arguments = (spec.get("class_path"), spec.get("init_args", {})) if isinstance(spec, dict) else (spec, {})
+    target = import_path(path) if isinstance(path, str) else None
+    if target is None or isinstance(target, type):
+        return None
+    return cast(Callable[..., Any], functools.partial(target, **arguments) if arguments else target)
 
 
 def load(path: str | os.PathLike[str], map_location: Any = None, **override: Any) -> Task:
@@ -360,11 +413,13 @@ def load(path: str | os.PathLike[str], map_location: Any = None, **override: Any
         path: checkpoint file.
         map_location: device of the weights, as ``torch.load`` takes it; default where they were.
         override: constructor arguments that replace or complete the noted ones, such as ``model=net`` for a
-            network that could not be written as plain data.
+            network that could not be written as plain data. Without it such an argument takes its default, if it has
+            one, and a warning names it.
 
     Raises:
         CheckpointError: if the file is not a checkpoint of graphseq, or does not fit the installed version.
         FileNotFoundError: if there is no such file.
+        TypeError: if ``override`` names what is no argument of the task.
 
     Example:
         >>> import graphseq
@@ -374,6 +429,8 @@ def load(path: str | os.PathLike[str], map_location: Any = None, **override: Any
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {os.fspath(path)}")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{os.fspath(path)} is no checkpoint: it is damaged, or torch.save did not write it")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds for a damaged file
@@ -381,7 +438,8 @@ def load(path: str | os.PathLike[str], map_location: Any = None, **override: Any
     saved = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
     if "_class_path" not in saved:
         raise CheckpointError(f"{os.fspath(path)} is no checkpoint of a graphseq task: nothing says how to build it")
-    made_by = checkpoint.get("graphseq", {}).get("version", "unknown")
+    added = checkpoint.get("graphseq", {})
+    made_by = added.get("version", "unknown")
     try:
         task_class = import_path(saved["_class_path"])
     except ImportError as error:
@@ -391,12 +449,31 @@ def load(path: str | os.PathLike[str], map_location: Any = None, **override: Any
         ) from error
     if not (isinstance(task_class, type) and issubclass(task_class, Task)):
         raise CheckpointError(f"{os.fspath(path)} names {saved['_class_path']}, which is not a graphseq task")
+    parameters = inspect.signature(task_class.__init__).parameters
+    unknown = [name for name in override if name not in parameters]
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        raise TypeError(
+            f"{task_class.__name__} has no argument {', '.join(unknown)}; it has {', '.join(list(parameters)[1:])}"
+        )
+    missing = [name for name in added.get("left_out", []) if name not in override]
+    how = ", ".join(f"{name}=..." for name in missing or ["name"])
     try:
-        return task_class.load_from_checkpoint(path, map_location=map_location, **override)
+        for name in {"optimizer", "scheduler"} & set(saved) - set(override):
+            function = _noted_function(saved[name])  # jsonargparse takes functions only with annotations
+            if function is not None:
+                override[name] = function
+        task = task_class.load_from_checkpoint(path, map_location=map_location, **override)
     except (CheckpointError, FileNotFoundError):
         raise
     except Exception as error:
         raise CheckpointError(
             f"{os.fspath(path)} (graphseq {made_by}, installed {__version__}) could not be built again: {error}. "
-            "Arguments that were not noted are given here: graphseq.load(path, model=net)"
+            f"Give arguments that could not be noted, or must be others: graphseq.load(path, {how})"
         ) from error
+    if missing:
+        warnings.warn(
+            f"{', '.join(missing)} of {task_class.__name__} could not be noted in {os.fspath(path)}, so the default is "
+            f"used; to have what it was trained with: graphseq.load(path, {how})",
+            stacklevel=2,
+        )
+    return task

@@ -38,7 +38,8 @@ class Classification(Task):
         model: network whose output is logits.
         num_outputs: number of classes or labels, at least 2 for multiclass.
         target: ``multiclass`` (integer labels (B,)) or ``multilabel`` (0, 1 or NaN, (B, K)).
-        class_weights: weight of each class (multiclass) or of the positive class of each label (multilabel).
+        class_weights: weight of each class (multiclass; the mean is weighted) or of the positive class of each label
+            (multilabel), at least 0.
         label_smoothing: share of the target spread over all classes, in [0, 1); multiclass only.
         optimizer: see :class:`Task`.
         scheduler: see :class:`Task`.
@@ -84,12 +85,18 @@ class Classification(Task):
             raise ValueError(f"num_outputs is {num_outputs}; {target} classification needs at least {least}")
         if class_weights is not None and len(class_weights) != num_outputs:
             raise ValueError(f"class_weights has {len(class_weights)} entries for {num_outputs} outputs")
+        if class_weights is not None and not (min(class_weights) >= 0 and 0 < sum(class_weights) < float("inf")):
+            raise ValueError(f"class_weights is {class_weights}; weights must be at least 0 and finite, not all 0")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
+        if label_smoothing and target == "multilabel":
+            raise ValueError(
+                f"label_smoothing is {label_smoothing}; multilabel targets are not smoothed, leave it at 0"
+            )
         self.num_outputs = num_outputs
         self.target = target
         self.label_smoothing = label_smoothing
-        weights = None if class_weights is None else torch.tensor(class_weights)
+        weights = None if class_weights is None else torch.tensor([float(weight) for weight in class_weights])
         self.register_buffer("class_weights", weights, persistent=False)
 
     def configure_metrics(self) -> MetricCollection:
@@ -112,17 +119,44 @@ class Classification(Task):
             batch: tuple, PyG batch or dictionary with a target.
         """
         target = batch_target(batch)
-        logits = self(batch)
-        if logits.dim() != 2 or logits.size(1) != self.num_outputs:
-            raise ValueError(
-                f"{type(self.model).__name__} returned {tuple(logits.shape)}; logits of {self.num_outputs} outputs "
-                f"must be (B, {self.num_outputs}). Set the network's last width to num_outputs"
-            )
+        logits = class_logits(self(batch), self.model, self.num_outputs)
         if self.target == "multilabel":
             return multilabel_step(logits, target, self.class_weights)
         target = multiclass_target(target, len(logits), self.num_outputs)
-        loss = functional.cross_entropy(logits, target, weight=self.class_weights, label_smoothing=self.label_smoothing)
-        return Step(loss, logits, target, len(target))
+        if self.class_weights is None:
+            loss = functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+            return Step(loss, logits, target, len(target))
+        weights = self.class_weights.to(logits.dtype)
+        total = functional.cross_entropy(
+            logits, target, weight=weights, label_smoothing=self.label_smoothing, reduction="sum"
+        )
+        # the mean is over the weights of the samples; a batch of classes of weight 0 has loss 0
+        size = weights[target].sum()
+        return Step(total / torch.where(size > 0, size, torch.inf), logits, target, size)
+
+
+def class_logits(output: Any, model: nn.Module, num_outputs: int) -> Tensor:
+    """Return a network's output as logits (B, K) in float32 or wider, after a check of its shape.
+
+    Args:
+        output: what the network returned.
+        model: the network, named in the message.
+        num_outputs: K.
+
+    Raises:
+        ValueError: if the output is not (B, K).
+
+    Example:
+        >>> class_logits(torch.zeros(2, 3, dtype=torch.bfloat16), nn.Linear(4, 3), 3).dtype
+        torch.float32
+    """
+    if not isinstance(output, Tensor) or output.dim() != 2 or output.size(1) != num_outputs:
+        given = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise ValueError(
+            f"{type(model).__name__} returned {given}; logits of {num_outputs} outputs "
+            f"must be (B, {num_outputs}). Set the network's last width to num_outputs"
+        )
+    return output.to(torch.promote_types(output.dtype, torch.float32))
 
 
 def multiclass_target(target: Tensor, count: int, num_outputs: int) -> Tensor:
@@ -168,7 +202,7 @@ def multilabel_step(logits: Tensor, target: Tensor, positive_weight: Tensor | No
 
     Args:
         logits: (B, K).
-        target: 0, 1 or NaN, (B, K) or (B,) for one label.
+        target: 0, 1 or NaN, (B, K), or flat: (B,) for one label, (B K,) as PyG joins labels (K,) of graphs.
         positive_weight: weight of the positive class of each label, (K,).
 
     Raises:
@@ -178,7 +212,9 @@ def multilabel_step(logits: Tensor, target: Tensor, positive_weight: Tensor | No
         >>> float(multilabel_step(torch.zeros(1, 2), torch.tensor([[1.0, float("nan")]])).loss)
         0.6931471824645996
     """
-    target = target.to(logits.dtype).reshape(len(logits), -1) if target.numel() == logits.numel() else target
+    if target.dim() == 1 and target.numel() == logits.numel():
+        target = target.view(logits.shape)
+    target = target.to(logits.dtype)
     if target.shape != logits.shape:
         raise DataError(f"labels are {tuple(target.shape)}, predictions {tuple(logits.shape)}; they must be equal")
     known = ~torch.isnan(target)

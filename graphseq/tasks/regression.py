@@ -30,13 +30,15 @@ class Regression(Task):
     Args:
         model: network whose output has the shape of the target.
         num_outputs: number of targets of a sample; None skips the check of the network's width.
-        loss: module from (known outputs, known targets) to a mean; default ``nn.MSELoss()``.
+        loss: module from (known outputs, known targets) to a mean; default ``nn.MSELoss()``. Both are (B, K) where
+            all targets of a batch are known, else flat; a batch without a known target has loss 0.
         optimizer: see :class:`Task`.
         scheduler: see :class:`Task`.
         scheduler_interval: see :class:`Task`.
         stop_on_nonfinite: see :class:`Task`.
 
     Raises:
+        TypeError: if ``loss`` is no module.
         DataError: in a step, if target and output differ in shape.
 
     Example:
@@ -63,6 +65,8 @@ class Regression(Task):
             scheduler_interval=scheduler_interval,
             stop_on_nonfinite=stop_on_nonfinite,
         )
+        if loss is not None and not isinstance(loss, nn.Module):
+            raise TypeError(f"loss is a {type(loss).__name__}; give a torch.nn.Module such as torch.nn.L1Loss()")
         self.num_outputs = num_outputs
         self.loss = nn.MSELoss() if loss is None else loss
 
@@ -77,6 +81,8 @@ class Regression(Task):
             batch: tuple, PyG batch or dictionary with a target.
         """
         prediction: Tensor = self(batch)
+        # in half precision the targets would be rounded, and a sum of squares overflows
+        prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
         target = batch_target(batch).to(prediction.dtype)
         if prediction.dim() == 1:
             prediction = prediction.unsqueeze(1)
@@ -88,8 +94,11 @@ class Regression(Task):
                 f"targets are {tuple(target.shape)}, predictions {tuple(prediction.shape)}{expected}; they must agree"
             )
         known = ~torch.isnan(target)
-        if bool(known.all()) if target.device.type == "cpu" else False:
+        size = int(known.sum())  # the selection of known targets would wait for the device as well
+        if size == 0:
+            loss = torch.where(known, prediction, 0).sum()
+        elif size == target.numel():
             loss = self.loss(prediction, target)
         else:
             loss = self.loss(prediction[known], target[known])
-        return Step(loss, prediction, target, known.sum())
+        return Step(loss, prediction, target, size)

@@ -83,7 +83,12 @@ def test_checkpoint_of_the_command_line_is_that_of_a_script(folder):
     lightning.seed_everything(0, verbose=False)
     data = DigitGraphsDataModule(shift="noise", strength=0.1, batch_size=64)
     model = GraphClassifier(1, 10, hidden_channels=8, num_layers=4, conv="gine", edge_channels=2)
-    task = Classification(model, 10, optimizer=functools.partial(torch.optim.Adam, lr=3e-3))
+    task = Classification(
+        model,
+        10,
+        optimizer=functools.partial(torch.optim.Adam, lr=3e-3),
+        scheduler=functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=30),
+    )
     trainer = lightning.Trainer(
         max_epochs=2, limit_train_batches=3, limit_val_batches=1, accelerator="cpu", logger=False,
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
@@ -95,6 +100,19 @@ def test_checkpoint_of_the_command_line_is_that_of_a_script(folder):
     assert all(torch.equal(value, from_cli["state_dict"][name]) for name, value in script["state_dict"].items())
     for path in ("script.ckpt", next(folder.rglob("last.ckpt"))):
         assert type(graphseq.load(path)) is Classification
+
+
+def test_last_checkpoint_is_of_the_last_epoch_even_when_it_is_not_the_best(folder, capsys):
+    # climbing the loss makes it worse from some epoch on
+    assert (
+        main(["fit", "--config", DIGITS, *SMALL, "--trainer.max_epochs=6", "--model.init_args.optimizer.maximize=true"])
+        == 0
+    )
+    checkpoints = folder / "runs" / "gine_digits" / "version_0" / "checkpoints"
+    assert torch.load(checkpoints / "last.ckpt", weights_only=True)["epoch"] == 5
+    (best,) = checkpoints.glob("epoch=*.ckpt")
+    losses = [float(row["val/loss"]) for row in rows(checkpoints.parent / "metrics.csv") if row["val/loss"]]
+    assert torch.load(best, weights_only=True)["epoch"] == losses.index(min(losses)) < 5
 
 
 def config(folder, **changes):

@@ -180,12 +180,14 @@ def test_molecules_without_bonds_and_without_atoms(tmp_path):
 
 
 def test_unreadable_smiles_are_listed_or_refused(tmp_path):
-    bad = ["CC(C)(C)(C)C", "not a molecule", "c1ccc", "[Xx]", "C(", "[CH4+9]"]
+    bad = ["CC(C)(C)(C)C", "not a molecule", "c1ccc" + "C" * 99, "[Xx]", "C(", "[CH4+9]"]
     path = write(tmp_path / "t.csv", [bad[0], *TEN, *bad[1:]], range(16))
     data = own(path)
     with pytest.warns(UserWarning, match=r"6 of 16 SMILES of t.csv .*line 2: 'CC\(C\).* and 1 more") as caught:
         data.load()
     assert sum("SMILES" in str(item.message) for item in caught) == 1
+    assert "CCC...'" in str(caught[0].message)
+    assert len(str(caught[0].message)) < 600
     assert [(line, text) for line, text, _ in data.unreadable_rows] == list(zip([2, *range(13, 18)], bad, strict=True))
     assert "category" in data.unreadable_rows[-1][2]  # RDKit reads it, but no category holds a charge of nine
     assert data.graphs.field("y").flatten().tolist() == list(range(1, 11))
