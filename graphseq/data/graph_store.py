@@ -312,9 +312,8 @@ class GraphStore:
         layout = BlockLayout(graphs.numpy(), sizes, self._offsets)
         values, increments = self._columns(layout, device)
         nodes = layout.parts[1]
-        number = (
-            spread(layout.number, layout.counts[1], self.device).to(device, non_blocking=True).split_with_sizes(nodes)
-        )
+        number = spread(layout.number, layout.counts[1], self.device).to(device, non_blocking=True)
+        numbers = number.split_with_sizes(nodes)
         idx = graphs.clone().to(device, non_blocking=True).split_with_sizes(sizes)
         pointer_rows = torch.from_numpy(layout.pointers()).to(device, non_blocking=True)
         pointers = [row.split_with_sizes([size + 1 for size in sizes]) for row in pointer_rows]
@@ -322,11 +321,10 @@ class GraphStore:
         num_nodes = layout.split(layout.counts[1]) if self._listed_num_nodes else None
         for position, num_graphs in enumerate(sizes):
             mapping = self._nest([column[position] for column in values])
-            hidden = {}
-            if num_nodes is not None:
-                hidden["_num_nodes"] = num_nodes[position].tolist()
+            hidden = {"_num_nodes": num_nodes[position].tolist()} if num_nodes is not None else {}
+            if hidden:
                 mapping["num_nodes"] = nodes[position]
-            mapping["batch"] = number[position]
+            mapping["batch"] = numbers[position]
             mapping["ptr"] = pointers[1][position]
             mapping.setdefault("idx", idx[position])
             slice_dict = self._nest([column[position] for column in slices])

@@ -6,16 +6,16 @@ from graphseq.core.lazy import attach
 
 if TYPE_CHECKING:
     from graphseq.ops.segment import segment_argmax as segment_argmax
-    from graphseq.ops.segment import segment_backend as segment_backend
     from graphseq.ops.segment import segment_max as segment_max
     from graphseq.ops.segment import segment_mean as segment_mean
     from graphseq.ops.segment import segment_min as segment_min
     from graphseq.ops.segment import segment_sum as segment_sum
+    from graphseq.ops.segment_backends import segment_backend as segment_backend
     from graphseq.ops.softmax import segment_softmax as segment_softmax
 
 _FILES: dict[str, str] = {
     "segment_argmax": "segment",
-    "segment_backend": "segment",
+    "segment_backend": "segment_backends",
     "segment_max": "segment",
     "segment_mean": "segment",
     "segment_min": "segment",

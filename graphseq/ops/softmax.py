@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from graphseq.ops.segment import reduce_segments
+from graphseq.ops.segment_backends import reduce_segments
 from graphseq.ops.segment_index import check_segments, row_segments
 from graphseq.ops.segment_native import native_sum, spread
 

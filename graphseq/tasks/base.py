@@ -371,9 +371,11 @@ def _with_defaults(value: Any) -> Any:
     value = {name: _with_defaults(item) for name, item in value.items()}
     if isinstance(value.get("class_path"), str) and isinstance(value.get("init_args"), dict):
         try:
-            parameters = inspect.signature(import_path(value["class_path"])).parameters.values()
-        except (ImportError, TypeError, ValueError):
+            owners = reversed(inspect.getmro(import_path(value["class_path"])))
+        except (ImportError, AttributeError):  # gone, or no class
             return value
+        # **kwargs hand arguments up to the classes above
+        parameters = [p for owner in owners for p in inspect.signature(owner.__init__).parameters.values()]
         defaults = {p.name: to_spec(p.default) for p in parameters if p.default is not inspect.Parameter.empty}
         value["init_args"] = {**defaults, **value["init_args"]}
     return value

@@ -86,8 +86,8 @@ class Regression(Task):
         target = batch_target(batch).to(prediction.dtype)
         if prediction.dim() == 1:
             prediction = prediction.unsqueeze(1)
-        if target.dim() == 1:
-            target = target.unsqueeze(1)
+        if target.dim() == 1 and target.numel() == prediction.numel():
+            target = target.view(prediction.shape)  # PyG joins targets (K,) of graphs to (B K,)
         if target.shape != prediction.shape or self.num_outputs not in (None, prediction.size(1)):
             expected = f" with num_outputs={self.num_outputs}" if self.num_outputs is not None else ""
             raise DataError(

@@ -1,22 +1,18 @@
 import math
-import sys
-import types
-import warnings
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphseq.bench.segment import measure
 from graphseq.core import OptionalDependencyError
-from graphseq.ops import segment as segment_file
 from graphseq.ops import (
     segment_argmax,
     segment_backend,
     segment_max,
     segment_mean,
     segment_min,
+    segment_native,
     segment_softmax,
     segment_sum,
 )
@@ -158,6 +154,22 @@ class TestAgainstReference:
             (gradient,) = torch.autograd.grad(output, leaf, weights)
             wanted = reference.gradient(operation, rows_of(values), index_of(segments, len(values)), rows_of(weights))
             torch.testing.assert_close(gradient, torch.tensor(wanted, dtype=torch.float64).view(values.shape))
+            # the gradient is linear in the weights; its derivative must be the transpose of that map
+            direction, cotangent = torch.randn_like(weights), torch.randn_like(values)
+            (moved,) = torch.autograd.grad(FUNCTIONS[operation](leaf, **segments), leaf, direction)
+            weights.requires_grad_()
+            (gradient,) = torch.autograd.grad(FUNCTIONS[operation](leaf, **segments), leaf, weights, create_graph=True)
+            (transposed,) = torch.autograd.grad(gradient, weights, cotangent)
+            torch.testing.assert_close((transposed * direction).sum(), (cotangent * moved).sum())
+
+    @pytest.mark.parametrize("block", [1, 40, 100])
+    def test_gradient_of_large_extrema_in_blocks(self, block, monkeypatch):
+        values, index, _ = make((17,), ties=True)
+        leaf, weights = values.clone().requires_grad_(), torch.randn(9, 17, dtype=torch.float64)
+        monkeypatch.setattr(segment_native, "_BLOCK", block)
+        (gradient,) = torch.autograd.grad(segment_max(leaf, index, num_segments=9), leaf, weights)
+        wanted = reference.gradient("max", rows_of(values), index.tolist(), rows_of(weights))
+        torch.testing.assert_close(gradient, torch.tensor(wanted, dtype=torch.float64))
 
     @NEEDS_TORCH_SCATTER
     @pytest.mark.parametrize("trailing", [(), (3,), (17,)])
@@ -436,11 +448,11 @@ class TestErrors:
 
 
 class TestDeterminism:
-    @pytest.mark.parametrize("trailing", [(), (3,), (17,)])
+    @pytest.mark.parametrize("trailing", [(), (17,)])
     @pytest.mark.parametrize("operation", SMOOTH)
     def test_runs_and_threads(self, operation, trailing, backend):
         """Two runs are equal bit by bit, with one thread and with two."""
-        problem = make(trailing, num_values=60_000, num_segments=700, dtype=torch.float32)
+        problem = make(trailing, num_values=40_000, num_segments=500, dtype=torch.float32)
         threads = torch.get_num_threads()
         for values, segments, _ in layouts(*problem):
             results = []
@@ -457,7 +469,7 @@ class TestDeterminism:
 
 
 class TestCompile:
-    @pytest.mark.parametrize("operation", SMOOTH)
+    @pytest.mark.parametrize("operation", ["mean", "min", "softmax"])
     def test_in_one_graph(self, operation):
         torch._dynamo.reset()
         compiled = torch.compile(FUNCTIONS[operation], backend="aot_eager", fullgraph=True)
@@ -477,128 +489,3 @@ class TestCompile:
         compiled = torch.compile(segment_sum, backend="aot_eager", fullgraph=True)
         with pytest.raises(RuntimeError, match="index must lie in"):
             compiled(torch.ones(3, 2), torch.tensor([0, 7, 1]), num_segments=5)
-
-
-@pytest.fixture
-def fresh_import(monkeypatch):
-    """Forget whether torch_scatter could be imported, before and after."""
-    segment_file._torch_scatter.cache_clear()
-    yield monkeypatch
-    monkeypatch.undo()
-    segment_file._torch_scatter.cache_clear()
-
-
-class _Broken:
-    """An import hook under which torch_scatter fails as a build for another torch does."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def find_spec(self, name, path=None, target=None):
-        if name == "torch_scatter":
-            raise self.error
-        return None
-
-
-def break_torch_scatter(monkeypatch, error):
-    monkeypatch.delitem(sys.modules, "torch_scatter", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [_Broken(error), *sys.meta_path])
-
-
-class TestBackend:
-    @pytest.mark.parametrize(
-        "error",
-        [
-            OSError("undefined symbol: _ZN3c10"),
-            RuntimeError("other CUDA"),
-            ImportError("no _scatter_cpu"),
-            ModuleNotFoundError("No module named 'scipy'", name="scipy"),
-        ],
-    )
-    def test_broken_torch_scatter_warns(self, fresh_import, error):
-        break_torch_scatter(fresh_import, error)
-        chosen = segment_backend("torch_scatter")
-        with pytest.warns(UserWarning, match="cannot be imported.*--no-build-isolation") as caught:
-            name = chosen.__enter__()
-        assert name == "native"
-        assert segment_sum(torch.ones(3), torch.tensor([0, 1, 1])).tolist() == [1, 2]
-        chosen.__exit__(None, None, None)
-        assert str(error) in str(caught[0].message)
-        assert caught[0].filename == __file__
-
-    def test_broken_torch_scatter_under_a_rule_that_wants_it(self, fresh_import):
-        break_torch_scatter(fresh_import, OSError("undefined symbol"))
-        fresh_import.setitem(segment_file._FASTEST, ("sum", True), "torch_scatter")
-        with pytest.warns(UserWarning, match="cannot be imported"):
-            assert segment_sum(torch.ones(3), ptr=torch.tensor([0, 1, 3])).tolist() == [1, 2]
-
-    def test_missing_torch_scatter(self, fresh_import):
-        break_torch_scatter(fresh_import, ModuleNotFoundError("No module", name="torch_scatter"))
-        with (
-            pytest.raises(OptionalDependencyError, match="pip install torch-scatter --no-build-isolation"),
-            segment_backend("torch_scatter"),
-        ):
-            pass
-        fresh_import.setitem(segment_file._FASTEST, ("sum", True), "torch_scatter")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # not installed is nothing to warn of
-            assert segment_sum(torch.ones(3), ptr=torch.tensor([0, 1, 3])).tolist() == [1, 2]
-
-    def test_rule_decides_not_presence(self, fresh_import):
-        used = []
-        stub = types.ModuleType("torch_scatter")
-        stub.segment_sum_csr = lambda values, ptr: used.append("sum") or torch.zeros(2)
-        stub.segment_max_csr = lambda values, ptr: used.append("max") or (torch.zeros(2), torch.zeros(2).long())
-        fresh_import.setitem(sys.modules, "torch_scatter", stub)
-        values, ptr = torch.ones(3), torch.tensor([0, 1, 3])
-        segment_sum(values, ptr=ptr)
-        segment_max(values, ptr=ptr)
-        assert used == []
-        fresh_import.setitem(segment_file._FASTEST, ("max", True), "torch_scatter")
-        segment_sum(values, ptr=ptr)
-        segment_max(values, ptr=ptr)
-        assert used == ["max"]
-        with segment_backend("native"):
-            segment_max(values, ptr=ptr)
-        with segment_backend("torch_scatter"):
-            segment_sum(values, ptr=ptr)
-            with segment_backend("auto"):
-                segment_sum(values, ptr=ptr)
-        segment_sum(values, ptr=ptr)
-        assert used == ["max", "sum"]
-
-    def test_restored_after_an_error(self):
-        with pytest.raises(KeyError), segment_backend("native"):
-            raise KeyError
-        assert segment_file._chosen.get() == "auto"
-
-    def test_unknown(self):
-        with pytest.raises(ValueError, match="no segment backend 'cuda'"), segment_backend("cuda"):
-            pass
-
-
-class TestMeasure:
-    def test_rows(self):
-        rows = measure([(200, 2), (50, 17)], rounds=2)
-        cases = [(r["op"], r["sorted"], r["edges"], r["width"], r["direction"]) for r in rows]
-        assert len(set(cases)) == len(cases) == 2 * 2 * (2 * len(SMOOTH) + 1)
-        for row in rows:
-            assert row["native_ms"] > 0
-            assert (row["ratio"] is None) == (row["torch_scatter_ms"] is None) == (not torch_scatter_usable())
-
-    def test_prints_nothing(self, capsys):
-        measure([(20, 1)], operations=["sum"], rounds=1)
-        assert capsys.readouterr() == ("", "")
-
-    def test_unknown(self):
-        with pytest.raises(ValueError, match="median cannot be measured"):
-            measure([(20, 1)], operations=["median"])
-
-    @NEEDS_TORCH_SCATTER
-    def test_disagreement_is_an_error(self, monkeypatch):
-        import torch_scatter
-
-        right = torch_scatter.segment_sum_csr
-        monkeypatch.setattr(torch_scatter, "segment_sum_csr", lambda *args: right(*args) + 1)
-        with pytest.raises(RuntimeError, match="disagree"):
-            measure([(20, 1)], operations=["sum"], layouts=[True], rounds=1)

@@ -1,0 +1,62 @@
+"""Every config: build, fit a batch, test a batch, checkpoint, load."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import graphseq
+from graphseq.cli import main
+
+ROOT = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name != "trainer")
+WITHOUT_FILES = {"gine_digits", "convnet_digits"}
+SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_runs(path, tmp_path, monkeypatch, capsys):
+    if path.stem not in WITHOUT_FILES and not os.environ.get("GRAPHSEQ_MIRROR"):
+        pytest.skip("GRAPHSEQ_MIRROR is not set: no real data here")
+    if "MoleculeDataModule" in path.read_text():
+        pytest.importorskip("rdkit", reason="molecules need rdkit")
+    monkeypatch.chdir(tmp_path)
+    short = [*SHORT, "--trainer.accelerator=cpu"]
+    assert main(["fit", "--config", str(path), *short]) == 0, capsys.readouterr().err
+    checkpoint = next(tmp_path.rglob("last.ckpt"))
+    task = graphseq.load(checkpoint)
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, saved[name]) for name, value in task.state_dict().items())
+    test = ["test", "--config", str(path), "--trainer.limit_test_batches=1", "--trainer.accelerator=cpu"]
+    assert main([*test, "--ckpt_path", str(checkpoint)]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_style(path):
+    """Full public paths, a first line that says what it is, no key twice, nothing that the data know."""
+    text = path.read_text()
+    assert text.startswith("# ")
+    assert len(text.splitlines()) <= 40
+
+    class Strict(yaml.SafeLoader):
+        pass
+
+    def mapping(loader, node, deep=False):
+        keys = [loader.construct_object(key) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"a key stands twice among {keys}"
+        return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+    Strict.add_constructor("tag:yaml.org,2002:map", lambda loader, node: mapping(loader, node, True))
+    tree = yaml.load(text, Strict)
+    for class_path in re.findall(r"class_path: ([\w.]+)", text):
+        assert class_path.split(".")[0] in ("graphseq", "torch", "torch_geometric", "lightning"), class_path
+        assert len(class_path.split(".")) == 3 or not class_path.startswith("graphseq"), class_path
+    if path.parent.name == "trainer":
+        assert set(tree) == {"trainer"}
+    else:
+        assert "in_channels" not in text
+        assert tree["model"]["class_path"].startswith("graphseq.tasks.")
+        assert re.fullmatch(r"[a-z0-9]+_[a-z0-9]+", path.stem)

@@ -1,0 +1,27 @@
+"""Every example runs; examples/digits.py is run by tests/test_readme.py, with its numbers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if path.stem != "digits"], ids=lambda path: path.stem)
+def test_runs(path, tmp_path):
+    done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if path.stem == "own_data_and_network":
+        assert float(done.stdout.split()[-1]) < 0.3
+    if path.stem == "plain_pytorch":
+        losses = [float(line.split()[3]) for line in done.stdout.splitlines()]
+        assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_is_short_and_says_what_it_is(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 95
+    assert text.startswith('"""')
