@@ -375,7 +375,7 @@ def _with_defaults(value: Any) -> Any:
         except (ImportError, AttributeError):  # gone, or no class
             return value
         # **kwargs hand arguments up to the classes above
-        parameters = [p for owner in owners for p in inspect.signature(owner.__init__).parameters.values()]
+        parameters = [p for owner in owners for p in inspect.signature(owner.__init__).parameters.values()]  # type: ignore[misc]
         defaults = {p.name: to_spec(p.default) for p in parameters if p.default is not inspect.Parameter.empty}
         value["init_args"] = {**defaults, **value["init_args"]}
     return value
