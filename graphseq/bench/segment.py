@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphseq.bench.experiment import Check, Conclusion, Experiment, Row, Scale, SkipCell
 from graphseq.bench.timing import alternate, ratios
 from graphseq.core import OptionalDependencyError
 from graphseq.ops import (
@@ -20,7 +21,7 @@ from graphseq.ops import (
     segment_sum,
 )
 
-__all__ = ["measure"]
+__all__ = ["SegmentSpeed", "measure"]
 
 _OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "sum": segment_sum,
@@ -141,3 +142,82 @@ def measure(
                 case | {"native_ms": median["native"], "torch_scatter_ms": median.get("torch_scatter"), "ratio": ratio}
             )
     return rows
+
+
+class SegmentSpeed(Experiment):
+    """Segment reductions: torch's own operations beside torch-scatter, forward and with gradients.
+
+    Rows are float32, 20 to a segment on average, sorted and given by ``ptr`` or in any order and given by ``index``.
+    Outputs and gradients of both are compared before anything is timed; both alternate in one process with one
+    thread. The ratio is the median over rounds of torch-scatter's time to the native one: above 1 native is faster.
+
+    Rule: the native backend, which is used everywhere, is worth it if the geometric mean of all ratios is at least 1.
+    Cells where torch-scatter is faster stay in the table.
+
+    Example:
+        >>> SegmentSpeed().cells("quick", 1)[0]
+        {'edges': 1000, 'width': 1, 'operation': 'sum'}
+    """
+
+    name, kind = "speed.segment", "speed"
+    sources = (
+        "graphseq.ops.segment",
+        "graphseq.ops.segment_native",
+        "graphseq.ops.segment_backends",
+        "graphseq.ops.softmax",
+    )
+
+    def cells(self, scale: Scale, seeds: int) -> list[Row]:
+        """Return every size with every operation.
+
+        Args:
+            scale: ``quick`` leaves the large sizes out.
+            seeds: does not change the list; the rounds are the repetitions.
+        """
+        edges = {
+            "quick": (1_000, 10_000),
+            "default": (1_000, 10_000, 100_000),
+            "full": (1_000, 10_000, 100_000, 1_000_000),
+        }
+        cases = product(edges[scale], (1, 16, 64), _OPERATIONS)
+        return [{"edges": edge, "width": width, "operation": operation} for edge, width, operation in cases]
+
+    def run(self, cell: Row, scale: Scale) -> Row:
+        """Measure one operation at one size, in both layouts and directions.
+
+        Args:
+            cell: size and operation.
+            scale: sets the number of rounds.
+
+        Raises:
+            SkipCell: if torch-scatter is not installed.
+        """
+        if not _torch_scatter_usable():
+            raise SkipCell("torch-scatter is not installed: make scatter")
+        rounds = {"quick": 3, "default": 7, "full": 15}[scale]
+        measured = measure([(cell["edges"], cell["width"])], operations=[cell["operation"]], rounds=rounds)
+        return {
+            f"{'ptr' if row['sorted'] else 'index'} {row['direction']}": row["ratio"]
+            for row in measured
+            if row["ratio"] is not None
+        }
+
+    def conclude(self, rows: list[Row]) -> Conclusion:
+        """Hold the geometric mean of all ratios against 1.
+
+        Args:
+            rows: the cells that ran.
+        """
+        keys = [f"{layout} {direction}" for layout in ("ptr", "index") for direction in _DIRECTIONS]
+        every = [row[key] for row in rows for key in keys if key in row]
+        mean = statistics.geometric_mean(every)
+        claim = f"native takes no longer than torch-scatter, in the geometric mean of {len(every)} measurements"
+        table = []
+        for operation in _OPERATIONS:
+            line: Row = {"operation": operation}
+            for key in keys:
+                values = [row[key] for row in rows if row["operation"] == operation and key in row]
+                if values:
+                    line[key] = f"{statistics.geometric_mean(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+            table.append(line)
+        return Conclusion(None, [Check(claim, mean, 1.0, mean >= 1.0)], table)

@@ -6,7 +6,8 @@ waits for an accelerator. Wrong contents of ``index`` and ``ptr`` are a ``ValueE
 on the device reports them at the next synchronisation, without one of its own.
 
 Determinism: on the CPU everything is, for one number of threads and another. On CUDA everything given by ``ptr`` is,
-gradients included; sums, means and softmax given by ``index`` add with atomics in changing order.
+gradients included, by the operations it is made of (not run on a GPU yet); sums, means and softmax given by ``index``
+add with atomics in changing order.
 """
 
 import torch

@@ -21,18 +21,18 @@ _Operation = Literal["sum", "max", "min", "argmax"]
 
 # What "auto" stands for on the CPU, by operation and by whether the rows are given by ptr. Beside it the time of
 # torch-scatter 2.1.2 over ours (torch 2.13, one thread, float32, 1e3 to 1e6 rows of 1 to 128 columns, 20 rows a
-# segment): forward; forward and backward. Where torch-scatter is ahead, it is by tens of microseconds, or because its
-# extrema reward one of several tied entries and pass over NaN. Results must not depend on what is installed, so that
-# wins it no row.
+# segment): forward; forward and backward. Where torch-scatter is ahead, with one column or 1e3 rows, it gains about a
+# third, because its extrema reward one of several tied entries and pass over NaN. Results must not depend on what is
+# installed, so that wins it no row.
 _FASTEST: dict[tuple[_Operation, bool], Backend] = {
-    ("sum", True): "native",  # 1.1 to 4.3; 0.6 to 2.3, below 1 up to 1e3 rows or 8 columns
-    ("sum", False): "native",  # 1; 0.9 to 1.5: it calls the same function of torch
-    ("max", True): "native",  # 0.7 to 5.5; 0.5 to 1.6, below 1 up to 1e3 rows or 15 columns
-    ("max", False): "native",  # 1.1 to 19; 0.7 to 4.8, below 1 for one column
+    ("sum", True): "native",  # 1.1 to 4.4; 1.0 to 1.9
+    ("sum", False): "native",  # 1; 1: both call the same function of torch
+    ("max", True): "native",  # 0.7 to 6.3; 0.5 to 1.7, below 1 for one column or 1e3 rows
+    ("max", False): "native",  # 1.1 to 9; 0.6 to 3.3, below 1 for one column
     ("min", True): "native",  # as max
     ("min", False): "native",
-    ("argmax", True): "native",  # 0.4 to 1.5, below 0.8 for one column or 1e3 rows
-    ("argmax", False): "native",  # 0.4 to 1.9, below 1 for one column
+    ("argmax", True): "native",  # 0.4 to 1.2, below 0.8 for one column or 1e3 rows
+    ("argmax", False): "native",  # 0.4 to 2.9, below 1 for one column
 }
 
 _chosen: ContextVar[str] = ContextVar("graphseq_segment_backend", default="auto")

@@ -67,7 +67,8 @@ def _sum_by_ptr(values: Tensor, index: Tensor | None, ptr: Tensor) -> Tensor:
         return values.new_zeros(shape)
     if rows.dtype in _HALF or (rows.dtype == torch.float32 and not one_column):
         return _embedding_bag(rows, torch.arange(rows.shape[0], device=rows.device), ptr, _BAG_SUM)[0].view(shape)
-    if one_column and rows.is_floating_point():
+    # elsewhere index_add_ adds float64 in changing order
+    if rows.is_floating_point() and (one_column or rows.device.type != "cpu"):
         return torch.segment_reduce(rows, "sum", offsets=ptr, axis=0, unsafe=True).view(shape)
     return _sum_by_index(values, row_segments(index, ptr, rows.shape[0]), num_segments)
 

@@ -42,6 +42,17 @@ class Probe(Recorded, nn.Module):
         return self.linear(x)
 
 
+class Given(nn.Module):
+    """Outputs that are handed in, as a parameter, to see their gradient."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.outputs = nn.Parameter(outputs)
+
+    def forward(self, x):
+        return self.outputs
+
+
 def sgd(parameters):
     return torch.optim.SGD(parameters, lr=0.5)
 
@@ -78,3 +89,7 @@ def fit(task, train, val=None, **options):
 
 def validate(task, batches):
     return trainer().validate(task, loader(batches), verbose=False)[0]
+
+
+def close(tensor, expected, atol=1e-12):
+    torch.testing.assert_close(tensor, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=atol)

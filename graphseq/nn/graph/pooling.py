@@ -89,9 +89,7 @@ class GraphPool(Recorded, nn.Module):
             ptr: offsets of the graphs in the nodes.
             num_graphs: number of graphs, which spares reading it from ``batch``.
         """
-        # torch 2.13 on a CPU gives each of several tied maxima of a segment the whole of a negative gradient, where it
-        # shares a positive one; by index the shares are right, and the order of additions does not matter to a maximum
-        if ptr is not None and self.mode != "max":
+        if ptr is not None:
             return _REDUCTIONS[self.mode](x, ptr=ptr)
         if batch is None or num_graphs is None:
             batch, num_graphs = graph_index(x.size(0), batch, ptr, x.device)
