@@ -169,7 +169,7 @@ class GraphLoaderSpeed(Experiment):
         axes.axvline(_AIM, color="tab:gray", linestyle=":", label=f"aim: {_AIM:.0f} times")
         axes.set_xlabel("times as fast as PyG's DataLoader (median, range over rounds)")
         axes.set_ylabel("data, graphs a batch")
-        axes.legend(loc="lower right", framealpha=1.0)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=2, frameon=False)
 
 
 def require_equal_epochs(loader: BatchLoader, dataset: InMemoryDataset) -> None:

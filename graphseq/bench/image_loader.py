@@ -171,7 +171,7 @@ class ImageLoaderSpeed(Experiment):
         above = [row["ratio_high"] - row["ratio"] for row in rows]
         axes.barh(names, medians, xerr=[below, above], color="tab:blue", capsize=3)
         axes.axvline(_BOUND, color="black", linestyle="--", label=f"claim: {_BOUND:.0f} times")
-        axes.set_xlabel("times as fast as torch's DataLoader (median, range over rounds)")
+        axes.set_xlabel("ratio to torch's DataLoader: median and range")
         axes.legend()
 
 

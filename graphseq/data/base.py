@@ -32,7 +32,7 @@ class StoreDataModule(LightningDataModule):
         eval_batch_size: samples of one validation, test or prediction batch; default ``batch_size``.
         seed: seeds the splits and the order of training batches.
         device_resident: whether the store moves to the training device: ``True``, ``False`` (each gathered block of
-            about 8 MB crosses instead), or ``"auto"``: it does when it takes less than a quarter of the free memory.
+            about 4 MB crosses instead), or ``"auto"``: it does when it takes less than a quarter of the free memory.
         drop_last: whether training leaves out a last batch smaller than ``batch_size``.
         train_transform: module applied on the device to the inputs of each training batch.
         eval_transform: the same for validation, test and prediction batches.

@@ -77,7 +77,7 @@ class GraphStore:
     Besides PyG's fields a batch carries ``idx``, the position of each graph in the store, unless the data have a
     field of that name.
 
-    Memory: the packed fields, plus at most two blocks of about 8 MB while iterating.
+    Memory: the packed fields, plus at most two blocks of about 4 MB while iterating.
 
     Use :meth:`from_dataset`; the constructor is its last step.
 
