@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import Data
 from torch_geometric.datasets import TUDataset
 
-from graphseq.bench import graph_epoch, load_experiment
+from graphseq.bench import gin_tu, graph_epoch, load_experiment
 from graphseq.bench.experiment import Experiment
 from graphseq.bench.gin_tu import GINOnTU
 from graphseq.bench.graph_epoch import GraphEpochSpeed
@@ -130,10 +130,12 @@ class TestGraphLoader:
             require_equal_epochs(BatchLoader(store, 16, shuffle=False), tiny())
 
     def test_wrong_bookkeeping_stops_the_experiment(self, monkeypatch):
-        build = GraphStore._batch
+        build, built = GraphStore._batch, []
 
         def wrong(self, mapping, num_graphs, slices, increments, hidden):
-            shifted = {name: value if name != "y" else value + 1 for name, value in increments.items()}
+            built.append(num_graphs)
+            shift = 1 if len(built) == 2 else 0  # in a batch whose single graphs are not compared
+            shifted = {name: value + shift if name == "y" else value for name, value in increments.items()}
             return build(self, mapping, num_graphs, slices, shifted, hidden)
 
         monkeypatch.setattr(GraphStore, "_batch", wrong)
@@ -188,7 +190,8 @@ def shapes(count=40, edges=True):
 
 
 class TestGIN:
-    def test_record(self, tmp_path):
+    def test_record(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(gin_tu._STEPS, "quick", 40)
         experiment = GINOnTU({"shapes": shapes()})
         record = record_of(experiment, tmp_path)
         assert len(record["rows"]) == 6

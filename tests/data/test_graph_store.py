@@ -203,6 +203,35 @@ def test_sizes_and_single_graphs():
         store.offsets("nothing")
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.complex64, torch.uint8, torch.bool])
+def test_kinds_of_numbers(dtype):
+    graphs = [Data(x=(torch.rand(n, 3) * 4).to(dtype), w=torch.ones(n).to(dtype)) for n in (2, 4, 1)]
+    batch = GraphStore.from_dataset(graphs).take(torch.tensor([2, 0, 1]))
+    assert_equal_batches(batch, Batch.from_data_list([graphs[2], graphs[0], graphs[1]]))
+
+
+def test_int32_indices_keep_their_type():
+    graphs = [Data(x=torch.ones(n, 1), my_index=torch.arange(n, dtype=torch.int32)) for n in (2, 3)]
+    batch = GraphStore.from_dataset(graphs).take(torch.tensor([1, 0]))
+    assert_equal_batches(batch, Batch.from_data_list([graphs[1], graphs[0]]))
+
+
+@pytest.mark.parametrize("index", [[0, 5], [-1, 0], [-2]])
+def test_positions_out_of_range(index):
+    with pytest.raises(IndexError, match="of 5"):
+        GraphStore.from_dataset(pyg_graphs(5)).take(torch.tensor(index))
+
+
+def test_batches_do_not_share_memory_with_order_or_store():
+    store, order = GraphStore.from_dataset(pyg_graphs(5)), torch.arange(5)
+    before = {name: store.field(name).clone() for name in ("x", "edge_index", "y")}
+    for batch in store.batches(order, 2):
+        for _, value in batch:
+            value.zero_()
+    assert order.tolist() == [0, 1, 2, 3, 4]
+    assert all(torch.equal(store.field(name), value) for name, value in before.items())
+
+
 def edges(*pairs):
     return torch.tensor(pairs).t()
 

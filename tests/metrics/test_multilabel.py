@@ -81,6 +81,7 @@ def test_not_defined(function, metric, reference, target):
 
 
 @every_kind
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_no_sample(function, metric, reference):
     counted = metric(2)
     with pytest.warns(UserWarning, match=f"{metric.__name__} is NaN: it has seen no sample"):

@@ -167,7 +167,7 @@ def test_weighted_epoch_means():
     task = Classification(Probe(3, 3), 3, class_weights=[1.0, 5.0, 0.2], optimizer=frozen_sgd)
     batches = list(zip(x.split(4), y.split(4), strict=True))
     run = fit(task, batches, batches)
-    whole = float(task.step((x, y)).loss)
+    whole = task.step((x, y)).loss.item()
     assert float(run.callback_metrics["train/loss"]) == pytest.approx(whole, rel=1e-5)
     assert float(run.callback_metrics["val/loss"]) == pytest.approx(whole, rel=1e-5)
 
@@ -224,8 +224,8 @@ def test_a_batch_without_labels_in_a_run():
     unknown, labelled = (x, torch.full((4, 2), NAN)), (x, torch.tensor([[1.0, NAN], [0, 0], [NAN, 1], [NAN, NAN]]))
     task = Classification(Probe(3, 2), 2, target="multilabel", optimizer=frozen_sgd)
     run = fit(task, [unknown, labelled], [labelled, unknown])
-    assert float(run.callback_metrics["train/loss"]) == pytest.approx(float(task.step(labelled).loss), rel=1e-5)
-    assert float(run.callback_metrics["val/loss"]) == pytest.approx(float(task.step(labelled).loss), rel=1e-5)
+    assert float(run.callback_metrics["train/loss"]) == pytest.approx(task.step(labelled).loss.item(), rel=1e-5)
+    assert float(run.callback_metrics["val/loss"]) == pytest.approx(task.step(labelled).loss.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.int64, torch.bool])
