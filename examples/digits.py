@@ -4,6 +4,7 @@ The baseline is the same network on the same pixels without edges: what it lacks
 """
 
 import functools
+import logging
 import time
 import warnings
 from pathlib import Path
@@ -22,6 +23,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 warnings.filterwarnings("ignore", message=".*(LeafSpec|logging interval|torch.jit.script)")
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
 class WithoutEdges(torch.nn.Module):

@@ -37,7 +37,8 @@ class Fake(Experiment):
     Rule: reproduced if the method's mean is above the baseline's.
 
     Example:
-        >>> Fake()
+        >>> Fake().name
+        'effect.fake'
     """
 
     name, kind = "effect.fake", "effect"
