@@ -68,6 +68,7 @@ class BatchLoader:
             raise ValueError(
                 f"batch_size {batch_size} is below world_size {world_size}: some ranks would have no sample"
             )
+        self._everything = index is None
         self.index = torch.arange(len(store)) if index is None else index.cpu()
         if self.index.dim() != 1 or self.index.dtype != torch.int64:
             raise DataError(f"index is {self.index.dtype} {tuple(self.index.shape)}; it must be int64 of shape (M,)")
@@ -127,7 +128,8 @@ class BatchLoader:
             return self.index
         words = np.random.SeedSequence([self.seed, self._epoch, self._pass]).generate_state(2, np.uint32)
         generator = torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
-        return self.index[torch.randperm(len(self.index), generator=generator)]
+        permutation = torch.randperm(len(self.index), generator=generator)
+        return permutation if self._everything else self.index[permutation]
 
     def _shard(self, order: Tensor, sizes: list[int]) -> tuple[Tensor, list[int]]:
         if self.world_size == 1:

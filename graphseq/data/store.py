@@ -10,9 +10,11 @@ from graphseq.core.errors import DataError
 
 __all__ = ["SingleStore", "Store", "TensorStore"]
 
+ROW_BLOCK_BYTES = 2 * 2**20
+"""Bytes of rows gathered at once on the host: a block stays in the cache. Fastest of 1, 2, 4 and 8 MB for images."""
+
 BLOCK_BYTES = 4 * 2**20
-"""Bytes gathered at once on the host. Measured on one core with 1 to 8 MB: images are fastest at 1 to 4 MB, where a
-block stays in the cache, graphs at 4 to 8 MB, where the index arithmetic of a block costs little."""
+"""Bytes of graphs gathered at once on the host: the index arithmetic of a block costs little from 4 MB on."""
 
 DEVICE_BLOCK_BYTES = 32 * 2**20
 """The same on an accelerator, where each operation has a price to start."""
@@ -81,15 +83,17 @@ def batch_sizes(count: int, sizes: int | Sequence[int]) -> list[int]:
     return listed
 
 
-def blocks(index: Tensor, sizes: Sequence[int], bytes_per_sample: float) -> Iterator[tuple[Tensor, list[int]]]:
-    """Cut an order into blocks of whole batches of about :data:`BLOCK_BYTES`.
-
-    Where the order lives on an accelerator blocks are of about :data:`DEVICE_BLOCK_BYTES`.
+def blocks(
+    index: Tensor, sizes: Sequence[int], bytes_per_sample: float, host_bytes: int | None = None
+) -> Iterator[tuple[Tensor, list[int]]]:
+    """Cut an order into blocks of whole batches of about a given number of bytes.
 
     Args:
         index: order of the samples.
         sizes: batch sizes, adding up to ``len(index)``.
         bytes_per_sample: average bytes of one gathered sample.
+        host_bytes: bytes of a block where the order lives on the host, default :data:`BLOCK_BYTES`; where it lives on
+            an accelerator they are :data:`DEVICE_BLOCK_BYTES`.
 
     Yields:
         the part of ``index`` and the batch sizes of one block.
@@ -98,7 +102,7 @@ def blocks(index: Tensor, sizes: Sequence[int], bytes_per_sample: float) -> Iter
         >>> [sizes for _, sizes in blocks(torch.arange(5), [2, 2, 1], 2 * 2**20)]
         [[2], [2], [1]]
     """
-    block_bytes = BLOCK_BYTES if index.device.type == "cpu" else DEVICE_BLOCK_BYTES
+    block_bytes = (host_bytes or BLOCK_BYTES) if index.device.type == "cpu" else DEVICE_BLOCK_BYTES
     limit = max(block_bytes / max(bytes_per_sample, 1e-9), 1.0)
     start, held = 0, 0
     gathered: list[int] = []
@@ -163,7 +167,7 @@ class TensorStore:
         return type(self)(**dict(zip(self._names, moved, strict=True))) if self._names else type(self)(*moved)
 
     def batches(self, index: Tensor, sizes: int | Sequence[int], device: torch.device | None = None) -> Iterator[Any]:
-        """Yield the rows ``index`` in batches; each block of about 4 MB is gathered once and split into views.
+        """Yield the rows ``index`` in batches; each block of about 2 MB is gathered once and split into views.
 
         Args:
             index: rows, int64 (M,), on the store's device or the host.
@@ -172,7 +176,7 @@ class TensorStore:
         """
         index = index.to(self.device)
         listed = batch_sizes(len(index), sizes)
-        for rows, block_sizes in blocks(index, listed, self.nbytes / len(self)):
+        for rows, block_sizes in blocks(index, listed, self.nbytes / len(self), ROW_BLOCK_BYTES):
             columns = [field.index_select(0, rows) for field in self._fields]
             if device is not None:
                 columns = [column.to(device, non_blocking=True) for column in columns]
