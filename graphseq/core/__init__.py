@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from graphseq.core.errors import DataError as DataError
     from graphseq.core.errors import OptionalDependencyError as OptionalDependencyError
     from graphseq.core.errors import UnsupportedStrategyError as UnsupportedStrategyError
+    from graphseq.core.events import EventBatch as EventBatch
+    from graphseq.core.events import EventHistory as EventHistory
+    from graphseq.core.events import Neighbors as Neighbors
     from graphseq.core.random import capture_generators as capture_generators
     from graphseq.core.random import restore_generators as restore_generators
     from graphseq.core.spec import MISSING as MISSING
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
 _FILES: dict[str, str] = {
     "CheckpointError": "errors",
     "DataError": "errors",
+    "EventBatch": "events",
+    "EventHistory": "events",
     "MISSING": "spec",
+    "Neighbors": "events",
     "OptionalDependencyError": "errors",
     "Recorded": "spec",
     "UnsupportedStrategyError": "errors",

@@ -1,0 +1,108 @@
+"""What one temporal batch holds, and what a network may ask about the events before it."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+__all__ = ["EventBatch", "EventHistory", "Neighbors"]
+
+
+@dataclass
+class Neighbors:
+    """The most recent neighbours of Q queried nodes, newest first.
+
+    Where ``mask`` is False there is no K-th neighbour: ``node`` holds the queried node itself, ``e_id`` -1, ``t`` and
+    ``msg`` 0, so that every entry may be used as an index.
+
+    Args:
+        node: the other endpoint of the event, int64 (Q, K).
+        t: time of the event, int64 or float64 (Q, K).
+        msg: features of the event, float32 (Q, K, D); D may be 0.
+        mask: whether there is such a neighbour, bool (Q, K).
+        e_id: position of the event in the stream, int64 (Q, K).
+
+    Example:
+        >>> none = torch.zeros(1, 2, dtype=torch.int64)
+        >>> Neighbors(none, none, torch.zeros(1, 2, 0), none.bool(), none - 1).mask.any()
+        tensor(False)
+    """
+
+    node: Tensor
+    t: Tensor
+    msg: Tensor
+    mask: Tensor
+    e_id: Tensor
+
+
+class EventHistory(Protocol):
+    """Answers which events a node took part in last; the index of a whole stream, or a buffer that grows with it.
+
+    Example:
+        >>> def last(history: EventHistory, node: int) -> Tensor:
+        ...     return history.recent(torch.tensor([node]), 10**9, 1).node
+    """
+
+    def recent(self, nodes: Tensor, cut: int | Tensor, k: int) -> Neighbors:
+        """Return the ``k`` latest events of each node among those at positions below ``cut``, newest first.
+
+        Args:
+            nodes: int64 (Q,).
+            cut: position in the stream; one for all, or int64 (Q,).
+            k: number of neighbours, at least 1.
+        """
+        ...
+
+
+@dataclass
+class EventBatch:
+    """Consecutive events of a stream: who met whom, when, with which features.
+
+    Args:
+        src: source nodes, int64 (B,).
+        dst: destination nodes, int64 (B,).
+        t: times, non-decreasing, int64 or float64 (B,).
+        msg: features, float32 (B, D); D may be 0.
+        e_id: positions in the stream, which order events of equal time, int64 (B,).
+        start: the smallest position of the batch, known on the host: everything below is the past.
+        y: labels (B,), such as state changes; None without.
+        event_type: int64 (B,), such as the sign of a rating; None without.
+        neg_dst: destinations that did not happen, int64 (B, M); None where none were drawn.
+        neg_src: their sources, int64 (B, M); None for the sources of the events.
+        new_node: whether an endpoint was never seen in training, bool (B,); None where nobody asked.
+        history: the events before, for neighbour queries; None without.
+        cut: positions below which history may be asked, int64 (B,), one for each event; None for ``start``.
+
+    Example:
+        >>> one = torch.tensor([1])
+        >>> len(EventBatch(one, one, one, torch.zeros(1, 0), one, start=1))
+        1
+    """
+
+    src: Tensor
+    dst: Tensor
+    t: Tensor
+    msg: Tensor
+    e_id: Tensor
+    start: int
+    y: Tensor | None = None
+    event_type: Tensor | None = None
+    neg_dst: Tensor | None = None
+    neg_src: Tensor | None = None
+    new_node: Tensor | None = None
+    history: EventHistory | None = None
+    cut: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.src)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Return the batch with its tensors on ``device``; the history stays where it is.
+
+        Args:
+            device: target.
+            non_blocking: as in ``Tensor.to``.
+        """
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()})
