@@ -44,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
                         "path; default: about 15 minutes on two cores; full: the published setting")  # fmt: skip
     parser.add_argument("--seeds", type=_positive, default=5, metavar="N", help="seeds of each arm (5)")
     parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="torch threads (1)")
+    parser.add_argument("--processes", type=_positive, metavar="N", help="cells of an effect that run at the same time "
+                        "(the number of cores); speeds are always taken one by one")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record, a list of several; figures beside")
     parser.add_argument("--out-dir", type=Path, metavar="DIR", help="write each record as DIR/<name>.json, with figure")
     parser.add_argument(
@@ -127,8 +129,12 @@ def _run_all(chosen: "Sequence[str | Experiment]", arguments: argparse.Namespace
         name = item if isinstance(item, str) else item.name
         try:
             experiment = load_experiment(item) if isinstance(item, str) else item
+            processes = (
+                arguments.processes or (os.cpu_count() or 1) // arguments.threads if isinstance(item, str) else 1
+            )
             record = run_experiment(
                 experiment,
+                processes=max(1, processes) if experiment.kind == "effect" else 1,
                 scale=arguments.scale,
                 seeds=arguments.seeds,
                 threads=arguments.threads,

@@ -44,6 +44,7 @@ _ARMS = (("GIN", "published"), ("GIN", "fair"), ("no edges", "published"))
 _NUM_FOLDS = 10
 _FOLDS = {"quick": 2, "default": 10, "full": 10}
 _EPOCHS = {"quick": 2, "default": 28, "full": 350}
+_LARGE_EPOCHS = {"NCI1": 70}  # of scale default
 _STEPS = {"quick": 10, "default": 50, "full": 50}  # of one epoch
 _HALVINGS = 7  # of the learning rate in a run: every 50 of the paper's 350 epochs
 _HIDDEN, _LEARNING_RATE, _VAL_FRACTION = 32, 0.01, 0.1
@@ -56,9 +57,11 @@ class GINOnTU(Experiment):
     batch norm, Adam at 0.01, stratified 10-fold cross-validation. Nodes carry their label, one-hot, and nothing else.
     One point of the paper's grid is fixed in advance, where the paper takes the best: width 32, no dropout, batches of
     32 (MUTAG, PROTEINS) or 128 (NCI1). An epoch is 50 steps, as in the paper. Scale ``full`` is the paper's length,
-    350 epochs, the learning rate halved every 50; ``default`` is 28 epochs, the rate halved every 4; ``quick`` is 2
-    folds of 2 epochs. Dropout is off because at the default length half of it leaves the network undertrained: that
-    was seen on training loss and inner validation of a fold of another partition (seed 1000), before this rule.
+    350 epochs, the learning rate halved every 50; ``default`` is 28 epochs, the rate halved every 4, on NCI1 70 epochs,
+    halved every 10; ``quick`` is 2 folds of 2 epochs. Dropout is off because at the default length half of it leaves
+    the network undertrained: that was seen on training loss and inner validation of a fold of another partition
+    (seed 1000), before this rule. NCI1 had 28 epochs in a first run and reached 79.4 with a training loss that was
+    still falling; 70 were chosen after runs of 56 and 100 epochs on that other partition, on none of seed 0.
 
     Protocols:
         - *published*: nine folds train, the tenth is evaluated after every epoch, and the one epoch with the best
@@ -128,7 +131,8 @@ class GINOnTU(Experiment):
         parts = {name: store.take(split[name]) for name in (("test", "val") if fair else ("test",))}
         edges = cell["network"] == "GIN"
         curves = defaultdict(list)
-        for loss in _epochs(network, loader, edges, _EPOCHS[scale], _STEPS[scale]):
+        epochs = _LARGE_EPOCHS.get(cell["data"], _EPOCHS[scale]) if scale == "default" else _EPOCHS[scale]
+        for loss in _epochs(network, loader, edges, epochs, _STEPS[scale]):
             curves["train_loss"].append(round(loss, 5))
             for name, part in parts.items():
                 accuracy, part_loss = _evaluate(network, part, edges)

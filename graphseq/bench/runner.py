@@ -4,10 +4,12 @@ import contextlib
 import hashlib
 import inspect
 import json
+import multiprocessing
 import random
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import get_args
 
@@ -24,6 +26,7 @@ class _Progress:
 
     def __init__(self, name: str, total: int) -> None:
         self.name, self.total, self.finished = name, total, 0
+        self.current: Row = {}
         self._bar = None
         if sys.stderr.isatty() and total:
             from rich.console import Console
@@ -50,14 +53,21 @@ class _Progress:
             self._bar.stop()
 
     def begin(self, cell: Row) -> None:
+        self.current = cell
         if self._bar:
             self._bar.update(self._task, cell=_label(cell))
 
-    def end(self, cell: Row, outcome: str | None) -> None:
+    def advance(self, cells: int) -> None:
+        """Count cells that are there already; they were announced together."""
+        self.finished += cells
+        if self._bar:
+            self._bar.advance(self._task, cells)
+
+    def end(self, cell: Row, outcome: str) -> None:
         self.finished += 1
         if self._bar:
             self._bar.advance(self._task)
-        elif outcome:
+        else:
             self.say(f"[{self.finished}/{self.total}] {self.name} {_label(cell)}: {outcome}")
 
     def say(self, text: str) -> None:
@@ -122,6 +132,39 @@ def _run_cell(experiment: Experiment, cell: Row, scale: Scale) -> Row:
     return {**cell, **result}
 
 
+def _timed_cell(experiment: Experiment, cell: Row, scale: Scale, threads: int) -> tuple[Row, str, bool]:
+    """Run one cell; return its row, what to say of it, and whether the row is to be kept."""
+    start = time.perf_counter()
+    try:
+        with _torch_threads(threads):
+            row = _run_cell(experiment, cell, scale)
+    except SkipCell as reason:
+        return {**cell, "skipped": str(reason)}, f"skipped, {reason}", False
+    return row, f"{time.perf_counter() - start:.1f} s", True
+
+
+def _outcomes(
+    experiment: Experiment, cells: list[Row], scale: Scale, threads: int, processes: int, progress: _Progress
+) -> Iterator[tuple[Row, tuple[Row, str, bool]]]:
+    """Yield each cell with what it gave: in order with one process, as they finish with several."""
+    if processes == 1 or len(cells) < 2:
+        for cell in cells:
+            progress.begin(cell)
+            yield cell, _timed_cell(experiment, cell, scale, threads)
+        return
+    # spawned: a fork of a process whose torch has threads may hang
+    pool = ProcessPoolExecutor(min(processes, len(cells)), multiprocessing.get_context("spawn"))
+    try:
+        running: dict[Future[tuple[Row, str, bool]], Row] = {
+            pool.submit(_timed_cell, experiment, cell, scale, threads): cell for cell in cells
+        }
+        for future in as_completed(running):
+            progress.begin(running[future])
+            yield running[future], future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def _rule(experiment: Experiment) -> str:
     """The docstring of the class itself, without a base's: a rule is not inherited."""
     return inspect.cleandoc(vars(type(experiment)).get("__doc__") or "")
@@ -133,6 +176,7 @@ def run_experiment(
     scale: Scale = "default",
     seeds: int = 5,
     threads: int = 1,
+    processes: int = 1,
     state_dir: Path | None = None,
     fresh: bool = False,
 ) -> Row:
@@ -146,7 +190,9 @@ def run_experiment(
         experiment: what to run.
         scale: how much.
         seeds: seeds of each arm, at least 1.
-        threads: torch threads, at least 1.
+        threads: torch threads of one cell, at least 1.
+        processes: cells that run at the same time, at least 1; more than one only for effects, because times of
+            cells that share a machine say nothing. Rows do not depend on it.
         state_dir: folder of kept rows; None for :func:`~graphseq.bench.rows.default_state_dir`.
         fresh: drop the kept rows first.
 
@@ -155,7 +201,8 @@ def run_experiment(
         skipped rows carry the reason as ``skipped``, numbers that are not finite are None.
 
     Raises:
-        ValueError: for an unknown scale, fewer than one seed or thread, or cells that are not distinct.
+        ValueError: for an unknown scale, fewer than one seed, thread or process, several processes for a speed
+            experiment, or cells that are not distinct.
         TypeError: if a cell or row is not plain data.
 
     Example:
@@ -170,6 +217,8 @@ def run_experiment(
         [{'size': 1, 'area': 1}, {'size': 2, 'area': 4}]
     """
     _check_arguments(scale, seeds, threads)
+    if processes < 1 or (processes > 1 and experiment.kind == "speed"):
+        raise ValueError(f"processes is {processes}; it is at least 1, and 1 for a speed experiment")
     cells = _plain_cells(experiment, scale, seeds)
     path = (state_dir or default_state_dir()) / f"{experiment.name}.jsonl"
     if fresh:
@@ -181,32 +230,28 @@ def run_experiment(
         known = sum(kept.get(cell) is not None for cell in cells)
         if known:
             progress.say(f"{experiment.name}: {known} of {len(cells)} cells are taken from {path} (--fresh runs them)")
-        rows: list[Row] = []
+        done: dict[str, Row | None] = {json.dumps(cell, sort_keys=True): kept.get(cell) for cell in cells}
+        missing = [cell for cell in cells if kept.get(cell) is None]
+        progress.advance(len(cells) - len(missing))
         try:
-            for cell in cells:
-                row = kept.get(cell)
-                outcome = None  # kept rows were announced together
-                progress.begin(cell)
-                if row is None:
-                    start = time.perf_counter()
-                    try:
-                        row = _run_cell(experiment, cell, scale)
-                        kept.append(cell, row)
-                        outcome = f"{time.perf_counter() - start:.1f} s"
-                    except SkipCell as reason:
-                        row, outcome = {**cell, "skipped": str(reason)}, f"skipped, {reason}"
-                rows.append(row)
+            for cell, (row, outcome, keep) in _outcomes(experiment, missing, scale, threads, processes, progress):
+                if keep:
+                    kept.append(cell, row)
+                done[json.dumps(cell, sort_keys=True)] = row
                 progress.end(cell, outcome)
         except BaseException as error:
             saved = sum(kept.get(cell) is not None for cell in cells)
             cause = (
-                "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__} in {_label(cell)}"
+                "interrupted"
+                if isinstance(error, KeyboardInterrupt)
+                else f"{type(error).__name__} in {_label(progress.current)}"
             )
             progress.say(
                 f"{experiment.name}: {cause}; {saved} of {len(cells)} cells are kept in {path}, "
                 "the same command continues from there"
             )
             raise
+        rows = [known_row for known_row in (done[json.dumps(cell, sort_keys=True)] for cell in cells) if known_row]
         finished = [row for row in rows if "skipped" not in row]
         conclusion = experiment.conclude([dict(row) for row in finished]) if finished else Conclusion(None)
     record = {

@@ -17,7 +17,7 @@ from torch_geometric.data.collate import collate
 
 from graphseq.core.errors import DataError
 from graphseq.data.graph_layout import BlockLayout, add_in_place, add_to_entries, spread
-from graphseq.data.store import batch_sizes, blocks
+from graphseq.data.store import BLOCK_BYTES, DEVICE_BLOCK_BYTES, batch_sizes, blocks, retain_freed_memory
 
 __all__ = ["GraphStore"]
 
@@ -97,6 +97,7 @@ class GraphStore:
     def __init__(
         self, fields: list[_Field], slices: list[Tensor], data_class: type[Data], listed_num_nodes: bool
     ) -> None:
+        retain_freed_memory()
         stacked = torch.stack(slices)
         self._fields = fields
         self._slices = list(stacked)
@@ -192,7 +193,8 @@ class GraphStore:
         fields = []
         for entry in state["fields"]:
             value = entry["value"] if isinstance(entry["value"], Tensor) else _objects(entry["value"])
-            fields.append(_Field(tuple(entry["path"]), value, entry["dim"], entry["group"], entry["increment"]))
+            steps = entry["increment"].cpu() if isinstance(entry["increment"], Tensor) else entry["increment"]
+            fields.append(_Field(tuple(entry["path"]), value, entry["dim"], entry["group"], steps))
         return cls(fields, state["slices"], Data, state["listed_num_nodes"])
 
     def _check(self) -> None:
@@ -304,7 +306,9 @@ class GraphStore:
         order = index.cpu()
         if len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(self):
             raise IndexError(f"graphs {int(order.min())} to {int(order.max())} were asked for, of {len(self)}")
-        for graphs, block_sizes in blocks(order, batch_sizes(len(order), sizes), self.nbytes / len(self)):
+        block_bytes = BLOCK_BYTES if self.device.type == "cpu" else DEVICE_BLOCK_BYTES
+        listed = batch_sizes(len(order), sizes)
+        for graphs, block_sizes in blocks(order, listed, self.nbytes / len(self), block_bytes):
             yield from self._block(graphs, block_sizes, device or self.device)
 
     def _block(self, graphs: Tensor, sizes: list[int], device: torch.device) -> Iterator[Batch]:
@@ -349,10 +353,8 @@ class GraphStore:
             if field.increment is None:
                 increments.append(zeros)
             else:
-                if isinstance(field.increment, str):  # "nodes"
-                    added = layout.before[1]
-                else:
-                    added = layout.sum_before(field.increment.cpu().numpy()[layout.graphs])
+                steps = field.increment  # "nodes", or values
+                added = layout.before[1] if isinstance(steps, str) else layout.sum_before(steps.numpy()[layout.graphs])
                 add_to_entries(gathered, field.dim, added, counts)
                 increments.append(torch.from_numpy(added).to(device, non_blocking=True).split_with_sizes(layout.sizes))
             values.append(gathered.to(device, non_blocking=True).split_with_sizes(layout.parts[field.group], field.dim))

@@ -16,12 +16,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from torch_geometric.data import Data
 
 import graphseq.bench.records as records_module
 from graphseq.bench import experiments, load_experiment
 from graphseq.bench.command import main
 from graphseq.bench.docstrings import arxiv_id, module_docstrings
 from graphseq.bench.experiment import Check, Conclusion, Experiment, SkipCell
+from graphseq.bench.gin_tu import GINOnTU
 from graphseq.bench.records import finite, read_records, write_json
 from graphseq.bench.report import print_record, results_markdown
 from graphseq.bench.rows import RowFile, default_state_dir, fingerprint, plain
@@ -237,6 +239,40 @@ def test_threads_are_set_and_put_back():
     record = run_experiment(Fake(), seeds=1, threads=2)
     assert record["environment"]["threads"] == 2
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_record_of_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("GRAPHSEQ_MIRROR", raising=False)
+    path = torch.tensor([[0, 1, 2], [1, 2, 3]])
+    graphs = [
+        Data(
+            x=torch.eye(2)[[index % 2] * 4],
+            edge_index=torch.tensor([[0, 1, 2], [1, 2, 3]]),
+            y=torch.tensor([index % 2]),
+        )
+        for index in range(40)
+    ]
+    records = [
+        run_experiment(
+            GINOnTU({"small": graphs}), scale="quick", processes=processes, state_dir=tmp_path / str(processes)
+        )
+        for count in (1, 2)
+    ]
+    for record in records:
+        for row in record["rows"]:
+            row.pop("seconds")
+    assert records[0]["rows"] == records[1]["rows"]
+    assert records[0]["table"] == records[1]["table"]
+
+
+def test_speeds_are_taken_one_by_one():
+    class Speed(Experiment):
+        name, kind = "speed.nothing", "speed"
+        cells = run = conclude = None
+
+    with pytest.raises(ValueError, match="1 for a speed experiment"):
+        run_experiment(Speed(), processes=2)
 
 
 def test_all_skipped_gives_a_record_without_verdict():
