@@ -248,15 +248,13 @@ def test_several_processes_give_the_record_of_one(tmp_path, monkeypatch):
     graphs = [
         Data(
             x=torch.eye(2)[[index % 2] * 4],
-            edge_index=torch.tensor([[0, 1, 2], [1, 2, 3]]),
+            edge_index=path,
             y=torch.tensor([index % 2]),
         )
         for index in range(40)
     ]
     records = [
-        run_experiment(
-            GINOnTU({"small": graphs}), scale="quick", processes=processes, state_dir=tmp_path / str(processes)
-        )
+        run_experiment(GINOnTU({"small": graphs}), scale="quick", processes=count, state_dir=tmp_path / str(count))
         for count in (1, 2)
     ]
     for record in records:
