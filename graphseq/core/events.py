@@ -1,7 +1,7 @@
 """What one temporal batch holds, and what a network may ask about the events before it."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -104,5 +104,5 @@ class EventBatch:
             device: target.
             non_blocking: as in ``Tensor.to``.
         """
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()})

@@ -12,14 +12,52 @@ if TYPE_CHECKING:
     from graphseq.nn.graph.pooling import GraphPool as GraphPool
     from graphseq.nn.graph.pooling import graph_index as graph_index
     from graphseq.nn.graph.virtual_node import VirtualNode as VirtualNode
+    from graphseq.nn.temporal.decoder import LinkDecoder as LinkDecoder
+    from graphseq.nn.temporal.embeddings import IdentityEmbedding as IdentityEmbedding
+    from graphseq.nn.temporal.embeddings import TemporalAttentionEmbedding as TemporalAttentionEmbedding
+    from graphseq.nn.temporal.embeddings import TemporalEmbedding as TemporalEmbedding
+    from graphseq.nn.temporal.embeddings import TemporalSumEmbedding as TemporalSumEmbedding
+    from graphseq.nn.temporal.embeddings import TimeProjectionEmbedding as TimeProjectionEmbedding
+    from graphseq.nn.temporal.embeddings import TransformerEmbedding as TransformerEmbedding
+    from graphseq.nn.temporal.fused_attention import neighbor_attention as neighbor_attention
+    from graphseq.nn.temporal.fused_gru import mail_gru as mail_gru
+    from graphseq.nn.temporal.memory import MemoryRead as MemoryRead
+    from graphseq.nn.temporal.memory import NodeMemory as NodeMemory
+    from graphseq.nn.temporal.neighbor_buffer import RecentNeighborBuffer as RecentNeighborBuffer
+    from graphseq.nn.temporal.plan import Distinct as Distinct
+    from graphseq.nn.temporal.plan import Plan as Plan
+    from graphseq.nn.temporal.plan import Rows as Rows
+    from graphseq.nn.temporal.plan import plan_batch as plan_batch
+    from graphseq.nn.temporal.pres import PRESCorrector as PRESCorrector
+    from graphseq.nn.temporal.pres import memory_coherence_loss as memory_coherence_loss
+    from graphseq.nn.temporal.time_encoding import TimeEncoder as TimeEncoder
 
 _FILES: dict[str, str] = {
     "CategoricalEncoder": "graph.encoders",
+    "Distinct": "temporal.plan",
     "FeatureEncoder": "graph.encoders",
     "GraphPool": "graph.pooling",
+    "IdentityEmbedding": "temporal.embeddings",
+    "LinkDecoder": "temporal.decoder",
+    "MemoryRead": "temporal.memory",
+    "NodeMemory": "temporal.memory",
+    "PRESCorrector": "temporal.pres",
+    "Plan": "temporal.plan",
+    "RecentNeighborBuffer": "temporal.neighbor_buffer",
+    "Rows": "temporal.plan",
+    "TemporalAttentionEmbedding": "temporal.embeddings",
+    "TemporalEmbedding": "temporal.embeddings",
+    "TemporalSumEmbedding": "temporal.embeddings",
+    "TimeEncoder": "temporal.time_encoding",
+    "TimeProjectionEmbedding": "temporal.embeddings",
+    "TransformerEmbedding": "temporal.embeddings",
     "VirtualNode": "graph.virtual_node",
     "gin_mlp": "graph.convolutions",
     "graph_index": "graph.pooling",
+    "mail_gru": "temporal.fused_gru",
     "make_convolution": "graph.convolutions",
+    "memory_coherence_loss": "temporal.pres",
+    "neighbor_attention": "temporal.fused_attention",
+    "plan_batch": "temporal.plan",
 }
 __getattr__, __dir__, __all__ = attach(__name__, _FILES)

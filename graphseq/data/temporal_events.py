@@ -1,0 +1,323 @@
+"""A stream of timed events as columns of tensors: who met whom, when, with which features."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import TemporalData
+
+from graphseq.core.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["TemporalEvents"]
+
+_COLUMNS = ("src", "dst", "t", "msg", "y", "event_type")
+
+
+class TemporalEvents:
+    """Events of a temporal graph in the order of time; the position of an event is its name and its rank.
+
+    Events of equal time keep the order they are given in. Times are shifted to start at 0, since differences are all
+    that a network is to see; ``time_offset`` undoes it.
+
+    Args:
+        src: source nodes, integers (E,).
+        dst: destination nodes, integers (E,).
+        t: times, non-decreasing, integers or float64 (E,), in any unit. Narrower floats are taken only while they are
+            below the number from which they cannot tell whole units apart (2**24 for float32).
+        msg: features of the events, float (E, D); None for D = 0.
+        y: labels of the events, such as changes of the source's state, (E,).
+        event_type: kind of each event, such as the sign of a rating, integers from 0 (E,).
+        num_nodes: N; default the largest id plus one.
+        num_sources: for a bipartite graph: sources are below it, destinations from it on; None where any two nodes
+            may meet.
+        time_offset: what was subtracted from the times already; None to shift them here.
+        node_ids: name of each node outside, such as its number in a file, int64 (N,).
+        node_labels: class of each node that does not change with time, -1 where unknown, int64 (N,).
+        sort: whether unsorted events are put in order (stable) instead of refused.
+
+    Raises:
+        DataError: if columns differ in length or kind, times are not finite, too coarse or out of order, an id is
+            negative or not below ``num_nodes``, or features are not finite.
+
+    Example:
+        >>> events = TemporalEvents(torch.tensor([0, 1]), torch.tensor([2, 2]), torch.tensor([1_600_000_000] * 2))
+        >>> len(events), events.num_nodes, events.num_edge_features, events.t.tolist(), events.time_offset
+        (2, 3, 0, [0, 0], 1600000000)
+    """
+
+    def __init__(
+        self,
+        src: Tensor,
+        dst: Tensor,
+        t: Tensor,
+        msg: Tensor | None = None,
+        y: Tensor | None = None,
+        event_type: Tensor | None = None,
+        *,
+        num_nodes: int | None = None,
+        num_sources: int | None = None,
+        time_offset: int | float | None = None,
+        node_ids: Tensor | None = None,
+        node_labels: Tensor | None = None,
+        sort: bool = False,
+    ) -> None:
+        self.src = _integers("src", src)
+        self.dst = _integers("dst", dst)
+        self.t = _times(t)
+        self.msg = torch.zeros(len(src), 0, device=self.src.device) if msg is None else _features(msg)
+        self.y = y
+        self.event_type = None if event_type is None else _integers("event_type", event_type)
+        self.node_ids = node_ids
+        self.node_labels = None if node_labels is None else _integers("node_labels", node_labels)
+        lengths = {name: len(value) for name, value in self.columns().items()}
+        if len(set(lengths.values())) != 1:
+            raise DataError(f"columns differ in length: {lengths}; give one entry for each event")
+        if not len(self.src):
+            raise DataError("there are no events; at least one is needed")
+        self._order(sort)
+        largest = max(int(self.src.max()), int(self.dst.max()))
+        self.num_nodes = largest + 1 if num_nodes is None else int(num_nodes)
+        self.num_sources = num_sources
+        self._check_ids(largest)
+        if time_offset is None:
+            time_offset = self.t[0].item()
+            self.t = self.t - time_offset
+        self.time_offset = time_offset
+
+    def _order(self, sort: bool) -> None:
+        backwards = self.t[1:] < self.t[:-1]
+        if not bool(backwards.any()):
+            return
+        if not sort:
+            at = int(backwards.nonzero()[0]) + 1
+            raise DataError(
+                f"times are not sorted: event {at} is at {self.t[at].item()}, the one before at "
+                f"{self.t[at - 1].item()}, and {int(backwards.sum())} events go back like this; if their order does "
+                "not matter give sort=True, which keeps the order of events at equal times"
+            )
+        order = self.t.argsort(stable=True)
+        for name, value in self.columns().items():
+            setattr(self, name, value[order])
+
+    def _check_ids(self, largest: int) -> None:
+        for name in ("src", "dst", "event_type"):
+            value = getattr(self, name)
+            if value is not None and int(value.min()) < 0:
+                at = int((value < 0).nonzero()[0])
+                raise DataError(f"{name} of event {at} is {int(value[at])}; ids and types are numbered from 0")
+        if largest >= self.num_nodes:
+            raise DataError(f"events reach node {largest}, num_nodes is {self.num_nodes}; ids must be below it")
+        limit = self.num_sources
+        if limit is not None and not int(self.src.max()) < limit <= int(self.dst.min()):
+            raise DataError(
+                f"num_sources is {limit}, but sources reach {int(self.src.max())} and destinations begin at "
+                f"{int(self.dst.min())}; in a bipartite graph destinations are numbered after the sources"
+            )
+        for name in ("node_ids", "node_labels"):
+            value = getattr(self, name)
+            if value is not None and len(value) != self.num_nodes:
+                raise DataError(f"{name} has {len(value)} entries for {self.num_nodes} nodes; give one for each node")
+        if self.node_labels is not None and int(self.node_labels.min()) < -1:
+            raise DataError(f"node_labels reach {int(self.node_labels.min())}; classes begin at 0, -1 is unknown")
+
+    @classmethod
+    def from_temporal_data(cls, data: TemporalData, **options: Any) -> Self:
+        """Return the events of a PyG ``TemporalData``; its ``y`` and ``event_type`` are taken along if they are there.
+
+        Args:
+            data: with ``src``, ``dst``, ``t`` and perhaps ``msg``.
+            options: see :class:`TemporalEvents`.
+
+        Example:
+            >>> one = torch.tensor([1])
+            >>> len(TemporalEvents.from_temporal_data(TemporalData(src=one, dst=one, t=one, msg=torch.rand(1, 4))))
+            1
+        """
+        missing = [name for name in ("src", "dst", "t") if not isinstance(data.get(name), Tensor)]
+        if missing:
+            raise DataError(f"TemporalData has no {', '.join(missing)}; src, dst and t are needed")
+        return cls(*(data.get(name) for name in _COLUMNS), **options)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: "pandas.DataFrame",
+        src: str = "src",
+        dst: str = "dst",
+        t: str = "t",
+        *,
+        msg: Sequence[str] = (),
+        y: str | None = None,
+        event_type: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return the rows of a pandas frame as events.
+
+        Args:
+            frame: one event a row.
+            src: column of the sources, integers.
+            dst: column of the destinations, integers.
+            t: column of the times: numbers, or dates, which become seconds.
+            msg: columns of the features.
+            y: column of the labels.
+            event_type: column of the kinds of events, integers.
+            options: see :class:`TemporalEvents`.
+
+        Raises:
+            DataError: if a column is missing or does not hold numbers.
+
+        Example:
+            >>> class Frame(dict):  # stands for a pandas.DataFrame here
+            ...     columns = ("user", "page", "when")
+            >>> frame = Frame(user=np.array([0, 1]), page=np.array([2, 2]), when=np.array([5.5, 7.0]))
+            >>> TemporalEvents.from_frame(frame, "user", "page", "when").t.tolist()
+            [0.0, 1.5]
+        """
+        named = [src, dst, t, *msg, *(name for name in (y, event_type) if name is not None)]
+        missing = [name for name in named if name not in frame.columns]
+        if missing:
+            raise DataError(
+                f"the frame has no column {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}"
+            )
+        columns = {name: _column(name, np.asarray(frame[name])) for name in named}
+        return cls(
+            columns[src],
+            columns[dst],
+            columns[t],
+            torch.stack([columns[name].float() for name in msg], dim=1) if msg else None,
+            None if y is None else columns[y],
+            None if event_type is None else columns[event_type],
+            **options,
+        )
+
+    def columns(self) -> dict[str, Tensor]:
+        """Return the columns that there are, by name; each has one entry for each event."""
+        return {name: value for name in _COLUMNS if (value := getattr(self, name)) is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return tensors and plain data from which :meth:`from_dict` makes the same events."""
+        extra = ("num_nodes", "num_sources", "time_offset", "node_ids", "node_labels")
+        return {**self.columns(), **{name: getattr(self, name) for name in extra}}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        """Return the events that :meth:`to_dict` wrote; they are not checked again.
+
+        Args:
+            state: what :meth:`to_dict` returned.
+        """
+        events = cls.__new__(cls)
+        events.__dict__.update(dict.fromkeys(_COLUMNS), **state)
+        return events
+
+    def __len__(self) -> int:
+        return len(self.src)
+
+    def __getitem__(self, which: slice) -> Self:
+        """Return consecutive events as views; ids, number of nodes and origin of time stay."""
+        if not isinstance(which, slice) or which.step not in (None, 1):
+            raise TypeError(f"events are taken by slices of step 1, such as events[100:200], not by {which!r}")
+        return self.from_dict({**self.to_dict(), **{name: value[which] for name, value in self.columns().items()}})
+
+    def __repr__(self) -> str:
+        span = f", {self.t[0].item()} to {self.t[-1].item()}" if len(self) else ""
+        extra = "".join(f", {name}" for name in ("y", "event_type") if getattr(self, name) is not None)
+        return f"TemporalEvents({len(self)} events, {self.num_nodes} nodes, D={self.num_edge_features}{span}{extra})"
+
+    @property
+    def num_edge_features(self) -> int:
+        """Width of the features, 0 without any."""
+        return self.msg.size(1)
+
+    @property
+    def num_event_types(self) -> int:
+        """Number of kinds of events; 1 where they are not told apart."""
+        return 1 if self.event_type is None else int(self.event_type.max()) + 1
+
+    @property
+    def bipartite(self) -> bool:
+        """Whether sources and destinations are known to be nodes of two kinds."""
+        return self.num_sources is not None
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the columns."""
+        return self.src.device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the columns take."""
+        return sum(value.nbytes for value in self.columns().values())
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the events with their columns on ``device``; columns already there are shared, not copied.
+
+        Args:
+            device: target.
+        """
+        return self.from_dict({**self.to_dict(), **{name: value.to(device) for name, value in self.columns().items()}})
+
+
+def _integers(name: str, value: Tensor) -> Tensor:
+    if not isinstance(value, Tensor) or value.dim() != 1 or value.is_floating_point() or value.is_complex():
+        raise DataError(f"{name} is {_kind(value)}; integers of shape (E,) are needed")
+    return value.to(torch.int64)
+
+
+def _times(t: Tensor) -> Tensor:
+    if not isinstance(t, Tensor) or t.dim() != 1 or t.dtype == torch.bool or t.is_complex():
+        raise DataError(f"t is {_kind(t)}; integers or float64 of shape (E,) are needed")
+    if not t.is_floating_point():
+        return t.to(torch.int64)
+    bad = ~torch.isfinite(t)
+    if bool(bad.any()):
+        raise DataError(
+            f"t holds {int(bad.sum())} NaN or infinite times, the first at event {int(bad.nonzero()[0])}; "
+            "drop these events or give them a time"
+        )
+    limit = 2 / torch.finfo(t.dtype).eps
+    if t.dtype != torch.float64 and len(t) and float(t.abs().max()) >= limit:
+        largest = float(t.abs().max())
+        step = torch.finfo(t.dtype).eps * 2 ** np.floor(np.log2(largest))
+        raise DataError(
+            f"t is {t.dtype} and reaches {largest:.0f}, where neighbouring numbers are {step:g} apart: the order of "
+            "events is lost already. Read the times as int64 or float64; do not convert them back"
+        )
+    return t.to(torch.float64)
+
+
+def _features(msg: Tensor) -> Tensor:
+    if not isinstance(msg, Tensor) or msg.dim() != 2 or msg.is_complex():
+        raise DataError(f"msg is {_kind(msg)}; features of shape (E, D) are needed, D = 1 for one number an event")
+    msg = msg.to(torch.float32)
+    # the sum is finite unless an entry is not, and costs no memory; only then is the place sought
+    if not bool(torch.isfinite(msg.sum())):
+        bad = (~torch.isfinite(msg)).nonzero()
+        if len(bad):
+            at = bad[0].tolist()
+            raise DataError(f"msg holds {len(bad)} NaN or infinite values, the first at event {at[0]}, feature {at[1]}")
+    return msg
+
+
+def _column(name: str, values: np.ndarray) -> Tensor:
+    if values.dtype.kind == "M":
+        if np.isnat(values).any():
+            raise DataError(f"column {name} holds a missing date, the first in row {int(np.isnat(values).argmax())}")
+        nanoseconds = values.astype("datetime64[ns]").astype(np.int64)
+        whole = not (nanoseconds % 10**9).any()
+        values = nanoseconds // 10**9 if whole else values.astype("datetime64[us]").astype(np.int64) / 1e6
+    if values.dtype.kind not in "iufb":
+        raise DataError(
+            f"column {name} holds {values.dtype}; numbers are needed: number names from 0 with pandas.factorize, and "
+            "fill or drop missing entries"
+        )
+    return torch.from_numpy(np.array(values))  # a copy: frames hand out memory that is theirs
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -1,0 +1,1 @@
+"""Layers for streams of events; import from :mod:`graphseq.nn`."""

@@ -1,0 +1,62 @@
+"""Whether two nodes meet: a score of two embeddings."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from graphseq.core.spec import Recorded
+
+__all__ = ["LinkDecoder"]
+
+
+class LinkDecoder(Recorded, nn.Module):
+    r"""Logit of an event between two nodes.
+
+    .. math:: f(u, v) = w^\top \mathrm{ReLU}(W_s h_u + W_d h_v + b) + c
+
+    Source: arXiv 2006.10637, section 3 (a two-layer perceptron on both embeddings). Differs from it: none; the two
+    halves of the first layer are applied to each row once, however many pairs it is in.
+
+    Args:
+        in_channels: width of an embedding.
+        hidden_channels: width of the hidden layer; default ``in_channels``.
+
+    Shape:
+        h (R, D), source (P,), destination (P,) -> (P,)
+
+    Raises:
+        ValueError: if a width is below 1.
+
+    Example:
+        >>> import torch
+        >>> pairs = torch.tensor([0, 0]), torch.tensor([1, 2])
+        >>> LinkDecoder(8)(torch.randn(3, 8), *pairs).shape
+        torch.Size([2])
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int | None = None) -> None:
+        super().__init__()
+        hidden_channels = in_channels if hidden_channels is None else hidden_channels
+        if in_channels < 1 or hidden_channels < 1:
+            raise ValueError(f"in_channels is {in_channels}, hidden_channels {hidden_channels}; both must be >= 1")
+        self.source = nn.Linear(in_channels, hidden_channels)
+        self.destination = nn.Linear(in_channels, hidden_channels, bias=False)
+        self.out = nn.Linear(hidden_channels, 1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights as Xavier does, biases as ``nn.Linear`` does."""
+        for linear in (self.source, self.destination, self.out):
+            linear.reset_parameters()
+            nn.init.xavier_normal_(linear.weight)
+
+    def forward(self, h: Tensor, source: Tensor, destination: Tensor) -> Tensor:
+        """Return the logits of pairs of rows.
+
+        Args:
+            h: embeddings (R, D).
+            source: row of each pair's source (P,).
+            destination: row of each pair's destination (P,).
+        """
+        left = self.source(h).index_select(0, source)
+        right = self.destination(h).index_select(0, destination)
+        return self.out(functional.relu(left + right)).squeeze(1)

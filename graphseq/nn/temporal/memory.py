@@ -1,0 +1,256 @@
+"""The memory of every node and the mail that waits for it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from graphseq.core.spec import Recorded
+from graphseq.nn.temporal.fused_gru import mail_gru
+from graphseq.nn.temporal.plan import Plan
+from graphseq.nn.temporal.time_encoding import TimeEncoder
+
+__all__ = ["MemoryRead", "NodeMemory"]
+
+
+@dataclass
+class MemoryRead:
+    """What :meth:`NodeMemory.read` found for U nodes.
+
+    Args:
+        previous: memories before their mail, without gradient (U, D).
+        measured: memories after it, with gradient to the updater (U, D).
+        pending: whether there was mail, bool (U,).
+        last_update: time of the last event of each node, its mail included, float64 (U,).
+        elapsed: time between the event that memory knew of and that of the mail, float64 (U,).
+        num_events: events that the mail stands for, 0 without mail (U,).
+        type_counts: the same by event type (U, C); None if the memory does not count types.
+
+    Example:
+        >>> memory = NodeMemory(3, 4, 0, TimeEncoder(2))
+        >>> memory.read(torch.tensor([0, 2])).pending
+        tensor([False, False])
+    """
+
+    previous: Tensor
+    measured: Tensor
+    pending: Tensor
+    last_update: Tensor
+    elapsed: Tensor
+    num_events: Tensor
+    type_counts: Tensor | None
+
+
+class NodeMemory(Recorded, nn.Module):
+    r"""Memory of each node, updated by the mail of the last batch in which the node took part.
+
+    .. math::
+        m_u = [\,s_u \,\Vert\, s_v \,\Vert\, x_e \,\Vert\, \phi(t_e - t_u)\,], \qquad
+        s_u \leftarrow \mathrm{cell}(\mathrm{message}(m_u), s_u)
+
+    where e is the event with partner v and :math:`t_u` the time of u's update before it. :meth:`read` applies waiting
+    mail to copies, differentiably and for the asked nodes only; :meth:`commit` stores what was read for the nodes of
+    the batch's events and puts their new mail down. Mail holds the values at the time of the event: a partner that
+    is updated later changes nothing.
+
+    Of several events of a node in one batch, ``last`` keeps the one at the largest stream position, over both roles;
+    ``mean`` averages their messages, with the encoded times as they were when the mail was put down.
+
+    Source: arXiv 2006.10637, sections 3.1 and 3.2. Differs from it: none known; from its code: nodes in both roles
+    get the last of all their messages, and the time encoder learns from mail too when the aggregation is ``last``.
+
+    Args:
+        num_nodes: number of nodes N.
+        dim: size D of a memory.
+        msg_channels: width of the event features, 0 without.
+        time_encoder: the encoder of time differences, shared with the network that owns the memory.
+        updater: ``gru`` or ``rnn`` (tanh).
+        aggregation: ``last`` or ``mean``.
+        message: module from raw messages (U, 2 D + D_e + D_t) to messages; None leaves them as they are.
+        message_dim: width of its output; needed with ``message``.
+        num_event_types: types to count for the corrector of :class:`~graphseq.nn.PRESCorrector`, 0 for none.
+
+    Shape:
+        state: memory (N, D), mail (N, D + D_e and times), float64 times (N,): 8 D + 4 D_e + 26 bytes a node.
+
+    Raises:
+        ValueError: for sizes below 1 or unknown choices.
+
+    Example:
+        >>> memory = NodeMemory(num_nodes=5, dim=8, msg_channels=0, time_encoder=TimeEncoder(4))
+        >>> memory.read(torch.tensor([1, 3])).measured.shape
+        torch.Size([2, 8])
+    """
+
+    memory: Tensor
+    last_update: Tensor
+    mail: Tensor
+    mail_msg: Tensor
+    mail_t: Tensor
+    mail_time: Tensor | None
+    pending: Tensor
+    num_events: Tensor
+    type_counts: Tensor | None
+
+    def __init__(
+        self,
+        num_nodes: int,
+        dim: int,
+        msg_channels: int,
+        time_encoder: TimeEncoder,
+        *,
+        updater: Literal["gru", "rnn"] = "gru",
+        aggregation: Literal["last", "mean"] = "last",
+        message: nn.Module | None = None,
+        message_dim: int | None = None,
+        num_event_types: int = 0,
+    ) -> None:
+        super().__init__()
+        if num_nodes < 1 or dim < 1 or msg_channels < 0 or num_event_types < 0:
+            raise ValueError(
+                f"num_nodes is {num_nodes}, dim {dim}, msg_channels {msg_channels}, num_event_types {num_event_types}; "
+                "at least 1, 1, 0 and 0 are needed"
+            )
+        if updater not in ("gru", "rnn") or aggregation not in ("last", "mean"):
+            raise ValueError(f"updater is {updater!r}, aggregation {aggregation!r}; use gru or rnn, last or mean")
+        if (message is None) != (message_dim is None):
+            raise ValueError("message and message_dim are given together, or neither")
+        self.num_nodes, self.dim, self.msg_channels = num_nodes, dim, msg_channels
+        self.aggregation = aggregation
+        self.time_encoder = time_encoder
+        self.message = message
+        width = message_dim or 2 * dim + msg_channels + time_encoder.dim
+        self.cell: nn.GRUCell | nn.RNNCell = nn.GRUCell(width, dim) if updater == "gru" else nn.RNNCell(width, dim)
+        state = {
+            "memory": torch.zeros(num_nodes, dim),
+            "last_update": torch.zeros(num_nodes, dtype=torch.float64),
+            "mail": torch.zeros(num_nodes, dim),
+            "mail_msg": torch.zeros(num_nodes, msg_channels),
+            "mail_t": torch.zeros(num_nodes, dtype=torch.float64),
+            "mail_time": torch.zeros(num_nodes, time_encoder.dim) if aggregation == "mean" else None,
+            "pending": torch.zeros(num_nodes, dtype=torch.bool),
+            "num_events": torch.zeros(num_nodes),
+            "type_counts": torch.zeros(num_nodes, num_event_types) if num_event_types else None,
+        }
+        for name, value in state.items():
+            self.register_buffer(name, value)
+
+    def reset_parameters(self) -> None:
+        """Set the updater to its first values."""
+        self.cell.reset_parameters()
+
+    @torch.no_grad()
+    def reset_state(self) -> None:
+        """Forget everything: zero memories, no mail, times at 0."""
+        for buffer in self.buffers(recurse=False):
+            buffer.zero_()
+
+    @torch.no_grad()
+    def resize(self, num_nodes: int) -> None:
+        """Make room for more nodes, keeping all state; the new ones have never been seen.
+
+        Args:
+            num_nodes: at least the present number.
+
+        Raises:
+            ValueError: if it is less.
+        """
+        if num_nodes < self.num_nodes:
+            raise ValueError(f"num_nodes is {num_nodes}; the memory holds {self.num_nodes} nodes and cannot shrink")
+        for name, buffer in list(self.named_buffers(recurse=False)):
+            grown = buffer.new_zeros(num_nodes, *buffer.shape[1:])
+            grown[: self.num_nodes] = buffer
+            setattr(self, name, grown)
+        self.num_nodes = num_nodes
+
+    def read(self, nodes: Tensor) -> MemoryRead:
+        """Return memories of the nodes with their mail applied; changes no state.
+
+        Args:
+            nodes: int64 (U,).
+        """
+        previous = self.memory.index_select(0, nodes)
+        pending = self.pending.index_select(0, nodes)
+        known, t = self.last_update.index_select(0, nodes), self.mail_t.index_select(0, nodes)
+        other, msg = self.mail.index_select(0, nodes), self.mail_msg.index_select(0, nodes)
+        elapsed = t - known
+        measured = self._update(nodes, previous, other, msg, elapsed, pending)
+        counts = None if self.type_counts is None else self.type_counts.index_select(0, nodes)
+        # a node without mail has none to come: its mail time is that of its last update
+        return MemoryRead(previous, measured, pending, t, elapsed, self.num_events.index_select(0, nodes), counts)
+
+    def _update(
+        self, nodes: Tensor, own: Tensor, other: Tensor, msg: Tensor, elapsed: Tensor, pending: Tensor
+    ) -> Tensor:
+        stored = None if self.mail_time is None else self.mail_time.index_select(0, nodes)
+        if isinstance(self.cell, nn.GRUCell) and self.message is None:
+            weights = (self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh)
+            if stored is not None:
+                return mail_gru(own, other, msg, stored, pending, *weights, None, None)
+            return mail_gru(
+                own, other, msg, elapsed, pending, *weights, self.time_encoder.weight, self.time_encoder.bias
+            )
+        raw = torch.cat([own, other, msg, self.time_encoder(elapsed) if stored is None else stored], dim=1)
+        message = raw if self.message is None else self.message(raw)
+        return torch.where(pending[:, None], self.cell(message, own), own)
+
+    @torch.no_grad()
+    def commit(self, plan: Plan, read: MemoryRead, memory: Tensor, partner: Tensor | None = None) -> None:
+        """Store the memories of the events' endpoints and put down the mail of the events.
+
+        Args:
+            plan: the batch; negatives and neighbours in it are left alone.
+            read: what was read for ``plan.nodes``.
+            memory: what is stored, and sent to partners (U, D).
+            partner: what is sent instead, by endpoint (2 B, D): sources first.
+        """
+        batch, endpoint = plan.batch, plan.endpoint
+        events = len(batch)
+        # the largest (position, role) of each node: its last event, whichever end it was
+        code = torch.arange(2 * events, device=endpoint.device)
+        code = torch.where(code < events, 2 * code, 2 * (code - events) + 1)
+        latest = torch.full((len(plan.nodes),), -1, device=endpoint.device)
+        latest.scatter_reduce_(0, endpoint, code, "amax")
+        written = (latest >= 0).nonzero().squeeze(1)
+        nodes, latest = plan.nodes.index_select(0, written), latest.index_select(0, written)
+        event, role = latest >> 1, latest & 1
+        self.memory.index_copy_(0, nodes, memory.detach().index_select(0, written).to(self.memory.dtype))
+        self.last_update.index_copy_(0, nodes, read.last_update.index_select(0, written))
+        self.mail_t.index_copy_(0, nodes, batch.t.index_select(0, event).double())
+        self.pending.index_fill_(0, nodes, True)
+        place = torch.zeros_like(plan.nodes).index_copy_(0, written, torch.arange(len(written), device=nodes.device))
+        entry = place.index_select(0, endpoint)  # of the written nodes, for each endpoint
+        ones = torch.ones(2 * events, device=nodes.device, dtype=self.num_events.dtype)
+        count = torch.zeros_like(nodes, dtype=ones.dtype).index_add_(0, entry, ones)
+        self.num_events.index_copy_(0, nodes, count)
+        if self.type_counts is not None:
+            self.type_counts.index_copy_(0, nodes, self._count_types(batch.event_type, entry, len(nodes)))
+        other = memory.detach() if partner is None else partner.detach()
+        if self.mail_time is None:
+            source = event + (1 - role) * events  # the other end of the last event
+            rows = source if partner is not None else endpoint.index_select(0, source)
+            self.mail.index_copy_(0, nodes, other.index_select(0, rows).to(self.mail.dtype))
+            self.mail_msg.index_copy_(0, nodes, batch.msg.index_select(0, event))
+            return
+        swapped = torch.cat([endpoint[events:], endpoint[:events]])
+        sent = torch.cat([other[events:], other[:events]]) if partner is not None else other.index_select(0, swapped)
+        elapsed = torch.cat([batch.t, batch.t]).double() - read.last_update.index_select(0, endpoint)
+        for buffer, value in (
+            (self.mail, sent),
+            (self.mail_msg, torch.cat([batch.msg, batch.msg])),
+            (self.mail_time, self.time_encoder(elapsed)),
+        ):
+            total = buffer.new_zeros(len(nodes), buffer.size(1)).index_add_(0, entry, value.to(buffer.dtype))
+            buffer.index_copy_(0, nodes, total / count[:, None].to(buffer.dtype))
+
+    def _count_types(self, event_type: Tensor | None, entry: Tensor, count: int) -> Tensor:
+        """Count events by type, or by role (source, destination) where the events have no type."""
+        types = 1 if self.type_counts is None else self.type_counts.size(1)
+        if event_type is not None:
+            kind = torch.cat([event_type, event_type])
+        else:
+            kind = (torch.arange(len(entry), device=entry.device) >= len(entry) // 2).long()
+        flat = entry * types + kind.clamp(max=types - 1)
+        ones = torch.ones(len(entry), device=entry.device, dtype=self.num_events.dtype)
+        return ones.new_zeros(count * types).index_add_(0, flat, ones).view(count, types)

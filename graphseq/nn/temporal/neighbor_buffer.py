@@ -1,0 +1,262 @@
+"""The most recent events of each node, kept while a stream arrives."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from graphseq.core import Neighbors, Recorded
+
+__all__ = ["RecentNeighborBuffer"]
+
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class RecentNeighborBuffer(Recorded, nn.Module):
+    r"""The last ``size`` events of each node, exact for batches of any size.
+
+    Row v is a ring: the n-th event of node v (from 0) stands in slot
+
+    .. math:: n \bmod \text{size}
+
+    Of the events that one call inserts, those that later ones of the same call would push out are dropped before
+    anything is written, so every slot is written once and the order of writing does not matter. A self-loop is one
+    event. For streams that arrive while the model runs; where all events are at hand, the index of the whole stream
+    (``graphseq.data.TemporalAdjacency``) gives the same answers and needs no state.
+
+    PyG 2.8.1's ``LastNeighborLoader`` keeps other events than the most recent ones as soon as a node has more than
+    ``size`` of them in one batch: it sorts unstably and writes slots more than once.
+
+    Args:
+        num_nodes: number of nodes N; :meth:`resize` adds more.
+        size: events kept of each node.
+        msg_channels: features D kept of each event. With 0 the features that :meth:`insert` is given are left out.
+        time_dtype: type of the times. They are kept as 64 bits whatever precision the module is converted to.
+
+    Shape:
+        buffers ``node``, ``e_id`` (position, -1 for none), ``t`` (N, size), ``msg`` (N, size, D), ``count`` (N,) and
+        ``next_e_id`` ()
+
+    Raises:
+        ValueError: if ``num_nodes`` or ``msg_channels`` is negative, or ``size`` is below 1.
+
+    Example:
+        >>> buffer = RecentNeighborBuffer(num_nodes=4, size=2)
+        >>> buffer.insert(torch.tensor([0, 1, 2]), torch.tensor([3, 3, 3]), torch.tensor([0, 5, 9]))
+        >>> buffer.recent(torch.tensor([3, 0]), cut=3, k=2).node
+        tensor([[2, 1],
+                [3, 0]])
+    """
+
+    node: Tensor
+    e_id: Tensor
+    t: Tensor
+    msg: Tensor
+    count: Tensor
+    next_e_id: Tensor
+
+    def __init__(
+        self,
+        num_nodes: int,
+        size: int,
+        msg_channels: int = 0,
+        time_dtype: Literal["int64", "float64"] = "int64",
+    ) -> None:
+        super().__init__()
+        if num_nodes < 0 or size < 1 or msg_channels < 0:
+            raise ValueError(
+                f"num_nodes is {num_nodes}, size {size}, msg_channels {msg_channels}; they must be at least 0, 1 and 0"
+            )
+        if time_dtype not in ("int64", "float64"):
+            raise ValueError(f"time_dtype is {time_dtype!r}; it is 'int64' or 'float64'")
+        self.size = size
+        self.msg_channels = msg_channels
+        self.time_dtype = torch.int64 if time_dtype == "int64" else torch.float64
+        self.register_buffer("node", torch.zeros(num_nodes, size, dtype=torch.int64))
+        self.register_buffer("e_id", torch.full((num_nodes, size), -1))
+        # the bits of the times: as float64 they would follow the module to half precision
+        self.register_buffer("t", torch.zeros(num_nodes, size, dtype=torch.int64))
+        self.register_buffer("msg", torch.zeros(num_nodes, size, msg_channels))
+        self.register_buffer("count", torch.zeros(num_nodes, dtype=torch.int64))
+        self.register_buffer("next_e_id", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes."""
+        return len(self.count)
+
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        return f"num_nodes={self.num_nodes}, size={self.size}, msg_channels={self.msg_channels}"
+
+    def reset_state(self) -> None:
+        """Forget all events."""
+        for name, buffer in self.named_buffers():
+            buffer.fill_(-1 if name == "e_id" else 0)
+
+    def resize(self, num_nodes: int) -> None:
+        """Make room for more nodes; what is known of the others stays.
+
+        Args:
+            num_nodes: new number of nodes, not below the present one.
+
+        Raises:
+            ValueError: if it is below.
+        """
+        more = num_nodes - self.num_nodes
+        if more < 0:
+            raise ValueError(f"num_nodes is {num_nodes}; there are {self.num_nodes} nodes already, and none is dropped")
+        for name in ("node", "e_id", "t", "msg", "count"):
+            old = getattr(self, name)
+            fresh = old.new_full((more, *old.shape[1:]), -1 if name == "e_id" else 0)
+            setattr(self, name, torch.cat([old, fresh]))
+
+    @torch.no_grad()
+    def insert(
+        self, src: Tensor, dst: Tensor, t: Tensor, msg: Tensor | None = None, e_id: Tensor | None = None
+    ) -> None:
+        """Add events that follow those already inserted.
+
+        Ids are checked before anything is written, which is one wait for the device; choosing what is written is
+        another.
+
+        Args:
+            src: source nodes, int64.
+            dst: destination nodes, int64.
+            t: times; int64, or float64 with ``time_dtype="float64"``.
+            msg: features; needed if ``msg_channels`` is not 0.
+            e_id: positions in the stream, increasing; by default those that follow the last one.
+
+        Shape:
+            src, dst, t, e_id (B,), msg (B, D)
+
+        Raises:
+            IndexError: if a node id is negative or not below ``num_nodes``.
+            ValueError: if shapes or types do not fit, or positions do not increase.
+        """
+        self._check_columns(src, dst, t, msg, e_id)
+        num_events = len(src)
+        if not num_events:
+            return
+        position = torch.arange(num_events, device=src.device)
+        self._check_ids(src, dst, e_id)
+        if e_id is None:
+            e_id = position + self.next_e_id
+        # The second copy of a self-loop goes to a node after the last one, and with it out of sight.
+        owner = torch.cat([src, torch.where(src == dst, self.num_nodes, dst)])
+        order = (owner * num_events + position.repeat(2)).argsort()
+        owner = owner.index_select(0, order)
+        begin = torch.searchsorted(owner, owner)
+        end = torch.searchsorted(owner, owner, right=True)
+        rank = torch.arange(2 * num_events, device=src.device)
+        written = ((end - rank <= self.size) & (owner < self.num_nodes)).nonzero().view(-1)
+
+        owner, order, begin, end = (column.index_select(0, written) for column in (owner, order, begin, end))
+        before = self.count.index_select(0, owner)
+        slot = owner * self.size + (before + written - begin) % self.size
+        event = order % num_events
+        self.node.view(-1).index_copy_(0, slot, torch.cat([dst, src]).index_select(0, order))
+        self.e_id.view(-1).index_copy_(0, slot, e_id.index_select(0, event))
+        self.t.view(-1).index_copy_(0, slot, self._to_bits(t).index_select(0, event))
+        if self.msg_channels and msg is not None:
+            self.msg.view(-1, self.msg_channels).index_copy_(0, slot, msg.index_select(0, event).to(self.msg.dtype))
+        self.count[owner] = before + end - begin  # the same number from every event of a node
+        self.next_e_id.copy_(e_id[-1] + 1)
+
+    def recent(self, nodes: Tensor, cut: int | Tensor, k: int) -> Neighbors:
+        """Return the ``k`` latest events of each node among those at positions below ``cut``, newest first.
+
+        What was pushed out is gone: where ``cut`` leaves out events that were inserted, fewer than ``k`` may be left
+        of the ``size`` that are kept. With a ``cut`` at or above all positions inserted the answer is exact.
+
+        Args:
+            nodes: nodes, int64.
+            cut: position in the stream; one for all, or one for each node.
+            k: number of neighbours, from 1 to ``size``.
+
+        Shape:
+            nodes (Q,), cut (Q,) -> each field (Q, k)
+
+        Raises:
+            IndexError: if a node id is out of range; on an accelerator the failure is the device's own.
+            ValueError: if ``k`` is not from 1 to ``size``.
+        """
+        if not 1 <= k <= self.size:
+            raise ValueError(f"k is {k}; the buffer keeps {self.size} events of each node, so it is 1 to {self.size}")
+        if nodes.device.type == "cpu":
+            self._check_range(nodes)
+        bound = cut.unsqueeze(1) if isinstance(cut, Tensor) else cut
+        # (Q, 1): events that were inserted, less those that are too new; the ring is read backwards from there
+        newer = (self.e_id.index_select(0, nodes) >= bound).sum(1, keepdim=True)
+        last = self.count.index_select(0, nodes).unsqueeze(1) - newer - 1
+        nodes = nodes.unsqueeze(1)
+        slot = (last - torch.arange(k, device=nodes.device)) % self.size + nodes * self.size
+        flat = slot.view(-1)
+        e_id = self.e_id.view(-1).index_select(0, flat).view(slot.shape)
+        # unwritten slots hold -1; what is reached by going round the ring is too new
+        mask = (e_id >= 0) & (e_id < bound)
+        absent = ~mask
+        return Neighbors(
+            node=torch.where(mask, self.node.view(-1).index_select(0, flat).view(slot.shape), nodes),
+            t=self.t.view(-1).index_select(0, flat).view(slot.shape).masked_fill_(absent, 0).view(self.time_dtype),
+            msg=self._features(flat, mask),
+            mask=mask,
+            e_id=e_id.masked_fill_(absent, -1),
+        )
+
+    def _features(self, flat: Tensor, mask: Tensor) -> Tensor:
+        if not self.msg_channels:
+            return self.msg.new_zeros(*mask.shape, 0)
+        msg = self.msg.view(-1, self.msg_channels).index_select(0, flat).view(*mask.shape, -1)
+        # by their bits: fast as a product, and what is not finite is gone too
+        bits = msg.view(_BITS[msg.element_size()])
+        return bits.bitwise_and_(mask.unsqueeze(-1).to(bits.dtype).neg_()).view(msg.dtype)
+
+    def _to_bits(self, t: Tensor) -> Tensor:
+        return t.to(self.time_dtype).view(torch.int64)
+
+    def _check_columns(self, src: Tensor, dst: Tensor, t: Tensor, msg: Tensor | None, e_id: Tensor | None) -> None:
+        columns = {"src": src, "dst": dst, "t": t} | ({} if e_id is None else {"e_id": e_id})
+        if src.dim() != 1 or any(column.shape != src.shape for column in columns.values()):
+            shapes = {name: tuple(column.shape) for name, column in columns.items()}
+            raise ValueError(f"columns have shapes {shapes}; give one number for each event in all of them")
+        if src.dtype != torch.int64 or dst.dtype != torch.int64:
+            raise ValueError(f"src and dst are {src.dtype} and {dst.dtype}; node ids are int64")
+        if t.is_floating_point() and self.time_dtype == torch.int64:
+            raise ValueError(f"t is {t.dtype}, but the buffer keeps int64; build it with time_dtype='float64'")
+        wanted = (len(src), self.msg_channels)
+        if self.msg_channels and (msg is None or msg.shape != wanted):
+            given = "missing" if msg is None else f"of shape {tuple(msg.shape)}"
+            raise ValueError(f"msg is {given}; with msg_channels={self.msg_channels} it has shape {wanted}")
+
+    def _check_ids(self, src: Tensor, dst: Tensor, e_id: Tensor | None) -> None:
+        low, high = torch.stack([src, dst]).aminmax()
+        facts = [low, high]
+        if e_id is not None:
+            facts += [self.next_e_id, e_id[0], (e_id.diff() > 0).all().long()]
+        read = torch.stack(facts).tolist()
+        self._refuse_range(read[0], read[1])
+        if e_id is not None and (read[3] < read[2] or not read[4]):
+            raise ValueError(
+                f"e_id starts at {read[3]} and {'increases' if read[4] else 'does not increase'}; positions must "
+                f"increase from {read[2]} on: insert each event once, in the order of the stream, or reset_state()"
+            )
+
+    def _check_range(self, nodes: Tensor) -> None:
+        if nodes.numel():
+            low, high = nodes.aminmax()
+            self._refuse_range(int(low), int(high))
+
+    def _refuse_range(self, low: int, high: int) -> None:
+        if low < 0 or high >= self.num_nodes:
+            raise IndexError(
+                f"node ids run from {low} to {high}; the buffer has {self.num_nodes} nodes, ids from 0: "
+                "resize(num_nodes) makes room for more"
+            )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}count")
+        # the constructor's arguments know nothing of the nodes that came later
+        if isinstance(saved, Tensor) and saved.dim() == 1 and len(saved) > self.num_nodes:
+            self.resize(len(saved))
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,457 @@
+"""PRES: what the memory of a node is expected to become, and how far the measured memory is trusted against it."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphseq.core import Recorded
+
+__all__ = ["PRESCorrector", "memory_coherence_loss"]
+
+Rate = Literal["update", "time", "event"]
+Estimator = Literal["ratio", "mean"]
+CoherenceMode = Literal["global", "node"]
+
+
+class PRESCorrector(Recorded, nn.Module):
+    r"""Fusion of the memory a network computed with the memory extrapolated from how it moved so far.
+
+    Events of one batch that touch the same node all start from the same old memory, so the memory computed from them,
+    the *measured* one :math:`s_i`, is noisy. It is pulled towards a prediction (Eq. 7) by a learnable gate:
+
+    .. math::
+        \hat s_i = s_i^{prev} + \tau_i\, \delta_i , \qquad
+        \bar s_i = \gamma\, s_i + (1 - \gamma)\, \hat s_i , \qquad \gamma = \mathrm{sigmoid}(g)
+
+    The rate of change :math:`\delta_i` is a Gaussian mixture with one component for each type of event. The type of
+    an event is known, so the moments are running sums (Eq. 9), over the updates k of node i in component j:
+
+    .. math::
+        r_k = \frac{\bar s_k - s^{prev}_k}{\tau_k} , \qquad
+        \mu_j = \frac{\xi_j}{w_j} = \frac{\sum_k w_k r_k}{\sum_k w_k} , \qquad
+        \Sigma_j = \frac{\psi_j}{w_j} - \mu_j^2 = \frac{\sum_k w_k r_k^2}{\sum_k w_k} - \mu_j^2 , \qquad
+        \alpha_j = \frac{n_j}{\sum_l n_l}
+
+    ============= ============================================================================================
+    ``rate``      the step :math:`\tau`
+    ============= ============================================================================================
+    ``update``    1
+    ``time``      elapsed time / ``time_scale``, as Eq. 7 has it; predictions clip it to ``step_max``
+    ``event``     number of pending events of the node
+    ============= ============================================================================================
+
+    The weight :math:`w_k` is 1 with ``estimator="mean"``, as Eq. 9 has it, and :math:`\tau_k` with ``"ratio"``, which
+    makes :math:`\mu` the sum of changes over the sum of steps: its variance stays finite when gaps go to 0. An update
+    with pending events of several types counts for each in proportion, and so is its prediction mixed.
+
+    Gradients reach the measured memory and the gate; everything else is constant. Only nodes with pending events are
+    corrected, and only those that were tracked before; all others keep the measured memory bit for bit. The running
+    sums move in training only, unless ``update_in_eval``.
+
+    Source: arXiv 2402.04284, Eq. 7 and 9, Algorithm 2. Differs from it: the observed change is corrected minus
+    previous memory (Algorithm 2 prints corrected minus measured, which starts backwards); the default step is 1 and
+    the default estimator the ratio; types are those of events that happened, negatives are never tracked.
+
+    Args:
+        num_nodes: N; None if :meth:`materialize` gives it later.
+        memory_dim: width of the memory; None if :meth:`materialize` gives it later.
+        num_components: number of event types C, at least 1.
+        gamma_init: initial weight of the measured memory; in (0, 1), or in [0, 1] if it is not learned. 1 turns the
+            correction off.
+        gamma_learnable: whether the gate is a parameter; keep it out of weight decay, which pulls it to 0.5.
+        rate: the step.
+        estimator: the weights.
+        time_scale: time that counts as one step, above 0, such as the mean gap between events of a node; None for
+            what :meth:`materialize` gives, or 1.
+        step_min: lower bound of observed steps, above 0, which keeps rates finite at equal times.
+        step_max: upper bound of predicted time steps: a node silent for a year does not drift for a year.
+        sample_prediction: whether training draws one rate of the mixture instead of its mean; needs
+            ``track_variance``.
+        track_variance: whether squares are kept, which only samples and :meth:`moments` need; as much memory again.
+        update_in_eval: whether the running sums also move in evaluation.
+        persist: whether the network stores the corrected memory; else the measured one is stored and the correction
+            only serves the embeddings. The network reads it, the corrector does not.
+
+    Shape:
+        n_id (U,), previous (U, D), measured (U, D), pending (U,) -> corrected (U, D)
+
+    Raises:
+        ValueError: if an argument is out of range, or sizes are missing when they are needed.
+
+    Example:
+        >>> corrector = PRESCorrector(num_nodes=3, memory_dim=2, gamma_init=0.5, gamma_learnable=False)
+        >>> node, seen = torch.tensor([1]), torch.tensor([True])
+        >>> start, moved = torch.zeros(1, 2), torch.ones(1, 2)
+        >>> corrector(node, start, moved, seen)  # never tracked: nothing to predict from
+        tensor([[1., 1.]])
+        >>> corrector.update(node, start, moved, seen)
+        >>> corrector(node, moved, moved, seen)  # 1 was measured, 1 + 1 expected
+        tensor([[1.5000, 1.5000]])
+    """
+
+    gate: Tensor
+    time_scale: Tensor
+    count: Tensor
+    weight_sum: Tensor
+    rate_sum: Tensor
+    square_sum: Tensor | None
+
+    def __init__(
+        self,
+        num_nodes: int | None = None,
+        memory_dim: int | None = None,
+        *,
+        num_components: int = 1,
+        gamma_init: float = 0.9,
+        gamma_learnable: bool = True,
+        rate: Rate = "update",
+        estimator: Estimator = "ratio",
+        time_scale: float | None = None,
+        step_min: float = 0.05,
+        step_max: float = 5.0,
+        sample_prediction: bool = False,
+        track_variance: bool = False,
+        update_in_eval: bool = False,
+        persist: bool = True,
+    ) -> None:
+        super().__init__()
+        if rate not in get_args(Rate):
+            raise ValueError(f"PRESCorrector(rate={rate!r}): accepted are {', '.join(get_args(Rate))}")
+        if estimator not in get_args(Estimator):
+            raise ValueError(f"PRESCorrector(estimator={estimator!r}): accepted are {', '.join(get_args(Estimator))}")
+        if num_components < 1:
+            raise ValueError(f"PRESCorrector(num_components={num_components}): give at least 1")
+        if not 0 <= gamma_init <= 1 or (gamma_learnable and gamma_init in (0, 1)):
+            raise ValueError(
+                f"PRESCorrector(gamma_init={gamma_init}): give a weight between 0 and 1; the ends themselves have no "
+                "gradient and need gamma_learnable=False"
+            )
+        if not step_min > 0 or not step_max >= step_min:
+            raise ValueError(f"PRESCorrector(step_min={step_min}, step_max={step_max}): give 0 < step_min <= step_max")
+        if sample_prediction and not track_variance:
+            raise ValueError("PRESCorrector(sample_prediction=True) draws from the variance: set track_variance=True")
+        self.num_nodes, self.memory_dim, self.num_components = num_nodes, memory_dim, num_components
+        self.gamma_init, self.gamma_learnable = gamma_init, gamma_learnable
+        self.rate, self.estimator = rate, estimator
+        self.step_min, self.step_max = step_min, step_max
+        self.sample_prediction, self.track_variance = sample_prediction, track_variance
+        self.update_in_eval, self.persist = update_in_eval, persist
+        if gamma_learnable:
+            self.gate = nn.Parameter(torch.zeros(()))
+        else:
+            self.register_buffer("gate", torch.zeros(()))
+        self.reset_parameters()
+        self._own_time_scale = time_scale is not None
+        self.register_buffer("time_scale", torch.ones(()))
+        self._set_time_scale(1.0 if time_scale is None else time_scale)
+        for name in ("count", "weight_sum", "rate_sum", "square_sum"):
+            self.register_buffer(name, None)
+        if num_nodes is not None and memory_dim is not None:
+            self.materialize(num_nodes, memory_dim)
+
+    def reset_parameters(self) -> None:
+        """Set the gate to ``gamma_init``."""
+        with torch.no_grad():
+            self.gate.fill_(torch.logit(torch.tensor(self.gamma_init, dtype=torch.float64)))
+
+    def _set_time_scale(self, time_scale: float) -> None:
+        if not 0 < time_scale < math.inf:
+            raise ValueError(f"PRESCorrector(time_scale={time_scale}): give a time above 0")
+        self.time_scale.fill_(time_scale)
+
+    def materialize(self, num_nodes: int, memory_dim: int, time_scale: float | None = None) -> None:
+        """Create the running sums; the network that owns the corrector calls it once, in its constructor.
+
+        Args:
+            num_nodes: N, at least 1.
+            memory_dim: width of the memory, at least 1.
+            time_scale: time that counts as one step; None, or one given to the constructor, leaves it as it is.
+
+        Raises:
+            ValueError: if sizes differ from those given before, or are not positive.
+        """
+        given = {"num_nodes": (self.num_nodes, num_nodes), "memory_dim": (self.memory_dim, memory_dim)}
+        for name, (before, now) in given.items():
+            if now < 1:
+                raise ValueError(f"PRESCorrector({name}={now}): give at least 1")
+            if before not in (None, now):
+                raise ValueError(
+                    f"PRESCorrector was built with {name}={before} and its network has {now}: leave {name} out, the "
+                    "network gives it"
+                )
+        if time_scale is not None and not self._own_time_scale:
+            self._set_time_scale(time_scale)
+        if self.count is not None:
+            return
+        self.num_nodes, self.memory_dim = num_nodes, memory_dim
+        # half precision would stop counting at 256 or 2048
+        kind = torch.promote_types(self.gate.dtype, torch.float32)
+        cells = (num_nodes, self.num_components)
+        self.count = torch.zeros(cells, dtype=kind, device=self.gate.device)
+        self.weight_sum = torch.zeros_like(self.count)
+        self.rate_sum = torch.zeros((*cells, memory_dim), dtype=kind, device=self.gate.device)
+        if self.track_variance:
+            self.square_sum = torch.zeros_like(self.rate_sum)
+
+    def reset_state(self) -> None:
+        """Forget all observed changes; called together with the reset of the memory, at every start of an epoch."""
+        for running in (self.count, self.weight_sum, self.rate_sum, self.square_sum):
+            if running is not None:
+                running.zero_()
+
+    @property
+    def gamma(self) -> Tensor:
+        """Weight of the measured memory, in [0, 1]; a scalar with gradient."""
+        return self.gate.sigmoid()
+
+    def moments(self, n_id: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return mean and variance of the rate of change of each component, 0 where none was observed.
+
+        Args:
+            n_id: nodes, (U,).
+
+        Shape:
+            n_id (U,) -> mean (U, C, D), variance (U, C, D) or None without ``track_variance``
+        """
+        weight = self.weight_sum[n_id].unsqueeze(-1)
+        weight = weight.masked_fill(weight == 0, 1)
+        mean = self.rate_sum[n_id] / weight
+        if self.square_sum is None:
+            return mean, None
+        return mean, (self.square_sum[n_id] / weight - mean.square()).clamp(min=0)  # rounding may take it below 0
+
+    def predict(
+        self,
+        n_id: Tensor,
+        previous: Tensor,
+        *,
+        elapsed: Tensor | None = None,
+        num_events: Tensor | None = None,
+        type_counts: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Extrapolate the memory (Eq. 7); also say for which nodes there was anything to extrapolate from.
+
+        Args:
+            n_id: nodes, (U,).
+            previous: their memory before the update.
+            elapsed: time since that memory, in the unit of the stream; for ``rate="time"``.
+            num_events: number of pending events; for ``rate="event"``.
+            type_counts: number of pending events of each type; None weighs the components by how often they occurred.
+            generator: of the samples; on the device of the memory.
+
+        Shape:
+            n_id (U,), previous (U, D)[, elapsed (U,), num_events (U,), type_counts (U, C)] -> predicted (U, D), bool
+            (U,)
+        """
+        self._check(n_id, previous, type_counts)
+        count = self.count[n_id]
+        share = count if type_counts is None else type_counts.to(count.dtype) * (count > 0)
+        total = share.sum(1, keepdim=True)
+        share = share / total.masked_fill(total == 0, 1)  # (U, C)
+        step = self._step(n_id, elapsed, num_events).unsqueeze(-1)
+        if self.rate == "time":
+            step = step.clamp(0, self.step_max)
+        if self.sample_prediction and self.training:
+            drift = step * self._sample(n_id, share, generator)
+        else:
+            # sum_j share_j * step * rate_sum_j / weight_j, read from the table in one pass
+            cells = n_id.unsqueeze(-1) * self.num_components + torch.arange(self.num_components, device=n_id.device)
+            weight = self.weight_sum[n_id]
+            factor = share * step / weight.masked_fill(weight == 0, 1)
+            drift = F.embedding_bag(cells, self.rate_sum.flatten(0, 1), per_sample_weights=factor, mode="sum")
+        return previous.detach() + drift, total.squeeze(1) > 0
+
+    def _sample(self, n_id: Tensor, share: Tensor, generator: torch.Generator | None) -> Tensor:
+        mean, variance = self.moments(n_id)
+        assert variance is not None  # the constructor saw to it
+        # the first of independent exponential clocks with these rates: no host sync, unlike torch.multinomial
+        first = (share / torch.empty_like(share).exponential_(generator=generator)).argmax(1)[:, None, None]
+        mean, variance = (value.take_along_dim(first, 1).squeeze(1) for value in (mean, variance))
+        return mean + variance.sqrt() * torch.empty_like(mean).normal_(generator=generator)
+
+    def forward(
+        self,
+        n_id: Tensor,
+        previous: Tensor,
+        measured: Tensor,
+        pending: Tensor,
+        *,
+        elapsed: Tensor | None = None,
+        num_events: Tensor | None = None,
+        type_counts: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return the corrected memory; changes no state.
+
+        Args:
+            n_id: nodes, (U,).
+            previous: their memory before the update.
+            measured: the memory the network computed, with gradient.
+            pending: whether the node has pending events, bool.
+            elapsed: time since ``previous``, in the unit of the stream; for ``rate="time"``.
+            num_events: number of pending events; for ``rate="event"``.
+            type_counts: number of pending events of each type; None weighs the components by how often they occurred.
+            generator: of the samples; on the device of the memory.
+        """
+        if measured.shape != previous.shape:
+            raise ValueError(
+                f"measured memory is {tuple(measured.shape)}, previous {tuple(previous.shape)}; they must be equal"
+            )
+        predicted, known = self.predict(
+            n_id,
+            previous,
+            elapsed=elapsed,
+            num_events=num_events,
+            type_counts=type_counts,
+            generator=generator,
+        )
+        trust = torch.where(pending & known, self.gamma, 1.0).unsqueeze(-1)
+        return torch.lerp(predicted.to(measured.dtype), measured, trust.to(measured.dtype))  # exact at weight 1
+
+    @torch.no_grad()
+    def update(
+        self,
+        n_id: Tensor,
+        previous: Tensor,
+        corrected: Tensor,
+        pending: Tensor,
+        *,
+        elapsed: Tensor | None = None,
+        num_events: Tensor | None = None,
+        type_counts: Tensor | None = None,
+    ) -> None:
+        """Add what was observed to the running sums (Eq. 9); in evaluation nothing, unless ``update_in_eval``.
+
+        Args:
+            n_id: nodes, (U,); one that stands in it twice is counted twice.
+            previous: their memory before the update.
+            corrected: their memory after it.
+            pending: whether the node had pending events, bool; others are left alone.
+            elapsed: time since ``previous``, in the unit of the stream; for ``rate="time"``.
+            num_events: number of pending events; for ``rate="event"``.
+            type_counts: number of pending events of each type; required if there is more than one type.
+
+        Raises:
+            ValueError: if something that is required is missing.
+        """
+        if not self.training and not self.update_in_eval:
+            return
+        self._check(n_id, previous, type_counts)
+        if type_counts is None and self.num_components > 1:
+            raise ValueError(
+                f"PRESCorrector(num_components={self.num_components}) cannot tell which component changed: give "
+                "type_counts, the number of pending events of each type"
+            )
+        kind = self.count.dtype
+        share = pending.to(kind).unsqueeze(-1)  # (U, C)
+        if type_counts is not None:
+            share = share * type_counts / type_counts.sum(1, keepdim=True).clamp(min=1)
+        step = self._step(n_id, elapsed, num_events).clamp(min=self.step_min).unsqueeze(-1)
+        rate = ((corrected - previous).to(kind) / step).unsqueeze(1)  # (U, 1, D)
+        weight = share * step if self.estimator == "ratio" else share
+        weighted = weight.unsqueeze(-1) * rate  # (U, C, D)
+        self.count.index_add_(0, n_id, share)
+        self.weight_sum.index_add_(0, n_id, weight)
+        self.rate_sum.index_add_(0, n_id, weighted)
+        if self.square_sum is not None:
+            self.square_sum.index_add_(0, n_id, weighted * rate)
+
+    def _step(self, n_id: Tensor, elapsed: Tensor | None, num_events: Tensor | None) -> Tensor:
+        if self.rate == "update":
+            return self.count.new_ones(len(n_id))
+        name, given = ("elapsed", elapsed) if self.rate == "time" else ("num_events", num_events)
+        if given is None:
+            raise ValueError(f"PRESCorrector(rate={self.rate!r}) measures its steps by {name}: give it, one per node")
+        step = given.to(self.count.dtype)
+        return step / self.time_scale if self.rate == "time" else step
+
+    def _check(self, n_id: Tensor, previous: Tensor, type_counts: Tensor | None) -> None:
+        if self.count is None:
+            raise ValueError(
+                "PRESCorrector has no sizes yet: give num_nodes and memory_dim, or hand it to a network, which calls "
+                "materialize"
+            )
+        if previous.shape != (len(n_id), self.memory_dim):
+            raise ValueError(
+                f"memory is {tuple(previous.shape)} for {len(n_id)} nodes of a corrector with memory_dim="
+                f"{self.memory_dim}; it must be ({len(n_id)}, {self.memory_dim})"
+            )
+        if type_counts is not None and type_counts.shape != (len(n_id), self.num_components):
+            raise ValueError(
+                f"type_counts is {tuple(type_counts.shape)}; with {len(n_id)} nodes and num_components="
+                f"{self.num_components} it must be ({len(n_id)}, {self.num_components})"
+            )
+
+    def extra_repr(self) -> str:
+        """Return the choices that matter, for printing."""
+        return (
+            f"num_nodes={self.num_nodes}, memory_dim={self.memory_dim}, num_components={self.num_components}, "
+            f"rate={self.rate!r}, estimator={self.estimator!r}, gamma_init={self.gamma_init}"
+        )
+
+
+def memory_coherence_loss(
+    previous: Tensor,
+    corrected: Tensor,
+    mask: Tensor | None = None,
+    mode: CoherenceMode = "global",
+    eps: float = 1e-8,
+) -> Tensor:
+    r"""Return how far the update turned the memory away from where it pointed; in [0, 2], 0 without a turn.
+
+    .. math:: 1 - \frac{\langle S^{prev}, \bar S \rangle}{\lVert S^{prev} \rVert\, \lVert \bar S \rVert}
+
+    ``global`` takes the inner product of the two matrices, one cosine for the batch, as the paper prints it; ``node``
+    the mean of ``1 - cosine`` over the nodes. Rows without a direction, those with zero previous memory, are left
+    out; if no row remains the loss is 0 and so is its gradient. ``previous`` is a constant.
+
+    Source: arXiv 2402.04284, Algorithm 2. Differs from it: the mode ``node``.
+
+    Args:
+        previous: memory before the update.
+        corrected: memory after it, with gradient.
+        mask: which nodes were updated, bool; None for all.
+        mode: what a cosine is taken of.
+        eps: lower bound of the norms.
+
+    Shape:
+        previous (U, D), corrected (U, D), mask (U,) -> scalar, float32 or wider
+
+    Raises:
+        ValueError: if the shapes differ or the mode is unknown.
+
+    Example:
+        >>> before = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+        >>> memory_coherence_loss(before, 2 * before), memory_coherence_loss(before, -before)
+        (tensor(0.), tensor(2.))
+        >>> memory_coherence_loss(torch.zeros(2, 2), before)
+        tensor(0.)
+    """
+    if (
+        previous.shape != corrected.shape
+        or previous.dim() != 2
+        or (mask is not None and mask.shape != previous.shape[:1])
+    ):
+        raise ValueError(
+            f"previous is {tuple(previous.shape)}, corrected {tuple(corrected.shape)}, mask "
+            f"{None if mask is None else tuple(mask.shape)}; they must be (U, D), (U, D) and (U,)"
+        )
+    if mode not in get_args(CoherenceMode):
+        raise ValueError(f"memory_coherence_loss(mode={mode!r}): accepted are {', '.join(get_args(CoherenceMode))}")
+    wide = torch.promote_types(corrected.dtype, torch.float32)
+    previous, corrected = previous.detach().to(wide), corrected.to(wide)
+    inner = (previous * corrected).sum(1)
+    before, after = previous.square().sum(1), corrected.square().sum(1)
+    kept = before > 0 if mask is None else (before > 0) & mask
+    if mode == "global":
+        inner, before, after = (torch.where(kept, rows, 0.0).sum() for rows in (inner, before, after))
+    # bounded below the root, whose gradient at 0 is infinite
+    norms = before.clamp(min=eps**2).sqrt() * after.clamp(min=eps**2).sqrt()
+    turned = 1 - inner / norms
+    if mode == "global":
+        return torch.where(kept.any(), turned, 0.0)
+    return torch.where(kept, turned, 0.0).sum() / kept.sum().clamp(min=1)
