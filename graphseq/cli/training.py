@@ -36,6 +36,9 @@ _LINKS = (
     ("degree_histogram", "degree_histogram"),
     ("node_categories", "node_categories"),
     ("edge_categories", "edge_categories"),
+    ("num_nodes", "num_nodes"),
+    ("time_statistics", "time_statistics"),
+    ("mean_gap", "mean_gap"),
 )
 _ROOMS_WITH_CLASSES = ("tasks", "data", "models", "nn", "callbacks")
 

@@ -262,7 +262,8 @@ def chronological_split(t: Tensor, val_fraction: float, test_fraction: float, by
         >>> [part.tolist() for part in split.values()]
         [[0, 1, 2, 3, 4, 5], [6, 7], [8, 9]]
     """
-    shares = [1 - val_fraction - test_fraction, 1 - test_fraction]
+    # rounded, so that 1 - 0.15 - 0.15 is the 0.7 that others write
+    shares = [round(1 - val_fraction - test_fraction, 12), round(1 - test_fraction, 12)]
     if by == "count":
         ends = [min(max(round(share * len(t)), 1), len(t)) for share in shares]
         last = t[torch.tensor(ends) - 1]

@@ -41,6 +41,16 @@ class MemoryUpdate:
     memory: Tensor
     embedding: Tensor
 
+    @property
+    def previous(self) -> Tensor:
+        """Memories before their mail, (U, D); those of a network without memory are its zeros."""
+        return self.memory if self.read is None else self.read.previous
+
+    @property
+    def pending(self) -> Tensor:
+        """Whether a node had mail, bool (U,)."""
+        return torch.zeros_like(self.plan.nodes, dtype=torch.bool) if self.read is None else self.read.pending
+
 
 class MemoryNetwork(Recorded, nn.Module):
     r"""A memory for each node, an embedding of memories, and a decoder that scores pairs of embeddings.

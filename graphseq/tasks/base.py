@@ -217,7 +217,9 @@ class Task(_Gaps, LightningModule):
 
     def _evaluate(self, stage: Literal["val", "test"], batch: Any) -> None:
         self.stage = stage
-        step = self.step(batch)
+        self._log_evaluation(stage, self.step(batch))
+
+    def _log_evaluation(self, stage: Literal["val", "test"], step: Step) -> None:
         logged: dict[str, Any] = {f"{stage}/loss": step.loss}
         self.log_dict(
             logged, batch_size=cast(int, step.size), on_step=False, on_epoch=True, prog_bar=True, sync_dist=True

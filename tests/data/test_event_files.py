@@ -32,9 +32,7 @@ def write(tmp_path):
 
 
 def test_jodie(write):
-    text = HEADER + "0,0,0.0,0,0.5,1\n1,1,36.0,0,0.25,2\n0,1,77.0,1,-1e-3,3\n"
-    header, body = text.split("\n", 1)
-    path = write(f"{header},f2\n{body}")
+    path = write(HEADER + "0,0,0.0,0,0.5,1\n1,1,36.0,0,0.25,2\n0,1,77.0,1,-1e-3,3\n")
     events = read_jodie_csv(path)
     assert events.src.tolist() == [0, 1, 0]
     assert events.dst.tolist() == [2, 3, 3]
@@ -47,8 +45,6 @@ def test_jodie(write):
 
 def test_the_header_of_jodie_names_fewer_columns_than_there_are(write):
     # the published files name four columns and "comma_separated_list_of_features"
-    with pytest.raises(DataError, match="line 1 names"):
-        raise DataError("line 1 names")
     path = write(HEADER + "0,0,0.0,0,1,2,3\n1,0,1.0,0,4,5,6\n")
     assert read_jodie_csv(path).msg.tolist() == [[1, 2, 3], [4, 5, 6]]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.nn import TransformerConv
 
-from graphseq.nn.temporal.fused_attention import neighbor_attention
+from graphseq.nn import neighbor_attention
 from tests.reference import temporal_attention as reference
 
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphseq.nn.temporal.fused_gru import mail_gru
+from graphseq.nn import mail_gru
 from tests.reference import mail_gru as reference
 
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "time_weight", "time_bias")

@@ -6,7 +6,8 @@ import torch
 from torch_geometric.nn.models.tgn import TimeEncoder as PyGTimeEncoder
 
 from graphseq.core import MISSING
-from graphseq.nn.temporal.time_encoding import TimeEncoder, time_gradients
+from graphseq.nn import TimeEncoder
+from graphseq.nn.temporal.time_encoding import time_gradients
 
 
 def test_equals_the_formula_one_by_one():
