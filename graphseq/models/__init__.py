@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from graphseq.core.lazy import attach
 
 if TYPE_CHECKING:
+    from graphseq.models.apan import APAN as APAN
     from graphseq.models.edgebank import EdgeBank as EdgeBank
     from graphseq.models.gin import GINClassifier as GINClassifier
     from graphseq.models.graph import GraphClassifier as GraphClassifier
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from graphseq.models.mlp import MLP as MLP
     from graphseq.models.node import NodeClassifier as NodeClassifier
     from graphseq.models.pyg import FromPyG as FromPyG
+    from graphseq.models.streaming import LinkStream as LinkStream
     from graphseq.models.temporal import JODIE as JODIE
     from graphseq.models.temporal import TGAT as TGAT
     from graphseq.models.temporal import TGN as TGN
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from graphseq.models.vision import ConvNet as ConvNet
 
 _FILES: dict[str, str] = {
+    "APAN": "apan",
     "ConvNet": "vision",
     "DyRep": "temporal",
     "EdgeBank": "edgebank",
@@ -29,6 +32,7 @@ _FILES: dict[str, str] = {
     "GraphClassifier": "graph",
     "GraphEncoder": "graph",
     "JODIE": "temporal",
+    "LinkStream": "streaming",
     "MLP": "mlp",
     "MemoryNetwork": "memory_network",
     "MemoryUpdate": "memory_network",

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from graphseq.nn.graph.pooling import GraphPool as GraphPool
     from graphseq.nn.graph.pooling import graph_index as graph_index
     from graphseq.nn.graph.virtual_node import VirtualNode as VirtualNode
+    from graphseq.nn.temporal.apan import APANEncoder as APANEncoder
+    from graphseq.nn.temporal.apan import APANMemory as APANMemory
     from graphseq.nn.temporal.decoder import LinkDecoder as LinkDecoder
     from graphseq.nn.temporal.embeddings import IdentityEmbedding as IdentityEmbedding
     from graphseq.nn.temporal.embeddings import TemporalAttentionEmbedding as TemporalAttentionEmbedding
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from graphseq.nn.temporal.embeddings import TransformerEmbedding as TransformerEmbedding
     from graphseq.nn.temporal.fused_attention import neighbor_attention as neighbor_attention
     from graphseq.nn.temporal.fused_gru import mail_gru as mail_gru
+    from graphseq.nn.temporal.mailbox import Mailbox as Mailbox
     from graphseq.nn.temporal.memory import MemoryRead as MemoryRead
     from graphseq.nn.temporal.memory import NodeMemory as NodeMemory
     from graphseq.nn.temporal.neighbor_buffer import RecentNeighborBuffer as RecentNeighborBuffer
@@ -33,12 +36,15 @@ if TYPE_CHECKING:
     from graphseq.nn.temporal.time_encoding import TimeEncoder as TimeEncoder
 
 _FILES: dict[str, str] = {
+    "APANEncoder": "temporal.apan",
+    "APANMemory": "temporal.apan",
     "CategoricalEncoder": "graph.encoders",
     "Distinct": "temporal.plan",
     "FeatureEncoder": "graph.encoders",
     "GraphPool": "graph.pooling",
     "IdentityEmbedding": "temporal.embeddings",
     "LinkDecoder": "temporal.decoder",
+    "Mailbox": "temporal.mailbox",
     "MemoryRead": "temporal.memory",
     "NodeMemory": "temporal.memory",
     "PRESCorrector": "temporal.pres",

@@ -1,0 +1,331 @@
+"""A trained network at work: events come in one by one, scores and rankings are asked for at any moment."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Self, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphseq.core.errors import DataError
+from graphseq.core.events import EventBatch
+from graphseq.models.memory_network import MemoryNetwork
+from graphseq.nn.temporal.neighbor_buffer import RecentNeighborBuffer
+
+__all__ = ["LinkStream"]
+
+Numbers = Tensor | np.ndarray | Sequence[int] | Sequence[float] | int | float
+Output = Literal["probability", "logit"]
+
+_EXACT = 2**53
+"""Whole numbers below it are exact in float64, in which times are kept."""
+
+
+class LinkStream:
+    r"""A trained network that goes on observing: scores at any moment are those that evaluation would compute.
+
+    .. math:: p(u, v, t) = \sigma(f(u, v, t \mid \text{all events observed}))
+
+    The state is the memory in the network's own buffers, and the recent events of each node in a
+    :class:`~graphseq.nn.RecentNeighborBuffer`, of which deeper layers take the neighbours of neighbours too. The
+    stream works on the network it is given: do not train it, or hand it to a second stream, at the same time.
+
+    A call of :meth:`observe` is one batch: its events do not see each other, and each node takes up the last of its
+    messages. So the chunks in which events arrive are part of the result, as the batch size is in evaluation: the
+    same chunks give the same numbers, and smaller ones are closer to the stream. :meth:`score` and :meth:`rank`
+    change nothing. They were learned against drawn negatives: probabilities tell an event from a random pair.
+
+    Where a chunk cannot be used, a ``DataError`` says why and the state is what it was before.
+
+    Args:
+        network: trained, such as ``graphseq.load(path).model``; it is set to evaluation. The stream runs on its device.
+        num_neighbors: events kept of each node, at least those that the embedding asks for, which is the default.
+        batch_size: longer calls of :meth:`observe` are worked off in batches of this many events; None for one batch.
+        growth: what an id beyond ``num_nodes`` does: ``error``, or ``grow``, which makes room for nodes never seen.
+        max_nodes: with ``grow``, ids are refused from here on; None for no limit but the machine's memory.
+        time_offset: subtracted from the times of :meth:`observe`, :meth:`score` and :meth:`rank`; the
+            ``time_offset`` of the events that the network was trained on, which count from 0. Times in an
+            ``EventBatch`` are those of a data module and count from there already.
+
+    Raises:
+        TypeError: if the network is not a :class:`MemoryNetwork`.
+        ValueError: if a size is out of range, or a network whose corrector keeps moments by node is to grow.
+
+    Example:
+        >>> from graphseq.models import TGN
+        >>> stream = LinkStream(TGN(num_nodes=9, memory_dim=8, time_dim=8, embedding_dim=8))
+        >>> _ = stream.observe([0, 1], [5, 6], [10, 12])
+        >>> stream.score(src=0, dst=6, t=20).shape
+        torch.Size([1])
+        >>> ids, scores = stream.rank(0, None, t=20, k=3)
+        >>> sorted(ids[0].tolist())
+        [5, 6]
+    """
+
+    def __init__(
+        self,
+        network: MemoryNetwork,
+        *,
+        num_neighbors: int | None = None,
+        batch_size: int | None = None,
+        growth: Literal["error", "grow"] = "error",
+        max_nodes: int | None = None,
+        time_offset: int | float = 0,
+    ) -> None:
+        if not isinstance(network, MemoryNetwork):
+            raise TypeError(f"the network is a {type(network).__name__}; a MemoryNetwork, such as TGN, is needed")
+        needed = network.embedding.num_neighbors
+        if num_neighbors is not None and num_neighbors < max(needed, 1):
+            raise ValueError(f"num_neighbors is {num_neighbors}; the embedding asks for {needed}, and 1 is the least")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1, or None for one batch a call")
+        if growth not in ("error", "grow"):
+            raise ValueError(f"growth is {growth!r}; it must be 'error' or 'grow'")
+        if growth == "grow" and network.corrector is not None:
+            raise ValueError("a network with a corrector cannot grow: its moments are kept by node; use growth='error'")
+        if max_nodes is not None and max_nodes < network.num_nodes:
+            raise ValueError(f"max_nodes is {max_nodes}; the network has {network.num_nodes} nodes already")
+        if not math.isfinite(time_offset):
+            raise ValueError(f"time_offset is {time_offset}; it must be finite")
+        weight = next(network.parameters())
+        self.network = network.eval()
+        self.device, self.dtype = weight.device, weight.dtype
+        self.batch_size = batch_size
+        self.growth: Literal["error", "grow"] = growth
+        self.max_nodes = max_nodes
+        self.time_offset = time_offset
+        self.msg_channels = _msg_channels(network)
+        self.num_nodes = network.num_nodes
+        self._least_nodes = network.num_nodes
+        self.history: RecentNeighborBuffer | None = None
+        if needed:
+            buffer = RecentNeighborBuffer(network.num_nodes, num_neighbors or needed, self.msg_channels, "float64")
+            self.history = buffer.to(self.device, self.dtype)
+        self._is_destination = torch.zeros(network.num_nodes, dtype=torch.bool, device=self.device)
+        self._num_events = 0
+        self._now = self._memory_time()
+
+    @classmethod
+    def from_history(
+        cls,
+        network: MemoryNetwork,
+        history: Any,
+        *,
+        replay: bool = True,
+        splits: Sequence[str] = ("train", "val"),
+        **options: Any,
+    ) -> Self:
+        """Return a stream that has the past behind it.
+
+        Args:
+            network: trained.
+            history: a temporal data module, whose batches and whose ``time_offset`` are taken; or batches of events
+                in the order of time.
+            replay: whether memory is built anew from the history, batch by batch. If not, the state in the network's
+                buffers stays, as a checkpoint written after validation brings it, and the history gives the
+                neighbours only, which takes no forward pass.
+            splits: splits of the data module that are past.
+            options: see :class:`LinkStream`.
+
+        Raises:
+            DataError: if the history does not fit the network, or ``replay`` is False and the state does not end
+                where the history does.
+
+        Example:
+            >>> from graphseq.models import JODIE
+            >>> one = torch.tensor([1])
+            >>> past = [EventBatch(one, one + 1, one * t, torch.zeros(1, 0), one, start=0) for t in (5, 8)]
+            >>> LinkStream.from_history(JODIE(num_nodes=4), past)
+            LinkStream(JODIE, 4 nodes, 2 events observed, time 8)
+        """
+        module = history if callable(getattr(history, "batches", None)) else None
+        if module is not None:
+            options.setdefault("time_offset", module.events.time_offset)
+        stream = cls(network, **options)
+        reached = stream._now
+        if replay:
+            stream.reset_state()
+        stream._now = 0.0
+        if module is None:
+            stream._take_batches(history, replay)
+        else:
+            stream._take_module(module, splits, replay)
+        if not replay and network.memory is not None and stream._now != reached:
+            raise DataError(
+                f"the state in the network ends at time {_plain(reached)}, the history at {_plain(stream._now)}; name "
+                "the splits that the network has seen, or give replay=True"
+            )
+        return stream
+
+    @torch.no_grad()
+    def _take_module(self, module: Any, splits: Sequence[str], replay: bool) -> None:
+        end = max(int(module.splits[split].max()) for split in splits) + 1
+        past = module.events[:end]
+        # nodes that were kept from training are in the history all the same, as they are in evaluation
+        columns = EventBatch(past.src, past.dst, past.t, past.msg, torch.arange(end), start=0)
+        events = self._checked(columns)
+        if replay:
+            for split in splits:
+                for batch in module.batches(split):
+                    self._commit(replace(batch.to(self.device), neg_dst=None, neg_src=None))
+        self._note(events)
+
+    @torch.no_grad()
+    def _take_batches(self, batches: Iterable[EventBatch], replay: bool) -> None:
+        for batch in batches:
+            events = self._checked(replace(batch, neg_dst=None, neg_src=None, history=None, cut=None))
+            if len(events) and replay:
+                own = self._placed(events)
+                self._commit(own if batch.history is None else replace(own, history=batch.history, cut=batch.cut))
+            self._note(events)
+
+    @overload
+    def observe(self, src: EventBatch) -> Tensor: ...
+
+    @overload
+    def observe(
+        self, src: Numbers, dst: Numbers, t: Numbers, msg: Any = None, event_type: Numbers | None = None
+    ) -> Tensor: ...
+
+    @torch.no_grad()
+    def observe(
+        self,
+        src: EventBatch | Numbers,
+        dst: Numbers | None = None,
+        t: Numbers | None = None,
+        msg: Any = None,
+        event_type: Numbers | None = None,
+    ) -> Tensor:
+        """Take in events that happened, in the order of time; return the logits they had just before.
+
+        Args:
+            src: source nodes; or a batch with everything, whose times count from 0 as a data module's do. Its history
+                is not used, its negatives are scored beside its events.
+            dst: destination nodes.
+            t: times, integers or float64, not decreasing, not before those observed already.
+            msg: features, if the network was trained with any.
+            event_type: kinds of the events, where a corrector counts them.
+
+        Shape:
+            src, dst, t, event_type (B,), msg (B, D) -> logits (B, 1 + M), the events in column 0
+
+        Raises:
+            DataError: if ids are out of range, times are not sorted, not finite, too coarse or before the state, or
+                features do not fit. The state is then what it was before.
+        """
+        if isinstance(src, EventBatch):
+            if dst is not None or t is not None or msg is not None or event_type is not None:
+                raise TypeError("give a batch alone, or src, dst and t, not both")
+            if src.cut is not None:
+                raise DataError(
+                    "the batch has a cut for each event (cut='time'); a stream shows all its events the past before "
+                    "the batch. Observe one event at a time, or clear it: dataclasses.replace(batch, cut=None)"
+                )
+            columns, offset = src, 0.0
+        else:
+            if dst is None or t is None:
+                raise TypeError("observe needs src, dst and t, or an EventBatch")
+            columns, offset = self._columns(src, dst, t, msg, event_type), self.time_offset
+        events = self._checked(columns, offset)
+        if not len(events):
+            return torch.zeros(0, 1 if events.neg_dst is None else 1 + events.neg_dst.size(1), device=self.device)
+        size = self.batch_size or len(events)
+        logits = []
+        for low in range(0, len(events), size):
+            piece = self._placed(_piece(events, low, low + size) if size < len(events) else events)
+            logits.append(self._commit(piece))
+            self._note(piece)
+        return torch.cat(logits) if len(logits) > 1 else logits[0]
+
+    @torch.no_grad()
+    def score(self, src: Numbers, dst: Numbers, t: Numbers, output: Output = "probability") -> Tensor:
+        """Return how probable events between pairs of nodes are at given times, all that was observed being past.
+
+        Args:
+            src: source nodes, one or for each pair.
+            dst: destination nodes, one or for each pair.
+            t: times, one or for each pair, in any order, not before those observed already.
+            output: ``probability``, or ``logit``.
+
+        Shape:
+            (B,) each, or one number -> (B,)
+
+        Raises:
+            DataError: if ids are out of range or times are not usable.
+        """
+        sources, destinations, times = _ids("src", src), _ids("dst", dst), _times(t, self.time_offset)
+        count = max(len(sources), len(destinations), len(times))
+        if {len(sources), len(destinations), len(times)} - {1, count}:
+            raise DataError(
+                f"src, dst and t have {len(sources)}, {len(destinations)} and {len(times)} entries; give one for each "
+                "pair, or one for all"
+            )
+        logits = self._ask(sources.expand(count), destinations.expand(count)[:, None], times.expand(count))
+        return _as(logits.squeeze(1), output)
+
+    @torch.no_grad()
+    def rank(
+        self,
+        src: Numbers,
+        candidates: Tensor | np.ndarray | Sequence[int] | None,
+        t: Numbers,
+        k: int = 10,
+        output: Output = "probability",
+    ) -> tuple[Tensor, Tensor]:
+        """Return the most probable destinations of each source at a time, the best first, with their scores.
+
+        All candidates of a call go through the network at once; equal scores stay in the order of the candidates.
+
+        Args:
+            src: source nodes.
+            candidates: nodes to choose from, the same for all sources (C,) or their own (Q, C); None for all
+                destinations observed so far. ``torch.arange(stream.num_nodes)`` are all nodes.
+            t: times, one or for each source, not before those observed already.
+            k: number of destinations, at least 1; of fewer candidates all are returned.
+            output: ``probability``, or ``logit``.
+
+        Shape:
+            src (Q,) or one number -> ids int64 (Q, k), scores (Q, k)
+
+        Raises:
+            ValueError: if ``k`` is below 1.
+            DataError: if there are no candidates, ids are out of range or times are not usable.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}; it must be at least 1")
+        sources, times = _ids("src", src), _times(t, self.time_offset)
+        if candidates is None:
+            chosen = self._is_destination.nonzero().view(1, -1)
+        else:
+            chosen = torch.as_tensor(candidates)
+            chosen = _ids("candidates", chosen.flatten()).view(chosen.shape if chosen.dim() > 1 else (1, -1))
+        if len(times) not in (1, len(sources)) or chosen.dim() != 2 or len(chosen) not in (1, len(sources)):
+            raise DataError(
+                f"src, candidates and t have {len(sources)}, {tuple(chosen.shape)} and {len(times)} entries; give "
+                "candidates (C,) or (sources, C), and one time for each source or for all"
+            )
+        if not chosen.size(1):
+            raise DataError("there are no candidates: no destination was observed so far, or none was given")
+        chosen = chosen.to(self.device).expand(len(sources), -1)
+        logits, order = self._ask(sources, chosen, times.expand(len(sources))).sort(1, descending=True, stable=True)
+        return chosen.gather(1, order[:, :k]), _as(logits[:, :k], output)
+
+    def reset_state(self) -> None:
+        """Forget all events: the state before the first."""
+        self.network.reset_state()
+        if self.history is not None:
+            self.history.reset_state()
+        self._is_destination.zero_()
+        self._num_events, self._now, self.num_nodes = 0, 0.0, self._least_nodes
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return copies of all that events have written, as tensors; weights stay in the checkpoint."""
+        state = {name: value[: self._rows(value)].clone() for name, value in self._by_node().items()}
+        state |= {name: value.clone() for name, value in self._single().items()}
+        return state | {
+            "num_events": torch.tensor(self._num_events),
+            "now": torch.tensor(self._now, dtype=torch.float64),
+            "time_offset": torch.from_numpy(np.asarray(self.time_offset)),
+        }
