@@ -1,6 +1,7 @@
 """What networks with a memory have in common: who is read, scored and written, and in which order."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from graphseq.core.events import EventBatch
 from graphseq.core.spec import Recorded
 from graphseq.nn.temporal.decoder import LinkDecoder
 from graphseq.nn.temporal.embeddings import TemporalEmbedding
-from graphseq.nn.temporal.memory import MemoryRead, NodeMemory
+from graphseq.nn.temporal.memory import MemoryRead, NodeMemory, reset_children
 from graphseq.nn.temporal.plan import Distinct, Plan, plan_batch
 from graphseq.nn.temporal.pres import PRESCorrector
 from graphseq.nn.temporal.time_encoding import TimeEncoder
@@ -125,6 +126,10 @@ class MemoryNetwork(Recorded, nn.Module):
         """Number of nodes."""
         return len(self.distinct.place)
 
+    def reset_parameters(self) -> None:
+        """Set all parameters to their first values; the state stays, see :meth:`reset_state`."""
+        reset_children(self)
+
     def forward(self, data: EventBatch) -> Tensor:
         """Return the logits of a batch and change no state.
 
@@ -149,7 +154,7 @@ class MemoryNetwork(Recorded, nn.Module):
             data: events, with or without negatives.
 
         Raises:
-            DataError: if a node is not below ``num_nodes``.
+            DataError: if a node is not below ``num_nodes``, or events have another width than the memory was built for.
         """
         self._check(data)
         embedding = self.embedding
@@ -287,7 +292,18 @@ class MemoryNetwork(Recorded, nn.Module):
             self.memory.resize(num_nodes)
         self.distinct = Distinct(num_nodes).to(self.distinct.place.device)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}memory.memory")
+        # the constructor's arguments know nothing of the nodes that came later
+        if self.corrector is None and isinstance(saved, Tensor) and saved.dim() == 2 and len(saved) > self.num_nodes:
+            self.resize(len(saved))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _check(self, data: EventBatch) -> None:
+        if self.memory is not None and data.msg.size(1) != self.memory.msg_channels:
+            raise DataError(
+                f"events have {data.msg.size(1)} features; the network was built for {self.memory.msg_channels}"
+            )
         if data.src.device.type != "cpu":
             return  # reading a maximum would wait for the device; the data module has checked its events
         ids = [data.src, data.dst, *(part for part in (data.neg_dst, data.neg_src) if part is not None)]

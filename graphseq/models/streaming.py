@@ -1,6 +1,6 @@
 """A trained network at work: events come in one by one, scores and rankings are asked for at any moment."""
 
-import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self, overload
@@ -12,18 +12,16 @@ from torch import Tensor
 from graphseq.core.errors import DataError
 from graphseq.core.events import EventBatch
 from graphseq.models.memory_network import MemoryNetwork
-from graphseq.nn.temporal.neighbor_buffer import RecentNeighborBuffer
+from graphseq.models.stream_columns import as_ids, as_integers, as_times, given_events, plain, usable_events
+from graphseq.models.stream_state import StreamState
 
 __all__ = ["LinkStream"]
 
 Numbers = Tensor | np.ndarray | Sequence[int] | Sequence[float] | int | float
 Output = Literal["probability", "logit"]
 
-_EXACT = 2**53
-"""Whole numbers below it are exact in float64, in which times are kept."""
 
-
-class LinkStream:
+class LinkStream(StreamState):
     r"""A trained network that goes on observing: scores at any moment are those that evaluation would compute.
 
     .. math:: p(u, v, t) = \sigma(f(u, v, t \mid \text{all events observed}))
@@ -41,7 +39,7 @@ class LinkStream:
 
     Args:
         network: trained, such as ``graphseq.load(path).model``; it is set to evaluation. The stream runs on its device.
-        num_neighbors: events kept of each node, at least those that the embedding asks for, which is the default.
+        num_neighbors: events kept of each node, at least those that the network asks for, which is the default.
         batch_size: longer calls of :meth:`observe` are worked off in batches of this many events; None for one batch.
         growth: what an id beyond ``num_nodes`` does: ``error``, or ``grow``, which makes room for nodes never seen.
         max_nodes: with ``grow``, ids are refused from here on; None for no limit but the machine's memory.
@@ -74,38 +72,10 @@ class LinkStream:
         max_nodes: int | None = None,
         time_offset: int | float = 0,
     ) -> None:
-        if not isinstance(network, MemoryNetwork):
-            raise TypeError(f"the network is a {type(network).__name__}; a MemoryNetwork, such as TGN, is needed")
-        needed = network.embedding.num_neighbors
-        if num_neighbors is not None and num_neighbors < max(needed, 1):
-            raise ValueError(f"num_neighbors is {num_neighbors}; the embedding asks for {needed}, and 1 is the least")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1, or None for one batch a call")
-        if growth not in ("error", "grow"):
-            raise ValueError(f"growth is {growth!r}; it must be 'error' or 'grow'")
-        if growth == "grow" and network.corrector is not None:
-            raise ValueError("a network with a corrector cannot grow: its moments are kept by node; use growth='error'")
-        if max_nodes is not None and max_nodes < network.num_nodes:
-            raise ValueError(f"max_nodes is {max_nodes}; the network has {network.num_nodes} nodes already")
-        if not math.isfinite(time_offset):
-            raise ValueError(f"time_offset is {time_offset}; it must be finite")
-        weight = next(network.parameters())
-        self.network = network.eval()
-        self.device, self.dtype = weight.device, weight.dtype
+        super().__init__(network, num_neighbors, growth, max_nodes, time_offset)
         self.batch_size = batch_size
-        self.growth: Literal["error", "grow"] = growth
-        self.max_nodes = max_nodes
-        self.time_offset = time_offset
-        self.msg_channels = _msg_channels(network)
-        self.num_nodes = network.num_nodes
-        self._least_nodes = network.num_nodes
-        self.history: RecentNeighborBuffer | None = None
-        if needed:
-            buffer = RecentNeighborBuffer(network.num_nodes, num_neighbors or needed, self.msg_channels, "float64")
-            self.history = buffer.to(self.device, self.dtype)
-        self._is_destination = torch.zeros(network.num_nodes, dtype=torch.bool, device=self.device)
-        self._num_events = 0
-        self._now = self._memory_time()
 
     @classmethod
     def from_history(
@@ -113,7 +83,7 @@ class LinkStream:
         network: MemoryNetwork,
         history: Any,
         *,
-        replay: bool = True,
+        replay: bool = False,
         splits: Sequence[str] = ("train", "val"),
         **options: Any,
     ) -> Self:
@@ -121,40 +91,45 @@ class LinkStream:
 
         Args:
             network: trained.
-            history: a temporal data module, whose batches and whose ``time_offset`` are taken; or batches of events
-                in the order of time.
-            replay: whether memory is built anew from the history, batch by batch. If not, the state in the network's
-                buffers stays, as a checkpoint written after validation brings it, and the history gives the
-                neighbours only, which takes no forward pass.
+            history: a temporal data module, whose events and whose ``time_offset`` are taken; or batches of events in
+                the order of time.
+            replay: whether memory is built anew, batch by batch, by the weights as they are now. If not, the state in
+                the network's buffers stays, as a checkpoint written after validation brings it, and the history gives
+                the neighbours only, which takes no forward pass.
             splits: splits of the data module that are past.
             options: see :class:`LinkStream`.
 
         Raises:
             DataError: if the history does not fit the network, or ``replay`` is False and the state does not end
-                where the history does.
+                where the history does. The network is then as it was.
 
         Example:
             >>> from graphseq.models import JODIE
             >>> one = torch.tensor([1])
             >>> past = [EventBatch(one, one + 1, one * t, torch.zeros(1, 0), one, start=0) for t in (5, 8)]
-            >>> LinkStream.from_history(JODIE(num_nodes=4), past)
+            >>> LinkStream.from_history(JODIE(num_nodes=4), past, replay=True)
             LinkStream(JODIE, 4 nodes, 2 events observed, time 8)
         """
         module = history if callable(getattr(history, "batches", None)) else None
         if module is not None:
             options.setdefault("time_offset", module.events.time_offset)
         stream = cls(network, **options)
-        reached = stream._now
-        if replay:
-            stream.reset_state()
-        stream._now = 0.0
-        if module is None:
-            stream._take_batches(history, replay)
-        else:
-            stream._take_module(module, splits, replay)
+        reached, stream._now = stream._now, 0.0
+        before = network.state_buffers() if replay else {}
+        try:
+            if replay:
+                network.reset_state()
+            if module is None:
+                stream._take_batches(history, replay)
+            else:
+                stream._take_module(module, splits, replay)
+        except BaseException:
+            if replay:
+                network.load_state_buffers(before)
+            raise
         if not replay and network.memory is not None and stream._now != reached:
             raise DataError(
-                f"the state in the network ends at time {_plain(reached)}, the history at {_plain(stream._now)}; name "
+                f"the state in the network ends at time {plain(reached)}, the history at {plain(stream._now)}; name "
                 "the splits that the network has seen, or give replay=True"
             )
         return stream
@@ -168,8 +143,11 @@ class LinkStream:
         events = self._checked(columns)
         if replay:
             for split in splits:
+                history = None
                 for batch in module.batches(split):
-                    self._commit(replace(batch.to(self.device), neg_dst=None, neg_src=None))
+                    if history is None and batch.history is not None:  # one for all batches of a split
+                        history = batch.history.to(self.device)
+                    self._commit(replace(batch.to(self.device), history=history, neg_dst=None, neg_src=None))
         self._note(events)
 
     @torch.no_grad()
@@ -178,7 +156,9 @@ class LinkStream:
             events = self._checked(replace(batch, neg_dst=None, neg_src=None, history=None, cut=None))
             if len(events) and replay:
                 own = self._placed(events)
-                self._commit(own if batch.history is None else replace(own, history=batch.history, cut=batch.cut))
+                if batch.history is not None:  # it may know more than the batches tell, and has a numbering of its own
+                    own = replace(own, start=batch.start, history=batch.history, cut=batch.cut)
+                self._commit(own)
             self._note(events)
 
     @overload
@@ -227,7 +207,7 @@ class LinkStream:
         else:
             if dst is None or t is None:
                 raise TypeError("observe needs src, dst and t, or an EventBatch")
-            columns, offset = self._columns(src, dst, t, msg, event_type), self.time_offset
+            columns, offset = given_events(src, dst, t, msg, event_type), self.time_offset
         events = self._checked(columns, offset)
         if not len(events):
             return torch.zeros(0, 1 if events.neg_dst is None else 1 + events.neg_dst.size(1), device=self.device)
@@ -255,7 +235,7 @@ class LinkStream:
         Raises:
             DataError: if ids are out of range or times are not usable.
         """
-        sources, destinations, times = _ids("src", src), _ids("dst", dst), _times(t, self.time_offset)
+        sources, destinations, times = as_ids("src", src), as_ids("dst", dst), as_times(t, self.time_offset)
         count = max(len(sources), len(destinations), len(times))
         if {len(sources), len(destinations), len(times)} - {1, count}:
             raise DataError(
@@ -295,12 +275,12 @@ class LinkStream:
         """
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
-        sources, times = _ids("src", src), _times(t, self.time_offset)
+        sources, times = as_ids("src", src), as_times(t, self.time_offset)
         if candidates is None:
             chosen = self._is_destination.nonzero().view(1, -1)
         else:
-            chosen = torch.as_tensor(candidates)
-            chosen = _ids("candidates", chosen.flatten()).view(chosen.shape if chosen.dim() > 1 else (1, -1))
+            chosen = as_integers("candidates", candidates)
+            chosen = chosen[None] if chosen.dim() == 1 else chosen
         if len(times) not in (1, len(sources)) or chosen.dim() != 2 or len(chosen) not in (1, len(sources)):
             raise DataError(
                 f"src, candidates and t have {len(sources)}, {tuple(chosen.shape)} and {len(times)} entries; give "
@@ -309,23 +289,69 @@ class LinkStream:
         if not chosen.size(1):
             raise DataError("there are no candidates: no destination was observed so far, or none was given")
         chosen = chosen.to(self.device).expand(len(sources), -1)
-        logits, order = self._ask(sources, chosen, times.expand(len(sources))).sort(1, descending=True, stable=True)
+        logits = self._ask(sources, chosen, times.expand(len(sources)))
+        logits, order = logits.sort(dim=1, descending=True, stable=True)
         return chosen.gather(1, order[:, :k]), _as(logits[:, :k], output)
 
-    def reset_state(self) -> None:
-        """Forget all events: the state before the first."""
-        self.network.reset_state()
-        if self.history is not None:
-            self.history.reset_state()
-        self._is_destination.zero_()
-        self._num_events, self._now, self.num_nodes = 0, 0.0, self._least_nodes
+    def __repr__(self) -> str:
+        return (
+            f"LinkStream({type(self.network).__name__}, {self.num_nodes} nodes, {self._num_events} events observed, "
+            f"time {plain(self._now + self.time_offset)})"
+        )
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return copies of all that events have written, as tensors; weights stay in the checkpoint."""
-        state = {name: value[: self._rows(value)].clone() for name, value in self._by_node().items()}
-        state |= {name: value.clone() for name, value in self._single().items()}
-        return state | {
-            "num_events": torch.tensor(self._num_events),
-            "now": torch.tensor(self._now, dtype=torch.float64),
-            "time_offset": torch.from_numpy(np.asarray(self.time_offset)),
-        }
+    # one batch
+
+    def _commit(self, batch: EventBatch) -> Tensor:
+        """Let the network see a batch, and return its logits of before."""
+        self.network.eval()
+        logits, update = self.network.forward_with_update(batch)
+        self.network.commit(update)
+        return logits
+
+    def _placed(self, events: EventBatch) -> EventBatch:
+        """Return events as the next of the stream, with all that was observed as their past."""
+        start = self._num_events
+        if not start and self._now and self.history is not None:
+            warnings.warn(
+                "the network remembers events that the stream knows nothing of, so no node has neighbours; use "
+                "LinkStream.from_history or load_state_dict, or begin anew with reset_state()",
+                stacklevel=4,
+            )
+        position = torch.arange(start, start + len(events), device=self.device)
+        return replace(events, e_id=position, start=start, history=self.history)
+
+    def _ask(self, src: Tensor, dst: Tensor, t: Tensor) -> Tensor:
+        """Return the logits (Q, C) of sources (Q,) with destinations (Q, C), which change nothing."""
+        if not dst.numel():
+            return torch.zeros(dst.shape, device=self.device)
+        self._check_past(t, self.time_offset)
+        self._check_ids({"src": src, "dst": dst})
+        src, dst, t = (value.to(self.device) for value in (src, dst, t))
+        none = torch.zeros(len(src), self.msg_channels, dtype=self.dtype, device=self.device)
+        batch = EventBatch(src, dst[:, 0], t, none, src, start=0, neg_dst=dst[:, 1:] if dst.size(1) > 1 else None)
+        self.network.eval()
+        return self.network(self._placed(batch))
+
+    # what comes in
+
+    def _checked(self, events: EventBatch, offset: float = 0.0) -> EventBatch:
+        """Return a batch of usable columns on the stream's device, with room made for its nodes.
+
+        Nothing is written before all is known to be usable: a memory that took in half a batch could not be mended.
+        """
+        events = usable_events(events, self.msg_channels, offset)
+        self._check_past(events.t, offset)
+        parts = {name: getattr(events, name) for name in ("src", "dst", "neg_dst", "neg_src")}
+        self._check_ids({name: value for name, value in parts.items() if value is not None})
+        return replace(events, msg=events.msg.to(self.dtype)).to(self.device)
+
+
+def _piece(events: EventBatch, low: int, high: int) -> EventBatch:
+    columns: dict[str, Any] = {name: value for name, value in vars(events).items() if isinstance(value, Tensor)}
+    return replace(events, **{name: value[low:high] for name, value in columns.items()})
+
+
+def _as(logits: Tensor, output: Output) -> Tensor:
+    if output not in ("probability", "logit"):
+        raise ValueError(f"output is {output!r}; it must be 'probability' or 'logit'")
+    return logits.sigmoid() if output == "probability" else logits

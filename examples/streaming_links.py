@@ -1,0 +1,68 @@
+"""Train on the past, then read a file that goes on growing: score its lines, rank what is next, let them be seen."""
+
+import csv
+import functools
+import logging
+import tempfile
+import warnings
+from itertools import islice
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+import graphseq
+from graphseq.data import SyntheticEventsDataModule
+from graphseq.models import TGN, LinkStream
+from graphseq.tasks import TemporalLinkPrediction
+
+torch.set_num_threads(1)
+warnings.filterwarnings("ignore")
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+def train(data, folder):
+    """Return the path of the best epoch's checkpoint: weights, and the memory of all events up to the test's."""
+    network = TGN(data.num_nodes, memory_dim=32, time_dim=32, embedding_dim=32, num_neighbors=5)
+    task = TemporalLinkPrediction(network, optimizer=functools.partial(torch.optim.Adam, lr=3e-3))
+    best = ModelCheckpoint(folder, monitor=task.monitor, mode=task.mode)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    lightning.Trainer(max_epochs=6, accelerator="cpu", callbacks=[best], **quiet).fit(task, data)
+    return best.best_model_path
+
+
+def chunks(path, size):
+    """Yield sources, destinations and times of a few lines at a time, as a feed brings them."""
+    with open(path, newline="") as file:
+        lines = csv.reader(file)
+        next(lines)  # the names of the columns
+        while rows := list(islice(lines, size)):
+            yield torch.tensor([[int(number) for number in row] for row in rows]).unbind(1)
+
+
+if __name__ == "__main__":
+    lightning.seed_everything(0, verbose=False)
+    data = SyntheticEventsDataModule(num_events=4000, num_sources=40, num_destinations=30, period=1, batch_size=50)
+    with tempfile.TemporaryDirectory() as folder:
+        live, saved = Path(folder) / "live.csv", Path(folder) / "stream.pt"
+        new = data.events[len(data.events) - data.split_sizes()["test"] :]
+        rows = torch.stack([new.src, new.dst, new.t + new.time_offset], dim=1).tolist()
+        live.write_text("\n".join(["src,dst,t", *(",".join(map(str, row)) for row in rows)]))
+
+        checkpoint = train(data, folder)
+        stream = LinkStream.from_history(graphseq.load(checkpoint).model, data)
+        print(f"{stream}\n{'events':>7}{'p(event)':>10}{'p(other)':>10}{'in top 3':>10}")
+        for src, dst, t in chunks(live, size=100):
+            other = data.num_sources + torch.randint(30, dst.shape)
+            top = stream.rank(src, None, t, k=3)[0]  # among all destinations seen so far
+            found = (top == dst[:, None]).any(1).float().mean()
+            print(f"{len(src):>7}{stream.score(src, dst, t).mean():>10.2f}", end="")
+            print(f"{stream.score(src, other, t).mean():>10.2f}{found:>10.2f}")
+            stream.observe(src, dst, t)  # one update of memory a chunk
+        torch.save(stream.state_dict(), saved)
+
+        again = LinkStream(graphseq.load(checkpoint).model)  # after a restart
+        again.load_state_dict(torch.load(saved, weights_only=True))
+        ids, scores = again.rank(7, None, int(t[-1]) + 60, k=3)
+        print(f"next of node 7: {ids[0].tolist()}, p = {[round(p, 2) for p in scores[0].tolist()]}")
