@@ -10,10 +10,13 @@ __all__ = ["experiments", "load_experiment"]
 
 _EXPERIMENTS = {
     "effect.gin_tu": "graphseq.bench.gin_tu:GINOnTU",
+    "effect.pres": "graphseq.bench.pres:PRESAtLargeBatch",
+    "effect.tgn_wikipedia": "graphseq.bench.tgn_wikipedia:TGNOnWikipedia",
     "speed.graph_epoch": "graphseq.bench.graph_epoch:GraphEpochSpeed",
     "speed.graph_loader": "graphseq.bench.graph_loader:GraphLoaderSpeed",
     "speed.image_loader": "graphseq.bench.image_loader:ImageLoaderSpeed",
     "speed.segment": "graphseq.bench.segment:SegmentSpeed",
+    "speed.temporal_train": "graphseq.bench.temporal_train:TemporalTrainingSpeed",
 }
 
 

@@ -4,7 +4,7 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,17 @@ from graphseq.metrics import link_average_precision
 from graphseq.models import JODIE, TGN, MemoryNetwork
 from graphseq.nn import PRESCorrector, memory_coherence_loss
 
-__all__ = ["ARMS", "Arm", "build_network", "data_of", "drifting_stream", "read_stream", "train"]
+__all__ = [
+    "ARMS",
+    "FORMS",
+    "Arm",
+    "build_network",
+    "data_of",
+    "drifting_stream",
+    "read_stream",
+    "train",
+    "train_epochs",
+]
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,20 @@ ARMS = {
     "random_chunk": Arm(batching="random_chunk"),
     "adaptive": Arm(batching="adaptive"),
 }
+"""The plain network, the two parts of PRES, both, and two other ways to cut a stream."""
+
+FORMS = {
+    **{name: ARMS[name] for name in ("none", "pcs", "mcs", "both")},
+    "gate fixed": Arm(correction=True, gate_speed=0.0),
+    "gamma 0.7": Arm(correction=True, gamma=0.7),
+    "gamma 0.5, gate 10x": Arm(correction=True, gamma=0.5, gate_speed=10.0),
+    "not stored": Arm(correction=True, persist=False),
+    "by time": Arm(correction=True, rate="time"),
+    "by events": Arm(correction=True, rate="event"),
+    "coherence 1": Arm(coherence=1.0),
+    "gamma 0.7, coherence 1": Arm(correction=True, gamma=0.7, coherence=1.0),
+}
+"""Forms of PRES to choose from on validation."""
 
 
 def drifting_stream(num_events: int = 20_000, nodes: int = 200, seed: int = 0) -> TemporalEvents:
@@ -94,8 +118,8 @@ def drifting_stream(num_events: int = 20_000, nodes: int = 200, seed: int = 0) -
     item = np.rint(place * (nodes - 1)).astype(np.int64)
     angle = np.pi * (item / (nodes - 1))[:, None] * 2.0 ** np.arange(4)
     features = torch.from_numpy(np.concatenate([np.sin(angle), np.cos(angle)], axis=1)).float()
-    columns = (torch.from_numpy(column) for column in (source, item + nodes, t))
-    return TemporalEvents(*columns, features, num_nodes=2 * nodes, num_sources=nodes, time_offset=0)
+    src, dst, when = (torch.from_numpy(column) for column in (source, item + nodes, t))
+    return TemporalEvents(src, dst, when, features, num_nodes=2 * nodes, num_sources=nodes, time_offset=0)
 
 
 _SETS: dict[str, Callable[[], TemporalDataModule]] = {
@@ -188,7 +212,7 @@ def build_network(backbone: str, data: TemporalDataModule, arm: Arm, dim: int) -
             rate=arm.rate,
             persist=arm.persist,
         )
-    sizes = {"memory_dim": dim, "time_dim": dim}
+    sizes: dict[str, Any] = {"memory_dim": dim, "time_dim": dim}
     features = data.num_edge_features
     if backbone == "JODIE":
         return JODIE(
@@ -200,8 +224,29 @@ def build_network(backbone: str, data: TemporalDataModule, arm: Arm, dim: int) -
 def _optimizer(network: MemoryNetwork, arm: Arm, learning_rate: float) -> torch.optim.Adam:
     gate = [weight for name, weight in network.named_parameters() if name == "corrector.gate"]
     others = [weight for name, weight in network.named_parameters() if name != "corrector.gate"]
-    groups = [{"params": others}, {"params": gate, "lr": learning_rate * arm.gate_speed}]
+    groups: list[dict[str, Any]] = [{"params": others}, {"params": gate, "lr": learning_rate * arm.gate_speed}]
     return torch.optim.Adam([group for group in groups if group["params"]], lr=learning_rate)
+
+
+def train_epochs(
+    network: MemoryNetwork, data: TemporalDataModule, arm: Arm, *, epochs: int, learning_rate: float
+) -> None:
+    """Train without looking at validation.
+
+    Args:
+        network: what is trained.
+        data: its events.
+        arm: gives the coherence term and the speed of the gate.
+        epochs: passes over the training events.
+        learning_rate: of Adam.
+
+    Example:
+        >>> data = data_of(drifting_stream(1000), ARMS["none"], 100, 0)
+        >>> train_epochs(build_network("JODIE", data, ARMS["none"], 8), data, ARMS["none"], epochs=1, learning_rate=0.1)
+    """
+    optimizer = _optimizer(network, arm, learning_rate)
+    for epoch in range(epochs):
+        _train_epoch(network, optimizer, data, arm, epoch)
 
 
 def _train_epoch(
@@ -252,6 +297,7 @@ def train(
     eval_batch_size: int = 200,
     evaluations: int = 20,
     own_batch: bool = False,
+    tested: bool = True,
 ) -> Row:
     """Train, and return the test score at the epoch of the best validation score.
 
@@ -271,6 +317,7 @@ def train(
         eval_batch_size: of validation and test.
         evaluations: at most so many epochs are evaluated.
         own_batch: also evaluate the best epoch with the training batch size.
+        tested: whether the test split is looked at.
 
     Example:
         >>> row = train(drifting_stream(1000), "JODIE", ARMS["none"], batch_size=100, epochs=1, seed=0,
@@ -295,7 +342,9 @@ def train(
         trained = network.state_buffers()
         val_ap = _average_precision(network, data, "val")
         if val_ap > best["val_ap"]:
-            best = {"val_ap": val_ap, "test_ap": _average_precision(network, data, "test"), "epoch": epoch + 1}
+            best = {"val_ap": val_ap, "epoch": epoch + 1}
+            if tested:
+                best["test_ap"] = _average_precision(network, data, "test")
             if network.corrector is not None:
                 best["gamma"] = float(network.corrector.gamma.detach())
             if own is not None:

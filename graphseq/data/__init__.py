@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from graphseq.data.loader import BatchLoader as BatchLoader
     from graphseq.data.molecules import MoleculeDataModule as MoleculeDataModule
     from graphseq.data.molecules import scaffold as scaffold
+    from graphseq.data.motifs import MotifDataModule as MotifDataModule
+    from graphseq.data.motifs import motif_graphs as motif_graphs
     from graphseq.data.negatives import HistoricalNegatives as HistoricalNegatives
     from graphseq.data.negatives import InductiveNegatives as InductiveNegatives
     from graphseq.data.negatives import NegativeSampler as NegativeSampler
@@ -102,6 +104,7 @@ _FILES: dict[str, str] = {
     "InductiveNegatives": "negatives",
     "JODIEDataModule": "temporal_sets",
     "MoleculeDataModule": "molecules",
+    "MotifDataModule": "motifs",
     "NegativeSampler": "negatives",
     "NodeDataModule": "nodes",
     "Normalize": "transforms",
@@ -133,6 +136,7 @@ _FILES: dict[str, str] = {
     "group_split": "splits",
     "hold_out_nodes": "temporal",
     "k_fold_split": "splits",
+    "motif_graphs": "motifs",
     "node_gaps": "temporal",
     "ordered_split": "splits",
     "periodic_events": "temporal_synthetic",

@@ -71,7 +71,8 @@ class MemoryNetwork(Recorded, nn.Module):
         memory: memory of the nodes; None for a network without, whose nodes start from zeros.
         embedding: from memories to embeddings.
         time_encoder: encoder of time differences, the one the memory has.
-        decoder: scores pairs; default a :class:`~graphseq.nn.LinkDecoder` of the embedding's width.
+        decoder: scores pairs; default a :class:`~graphseq.nn.LinkDecoder` of the embedding's width. Called as that is,
+            with embeddings, rows of sources (B, 1) or (B, 1 + M), and rows of destinations (B, 1 + M).
         corrector: PRES, between memory and embedding; None for none.
         num_nodes: number of nodes; needed without ``memory``.
         dim: size of a memory; needed without ``memory``.
@@ -184,15 +185,12 @@ class MemoryNetwork(Recorded, nn.Module):
         plan, batch = update.plan, update.plan.batch
         events, row = len(batch), plan.row
         negatives = 0 if batch.neg_dst is None else batch.neg_dst.size(1)
-        source, destination = row[:events], row[events : 2 * events]
-        if negatives:
-            end = (2 + negatives) * events
-            drawn = row[2 * events : end].view(events, negatives)
-            own = source[:, None].expand(-1, negatives) if batch.neg_src is None else row[end:].view(events, negatives)
-            source = torch.cat([source[:, None], own], dim=1)
-            destination = torch.cat([destination[:, None], drawn], dim=1)
-        scores = self.decoder(self.decoded(update), source.flatten(), destination.flatten())
-        return scores.view(events, 1 + negatives)
+        end = (2 + negatives) * events
+        source, happened, drawn = row[:events, None], row[events : 2 * events, None], row[2 * events : end]
+        if negatives and batch.neg_src is not None:
+            source = torch.cat([source, row[end:].view(events, negatives)], dim=1)
+        destination = torch.cat([happened, drawn.view(events, negatives)], dim=1)
+        return self.decoder(self.decoded(update), source, destination)
 
     def decoded(self, update: MemoryUpdate) -> Tensor:
         """Return what the decoder scores, for each row: the embeddings.
@@ -286,6 +284,8 @@ class MemoryNetwork(Recorded, nn.Module):
         Raises:
             ValueError: if it is less, or a corrector keeps moments by node.
         """
+        if num_nodes < self.num_nodes:
+            raise ValueError(f"num_nodes is {num_nodes}; the network knows {self.num_nodes} nodes and cannot shrink")
         if self.corrector is not None and num_nodes != self.num_nodes:
             raise ValueError("a network with a corrector cannot grow: its moments are kept by node")
         if self.memory is not None:

@@ -1,20 +1,33 @@
 """The base of procedures over event streams: whose state is kept, put back and saved, and when."""
 
+import contextlib
 import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.utils.data import RandomSampler
+from torchmetrics import MetricCollection
 
-from graphseq.core.errors import CheckpointError, UnsupportedStrategyError
+from graphseq.core.errors import CheckpointError, DataError, UnsupportedStrategyError
 from graphseq.core.events import EventBatch
 from graphseq.tasks.base import Task
 
 __all__ = ["StreamTask"]
 
 _METHODS = ("forward_with_update", "commit", "reset_state", "state_buffers", "load_state_buffers")
+
+
+@dataclass
+class _State:
+    """What the network remembers, and the stream position up to which it has seen all events."""
+
+    buffers: dict[str, Tensor]
+    next_event: int
 
 
 class StreamTask(Task):
@@ -27,7 +40,7 @@ class StreamTask(Task):
         1. The state is reset at the first batch of each training epoch.
         2. Each batch is predicted, then committed: inside the step, before the optimiser's.
         3. Validation continues from the state at hand, which training gets back afterwards; the sanity check leaves no
-           trace. Validation on its own starts from the state that training ended with.
+           trace. Validation on its own starts from the state that training, or ``observe``, ended with.
         4. Testing continues from the state after validation and puts it back when it is over, so that it can be
            repeated. Prediction does the same.
 
@@ -35,7 +48,7 @@ class StreamTask(Task):
     which a test continues, and the state of training lies beside them, from which training resumes. So the best
     weights come with the state that they made.
 
-    Several processes, accumulated gradients and shuffled events are refused: batches depend on each other.
+    Several processes, accumulated gradients and loaders that shuffle are refused: batches depend on each other.
 
     Args:
         model: the network.
@@ -46,7 +59,8 @@ class StreamTask(Task):
 
     Raises:
         TypeError: if the network lacks one of the methods.
-        UnsupportedStrategyError: at the start of a run with several processes or accumulated gradients.
+        UnsupportedStrategyError: at the start of a run with several processes, accumulated gradients or a loader that
+            shuffles.
 
     Example:
         >>> StreamTask(nn.Linear(2, 1))
@@ -76,9 +90,9 @@ class StreamTask(Task):
                 f"{type(model).__name__} has no {', '.join(missing[:1])}; give a network with memory, such as "
                 "graphseq.models.TGN"
             )
-        self._after_training: dict[str, Tensor] | None = None
-        self._set_aside: dict[str, Tensor] | None = None
-        self._next_event = 0  # stream position up to which the state has seen all events
+        self._after_training: _State | None = None
+        self._set_aside: _State | None = None
+        self._next_event = 0
 
     @property
     def network(self) -> Any:
@@ -96,40 +110,73 @@ class StreamTask(Task):
                 "memory that the batch before left. Train independent streams, or parts of the graph, in separate "
                 "runs; memory is not shared between them"
             )
-        if stage == "fit" and trainer.accumulate_grad_batches != 1:
-            raise UnsupportedStrategyError(
-                f"accumulate_grad_batches is {trainer.accumulate_grad_batches}; the optimiser has to step after every "
-                "batch, because each commits the memory that the next one reads. Use a larger batch_size"
-            )
+        if stage == "fit":
+            self._refuse_accumulation()
         super().setup(stage)
+        # a test or validation that broke off could do neither
+        self._put_back()
+        for metrics in self._metrics.values():
+            cast(MetricCollection, metrics).reset()
+
+    def _refuse_accumulation(self) -> None:
+        if self.trainer.accumulate_grad_batches != 1:
+            raise UnsupportedStrategyError(
+                f"accumulate_grad_batches is {self.trainer.accumulate_grad_batches}; the optimiser has to step after "
+                "every batch, because each commits the memory that the next one reads. Use a larger batch_size"
+            )
+
+    def _refuse_shuffling(self, loader: Any) -> None:
+        given = loader[0] if isinstance(loader, list | tuple) else loader  # Lightning refuses several
+        if isinstance(getattr(given, "sampler", None), RandomSampler):
+            raise UnsupportedStrategyError(
+                f"the {type(given).__name__} shuffles; the events of a stream are read in their order. "
+                "Use shuffle=False, or graphseq.data.TemporalDataModule"
+            )
+
+    def on_train_start(self) -> None:
+        """Refuse loaders that shuffle, and put the generators back."""
+        self._refuse_shuffling(self.trainer.train_dataloader)
+        super().on_train_start()
+
+    def on_train_epoch_start(self) -> None:
+        """Refuse to accumulate gradients from some epoch on."""
+        self._refuse_accumulation()
 
     # whose state when
+
+    def _state(self) -> _State:
+        return _State(self.network.state_buffers(), self._next_event)
+
+    def _go_to(self, state: _State) -> None:
+        self.network.load_state_buffers(state.buffers)
+        self._next_event = state.next_event
 
     def on_train_batch_start(self, batch: EventBatch, batch_idx: int) -> None:
         """Start an epoch from nothing, or go on from where validation interrupted it."""
         if batch_idx == 0:
-            self.network.reset_state()
-            self._next_event = 0
+            self.reset_state()
         elif self._after_training is not None:
-            self.network.load_state_buffers(self._after_training)
+            self._go_to(self._after_training)
         self._after_training = None
 
     def on_validation_start(self) -> None:
-        """Set the state of training aside; validation on its own starts from it."""
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self._after_training = self.network.state_buffers()
-        elif self._after_training is not None:
-            self.network.load_state_buffers(self._after_training)
+        """Set the state of training aside; if it is set aside already, start from it."""
+        self._refuse_shuffling(self.trainer.val_dataloaders)
+        if self._after_training is None:
+            self._after_training = self._state()
+        else:  # validation on its own, again, or once more after it broke off
+            self._go_to(self._after_training)
 
     def on_validation_end(self) -> None:
         """Undo the sanity check."""
-        if self.trainer.sanity_checking:
-            self.network.load_state_buffers(self._after_training)
+        if self.trainer.sanity_checking and self._after_training is not None:
+            self._go_to(self._after_training)
             self._after_training = None
 
     def on_test_start(self) -> None:
         """Note the state that the test starts from."""
-        self._set_aside = self.network.state_buffers()
+        self._refuse_shuffling(self.trainer.test_dataloaders)
+        self._set_aside = self._state()
 
     def on_test_end(self) -> None:
         """Put the state back that the test started from."""
@@ -137,7 +184,8 @@ class StreamTask(Task):
 
     def on_predict_start(self) -> None:
         """Note the state that the prediction starts from."""
-        self._set_aside = self.network.state_buffers()
+        self._refuse_shuffling(self.trainer.predict_dataloaders)
+        self._set_aside = self._state()
 
     def on_predict_end(self) -> None:
         """Put the state back that the prediction started from."""
@@ -145,16 +193,30 @@ class StreamTask(Task):
 
     def _put_back(self) -> None:
         if self._set_aside is not None:
-            self.network.load_state_buffers(self._set_aside)
+            self._go_to(self._set_aside)
             self._set_aside = None
+
+    def on_validation_batch_start(self, batch: EventBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Warn if validation on its own starts from an empty state."""
+        if batch_idx == 0 and self.trainer.state.fn == TrainerFn.VALIDATING and self._next_event == 0:
+            self._warn_of_gap("validation", batch)
 
     def on_test_batch_start(self, batch: EventBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Warn if the state does not reach up to the first event of the test."""
-        if batch_idx == 0 and batch.start > self._next_event:
+        if batch_idx == 0:
+            self._warn_of_gap("the test", batch)
+
+    def on_predict_batch_start(self, batch: EventBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Warn if the state does not reach up to the first event to predict."""
+        if batch_idx == 0:
+            self._warn_of_gap("the prediction", batch)
+
+    def _warn_of_gap(self, what: str, batch: EventBatch) -> None:
+        if batch.start > self._next_event:
             warnings.warn(
-                f"the test begins at event {batch.start}, and the network has seen the events before "
-                f"{self._next_event} only; run validation first, or task.observe(batches) over what is missing",
-                stacklevel=2,
+                f"{what} begins at event {batch.start}, and the network has seen the events before "
+                f"{self._next_event} only; run what comes before, or task.observe(batches) over what is missing",
+                stacklevel=3,
             )
 
     def on_train_batch_end(self, outputs: Any, batch: EventBatch, batch_idx: int) -> None:
@@ -163,27 +225,47 @@ class StreamTask(Task):
 
     def on_validation_batch_end(self, outputs: Any, batch: EventBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Note how far the stream has been seen."""
-        if not self.trainer.sanity_checking:
-            self._note(batch)
+        self._note(batch)
 
     def _note(self, batch: EventBatch) -> None:
         # events left out of training leave gaps; the start is on the host, the last position may not be
         self._next_event = max(self._next_event, batch.start + len(batch))
 
+    def reset_state(self) -> None:
+        """Let the network forget all events, and what was set aside for training; weights stay."""
+        self.network.reset_state()
+        self._next_event = 0
+        self._after_training = None
+
     @torch.no_grad()
-    def observe(self, batches: Any) -> None:
+    def observe(self, batches: Iterable[EventBatch]) -> None:
         """Let the network see events without training: the state goes on, weights stay.
 
+        Validation, test and prediction then start from there. To replay the stream with other weights than those it
+        was seen with, call :meth:`reset_state` first.
+
         Args:
-            batches: iterable of event batches in the order of the stream, such as ``data.batches("train")``.
+            batches: event batches in the order of the stream, such as ``data.batches("train")``.
+
+        Raises:
+            DataError: if the first batch is older than the state.
         """
-        training = self.model.training
+        modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
-        for batch in batches:
-            _, update = self.network.forward_with_update(batch)
-            self.network.commit(update)
-            self._note(batch)
-        self.model.train(training)
+        try:
+            for number, batch in enumerate(batches):
+                if number == 0 and batch.start < self._next_event:
+                    raise DataError(
+                        f"the batch begins at event {batch.start}, and the network has seen the events before "
+                        f"{self._next_event}; give later events, or call reset_state() to begin again"
+                    )
+                _, update = self.network.forward_with_update(batch)
+                self.network.commit(update)
+                self._note(batch)
+                self._after_training = None  # the state has left it behind
+        finally:
+            for module, mode in modes:
+                module.training = mode
 
     def predict_step(self, batch: EventBatch, batch_idx: int) -> Any:
         """Return the network's output for a batch, and commit its events."""
@@ -196,7 +278,8 @@ class StreamTask(Task):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of training where validation is the one in the buffers."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["graphseq"]["stream"] = {"after_training": self._after_training, "next_event": self._next_event}
+        after = None if self._after_training is None else vars(self._after_training)
+        checkpoint["graphseq"]["stream"] = {"after_training": after, "next_event": self._next_event}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the state of training from the checkpoint.
@@ -204,10 +287,20 @@ class StreamTask(Task):
         Raises:
             CheckpointError: if it was not written by a procedure over a stream.
         """
+        self._make_room(checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
         stream = checkpoint.get("graphseq", {}).get("stream")
         if stream is None:
             raise CheckpointError("the checkpoint holds no state of an event stream; it is of another task")
-        after = cast("dict[str, Tensor] | None", stream["after_training"])
-        self._after_training = None if after is None else {name: value.to(self.device) for name, value in after.items()}
+        after = stream["after_training"]
+        # tensors may be on another device than the network: they are copied into its buffers
+        self._after_training = None if after is None else _State(**after)
         self._next_event = stream["next_event"]
+
+    def _make_room(self, given: dict[str, Tensor]) -> None:
+        """Give state that grows with the stream the size it has in the checkpoint."""
+        own = self.network.state_buffers()
+        saved = {name: given[f"model.{name}"] for name in own if f"model.{name}" in given}
+        if len(saved) == len(own) and any(own[name].shape != saved[name].shape for name in own):
+            with contextlib.suppress(ValueError):  # of a fixed size: the comparison that follows says what differs
+                self.network.load_state_buffers(saved)

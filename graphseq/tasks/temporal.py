@@ -46,7 +46,7 @@ class TemporalLinkPrediction(StreamTask):
         model: network that remembers.
         coherence_weight: weight of the coherence term, at least 0.
         coherence: one cosine over all updated memories, or the mean over nodes of theirs.
-        hits_at: ranks k for ``hits@k``; they need at least k negatives for each event in evaluation.
+        hits_at: ranks k for ``hits@k``, each at least 1; they need at least k negatives for each event in evaluation.
         per_batch_ap: also log ``batch_ap``, the mean of AP over batches, to compare with tables that have it.
         optimizer: see :class:`Task`.
         scheduler: see :class:`Task`.
@@ -54,8 +54,10 @@ class TemporalLinkPrediction(StreamTask):
         stop_on_nonfinite: see :class:`Task`.
 
     Raises:
-        ValueError: if ``coherence_weight`` is negative or ``coherence`` unknown.
-        DataError: in a step, if the batch has no negatives.
+        ValueError: if ``coherence_weight`` is negative or given to a network without memory, ``coherence`` is unknown,
+            or a rank is below 1.
+        DataError: before the run, if the data module draws fewer negatives than a rank of ``hits_at``; in a step, if
+            the batch has none.
 
     Example:
         >>> from graphseq.models import JODIE
@@ -93,6 +95,13 @@ class TemporalLinkPrediction(StreamTask):
             raise ValueError(f"coherence_weight is {coherence_weight}; it must be at least 0")
         if coherence not in ("global", "node"):
             raise ValueError(f"coherence is {coherence!r}; it must be 'global' or 'node'")
+        if coherence_weight > 0 and getattr(model, "memory", model) is None:
+            raise ValueError(
+                f"coherence_weight is {coherence_weight}, and {type(model).__name__} has no memory to hold to its "
+                "direction; leave it at 0, or give a network with memory"
+            )
+        if any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in hits_at or []):
+            raise ValueError(f"hits_at is {hits_at}; give a list of integers of at least 1")
         self.coherence_weight = coherence_weight
         self.coherence: Literal["global", "node"] = coherence
         self.hits_at = hits_at or []
@@ -112,12 +121,28 @@ class TemporalLinkPrediction(StreamTask):
         return MetricCollection(metrics)
 
     def setup(self, stage: str) -> None:
-        """Build the metrics, those of events with new nodes too."""
+        """Build the metrics, those of events with new nodes too, and check that there are enough negatives for them."""
         super().setup(stage)
+        self._check_ranks({"fit": "val", "validate": "val", "test": "test"}.get(stage, "none"))
         if not self._new_nodes:
             pooled: dict[str, Any] = {"new_ap": LinkAveragePrecision(), "new_auc": LinkAUROC()}
             for split in ("val", "test"):
                 self._new_nodes[split] = MetricCollection(pooled).clone(prefix=f"{split}/")
+        for metrics in self._new_nodes.values():
+            cast(MetricCollection, metrics).reset()
+
+    def _check_ranks(self, split: str) -> None:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not self.hits_at or not len(getattr(data, "splits", {}).get(split, ())):
+            return
+        sampler = getattr(data.loader(split), "negatives", None)
+        drawn = getattr(sampler, "num_negatives", None)
+        if drawn is not None and max(self.hits_at) > drawn:
+            raise DataError(
+                f"hits_at is {self.hits_at}, and the {split} negatives {sampler!r} are {drawn} for each event: all "
+                f"would be among the first {max(self.hits_at)}. Use smaller ranks, or eval_negatives with more, such "
+                "as graphseq.data.RankingNegatives"
+            )
 
     def step(self, batch: EventBatch) -> Step:
         """Return the loss and logits of a batch, and commit its events to the network's state.
@@ -149,8 +174,9 @@ class TemporalLinkPrediction(StreamTask):
         step = self.step(batch)
         self._log_evaluation(stage, step)
         if batch.new_node is not None:
-            new = cast(MetricCollection, self._new_nodes[stage])
-            new.update(step.prediction.detach()[batch.new_node], step.target[batch.new_node])
+            prediction = step.prediction.detach()[batch.new_node]
+            if len(prediction):
+                cast(MetricCollection, self._new_nodes[stage]).update(prediction, step.target[batch.new_node])
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of events with new nodes, if there were any."""

@@ -1,6 +1,8 @@
 """APAN: what a node becomes follows from its last embedding and its mails alone; who hears of it comes after."""
 
 import math
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +138,11 @@ class APANMemory(Recorded, nn.Module):
     The memory that a corrector corrects is z: previous is the stored one, measured the newly encoded one.
 
     Where features are not as wide as embeddings they are kept beside the mails and projected when mails are read, so
-    that the projection learns.
+    that the projection learns. On a GPU the messages of a node are added in changing order unless
+    ``torch.use_deterministic_algorithms`` is on.
+
+    Embeddings start from zeros, the same for all nodes. Without event features nodes differ only in how many mails
+    reached them, and through whom.
 
     Source: arXiv 2011.11545, section 3. Differs from it: one hop. From its code: endpoints receive what they sent,
     where the code lets the event of the batch itself carry the partner's mail back; negatives send and store
@@ -150,7 +156,8 @@ class APANMemory(Recorded, nn.Module):
         num_neighbors: neighbours of an endpoint that hear of its events, the latest ones; 0 for none.
         num_heads: heads of the attention over mails; they divide ``dim``.
         dropout: see :class:`APANEncoder`.
-        num_event_types: types to count for the corrector of :class:`~graphseq.nn.PRESCorrector`, 0 for none.
+        num_event_types: types C to count for a :class:`~graphseq.nn.PRESCorrector`, 0 for none. Types above C - 1
+            count as C - 1; events without a type are of type 0 for their source and 1 for their destination.
 
     Shape:
         state: memory (N, D), float64 times (N,), mailbox.
@@ -194,8 +201,8 @@ class APANMemory(Recorded, nn.Module):
         state = {
             "memory": torch.zeros(num_nodes, dim),
             "last_update": torch.zeros(num_nodes, dtype=torch.float64),
-            "num_events": torch.zeros(num_nodes),
-            "type_counts": torch.zeros(num_nodes, num_event_types) if num_event_types else None,
+            "num_events": torch.zeros(num_nodes, dtype=torch.int32),
+            "type_counts": torch.zeros(num_nodes, num_event_types, dtype=torch.int32) if num_event_types else None,
         }
         for name, value in state.items():
             self.register_buffer(name, value)
@@ -208,6 +215,14 @@ class APANMemory(Recorded, nn.Module):
     def reset_parameters(self) -> None:
         """Set the encoder to its first values."""
         self.encoder.reset_parameters()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # as the mailbox does with its times
+        known = self.last_update
+        super()._apply(fn, recurse)
+        if self.last_update.dtype != known.dtype:
+            self.last_update = known.to(self.last_update.device)
+        return self
 
     @torch.no_grad()
     def reset_state(self) -> None:
@@ -243,9 +258,12 @@ class APANMemory(Recorded, nn.Module):
         mail, mask = self.mailbox.read(nodes)
         t = self.mailbox.t.index_select(0, nodes)
         counts = None if self.type_counts is None else self.type_counts.index_select(0, nodes)
+        # the state of a stream adds up rounding errors: it keeps its own precision
+        with torch.autocast(nodes.device.type, enabled=False):
+            measured = self.encoder(previous, mail, mask)
         return MemoryRead(
             previous=previous,
-            measured=self.encoder(previous, mail, mask),
+            measured=measured,
             pending=mask[:, 0],
             last_update=t,
             elapsed=t - self.last_update.index_select(0, nodes),
@@ -282,11 +300,11 @@ class APANMemory(Recorded, nn.Module):
             message = message + msg
         elif self.msg_channels:
             message = torch.cat([message, msg], dim=1)
-        once = (batch.src != batch.dst).to(message.dtype)  # a self-loop counts as a source's event only
-        count = once.new_zeros(len(plan.nodes))
-        count.index_add_(0, source, torch.ones_like(once)).index_add_(0, destination, once)
-        total = message.new_zeros(len(plan.nodes), message.size(1))
-        total.index_add_(0, source, message).index_add_(0, destination, message * once.unsqueeze(1))
+        # a self-loop is one event of its node, not two
+        once = torch.cat([torch.ones_like(batch.src, dtype=torch.bool), batch.src != batch.dst]).to(torch.int32)
+        count = once.new_zeros(len(plan.nodes)).index_add_(0, plan.endpoint, once)
+        total = message.new_zeros(len(plan.nodes), message.size(1)).index_add_(0, source, message)
+        total.index_add_(0, destination, message * once[len(batch) :].unsqueeze(1))
         latest = torch.full_like(plan.nodes, -torch.inf, dtype=torch.float64)
         latest.scatter_reduce_(0, plan.endpoint, torch.cat([batch.t, batch.t]).double(), "amax")
 
@@ -294,7 +312,7 @@ class APANMemory(Recorded, nn.Module):
         nodes, count = plan.nodes.index_select(0, written), count.index_select(0, written)
         self.memory.index_copy_(0, nodes, stored.index_select(0, written))
         self.last_update.index_copy_(0, nodes, read.last_update.index_select(0, written))
-        self.num_events.index_copy_(0, nodes, count.to(self.num_events.dtype))
+        self.num_events.index_copy_(0, nodes, count)
         if self.type_counts is not None:
             kinds = self._count_types(batch.event_type, plan, once)
             self.type_counts.index_copy_(0, nodes, kinds.index_select(0, written))
@@ -312,9 +330,8 @@ class APANMemory(Recorded, nn.Module):
         """Count events of ``plan.nodes`` by type, or by role (source, destination) where they have no type."""
         types = 1 if self.type_counts is None else self.type_counts.size(1)
         if event_type is None:
-            kind = torch.arange(2, device=once.device).repeat_interleave(len(once))
+            kind = torch.arange(2, device=once.device).repeat_interleave(len(once) // 2)
         else:
             kind = torch.cat([event_type, event_type])
-        weight = torch.cat([torch.ones_like(once), once]).to(self.num_events.dtype)
-        flat = plan.endpoint * types + kind.clamp(max=types - 1)
-        return weight.new_zeros(len(plan.nodes) * types).index_add_(0, flat, weight).view(-1, types)
+        flat = plan.endpoint * types + kind.clamp(0, types - 1)
+        return once.new_zeros(len(plan.nodes) * types).index_add_(0, flat, once).view(-1, types)

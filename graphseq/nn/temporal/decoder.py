@@ -13,15 +13,15 @@ class LinkDecoder(Recorded, nn.Module):
 
     .. math:: f(u, v) = w^\top \mathrm{ReLU}(W_s h_u + W_d h_v + b) + c
 
-    Source: arXiv 2006.10637, section 3 (a two-layer perceptron on both embeddings). Differs from it: none; the two
-    halves of the first layer are applied to each row once, however many pairs it is in.
+    Source: arXiv 2006.10637, section 3 (a two-layer perceptron on both embeddings). Differs from it: none; each half
+    of the first layer is applied to what was asked or to all rows, whichever are fewer.
 
     Args:
         in_channels: width of an embedding.
         hidden_channels: width of the hidden layer; default ``in_channels``.
 
     Shape:
-        h (R, D), source (P,), destination (P,) -> (P,)
+        h (R, D), source (*), destination (*), which may be broadcast -> (*)
 
     Raises:
         ValueError: if a width is below 1.
@@ -54,9 +54,15 @@ class LinkDecoder(Recorded, nn.Module):
 
         Args:
             h: embeddings (R, D).
-            source: row of each pair's source (P,).
-            destination: row of each pair's destination (P,).
+            source: row of each pair's source (*); (B, 1) for one source of all the destinations (B, M).
+            destination: row of each pair's destination (*).
         """
-        left = self.source(h).index_select(0, source)
-        right = self.destination(h).index_select(0, destination)
-        return self.out(functional.relu(left + right)).squeeze(1)
+        left, right = _apply(self.source, h, source), _apply(self.destination, h, destination)
+        return self.out(functional.relu(left + right)).squeeze(-1)
+
+
+def _apply(linear: nn.Linear, h: Tensor, rows: Tensor) -> Tensor:
+    flat = rows.flatten()
+    few = len(flat) < len(h)
+    result = linear(h.index_select(0, flat)) if few else linear(h).index_select(0, flat)
+    return result.view(*rows.shape, -1)

@@ -196,8 +196,8 @@ class _NeighborEmbedding(TemporalEmbedding):
             gaps = last_update.index_select(0, neighbor.flatten()).view_as(neighbor) - neighbor_t
         if level > 1:
             neighbor = torch.arange(len(source), device=source.device).view_as(neighbor)
-        layer = self.layers[level - 1]
-        return layer(own, source, neighbor, gaps, cast(Tensor, rows.msg), cast(Tensor, rows.mask), time_encoder)
+        layer, msg = self.layers[level - 1], cast(Tensor, rows.msg).to(z.dtype)
+        return layer(own, source, neighbor, gaps, msg, cast(Tensor, rows.mask), time_encoder)
 
 
 class TemporalAttentionEmbedding(_NeighborEmbedding):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from graphseq.nn.temporal.time_encoding import time_gradients, time_phase
+from graphseq.nn.temporal.time_encoding import time_cosines, time_gradients
 
 __all__ = ["neighbor_attention"]
 
@@ -62,8 +62,8 @@ class _NeighborAttention(Function):
         dropout_mask: Tensor | None,
     ) -> Attended:
         query = (query_z, query_msg, query_time)
-        dt = dt.to(z.dtype)
-        keys = (_pairs(z, neighbor), msg, time_phase(dt, time_weight, time_bias).cos_())
+        dt = dt.to(z.dtype) * mask  # cosines of 0 are fast, those of an absent neighbour count for nothing
+        keys = (_pairs(z, neighbor), msg, time_cosines(dt, time_weight, time_bias))
         share, kept = _weights(query, keys, mask, dropout_mask)
         ctx.save_for_backward(*query, *keys, neighbor, dt, time_weight, time_bias, share, kept)
         ctx.num_rows = z.shape[0]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from graphseq.nn.temporal.time_encoding import time_gradients, time_phase
+from graphseq.nn.temporal.time_encoding import time_cosines, time_gradients
 
 __all__ = ["mail_gru"]
 
@@ -62,7 +62,7 @@ class _MailGRU(Function):
         encoded = dt
         if time_weight is not None and time_bias is not None:
             dt = dt.to(own.dtype)
-            encoded = time_phase(dt, time_weight, time_bias).cos_()
+            encoded = time_cosines(dt, time_weight, time_bias)
         gates = _gates(own, other, msg, encoded, weight_ih, weight_hh, bias_ih, bias_hh)
         ctx.save_for_backward(own, other, msg, dt, encoded, pending, weight_ih, gates, time_weight, time_bias)
         _, update, candidate, _ = gates.chunk(4, 1)

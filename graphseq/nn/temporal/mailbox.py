@@ -1,5 +1,8 @@
 """The last mails that reached each node."""
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,7 +28,8 @@ class Mailbox(Recorded, nn.Module):
         num_mails: mails M kept of each node.
 
     Shape:
-        state: mail (N, M, C), count (N,) int64, t (N,) float64: 4 M C + 16 bytes a node.
+        state: mail (N, M, C), count (N,) int64, t (N,) float64: 4 M C + 16 bytes a node. Times stay
+        float64 whatever type the module is moved to.
 
     Raises:
         ValueError: for sizes below 1.
@@ -62,6 +66,14 @@ class Mailbox(Recorded, nn.Module):
     def extra_repr(self) -> str:
         """Return the sizes."""
         return f"num_nodes={self.num_nodes}, channels={self.channels}, num_mails={self.num_mails}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # seconds do not fit into the float32 or bfloat16 that mails may be cast to
+        t = self.t
+        super()._apply(fn, recurse)
+        if self.t.dtype != t.dtype:
+            self.t = t.to(self.t.device)
+        return self
 
     @torch.no_grad()
     def reset_state(self) -> None:

@@ -1,10 +1,12 @@
 """The memory of every node and the mail that waits for it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from graphseq.core.spec import Recorded
 from graphseq.nn.temporal.fused_gru import mail_gru
@@ -55,10 +57,12 @@ class NodeMemory(Recorded, nn.Module):
     is updated later changes nothing.
 
     Of several events of a node in one batch, ``last`` keeps the one at the largest stream position, over both roles;
-    ``mean`` averages their messages, with the encoded times as they were when the mail was put down.
+    ``mean`` averages their messages, with the encoded times as they were when the mail was put down. A self-loop is
+    one event and one message of its node.
 
     Source: arXiv 2006.10637, sections 3.1 and 3.2. Differs from it: none known; from its code: nodes in both roles
-    get the last of all their messages, and the time encoder learns from mail too when the aggregation is ``last``.
+    get the last of all their messages, a self-loop sends one message instead of two equal ones, and the time encoder
+    learns from mail too when the aggregation is ``last``.
 
     Args:
         num_nodes: number of nodes N.
@@ -69,10 +73,12 @@ class NodeMemory(Recorded, nn.Module):
         aggregation: ``last`` or ``mean``.
         message: module from raw messages (U, 2 D + D_e + D_t) to messages; None leaves them as they are.
         message_dim: width of its output; needed with ``message``.
-        num_event_types: types to count for the corrector of :class:`~graphseq.nn.PRESCorrector`, 0 for none.
+        num_event_types: types C to count for a :class:`~graphseq.nn.PRESCorrector`, 0 for none. Types above C - 1
+            count as C - 1; events without a type are of type 0 for their source and 1 for their destination.
 
     Shape:
-        state: memory (N, D), mail (N, D + D_e and times), float64 times (N,): 8 D + 4 D_e + 26 bytes a node.
+        state: memory (N, D), mail (N, D + D_e), float64 times (N,): 8 D + 4 D_e + 21 bytes a node, with ``mean``
+        4 D_t more. Times stay float64 whatever type the module is moved to.
 
     Raises:
         ValueError: for sizes below 1 or unknown choices.
@@ -130,15 +136,25 @@ class NodeMemory(Recorded, nn.Module):
             "mail_t": torch.zeros(num_nodes, dtype=torch.float64),
             "mail_time": torch.zeros(num_nodes, time_encoder.dim) if aggregation == "mean" else None,
             "pending": torch.zeros(num_nodes, dtype=torch.bool),
-            "num_events": torch.zeros(num_nodes),
-            "type_counts": torch.zeros(num_nodes, num_event_types) if num_event_types else None,
+            "num_events": torch.zeros(num_nodes, dtype=torch.int32),
+            "type_counts": torch.zeros(num_nodes, num_event_types, dtype=torch.int32) if num_event_types else None,
         }
         for name, value in state.items():
             self.register_buffer(name, value)
 
     def reset_parameters(self) -> None:
-        """Set the updater to its first values."""
-        self.cell.reset_parameters()
+        """Set updater and time encoder to their first values, and the message module as far as it can be."""
+        reset_children(self)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # seconds since the epoch do not fit into the float32 or bfloat16 that the rest may be cast to
+        times = {"last_update": self.last_update, "mail_t": self.mail_t}
+        super()._apply(fn, recurse)
+        for name, before in times.items():
+            moved = getattr(self, name)
+            if moved.dtype != before.dtype:
+                setattr(self, name, before.to(moved.device))
+        return self
 
     @torch.no_grad()
     def reset_state(self) -> None:
@@ -191,9 +207,14 @@ class NodeMemory(Recorded, nn.Module):
             return mail_gru(
                 own, other, msg, elapsed, pending, *weights, self.time_encoder.weight, self.time_encoder.bias
             )
-        raw = torch.cat([own, other, msg, self.time_encoder(elapsed) if stored is None else stored], dim=1)
-        message = raw if self.message is None else self.message(raw)
-        return torch.where(pending[:, None], self.cell(message, own), own)
+        # the state of a stream adds up rounding errors: it keeps its own precision, as in the function above
+        with torch.autocast(own.device.type, enabled=False):
+            parts = (own, other, msg, self.time_encoder(elapsed) if stored is None else stored)
+            if self.message is not None:
+                new = self.cell(self.message(torch.cat(parts, dim=1)), own)
+            else:
+                new = _recurrent(self.cell, *parts)
+            return torch.where(pending[:, None], new, own)
 
     @torch.no_grad()
     def commit(self, plan: Plan, read: MemoryRead, memory: Tensor, partner: Tensor | None = None) -> None:
@@ -221,17 +242,18 @@ class NodeMemory(Recorded, nn.Module):
         self.pending.index_fill_(0, nodes, True)
         place = torch.zeros_like(plan.nodes).index_copy_(0, written, torch.arange(len(written), device=nodes.device))
         entry = place.index_select(0, endpoint)  # of the written nodes, for each endpoint
-        ones = torch.ones(2 * events, device=nodes.device, dtype=self.num_events.dtype)
-        count = torch.zeros_like(nodes, dtype=ones.dtype).index_add_(0, entry, ones)
+        # a self-loop is one event of its node, not two
+        once = torch.cat([torch.ones_like(batch.src, dtype=torch.bool), batch.src != batch.dst]).to(torch.int32)
+        count = once.new_zeros(len(nodes)).index_add_(0, entry, once)
         self.num_events.index_copy_(0, nodes, count)
         if self.type_counts is not None:
-            self.type_counts.index_copy_(0, nodes, self._count_types(batch.event_type, entry, len(nodes)))
+            self.type_counts.index_copy_(0, nodes, self._count_types(batch.event_type, entry, once, len(nodes)))
         other = memory.detach() if partner is None else partner.detach()
         if self.mail_time is None:
             source = event + (1 - role) * events  # the other end of the last event
             rows = source if partner is not None else endpoint.index_select(0, source)
             self.mail.index_copy_(0, nodes, other.index_select(0, rows).to(self.mail.dtype))
-            self.mail_msg.index_copy_(0, nodes, batch.msg.index_select(0, event))
+            self.mail_msg.index_copy_(0, nodes, batch.msg.index_select(0, event).to(self.mail_msg.dtype))
             return
         swapped = torch.cat([endpoint[events:], endpoint[:events]])
         sent = torch.cat([other[events:], other[:events]]) if partner is not None else other.index_select(0, swapped)
@@ -241,16 +263,38 @@ class NodeMemory(Recorded, nn.Module):
             (self.mail_msg, torch.cat([batch.msg, batch.msg])),
             (self.mail_time, self.time_encoder(elapsed)),
         ):
-            total = buffer.new_zeros(len(nodes), buffer.size(1)).index_add_(0, entry, value.to(buffer.dtype))
-            buffer.index_copy_(0, nodes, total / count[:, None].to(buffer.dtype))
+            total = buffer.new_zeros(len(nodes), buffer.size(1))
+            total.index_add_(0, entry, value.to(buffer.dtype) * once[:, None])
+            buffer.index_copy_(0, nodes, total / count[:, None])
 
-    def _count_types(self, event_type: Tensor | None, entry: Tensor, count: int) -> Tensor:
+    def _count_types(self, event_type: Tensor | None, entry: Tensor, once: Tensor, count: int) -> Tensor:
         """Count events by type, or by role (source, destination) where the events have no type."""
         types = 1 if self.type_counts is None else self.type_counts.size(1)
         if event_type is not None:
             kind = torch.cat([event_type, event_type])
         else:
-            kind = (torch.arange(len(entry), device=entry.device) >= len(entry) // 2).long()
-        flat = entry * types + kind.clamp(max=types - 1)
-        ones = torch.ones(len(entry), device=entry.device, dtype=self.num_events.dtype)
-        return ones.new_zeros(count * types).index_add_(0, flat, ones).view(count, types)
+            kind = torch.arange(2, device=entry.device).repeat_interleave(len(entry) // 2)
+        flat = entry * types + kind.clamp(0, types - 1)
+        return once.new_zeros(count * types).index_add_(0, flat, once).view(count, types)
+
+
+def _recurrent(cell: nn.RNNCellBase, own: Tensor, other: Tensor, msg: Tensor, encoded: Tensor) -> Tensor:
+    """Apply an ``RNNCell`` to messages that are never put together, with the own memory multiplied only once.
+
+    Gradients are then made for the encoded times only, not for memories, which are three quarters of the message.
+    """
+    of_own, of_other, of_msg, of_time = cell.weight_ih.split([part.size(1) for part in (own, other, msg, encoded)], 1)
+    bias = None if cell.bias_ih is None else cell.bias_ih + cell.bias_hh
+    total = functional.linear(own, of_own + cell.weight_hh, bias).addmm(other, of_other.t())
+    if msg.size(1):
+        total = total.addmm(msg, of_msg.t())
+    return total.addmm(encoded, of_time.t()).tanh()
+
+
+def reset_children(module: nn.Module) -> None:
+    """Call ``reset_parameters`` of every module below, and leave to it what is below in turn."""
+    for child in module.children():
+        if callable(reset := getattr(child, "reset_parameters", None)):
+            reset()
+        else:
+            reset_children(child)

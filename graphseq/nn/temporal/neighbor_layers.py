@@ -130,7 +130,7 @@ class SumLayer(nn.Module):
         # the sum of W x + b over neighbours is W times the sum of x, plus b times their number
         present = mask.to(own.dtype)[:, None, :]
         near = source.index_select(0, neighbor.flatten()).view(*neighbor.shape, -1)
-        parts = (near, msg.to(own.dtype), time_encoder(gaps))
+        parts = (near, msg, time_encoder(gaps))
         total = torch.cat([torch.bmm(present, part).squeeze(1) for part in parts], dim=1)
         count = present.sum(2)
         summed = functional.relu(functional.linear(total, self.neighbor.weight) + count * self.neighbor.bias)

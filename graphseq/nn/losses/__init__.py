@@ -1,0 +1,1 @@
+"""Files of :mod:`graphseq.nn`; import from the room."""
