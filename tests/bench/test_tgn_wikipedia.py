@@ -136,7 +136,8 @@ class TestPeer:
         torch.manual_seed(1)
         peer.train()
         batches = [pyg_batch(replace(batch, msg=torch.zeros(len(batch), 1))) for batch in data.batches("train")]
-        peer.train_epoch(batches, ours.events, torch.optim.SGD(peer.parameters(), 0.1))
+        steps = list(peer.train_epoch(batches, ours.events, torch.optim.SGD(peer.parameters(), 0.1)))
+        assert len(steps) == len(batches)
         moved = {name: (value - fresh[name]).abs().max() for name, value in peer.state_dict().items()}
         assert min(moved["memory.gru.weight_ih"], moved["conv.lin_edge.weight"], moved["memory.memory"]) > 1e-4
         for name, value in peer.state_dict().items():

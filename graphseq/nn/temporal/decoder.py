@@ -57,12 +57,12 @@ class LinkDecoder(Recorded, nn.Module):
             source: row of each pair's source (*); (B, 1) for one source of all the destinations (B, M).
             destination: row of each pair's destination (*).
         """
-        left, right = _apply(self.source, h, source), _apply(self.destination, h, destination)
+        left, right = _half(self.source, h, source), _half(self.destination, h, destination)
         return self.out(functional.relu(left + right)).squeeze(-1)
 
 
-def _apply(linear: nn.Linear, h: Tensor, rows: Tensor) -> Tensor:
+def _half(linear: nn.Linear, h: Tensor, rows: Tensor) -> Tensor:
     flat = rows.flatten()
     few = len(flat) < len(h)
     result = linear(h.index_select(0, flat)) if few else linear(h).index_select(0, flat)
-    return result.view(*rows.shape, -1)
+    return result.view(*rows.shape, result.size(1))

@@ -109,8 +109,6 @@ class TimeProjectionEmbedding(TemporalEmbedding):
         8
     """
 
-    statistics: Tensor
-
     def __init__(self, dim: int, time_statistics: list[float]) -> None:
         super().__init__()
         finite = len(time_statistics) == 4 and all(math.isfinite(value) for value in time_statistics)
@@ -122,7 +120,7 @@ class TimeProjectionEmbedding(TemporalEmbedding):
         self.out_channels = dim
         self.weight = nn.Parameter(torch.empty(dim))
         self.bias = nn.Parameter(torch.empty(dim))
-        self.register_buffer("statistics", torch.tensor(time_statistics, dtype=torch.float64), persistent=False)
+        self.time_statistics = list(time_statistics)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -138,11 +136,11 @@ class TimeProjectionEmbedding(TemporalEmbedding):
         destination = torch.ones_like(rows.position, dtype=torch.bool)
         destination[:events] = False
         destination[len(destination) - sources_of_negatives :] = False
-        mean = torch.where(destination, self.statistics[2], self.statistics[0])
-        deviation = torch.where(destination, self.statistics[3], self.statistics[1])
         gap = rows.t.double() - last_update.index_select(0, rows.position)
-        scaled = ((gap - mean) / deviation).to(z.dtype)[:, None]
-        return z.index_select(0, rows.position) * (1 + scaled * self.weight + self.bias)
+        source, of_source, other, of_other = self.time_statistics  # mean and deviation of each role
+        scaled = torch.where(destination, (gap - other) / of_other, (gap - source) / of_source)
+        drift = 1 + scaled.to(z.dtype)[:, None] * self.weight + self.bias
+        return z.index_select(0, rows.position) * drift
 
 
 class _NeighborEmbedding(TemporalEmbedding):
