@@ -127,7 +127,8 @@ class MotifDataModule(GraphSetDataModule):
     :math:`\mu = 0.5` it tells nothing, below it tells the opposite. Classes are balanced. Splits, and parts of
     training, of the same bias are of the same environment.
 
-    Source: arXiv 2312.12475, experiments on synthetic graphs. Differs from it: its motifs, base graphs and numbers are not printed.
+    Source: arXiv 2312.12475, experiments on synthetic graphs. Differs from it: motifs, base graphs and sizes are ours,
+    because it prints none of their details.
 
     Args:
         num_train: training graphs.

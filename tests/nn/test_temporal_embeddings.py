@@ -144,7 +144,9 @@ def test_projection_by_the_role_of_each_row(own_sources):
     result = []
     for place, t, role in zip(rows.position.tolist(), rows.t.tolist(), roles, strict=True):
         gap = (t - float(last_update[place]) - statistics[role]) / statistics[role + 1]
-        result.append(torch.stack([s * (1 + gap * w + b) for s, w, b in zip(z[place], *embedding.parameters())]))
+        result.append(
+            torch.stack([s * (1 + gap * w + b) for s, w, b in zip(z[place], *embedding.parameters(), strict=True)])
+        )
     given = [z, *embedding.parameters()]
     assert_same(embedding(z, plan, last_update, time_encoder), torch.stack(result), given)
 
@@ -161,7 +163,8 @@ def test_projection_keeps_seconds_in_whatever_type_it_is():
     exact = copy.deepcopy(wide).double()
     plan.layers[0].t = plan.layers[0].t + 1_600_000_000
     ours = wide(z.bfloat16(), plan, late, time_encoder)
-    torch.testing.assert_close(ours, exact(z.bfloat16().double(), plan, late, time_encoder).bfloat16(), rtol=0.03, atol=0.1)
+    expected = exact(z.bfloat16().double(), plan, late, time_encoder).bfloat16()
+    torch.testing.assert_close(ours, expected, rtol=0.03, atol=0.1)
 
 
 def test_the_memory_itself():

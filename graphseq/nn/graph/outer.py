@@ -236,7 +236,8 @@ class UnrolledOuter(Recorded, nn.Module):
     data are distributed as training data are, there is nothing to learn from them. With ``decorrelation`` its loss is
     added.
 
-    Source: arXiv 2312.12475 (the bi-level problem); arXiv 1803.09050 (one step). Differs from the former: it drops the dependence of the parameters on the weights, which leaves the decorrelation alone.
+    Source: arXiv 2312.12475 (the bi-level problem); arXiv 1803.09050 (one step). Differs from the former: it drops the
+    dependence of the parameters on the weights, which leaves the decorrelation alone.
 
     Args:
         parameters: which parameters take the steps: ``head``, on fixed representations, or ``all``.
