@@ -72,7 +72,9 @@ class VirtualLearners:
         buffers = {f"{prefix}{name}": value.clone() for name, value in part.named_buffers()}
 
         def apply(values: dict[str, Tensor], given: Any) -> Tensor:
-            return cast(Tensor, functional_call(module, {**buffers, **values}, (given,)))
+            # a norm in training mode writes into the buffers it is given, which the next call must not see
+            state = {**{name: value.clone() for name, value in buffers.items()}, **values}
+            return cast(Tensor, functional_call(module, state, (given,)))
 
         def train(values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             if scope == "head":
