@@ -129,7 +129,8 @@ class DyRep(MemoryNetwork):
     """Recurrent memory that is told the embedding of the partner, an attention over its neighbourhood.
 
     Source: DyRep (Trivedi et al., ICLR 2019) in the form of arXiv 2006.10637, table 1: RNN updater, memory as
-    embedding, the attention embedding of the other end in the message.
+    embedding, the attention embedding of the other end in the message. Differs from the former: mail has no gradient,
+    as in the code of the latter, so that the attention keeps its first weights.
 
     Args:
         num_nodes: number of nodes.

@@ -14,8 +14,9 @@ __all__ = ["Distinct", "Plan", "Rows", "plan_batch"]
 class Distinct(nn.Module):
     """Distinct entries of a list of node ids, in order of first occurrence, and the place of each entry among them.
 
-    Nothing is sorted: each entry leaves its place in a buffer over all nodes, where the smallest stays. That takes a
-    fifth of the time of ``torch.unique``, and does not depend on the order in which threads write.
+    Nothing is sorted: each entry leaves its place in a buffer over all nodes, where the smallest stays. For
+    thousands of entries that takes a fraction of the time of ``torch.unique``, whatever the order in which threads
+    write.
 
     Args:
         num_nodes: ids are below it.
