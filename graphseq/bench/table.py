@@ -95,14 +95,27 @@ def _widths(columns: list[_Column], width: int) -> list[int] | None:
     return widths
 
 
+def _key(columns: list[_Column], width: int) -> list[_Column]:
+    """The first columns that tell rows apart, if they leave half of the width to others; else the first alone."""
+    for end in range(1, len(columns)):
+        key = columns[:end]
+        if _widths(key, width // 2) is None:
+            break
+        lines = list(zip(*(column.cells for column in key), strict=True))
+        if len(set(lines)) == len(lines):
+            return key
+    return columns[:1]
+
+
 def _groups(columns: list[_Column], width: int) -> list[list[_Column]]:
-    """Columns in as many tables as the width asks for, each beginning with the first column."""
+    """Columns in as many tables as the width asks for, each beginning with those that tell rows apart."""
     groups: list[list[_Column]] = []
+    key = _key(columns, width)
     current = columns[:1]
     for column in columns[1:]:
-        if len(current) > 1 and _widths([*current, column], width) is None:
+        if len(current) > (1 if not groups else len(key)) and _widths([*current, column], width) is None:
             groups.append(current)
-            current = columns[:1]
+            current = [*key]
         current = [*current, column]
     return [*groups, current]
 
@@ -139,8 +152,8 @@ def print_table(
 ) -> None:
     """Print rows as a table that fits the console: text wraps, numbers never do.
 
-    If even that is too wide, the columns are dealt to several tables that all begin with the first column. Outside
-    a terminal it is plain text, without lines, colours and trailing spaces.
+    If even that is too wide, the columns are dealt to several tables that all begin with the columns that tell rows
+    apart. Outside a terminal it is plain text, without lines, colours and trailing spaces.
 
     Args:
         rows: lines, column name -> plain data.

@@ -453,6 +453,15 @@ def test_any_table_prints_and_never_wraps_numbers(rows, width):
         assert all(f"{value:.4g}" in stream.getvalue() for value in numeric)
 
 
+def test_continued_tables_begin_with_the_columns_that_tell_rows_apart():
+    rows = [{"data": data, "arm": arm, **{f"figure {i}": 1.5 for i in range(9)}} for data in "ab" for arm in "xy"]
+    stream = io.StringIO()
+    print_table(rows, Console(file=stream, width=60))
+    starts = [tuple(line.split()[:2]) for line in stream.getvalue().splitlines()]
+    assert starts.count(("data", "arm")) >= 2
+    assert all(starts.count((data, arm)) == starts.count(("data", "arm")) for data in "ab" for arm in "xy")
+
+
 def test_unwrapped_rows_are_single_lines():
     stream = io.StringIO()
     print_table([{"name": "a", "text": "word " * 50}] * 3, Console(file=stream, width=80), wrap=False)
