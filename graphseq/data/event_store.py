@@ -8,7 +8,7 @@ from torch import Tensor
 
 from graphseq.core.errors import DataError
 from graphseq.core.events import EventBatch
-from graphseq.data.store import batch_sizes
+from graphseq.data.store import batch_sizes, retain_freed_memory
 from graphseq.data.temporal_adjacency import TemporalAdjacency
 from graphseq.data.temporal_events import TemporalEvents
 
@@ -49,6 +49,7 @@ class EventStore:
             raise ValueError(f"cut is {cut!r}; it must be 'batch' or 'time'")
         if new_node is not None and (new_node.dtype != torch.bool or new_node.shape != events.src.shape):
             raise DataError(f"new_node is {new_node.dtype} {tuple(new_node.shape)}; it must be bool ({len(events)},)")
+        retain_freed_memory()  # for the steps that follow: thousands of page faults each without
         self.events = events
         self.history = history
         self.cut = cut

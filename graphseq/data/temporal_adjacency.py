@@ -73,10 +73,16 @@ class TemporalAdjacency:
         if keep is not None:
             position = position[_as_mask(keep, len(src), src.device)]
             src, dst = src[position], dst[position]
-        twice = src != dst
-        keys = torch.cat([src * self._num_events + position, dst[twice] * self._num_events + position[twice]])
+        loop = src == dst
+        again = position
+        if bool(loop.any()):  # a self-loop is one event of its node
+            dst, again = dst[~loop], position[~loop]
         # The key in front is below those of every node, so that looking back past the first event finds a foreign one.
-        self._keys = torch.cat([keys.new_full((1,), -1), keys.sort().values])
+        # All are written into one tensor: over millions of events, new memory costs more than the arithmetic.
+        keys = position.new_full((1 + len(src) + len(dst),), -1)
+        torch.add(position, src, alpha=self._num_events, out=keys[1 : len(src) + 1])
+        torch.add(again, dst, alpha=self._num_events, out=keys[len(src) + 1 :])
+        self._keys = keys.sort().values
 
     def __repr__(self) -> str:
         return (

@@ -160,7 +160,12 @@ class MemoryNetwork(Recorded, nn.Module):
         self._check(data)
         embedding = self.embedding
         plan = plan_batch(
-            data, self.distinct, embedding.num_neighbors, embedding.num_layers, share_rows=embedding.share_rows
+            data,
+            self.distinct,
+            embedding.num_neighbors,
+            embedding.num_layers,
+            share_rows=embedding.share_rows,
+            share_lookups=embedding.share_lookups,
         )
         if self.memory is None:
             z = self.time_encoder.weight.new_zeros(len(plan.nodes), self.dim)

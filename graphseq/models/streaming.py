@@ -28,8 +28,8 @@ class LinkStream(StreamState):
 
     The state is the memory in the network's own buffers, and the recent events of each node in a
     :class:`~graphseq.nn.RecentNeighborBuffer`, of which deeper layers take the neighbours of neighbours too. The
-    stream works on the network it is given: do not train it, or hand it to a second stream, at the same time. Calls from
-    several threads need a lock around them: one that observes while another scores would mix states.
+    stream works on the network it is given: do not train it, or hand it to a second stream, at the same time. Calls
+    from several threads need a lock around them: one that observes while another scores would mix states.
 
     A call of :meth:`observe` is one batch: its events do not see each other, and each node takes up the last of its
     messages. So the chunks in which events arrive are part of the result, as the batch size is in evaluation: the

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from graphseq.nn.temporal.plan import Distinct as Distinct
     from graphseq.nn.temporal.plan import Plan as Plan
     from graphseq.nn.temporal.plan import Rows as Rows
+    from graphseq.nn.temporal.plan import Seats as Seats
     from graphseq.nn.temporal.plan import plan_batch as plan_batch
     from graphseq.nn.temporal.pres import PRESCorrector as PRESCorrector
     from graphseq.nn.temporal.pres import memory_coherence_loss as memory_coherence_loss
@@ -72,6 +73,7 @@ _FILES: dict[str, str] = {
     "RecentNeighborBuffer": "temporal.neighbor_buffer",
     "Rows": "temporal.plan",
     "SampleWeights": "graph.reweight",
+    "Seats": "temporal.plan",
     "TemporalAttentionEmbedding": "temporal.embeddings",
     "TemporalEmbedding": "temporal.embeddings",
     "TemporalSumEmbedding": "temporal.embeddings",

@@ -250,3 +250,53 @@ def test_wrong_arguments():
         neighbor_attention(query[::-1], z, neighbor, dt, msg, mask, *time)
     with pytest.raises(ValueError, match="no gradient to msg and dt"):
         neighbor_attention(query, z, neighbor, dt, msg.requires_grad_(), mask, *time)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    roots=st.integers(1, 5),
+    seats=st.integers(1, 3),
+    heads=st.integers(1, 2),
+    places=st.integers(1, 4),
+    msg_dim=st.integers(0, 2),
+    taken=st.floats(0, 1),
+    dropped=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_rows_that_share_a_root_equal_rows_of_their_own(roots, seats, heads, places, msg_dim, taken, dropped, seed):
+    query, z, data, time, _ = draw(roots, 6, places, heads, msg_dim=msg_dim, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    later = torch.rand(roots, seats, generator=generator, dtype=torch.float64) * 5
+    seat = torch.randperm(roots * seats, generator=generator)[: max(int(taken * roots * seats), 1)]
+    dropout = (torch.rand(roots, seats * heads, places, generator=generator) < 0.8).double() / 0.8
+    ours = neighbor_attention(query, z, *data, *time, dropout if dropped else None, later=later, seat=seat)
+    root, (neighbor, dt, msg, mask) = seat // seats, data
+    own = tuple(block[root] for block in query)
+    gaps = dt[root] + later.flatten()[seat, None]
+    keep = dropout.view(roots * seats, heads, places)[seat] if dropped else None
+    theirs = reference.neighbor_attention(own, z, neighbor[root], gaps, msg[root], mask[root], *time, keep)
+    compare(ours, theirs, [*query, z, *time], 1e-10)
+
+
+def test_shared_roots_in_several_chunks_and_real_seconds(monkeypatch):
+    monkeypatch.setattr("graphseq.nn.temporal.fused_attention._CHUNK", 2)
+    query, z, (neighbor, dt, msg, mask), time, _ = draw(roots=5, dtype=torch.float32)
+    dt, later = (dt * 130_000).long(), torch.arange(10).view(5, 2) * 1_999
+    wide = [block.detach().double().requires_grad_() for block in (*query, z, *time)]
+    ours = neighbor_attention(query, z, neighbor, dt, msg, mask, *time, later=later, seat=torch.arange(10))
+    root = torch.arange(10) // 2
+    gaps = dt[root] + later.view(-1, 1)
+    own, data = tuple(block[root] for block in wide[:3]), (neighbor[root], gaps, msg[root].double(), mask[root])
+    theirs = reference.neighbor_attention(own, wide[3], *data, *wide[4:])
+    for one, two in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, two.float(), rtol=1e-4, atol=1e-5)
+    mine = torch.autograd.grad(ours[0].sum() + ours[2].square().sum(), [*query, z])
+    other = torch.autograd.grad(theirs[0].sum() + theirs[2].square().sum(), wide[:4])
+    for one, two in zip(mine, other, strict=True):
+        torch.testing.assert_close(one, two.float(), rtol=1e-3, atol=1e-4)
+
+
+def test_seats_without_the_moments_that_sit_there():
+    query, z, data, time, _ = draw()
+    with pytest.raises(ValueError, match="one of later and seat"):
+        neighbor_attention(query, z, *data, *time, seat=torch.arange(6))

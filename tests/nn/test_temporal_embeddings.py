@@ -115,6 +115,18 @@ def test_attention_equals_multi_head_attention_row_by_row():
     assert_same(embedding(z, plan, last_update, time_encoder), torch.stack(result), given)
 
 
+@pytest.mark.parametrize("kind", [TemporalAttentionEmbedding, TransformerEmbedding])
+def test_rows_that_share_lookups_equal_rows_with_their_own(kind):
+    embedding = randomise(kind(WIDTH, 8, MSG, TIME, NEAR, dropout=0.0, relative_time="query"))
+    assert embedding.share_lookups
+    z, plan, last_update, time_encoder = parts(embedding, start=6)
+    shared = plan_batch(plan.batch, Distinct(NODES), NEAR, 1, share_lookups=True)
+    assert shared.layers[0].seats is not None
+    assert torch.equal(shared.nodes, plan.nodes)
+    given = [z, *time_encoder.parameters(), *embedding.parameters()]
+    assert_same(embedding(z, shared, last_update, time_encoder), embedding(z, plan, last_update, time_encoder), given)
+
+
 def test_a_sum_leaves_absent_neighbours_out():
     embedding = randomise(TemporalSumEmbedding(WIDTH, 8, MSG, TIME, NEAR))
     z, plan, last_update, time_encoder = parts(embedding, start=6)

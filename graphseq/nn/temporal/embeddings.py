@@ -31,6 +31,7 @@ class TemporalEmbedding(Recorded, nn.Module):
         num_neighbors: neighbours of each row, 0 if none are looked up.
         num_layers: layers that look them up.
         share_rows: whether endpoints of the same node share a row, see :func:`~graphseq.nn.plan_batch`.
+        share_lookups: whether its layers know rows that share a lookup of neighbours, see the same.
 
     Example:
         >>> IdentityEmbedding(8).num_neighbors
@@ -41,6 +42,7 @@ class TemporalEmbedding(Recorded, nn.Module):
     num_neighbors: int = 0
     num_layers: int = 0
     share_rows: bool = False
+    share_lookups: bool = False
 
     def forward(self, z: Tensor, plan: Plan, last_update: Tensor, time_encoder: TimeEncoder) -> Tensor:
         """Return the embeddings of ``plan.layers[0]``.
@@ -147,6 +149,8 @@ class _NeighborEmbedding(TemporalEmbedding):
     """What embeddings over recent neighbours share: sizes, layers, relative times."""
 
     layers: nn.ModuleList
+    seated = True
+    """Whether layers know rows that share a lookup."""
 
     def __init__(
         self,
@@ -172,6 +176,7 @@ class _NeighborEmbedding(TemporalEmbedding):
         self.out_channels, self.num_neighbors, self.num_layers = out_channels, num_neighbors, num_layers
         self.relative_time = relative_time
         self.share_rows = relative_time == "update"
+        self.share_lookups = self.seated and num_layers == 1 and not self.share_rows
 
     def forward(self, z: Tensor, plan: Plan, last_update: Tensor, time_encoder: TimeEncoder) -> Tensor:
         """Return the embeddings of the rows after the last layer."""
@@ -184,18 +189,19 @@ class _NeighborEmbedding(TemporalEmbedding):
         rows = plan.layers[depth]
         neighbor, neighbor_t = cast(Tensor, rows.neighbor), cast(Tensor, rows.neighbor_t)
         if level == 1:
-            own, source = z.index_select(0, rows.position), z
+            own, source = z.index_select(0, (rows.seats or rows).position), z
         else:  # both at the moment of the root, by the layers below
             own = self._embed(level - 1, depth, z, plan, last_update, time_encoder)
             source = self._embed(level - 1, depth + 1, z, plan, last_update, time_encoder)
         if self.relative_time == "query":
-            gaps = rows.t[:, None] - neighbor_t
+            gaps = (rows.seats or rows).t[:, None] - neighbor_t
         else:
             gaps = last_update.index_select(0, neighbor.flatten()).view_as(neighbor) - neighbor_t
         if level > 1:
             neighbor = torch.arange(len(source), device=source.device).view_as(neighbor)
         layer, msg = self.layers[level - 1], cast(Tensor, rows.msg).to(z.dtype)
-        return layer(own, source, neighbor, gaps, msg, cast(Tensor, rows.mask), time_encoder)
+        given = (own, source, neighbor, gaps, msg, cast(Tensor, rows.mask), time_encoder)
+        return layer(*given) if rows.seats is None else layer(*given, rows.seats)
 
 
 class TemporalAttentionEmbedding(_NeighborEmbedding):
@@ -331,6 +337,8 @@ class TemporalSumEmbedding(_NeighborEmbedding):
         >>> TemporalSumEmbedding(dim=8, out_channels=8, msg_channels=0, time_dim=4).num_neighbors
         10
     """
+
+    seated = False
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graphseq.nn.temporal.fused_attention import neighbor_attention
+from graphseq.nn.temporal.plan import Seats
 from graphseq.nn.temporal.time_encoding import TimeEncoder
 
 __all__: list[str] = []
@@ -49,18 +50,30 @@ class AttentionLayer(nn.Module):
         msg: Tensor,
         mask: Tensor,
         time_encoder: TimeEncoder,
+        seats: Seats | None = None,
     ) -> Tensor:
-        now = time_encoder(own.new_zeros(1)).expand(len(own), -1)
-        query = _heads(self.query(torch.cat([own, now], dim=1)), self.num_heads)
-        folded = _fold(query, self.key.weight, self.num_heads).split(self.parts, dim=2)
-        keep = _dropout_mask(own, (len(own), self.num_heads, mask.size(1)), self.dropout, self.training)
-        *sums, share = neighbor_attention(
-            folded, source, neighbor, gaps, msg, mask, time_encoder.weight, time_encoder.bias, keep
-        )
-        attended = self.out(_weighted_values(sums, share, self.value.weight, self.value.bias, self.num_heads))
+        now = time_encoder(own.new_zeros(1))
+        of_own, of_now = self.query.weight.split([own.size(1), now.size(1)], dim=1)
+        query = functional.linear(own, of_own) + functional.linear(now, of_now, self.query.bias)
+        folded = _fold(_heads(query, self.num_heads), self.key.weight, self.num_heads).split(self.parts, dim=2)
+        pairs = (source, neighbor, gaps, msg, mask)
+        *sums, share = _attend(folded, pairs, time_encoder, seats, self.dropout if self.training else 0.0)
+        # from values to the ReLU of the merge all is linear: weights are multiplied with each other, once a batch
+        first, heads = self.merge.first, self.num_heads
+        ahead, of_self = first.weight.split([self.out.out_features, own.size(1)], dim=1)
+        by_head = (ahead @ self.out.weight).view(len(ahead), heads, -1).transpose(0, 1)
+        values = torch.bmm(by_head, self.value.weight.view(heads, by_head.size(2), -1)).transpose(0, 1)
+        of_share = torch.bmm(by_head, self.value.bias.view(heads, -1, 1)).squeeze(2).t()
         # a node without neighbours attends to nothing, not to a bias
-        attended = attended * mask.any(1, keepdim=True)
-        return self.merge(torch.cat([attended, own], dim=1))
+        some = mask.any(1, keepdim=True).to(own.dtype) * functional.linear(self.out.bias, ahead)
+        hidden = functional.linear(own, of_self, first.bias) + some
+        if seats is not None:
+            hidden = hidden.index_select(0, seats.lookup)
+        hidden = hidden + functional.linear(share, of_share)
+        for total, weight in zip(sums, values.split(self.parts, dim=2), strict=True):
+            if total.size(2):
+                hidden = torch.addmm(hidden, total.flatten(1), weight.flatten(1).t())
+        return self.merge.second(functional.relu(hidden))
 
 
 class TransformerLayer(nn.Module):
@@ -93,16 +106,18 @@ class TransformerLayer(nn.Module):
         msg: Tensor,
         mask: Tensor,
         time_encoder: TimeEncoder,
+        seats: Seats | None = None,
     ) -> Tensor:
         query = _heads(self.query(own), self.num_heads)
         key = torch.cat([self.key.weight, self.edge.weight], dim=1)
         value = torch.cat([self.value.weight, self.edge.weight], dim=1)
         folded = _fold(query, key, self.num_heads).split(self.parts, dim=2)
-        keep = _dropout_mask(own, (len(own), self.num_heads, mask.size(1)), self.dropout, self.training)
-        *sums, share = neighbor_attention(
-            folded, source, neighbor, gaps, msg, mask, time_encoder.weight, time_encoder.bias, keep
-        )
-        return _weighted_values(sums, share, value, self.value.bias, self.num_heads) + self.skip(own)
+        pairs = (source, neighbor, gaps, msg, mask)
+        *sums, share = _attend(folded, pairs, time_encoder, seats, self.dropout if self.training else 0.0)
+        skipped = self.skip(own)
+        if seats is not None:
+            skipped = skipped.index_select(0, seats.lookup)
+        return _weighted_values(sums, share, value, self.value.bias, self.num_heads) + skipped
 
 
 class SumLayer(nn.Module):
@@ -173,7 +188,21 @@ def _weighted_values(sums: list[Tensor], share: Tensor, weight: Tensor, bias: Te
     return (values + share[..., None] * bias.view(num_heads, -1)).reshape(len(share), -1)
 
 
-def _dropout_mask(like: Tensor, shape: tuple[int, int, int], dropout: float, training: bool) -> Tensor | None:
-    if not training or dropout == 0:
-        return None
-    return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - dropout).div_(1 - dropout)
+def _attend(
+    folded: tuple[Tensor, ...],
+    pairs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    time_encoder: TimeEncoder,
+    seats: Seats | None,
+    dropout: float,
+) -> tuple[Tensor, ...]:
+    """Return weighted sums of neighbours, messages and times (R, H, *), and the sum of weights (R, H), of all rows."""
+    query = (folded[0], folded[1], folded[2])
+    roots, heads, places = *query[0].shape[:2], pairs[1].size(1)
+    time = (time_encoder.weight, time_encoder.bias)
+    keep = None
+    if dropout:
+        shape = (roots, heads if seats is None else seats.later.size(1) * heads, places)
+        keep = query[0].new_empty(shape, dtype=pairs[0].dtype).bernoulli_(1 - dropout).div_(1 - dropout)
+    if seats is None:
+        return neighbor_attention(query, *pairs, *time, keep)
+    return neighbor_attention(query, *pairs, *time, keep, later=seats.later, seat=seats.seat)

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from graphseq.core.errors import DataError
 from graphseq.core.events import EventBatch
 
-__all__ = ["Distinct", "Plan", "Rows", "plan_batch"]
+__all__ = ["Distinct", "Plan", "Rows", "Seats", "plan_batch"]
+
+_SEATS = 4  # rows that share a lookup, at most: few enough that most seats are taken
 
 
 class Distinct(nn.Module):
@@ -43,6 +45,33 @@ class Distinct(nn.Module):
 
 
 @dataclass
+class Seats:
+    """Rows of the same node, which have the same neighbours at different moments, seated G by G at one lookup.
+
+    Args:
+        position: place of each lookup's node in ``Plan.nodes``, int64 (Q,).
+        t: moment of each lookup, that of its first row (Q,).
+        later: time from there to the moment of each seat's row, 0 where nobody sits (Q, G).
+        seat: place of each row among the Q G seats, int64 (R,).
+
+    Example:
+        >>> one = torch.zeros(1, dtype=torch.int64)
+        >>> Seats(one, one, torch.zeros(1, 4), one).later.shape
+        torch.Size([1, 4])
+    """
+
+    position: Tensor
+    t: Tensor
+    later: Tensor
+    seat: Tensor
+
+    @property
+    def lookup(self) -> Tensor:
+        """Lookup of each row, int64 (R,)."""
+        return self.seat // self.later.size(1)
+
+
+@dataclass
 class Rows:
     """Nodes at a moment, and their neighbours: what one layer of an embedding works on.
 
@@ -53,6 +82,7 @@ class Rows:
         neighbor_t: times of the events with them (R, K).
         msg: features of those events (R, K, D).
         mask: whether there is such a neighbour, bool (R, K).
+        seats: who shares a lookup; the four columns of neighbours are then (Q, K). None if each row has its own.
 
     Example:
         >>> one = torch.zeros(1, dtype=torch.int64)
@@ -66,6 +96,7 @@ class Rows:
     neighbor_t: Tensor | None = None
     msg: Tensor | None = None
     mask: Tensor | None = None
+    seats: Seats | None = None
 
 
 @dataclass
@@ -103,6 +134,7 @@ def plan_batch(
     num_layers: int = 0,
     *,
     share_rows: bool = False,
+    share_lookups: bool = False,
 ) -> Plan:
     """Look up neighbours of all endpoints below the cut, and list the distinct nodes.
 
@@ -113,6 +145,8 @@ def plan_batch(
         num_layers: layers that ask for neighbours.
         share_rows: whether endpoints of the same node share one row, which then has no moment of its own (its ``t``
             is that of its first occurrence); otherwise each endpoint is a row at the time of its event.
+        share_lookups: whether rows of the same node share lookups of their neighbours, see :class:`Seats`. Of no
+            effect where they may differ: with several layers, or if events have cuts of their own.
 
     Raises:
         DataError: if neighbours are needed and the batch has no history, or their rows are shared and events have
@@ -140,7 +174,12 @@ def plan_batch(
     else:
         row = torch.arange(len(nodes), device=nodes.device)
     found = []
+    opener: Tensor | None = None  # first row of each shared lookup
+    seat: Tensor | None = None
     asked, moments, cut = nodes, times, batch.start if cuts is None else cuts
+    if share_lookups and not share_rows and num_neighbors and num_layers == 1 and cuts is None:
+        opener, seat = _seated(nodes)
+        asked, moments = nodes.index_select(0, opener), times.index_select(0, opener)
     listed = [nodes]
     for _ in range(num_layers if num_neighbors else 0):
         if batch.history is None:
@@ -163,8 +202,26 @@ def plan_batch(
         Rows(part, moments, inner.view_as(near.node), near.t, near.msg, near.mask)
         for part, inner, (near, moments) in zip(parts[:-1], parts[1:], found, strict=True)
     ] or [Rows(parts[0], times)]
+    if opener is not None and seat is not None:
+        looked = times.index_select(0, opener)
+        since = times - looked.index_select(0, seat // _SEATS)
+        later = since.new_zeros(len(opener) * _SEATS).index_copy_(0, seat, since)
+        layers[0].t = times
+        layers[0].seats = Seats(parts[0].index_select(0, opener), looked, later.view(-1, _SEATS), seat)
     endpoint = parts[0].index_select(0, row[: 2 * len(batch)])
     return Plan(batch, unique, layers, row, endpoint)
+
+
+def _seated(nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first row of each lookup, and the seat of each row: rows of a node sit side by side."""
+    ordered, order = nodes.sort(stable=True)
+    entry = torch.arange(len(nodes), device=nodes.device)
+    begins = torch.ones_like(ordered, dtype=torch.bool)
+    torch.ne(ordered[1:], ordered[:-1], out=begins[1:])
+    rank = entry - torch.where(begins, entry, 0).cummax(0).values
+    opens = rank % _SEATS == 0
+    seat = (opens.cumsum(0) - 1) * _SEATS + rank % _SEATS
+    return order.masked_select(opens), torch.empty_like(seat).index_copy_(0, order, seat)
 
 
 def _endpoints(batch: EventBatch) -> tuple[Tensor, Tensor, Tensor | None]:

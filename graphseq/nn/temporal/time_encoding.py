@@ -51,6 +51,23 @@ def time_gradients(gradient: Tensor, dt: Tensor, weight: Tensor, bias: Tensor) -
     return of_weight, of_bias
 
 
+def time_turns(dt: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine of ``dt * weight + bias``, precise enough to be turned on by the angle of a later moment.
+
+    The phase of raw seconds is rounded to a tenth of a turn in float32. Here it is counted in turns, with frequencies
+    in two parts, and multiply-adds take whole turns off without rounding between: (*) and (D,), (D,) -> (*, D) twice.
+    """
+    dt = dt.to(weight.dtype).unsqueeze(-1)
+    if weight.dtype == torch.float32 and dt.device.type == "cpu":
+        exact = weight.double() / math.tau
+        most = exact.float()
+        turns = (dt * most).round_().addcmul_(dt, most, value=-1).addcmul_(dt, (exact - most).float(), value=-1)
+        phase = turns.mul_(-math.tau) if bias is None else torch.add(bias, turns, alpha=-math.tau)
+    else:
+        phase = dt * weight if bias is None else torch.addcmul(bias, dt, weight)
+    return phase.cos(), phase.sin_()
+
+
 class TimeEncoder(Recorded, nn.Module):
     r"""Cosines of a time difference at several frequencies.
 
