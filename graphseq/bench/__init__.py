@@ -16,6 +16,7 @@ _EXPERIMENTS = {
     "speed.graph_loader": "graphseq.bench.graph_loader:GraphLoaderSpeed",
     "speed.image_loader": "graphseq.bench.image_loader:ImageLoaderSpeed",
     "speed.segment": "graphseq.bench.segment:SegmentSpeed",
+    "speed.temporal_scale": "graphseq.bench.temporal_scale:TemporalScaleSpeed",
     "speed.temporal_train": "graphseq.bench.temporal_train:TemporalTrainingSpeed",
 }
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from graphseq.data.digits import DigitGraphsDataModule as DigitGraphsDataModule
     from graphseq.data.digits import pixel_graphs as pixel_graphs
     from graphseq.data.digits import shift_images as shift_images
+    from graphseq.data.environments import group_environments as group_environments
+    from graphseq.data.environments import size_environments as size_environments
     from graphseq.data.event_batching import AdaptiveBatches as AdaptiveBatches
     from graphseq.data.event_batching import Batching as Batching
     from graphseq.data.event_batching import FixedBatches as FixedBatches
@@ -53,11 +55,14 @@ if TYPE_CHECKING:
     from graphseq.data.splits import group_split as group_split
     from graphseq.data.splits import k_fold_split as k_fold_split
     from graphseq.data.splits import ordered_split as ordered_split
+    from graphseq.data.splits import pooled_split as pooled_split
     from graphseq.data.splits import random_split as random_split
     from graphseq.data.splits import size_split as size_split
     from graphseq.data.store import SingleStore as SingleStore
     from graphseq.data.store import Store as Store
     from graphseq.data.store import TensorStore as TensorStore
+    from graphseq.data.superpixels import SuperpixelDataModule as SuperpixelDataModule
+    from graphseq.data.superpixels import find_superpixels as find_superpixels
     from graphseq.data.tabular import TabularDataModule as TabularDataModule
     from graphseq.data.temporal import TemporalDataModule as TemporalDataModule
     from graphseq.data.temporal import chronological_split as chronological_split
@@ -79,6 +84,8 @@ if TYPE_CHECKING:
     from graphseq.data.transforms import RandomCrop as RandomCrop
     from graphseq.data.transforms import RandomHorizontalFlip as RandomHorizontalFlip
     from graphseq.data.transforms import ToFloat as ToFloat
+    from graphseq.data.triangles import TrianglesDataModule as TrianglesDataModule
+    from graphseq.data.triangles import triangle_graphs as triangle_graphs
     from graphseq.data.tu import TUDataModule as TUDataModule
 
 _FILES: dict[str, str] = {
@@ -118,6 +125,7 @@ _FILES: dict[str, str] = {
     "SingleStore": "store",
     "Store": "store",
     "StoreDataModule": "base",
+    "SuperpixelDataModule": "superpixels",
     "SyntheticEventsDataModule": "temporal_synthetic",
     "TBatches": "event_batching",
     "TUDataModule": "tu",
@@ -128,11 +136,14 @@ _FILES: dict[str, str] = {
     "TensorStore": "store",
     "TimeWindowBatches": "event_batching",
     "ToFloat": "transforms",
+    "TrianglesDataModule": "triangles",
     "cache_folder": "cache",
     "cached": "cache",
     "check_fractions": "splits",
     "checksum": "cache",
     "chronological_split": "temporal",
+    "find_superpixels": "superpixels",
+    "group_environments": "environments",
     "group_split": "splits",
     "hold_out_nodes": "temporal",
     "k_fold_split": "splits",
@@ -141,6 +152,7 @@ _FILES: dict[str, str] = {
     "ordered_split": "splits",
     "periodic_events": "temporal_synthetic",
     "pixel_graphs": "digits",
+    "pooled_split": "splits",
     "random_split": "splits",
     "raw_files": "cache",
     "read_cifar_batches": "image_files",
@@ -156,6 +168,8 @@ _FILES: dict[str, str] = {
     "read_usps_hdf5": "image_files",
     "scaffold": "molecules",
     "shift_images": "digits",
+    "size_environments": "environments",
     "size_split": "splits",
+    "triangle_graphs": "triangles",
 }
 __getattr__, __dir__, __all__ = attach(__name__, _FILES)

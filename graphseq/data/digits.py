@@ -98,16 +98,19 @@ def shift_images(images: Tensor, shift: Shift, strength: float, generator: torch
 class DigitGraphsDataModule(GraphSetDataModule):
     """1,797 handwritten digits as graphs of about 31 inked pixels; needs no network and no file.
 
-    The images are scikit-learn's ``load_digits`` (8 x 8, 10 classes). Training and validation graphs are clean; test
-    graphs come from shifted images, see :func:`shift_images`. ``data.clean_test`` names the clean versions of the
-    same test graphs.
+    The images are scikit-learn's ``load_digits`` (8 x 8, 10 classes). Training and validation graphs are clean unless
+    asked otherwise; test graphs come from shifted images, see :func:`shift_images`. ``data.clean_test`` names the clean
+    versions of the same test graphs. Graphs whose shift is equally strong are of the same environment.
 
     Args:
         shift: how test images differ: ``noise``, ``intensity``, ``size`` or ``none``.
         strength: how far, see :func:`shift_images`.
+        train_strength: the same for training images; several for training environments of equal size.
+        val_strength: the same for validation images.
         threshold: intensity above which a pixel is a node, in [0, 1).
         fractions: of train, validation and test, summing to 1; stratified.
         batch_size: see :class:`StoreDataModule`.
+        pool_validation: see :class:`GraphSetDataModule`.
         eval_batch_size: see :class:`StoreDataModule`.
         seed: seeds split, noise and order.
         device_resident: see :class:`StoreDataModule`.
@@ -116,7 +119,8 @@ class DigitGraphsDataModule(GraphSetDataModule):
         eval_transform: see :class:`StoreDataModule`.
 
     Yields:
-        PyG ``Batch`` with ``x`` (N, 1), ``edge_index``, ``edge_attr`` (E, 2), ``pos`` (N, 2), ``y`` and ``idx``.
+        PyG ``Batch`` with ``x`` (N, 1), ``edge_index``, ``edge_attr`` (E, 2), ``pos`` (N, 2), ``y``, ``env`` and
+        ``idx``.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -132,9 +136,12 @@ class DigitGraphsDataModule(GraphSetDataModule):
         *,
         shift: Shift = "noise",
         strength: float = 0.1,
+        train_strength: float | list[float] = 0.0,
+        val_strength: float = 0.0,
         threshold: float = 0.1,
         fractions: Sequence[float] = (0.7, 0.1, 0.2),
         batch_size: int = 64,
+        pool_validation: bool = False,
         eval_batch_size: int | None = None,
         seed: int = 0,
         device_resident: bool | Literal["auto"] = "auto",
@@ -144,6 +151,7 @@ class DigitGraphsDataModule(GraphSetDataModule):
     ) -> None:
         super().__init__(
             batch_size,
+            pool_validation=pool_validation,
             eval_batch_size=eval_batch_size,
             seed=seed,
             device_resident=device_resident,
@@ -153,9 +161,14 @@ class DigitGraphsDataModule(GraphSetDataModule):
         )
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold is {threshold}; it must be in [0, 1)")
-        shift_images(torch.zeros(1, 2, 2), shift, strength, torch.Generator())  # a wrong shift fails here, not later
+        self.train_strength = list(train_strength) if isinstance(train_strength, Sequence) else [float(train_strength)]
+        if not self.train_strength:
+            raise ValueError("train_strength is an empty list; give a strength, or one for each training environment")
+        for each in (strength, val_strength, *self.train_strength):  # a wrong shift fails here, not later
+            shift_images(torch.zeros(1, 2, 2), shift, each, torch.Generator())
         self.shift: Shift = shift
         self.strength = strength
+        self.val_strength = val_strength
         self.threshold = threshold
         self.fractions = check_fractions(fractions)
         self._clean_test = torch.empty(0, dtype=torch.int64)
@@ -167,7 +180,7 @@ class DigitGraphsDataModule(GraphSetDataModule):
         return self._clean_test
 
     def read(self) -> tuple[GraphStore, dict[str, Tensor]]:
-        """Return the clean graphs followed by the shifted test graphs, and their split."""
+        """Return the graphs of all images, those of the test clean, then the shifted test graphs, and their split."""
         source = load_digits()
         images = torch.as_tensor(source.images, dtype=torch.float32) / 16
         labels = torch.as_tensor(source.target)
@@ -178,4 +191,16 @@ class DigitGraphsDataModule(GraphSetDataModule):
         graphs = pixel_graphs(images, labels, self.threshold)
         graphs += pixel_graphs(shifted, labels[self._clean_test], self.threshold)
         split["test"] = torch.arange(len(images), len(graphs))
-        return GraphStore.from_dataset(graphs), split
+        strengths = [*self.train_strength, self.val_strength, self.strength, 0.0]
+        known = list(dict.fromkeys(0.0 if self.shift == "none" else float(each) for each in strengths))
+        env = torch.full((len(graphs),), known.index(0.0))
+        parts = split["train"].tensor_split(len(self.train_strength))
+        for part, each in zip([*parts, split["val"]], strengths[:-2], strict=True):
+            if self.shift == "none" or not each:
+                continue
+            env[part] = known.index(each)
+            moved = shift_images(images[part], self.shift, each, generator)
+            for place, graph in zip(part.tolist(), pixel_graphs(moved, labels[part], self.threshold), strict=True):
+                graphs[place] = graph
+        env[split["test"]] = known.index(0.0 if self.shift == "none" else float(self.strength))
+        return GraphStore.from_dataset(graphs).with_field("env", env), split

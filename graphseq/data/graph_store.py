@@ -262,6 +262,22 @@ class GraphStore:
         """
         return next((field.value for field in self._fields if field.path == (name,)), None)
 
+    def with_field(self, name: str, value: Tensor) -> Self:
+        """Return the store with one more field of one row a graph, or with another one of that name.
+
+        Args:
+            name: of the field.
+            value: (G, *).
+
+        Raises:
+            DataError: if there is not one row a graph.
+        """
+        if len(value) != len(self):
+            raise DataError(f"{name} has {len(value)} rows for {len(self)} graphs; one for each is needed")
+        kept = [field for field in self._fields if field.path[0] != name]
+        fields = [*kept, _Field((name,), value.to(self.device), 0, 0)]
+        return type(self)(fields, self._slices, self._data_class, self._listed_num_nodes)
+
     def offsets(self, name: str) -> Tensor:
         """Return where each graph starts in a packed field, int64 (G + 1,).
 

@@ -11,7 +11,7 @@ from torch_geometric.utils import degree
 from graphseq.core.errors import DataError
 from graphseq.data.base import StoreDataModule
 from graphseq.data.graph_store import GraphStore
-from graphseq.data.splits import check_fractions, k_fold_split, random_split, size_split
+from graphseq.data.splits import check_fractions, k_fold_split, pooled_split, random_split, size_split
 
 __all__ = ["GraphDataModule", "GraphSetDataModule"]
 
@@ -22,17 +22,52 @@ class GraphSetDataModule(StoreDataModule):
     A subclass writes :meth:`read`, returning a :class:`GraphStore`.
 
     Args:
-        args: see :class:`StoreDataModule`.
-        kwargs: see :class:`StoreDataModule`.
+        batch_size: see :class:`StoreDataModule`.
+        pool_validation: whether the validation graphs are trained on as well: the control of methods that learn from
+            them. A tenth of training and validation graphs together, drawn from ``seed``, is left out to choose the
+            model by, see :func:`pooled_split`.
+        eval_batch_size: see :class:`StoreDataModule`.
+        seed: see :class:`StoreDataModule`.
+        device_resident: see :class:`StoreDataModule`.
+        drop_last: see :class:`StoreDataModule`.
+        train_transform: see :class:`StoreDataModule`.
+        eval_transform: see :class:`StoreDataModule`.
 
     Yields:
         PyG ``Batch``.
+
+    Raises:
+        ValueError: if an argument is out of range.
+        DataError: when the data are read, if validation graphs to be pooled are test graphs.
 
     Example:
         >>> data = GraphDataModule([Data(x=torch.ones(2, 3), y=torch.tensor([i % 2])) for i in range(20)])
         >>> data.num_features, data.num_outputs
         (3, 2)
     """
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        *,
+        pool_validation: bool = False,
+        eval_batch_size: int | None = None,
+        seed: int = 0,
+        device_resident: bool | Literal["auto"] = "auto",
+        drop_last: bool = False,
+        train_transform: nn.Module | None = None,
+        eval_transform: nn.Module | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            device_resident=device_resident,
+            drop_last=drop_last,
+            train_transform=train_transform,
+            eval_transform=eval_transform,
+        )
+        self.pool_validation = pool_validation
 
     @property
     def graphs(self) -> GraphStore:
@@ -70,11 +105,34 @@ class GraphSetDataModule(StoreDataModule):
         counts = degree(training.edge_index[1], int(training.ptr[-1]), dtype=torch.int64)
         return torch.bincount(counts).tolist()
 
+    @property
+    def class_weights(self) -> list[float]:
+        """Weights that make classes count the same in training.
+
+        For integer labels the inverse of the share of each class among the training graphs, over the number of classes:
+        weights of mean 1 over the graphs, 0 for a class without any. For labels of 0, 1 and NaN the number of zeros for
+        each one, 1 for a label that lacks either: the weight of its positive class.
+        """
+        target = self.graphs.field("y")
+        number = self.num_outputs
+        known = target[self.splits["train"].to(target.device)]
+        if not target.is_floating_point():
+            counts = torch.bincount(known.flatten(), minlength=number).double()
+            weights = len(known) / ((counts > 0).sum() * counts)
+            return torch.where(counts > 0, weights, 0.0).tolist()
+        known = known.view(len(known), -1)
+        ones, zeros = (known == 1).sum(0).double(), (known == 0).sum(0).double()
+        if bool((~torch.isnan(known) & (known != 0) & (known != 1)).any()):
+            raise DataError("targets are numbers, not labels of 0, 1 or NaN; only labels can be balanced")
+        return torch.where((ones > 0) & (zeros > 0), zeros / ones.clamp(min=1), 1.0).tolist()
+
     def load(self) -> None:
-        """Read the data unless they are there already, and check splits and labels."""
+        """Read the data unless they are there already, pool the splits if asked for, and check them and the labels."""
         known = self._host is not None
         super().load()
         if not known:
+            if self.pool_validation:
+                self._splits = pooled_split(self._splits, self.seed)
             self._check_labels()
 
     def _check_labels(self) -> None:
@@ -97,7 +155,7 @@ def _width(value: Tensor | None) -> int:
     return 1 if value.dim() == 1 else int(value.size(-1))
 
 
-SplitRule = Literal["random", "stratified", "k_fold", "size"]
+SplitRule = Literal["random", "stratified", "k_fold", "size", "size_middle"]
 
 
 def split_graphs(
@@ -114,8 +172,9 @@ def split_graphs(
 
     Args:
         store: the graphs; ``y`` holds their classes for ``stratified`` and ``k_fold``.
-        rule: ``random``, ``stratified``, ``k_fold`` (stratified cross-validation) or ``size`` (train on small
-            graphs, test on the largest).
+        rule: ``random``, ``stratified``, ``k_fold`` (stratified cross-validation), ``size`` (train on small
+            graphs, validate on graphs of the same sizes, test on the largest) or ``size_middle`` (validate on sizes
+            between those of training and test: what a method needs that learns from a shifted validation set).
         fractions: of train, validation and test; for ``k_fold`` the middle one is the share of the training
             folds that validates.
         seed: seeds the split.
@@ -134,10 +193,10 @@ def split_graphs(
     """
     if rule == "random":
         return random_split(len(store), fractions, seed)
-    if rule == "size":
-        return size_split(store.num_nodes, fractions, seed)
+    if rule in ("size", "size_middle"):
+        return size_split(store.num_nodes, fractions, seed, shifted_val=rule == "size_middle")
     if rule not in ("stratified", "k_fold"):
-        raise ValueError(f"split is {rule!r}; it must be 'random', 'stratified', 'k_fold' or 'size'")
+        raise ValueError(f"split is {rule!r}; it must be 'random', 'stratified', 'k_fold', 'size' or 'size_middle'")
     labels = store.field("y")
     if labels is None or labels.is_floating_point() or labels.numel() != len(store):
         raise DataError(f"a {rule} split needs one integer class a graph in y; use split='random' or 'size'")
@@ -154,12 +213,13 @@ class GraphDataModule(GraphSetDataModule):
         dataset: graphs of one class with the same fields, or a function without arguments that returns them
             (a config can name one: ``dataset: my_package.my_graphs``; its return annotation must be
             ``Sequence[Data]`` or ``list[Data]``).
-        split: ``random``, ``stratified``, ``k_fold`` or ``size``, see :func:`split_graphs`; or index lists
+        split: ``random``, ``stratified``, ``k_fold``, ``size`` or ``size_middle``, see :func:`split_graphs`; or lists
             ``{"train": [...], "val": [...], "test": [...]}``.
         fractions: of train, validation and test, summing to 1.
         fold: which fold ``k_fold`` tests, from 0.
         num_folds: number of folds.
         batch_size: see :class:`StoreDataModule`.
+        pool_validation: see :class:`GraphSetDataModule`.
         eval_batch_size: see :class:`StoreDataModule`.
         seed: see :class:`StoreDataModule`.
         device_resident: see :class:`StoreDataModule`.
@@ -189,6 +249,7 @@ class GraphDataModule(GraphSetDataModule):
         fold: int = 0,
         num_folds: int = 10,
         batch_size: int = 128,
+        pool_validation: bool = False,
         eval_batch_size: int | None = None,
         seed: int = 0,
         device_resident: bool | Literal["auto"] = "auto",
@@ -198,6 +259,7 @@ class GraphDataModule(GraphSetDataModule):
     ) -> None:
         super().__init__(
             batch_size,
+            pool_validation=pool_validation,
             eval_batch_size=eval_batch_size,
             seed=seed,
             device_resident=device_resident,

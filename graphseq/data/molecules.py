@@ -24,6 +24,7 @@ from torch_geometric.utils.smiles import e_map, x_map
 
 from graphseq.core.errors import DataError, OptionalDependencyError
 from graphseq.data.cache import cached, checksum, raw_files
+from graphseq.data.environments import check_num_environments, group_environments, size_environments
 from graphseq.data.graph_store import GraphStore
 from graphseq.data.graphs import GraphSetDataModule, split_graphs
 from graphseq.data.splits import check_fractions, group_split, random_split
@@ -33,7 +34,7 @@ __all__ = ["MoleculeDataModule", "scaffold"]
 MoleculeNetName = Literal[
     "esol", "freesolv", "lipo", "bbbp", "bace", "sider", "clintox", "tox21", "toxcast", "hiv", "muv", "pcba"
 ]
-MoleculeSplitRule = Literal["scaffold", "random", "stratified", "size"]
+MoleculeSplitRule = Literal["scaffold", "random", "stratified", "size", "size_middle"]
 _FORMAT = "molecules-1"
 # in the cache categories, at most 119 of them, take a byte: a quarter of the size, and of the time of the next start
 _NARROW = {"x": torch.uint8, "edge_attr": torch.uint8, "edge_index": torch.int32}
@@ -104,14 +105,19 @@ class MoleculeDataModule(GraphSetDataModule):
         smiles_column: header of the SMILES column; only with ``csv``.
         target_columns: headers of the targets, at least one; only with ``csv``.
         split: ``scaffold`` (molecules with one Bemis–Murcko scaffold stay together, frequent scaffolds train, rare
-            ones test; the same for every seed), ``random``, ``stratified`` (by one integer target) or ``size``
-            (train on the small molecules, test on the largest).
+            ones test; the same for every seed), ``random``, ``stratified`` (by one integer target), ``size``
+            (train on the small molecules, test on the largest) or ``size_middle`` (as ``size``, and validate on sizes
+            between the two).
         fractions: of train, validation and test, summing to 1.
+        num_environments: molecules carry the number of their environment as ``env``: the scaffolds of training are put
+            together into this many, see :func:`group_environments`, or, where the split is by size, its sizes, see
+            :func:`size_environments`; None for none.
         unreadable: whether rows whose SMILES cannot be read are left out with a warning (``skip``) or refused
             (``error``); see ``unreadable_rows``.
         verify_checksums: whether raw files with another SHA-256 than the known one are refused; for the sets and
             files that were counted against the published statistics, not for downloaded originals.
         batch_size: see :class:`StoreDataModule`.
+        pool_validation: see :class:`GraphSetDataModule`.
         eval_batch_size: see :class:`StoreDataModule`.
         seed: see :class:`StoreDataModule`.
         device_resident: see :class:`StoreDataModule`.
@@ -121,7 +127,7 @@ class MoleculeDataModule(GraphSetDataModule):
 
     Yields:
         PyG ``Batch`` with ``x`` (N, 9) and ``edge_attr`` (E, 3) int64, ``edge_index``, ``y`` (G, T) float32,
-        ``smiles`` (list of strings) and ``idx``.
+        ``smiles`` (list of strings), if asked for ``env``, and ``idx``.
 
     Raises:
         ValueError: if an argument is not valid, or both or neither of ``name`` and ``csv`` are given.
@@ -149,9 +155,11 @@ class MoleculeDataModule(GraphSetDataModule):
         target_columns: Sequence[str] | None = None,
         split: MoleculeSplitRule = "scaffold",
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        num_environments: int | None = None,
         unreadable: Literal["skip", "error"] = "skip",
         verify_checksums: bool = True,
         batch_size: int = 128,
+        pool_validation: bool = False,
         eval_batch_size: int | None = None,
         seed: int = 0,
         device_resident: bool | Literal["auto"] = "auto",
@@ -161,6 +169,7 @@ class MoleculeDataModule(GraphSetDataModule):
     ) -> None:
         super().__init__(
             batch_size,
+            pool_validation=pool_validation,
             eval_batch_size=eval_batch_size,
             seed=seed,
             device_resident=device_resident,
@@ -187,6 +196,7 @@ class MoleculeDataModule(GraphSetDataModule):
         self.target_columns = None if target_columns is None else list(target_columns)
         self.split: MoleculeSplitRule = split
         self.fractions = check_fractions(fractions)
+        self.num_environments = check_num_environments(num_environments)
         self.unreadable = unreadable
         self.verify_checksums = verify_checksums
         self._target_names: list[str] = []
@@ -227,13 +237,18 @@ class MoleculeDataModule(GraphSetDataModule):
         self._unreadable_rows = [(row, smiles, reason) for row, smiles, reason in state["unreadable"]]
         self._report_unreadable(label, state["num_rows"])
         store = GraphStore.from_dict(_with_types(state["store"], _WIDE))
-        return store, self._split(store, key, label)
+        split = self._split(store, key, label)
+        if self.num_environments is None:
+            return store, split
+        if self.split in ("size", "size_middle"):
+            env = size_environments(store.num_nodes, split["train"], self.num_environments)
+        else:
+            env = group_environments(_scaffolds_of(store, key, label), split["train"], self.num_environments)
+        return store.with_field("env", env), split
 
     def _split(self, store: GraphStore, key: Sequence[object], label: str) -> dict[str, Tensor]:
         if self.split == "scaffold":
-            smiles = store.field("smiles").tolist()
-            kept = cached(f"scaffolds-{Path(label).stem}", key, lambda: _scaffolds(smiles, label))
-            return group_split(kept["scaffold_of"].tolist(), self.fractions)
+            return group_split(_scaffolds_of(store, key, label).tolist(), self.fractions)
         if self.split != "stratified":
             return split_graphs(store, self.split, self.fractions, self.seed, 0, 1)
         target = store.field("y")
@@ -312,6 +327,13 @@ class MoleculeDataModule(GraphSetDataModule):
 
 def _shown(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _scaffolds_of(store: GraphStore, key: Sequence[object], label: str) -> Tensor:
+    """Return the number of each molecule's scaffold, from the cache where they are."""
+    smiles = store.field("smiles").tolist()
+    kept = cached(f"scaffolds-{Path(label).stem}", key, lambda: _scaffolds(smiles, label))
+    return cast(Tensor, kept["scaffold_of"])
 
 
 def _scaffolds(smiles: list[str], label: str) -> dict[str, Any]:

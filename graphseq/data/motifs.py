@@ -141,6 +141,7 @@ class MotifDataModule(GraphSetDataModule):
         max_nodes: see :func:`motif_graphs`.
         max_degree: see :func:`motif_graphs`.
         batch_size: see :class:`StoreDataModule`.
+        pool_validation: see :class:`GraphSetDataModule`.
         eval_batch_size: see :class:`StoreDataModule`.
         seed: seeds graphs and order.
         device_resident: see :class:`StoreDataModule`.
@@ -174,6 +175,7 @@ class MotifDataModule(GraphSetDataModule):
         max_nodes: int = 13,
         max_degree: int = 7,
         batch_size: int = 64,
+        pool_validation: bool = False,
         eval_batch_size: int | None = None,
         seed: int = 0,
         device_resident: bool | Literal["auto"] = "auto",
@@ -183,6 +185,7 @@ class MotifDataModule(GraphSetDataModule):
     ) -> None:
         super().__init__(
             batch_size,
+            pool_validation=pool_validation,
             eval_batch_size=eval_batch_size,
             seed=seed,
             device_resident=device_resident,

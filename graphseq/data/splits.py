@@ -9,7 +9,15 @@ from torch import Tensor
 
 from graphseq.core.errors import DataError
 
-__all__ = ["check_fractions", "group_split", "k_fold_split", "ordered_split", "random_split", "size_split"]
+__all__ = [
+    "check_fractions",
+    "group_split",
+    "k_fold_split",
+    "ordered_split",
+    "pooled_split",
+    "random_split",
+    "size_split",
+]
 
 Split = dict[str, Tensor]
 
@@ -140,24 +148,64 @@ def k_fold_split(
     return {"train": inner[cut["train"]], "val": inner[cut["val"]], "test": torch.as_tensor(test)}
 
 
-def size_split(sizes: Tensor, fractions: Sequence[float], seed: int) -> Split:
-    """Train on small samples and test on the largest, a shift in size; validation has the size of training.
+def size_split(sizes: Tensor, fractions: Sequence[float], seed: int, *, shifted_val: bool = False) -> Split:
+    """Train on small samples and test on the largest, a shift in size.
 
     Args:
         sizes: size of each sample, such as nodes of each graph, (N,).
         fractions: of train, validation and test, summing to 1.
         seed: seeds the cut of small samples into train and validation, and the order of equal sizes.
+        shifted_val: whether validation samples are larger than those of training; otherwise they are drawn from the
+            same sizes.
 
     Example:
         >>> size_split(torch.arange(10), [0.6, 0.2, 0.2], seed=0)["test"].tolist()
         [8, 9]
+        >>> size_split(torch.arange(10), [0.6, 0.2, 0.2], seed=0, shifted_val=True)["val"].tolist()
+        [6, 7]
     """
     num_train, num_val = _counts(len(sizes), fractions)
     shuffled = torch.randperm(len(sizes), generator=_generator(seed))
     ascending = shuffled[sizes[shuffled].argsort(stable=True)]
+    if shifted_val:
+        return ordered_split(ascending, fractions)
     small = ascending[: num_train + num_val]
     small = small[torch.randperm(len(small), generator=_generator(seed + 1))]
     return {"train": small[:num_train], "val": small[num_train:], "test": ascending[num_train + num_val :]}
+
+
+def pooled_split(split: Split, seed: int, fraction: float = 0.1) -> Split:
+    """Join training and validation samples, and draw a few of both for the choice of a model.
+
+    The control of methods that learn from validation samples: it sees the same samples, and trains on nearly all of
+    them. The few that are left out of training are distributed as the joined samples are, not as the test is.
+
+    Args:
+        split: samples by ``train``, ``val`` and ``test``.
+        seed: seeds the draw.
+        fraction: share of the joined samples that validates, in [0, 1); 0 for none.
+
+    Raises:
+        ValueError: if the fraction is out of range.
+        DataError: if validation samples are test samples as well, or nothing would be left to train on.
+
+    Example:
+        >>> parts = {"train": torch.arange(6), "val": torch.arange(6, 10), "test": torch.arange(10, 12)}
+        >>> {name: len(part) for name, part in pooled_split(parts, seed=0).items()}
+        {'train': 9, 'val': 1, 'test': 2}
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fraction is {fraction}; it must be in [0, 1)")
+    if bool(torch.isin(split["val"], split["test"]).any()):
+        raise DataError(
+            "validation samples are test samples too, and would be trained on; pool with a split that keeps them apart"
+        )
+    joined = torch.cat([split["train"], split["val"]])
+    joined = joined[torch.randperm(len(joined), generator=_generator(seed))]
+    held = max(1, round(fraction * len(joined))) if fraction else 0
+    if held >= len(joined):
+        raise DataError(f"{len(joined)} samples of training and validation leave nothing to train on")
+    return {**split, "train": joined[held:], "val": joined[:held]}
 
 
 def group_split(groups: Sequence[object], fractions: Sequence[float]) -> Split:

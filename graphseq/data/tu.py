@@ -1,7 +1,7 @@
 """TU data sets: graph classification and regression benchmarks in their text form."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch_geometric.utils import degree, one_hot
 
 from graphseq.core.errors import DataError
 from graphseq.data.cache import cached, checksum, raw_files
+from graphseq.data.environments import check_num_environments, size_environments
 from graphseq.data.graph_store import GraphStore
 from graphseq.data.graphs import GraphSetDataModule, SplitRule, split_graphs
 from graphseq.data.splits import check_fractions
@@ -30,14 +31,16 @@ class TUDataModule(GraphSetDataModule):
 
     Args:
         name: name of the set.
-        split: ``stratified``, ``random``, ``k_fold`` (stratified cross-validation) or ``size`` (train on the small
-            graphs, test on the largest).
+        split: ``stratified``, ``random``, ``k_fold`` (stratified cross-validation), ``size`` (train on the small
+            graphs, test on the largest) or ``size_middle`` (as ``size``, and validate on sizes between the two).
         fractions: of train, validation and test, summing to 1; for ``k_fold`` the share of the training folds that
             validates is ``fractions[1] / (fractions[0] + fractions[1])``.
         fold: which fold ``k_fold`` tests, from 0.
         num_folds: number of folds.
         val_is_test: for ``k_fold``, validate on the tested fold as arXiv 1810.00826 did; its numbers are
             optimistic, for comparison with published tables only.
+        num_environments: sizes of training graphs are cut into this many environments, see
+            :func:`size_environments`, and graphs carry the number of theirs as ``env``; None for none.
         use_node_attr: whether continuous node attributes stand before the node labels in ``x``.
         use_edge_attr: whether continuous edge attributes stand before the edge labels in ``edge_attr``.
         node_features: what ``x`` is: ``auto`` (the set's own, or one-hot degrees where it has none), ``degree`` or
@@ -45,6 +48,7 @@ class TUDataModule(GraphSetDataModule):
         max_degree: largest degree with an entry of its own in one-hot degrees; larger ones share the last.
         verify_checksums: whether raw files with another SHA-256 than the known one are refused.
         batch_size: see :class:`StoreDataModule`.
+        pool_validation: see :class:`GraphSetDataModule`.
         eval_batch_size: see :class:`StoreDataModule`.
         seed: see :class:`StoreDataModule`.
         device_resident: see :class:`StoreDataModule`.
@@ -53,7 +57,8 @@ class TUDataModule(GraphSetDataModule):
         eval_transform: see :class:`StoreDataModule`.
 
     Yields:
-        PyG ``Batch`` with ``x``, ``edge_index``, ``y``, where the set has them ``edge_attr``, and ``idx``.
+        PyG ``Batch`` with ``x``, ``edge_index``, ``y``, where the set has them ``edge_attr``, if asked for ``env``, and
+        ``idx``.
 
     Raises:
         ValueError: if a split option is not valid.
@@ -73,12 +78,14 @@ class TUDataModule(GraphSetDataModule):
         fold: int = 0,
         num_folds: int = 10,
         val_is_test: bool = False,
+        num_environments: int | None = None,
         use_node_attr: bool = False,
         use_edge_attr: bool = False,
         node_features: Literal["auto", "degree", "constant"] = "auto",
         max_degree: int = 200,
         verify_checksums: bool = True,
         batch_size: int = 128,
+        pool_validation: bool = False,
         eval_batch_size: int | None = None,
         seed: int = 0,
         device_resident: bool | Literal["auto"] = "auto",
@@ -88,6 +95,7 @@ class TUDataModule(GraphSetDataModule):
     ) -> None:
         super().__init__(
             batch_size,
+            pool_validation=pool_validation,
             eval_batch_size=eval_batch_size,
             seed=seed,
             device_resident=device_resident,
@@ -95,8 +103,8 @@ class TUDataModule(GraphSetDataModule):
             train_transform=train_transform,
             eval_transform=eval_transform,
         )
-        if split not in ("random", "stratified", "k_fold", "size"):
-            raise ValueError(f"split is {split!r}; it must be 'random', 'stratified', 'k_fold' or 'size'")
+        if split not in get_args(SplitRule):
+            raise ValueError(f"split is {split!r}; it must be one of {', '.join(get_args(SplitRule))}")
         if split == "k_fold" and not 0 <= fold < num_folds:
             raise ValueError(f"fold is {fold} of {num_folds}; it must be in 0..num_folds-1")
         if node_features not in ("auto", "degree", "constant"):
@@ -109,6 +117,7 @@ class TUDataModule(GraphSetDataModule):
         self.fold = fold
         self.num_folds = num_folds
         self.val_is_test = val_is_test
+        self.num_environments = check_num_environments(num_environments)
         self.use_node_attr = use_node_attr
         self.use_edge_attr = use_edge_attr
         self.node_features = node_features
@@ -131,6 +140,8 @@ class TUDataModule(GraphSetDataModule):
         split = split_graphs(
             store, self.split, self.fractions, self.seed, self.fold, self.num_folds, val_is_test=self.val_is_test
         )
+        if self.num_environments is not None:
+            store = store.with_field("env", size_environments(store.num_nodes, split["train"], self.num_environments))
         return store, split
 
     def _pack(self, folder: str) -> GraphStore:

@@ -1,9 +1,10 @@
 """Dependence between variables under sample weights: random features, weighted covariances, clusters of variables."""
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Generator, Tensor
+from torch.utils.checkpoint import checkpoint
 
 __all__ = [
     "cluster_variables",
@@ -41,7 +42,7 @@ def random_fourier_features(
         z: representations, one row a sample.
         num_features: cosines Q of each variable, at least 1.
         standardize: whether each column is first brought to mean 0 and deviation 1, without gradient through the two.
-            A constant column becomes 0, so that its features are constant and have no covariance with anything.
+            The features of a constant column are then 0, so that it has no part in either covariance.
         omega: frequencies (D, Q) instead of drawn ones.
         phase: phases (D, Q) instead of drawn ones.
         generator: of the random numbers; None for torch's own.
@@ -60,6 +61,7 @@ def random_fourier_features(
         raise ValueError(f"z is {tuple(z.shape)}; it must be (samples, variables) with at least one sample")
     if num_features < 1:
         raise ValueError(f"num_features is {num_features}; it must be at least 1")
+    varies = None
     if standardize:
         fixed = z.detach()
         deviation = fixed.std(0, correction=0)
@@ -71,7 +73,9 @@ def random_fourier_features(
         omega = torch.randn(shape, **options)  # type: ignore[call-overload]
     if phase is None:
         phase = torch.rand(shape, **options) * (2 * torch.pi)  # type: ignore[call-overload]
-    return 2**0.5 * torch.cos(z[:, :, None] * omega + phase)
+    features = 2**0.5 * torch.cos(z[:, :, None] * omega + phase)
+    # weights times a constant vary, which the product estimator would take for dependence
+    return features if varies is None else torch.where(varies[:, None], features, 0.0)
 
 
 def _factors(features: Tensor, weight: Tensor, estimator: Estimator) -> tuple[Tensor, Tensor]:
@@ -150,7 +154,8 @@ def decorrelation_loss(
         reduction: ``mean`` or ``sum``.
 
     Shape:
-        features (N, D, Q), weight (N,), cluster (D,) -> scalar; memory N D Q and 64 MB
+        features (N, D, Q), weight (N,), cluster (D,) -> scalar; memory N D Q and 64 MB, with gradients as well: where
+        one block does not hold all pairs, blocks are computed again on the way back
 
     Raises:
         ValueError: if shapes do not fit or a choice is unknown.
@@ -170,11 +175,19 @@ def decorrelation_loss(
         raise ValueError(f"cluster is {tuple(cluster.shape)} for {variables} variables; one for each is needed")
     different = cluster[:, None] != cluster[None, :]
     rows = max(1, _CHUNK_ELEMENTS // max(1, each * each * variables))
+
+    def block(start: int, left: Tensor, right: Tensor) -> Tensor:
+        product = left[:, start * each : (start + rows) * each].T @ right
+        squares = product.square().view(-1, each, variables, each).sum((1, 3))
+        return (squares * different[start : start + rows]).sum()
+
     total = features.new_zeros(())
     for start in range(0, variables, rows):
-        block = left[:, start * each : (start + rows) * each].T @ right
-        squares = block.square().view(-1, each, variables, each).sum((1, 3))
-        total = total + (squares * different[start : start + rows]).sum()
+        if rows >= variables:
+            total = total + block(start, left, right)
+        else:
+            part = checkpoint(block, start, left, right, use_reentrant=False, preserve_rng_state=False)
+            total = total + cast(Tensor, part)
     total = total / 2  # each pair was counted from both sides
     if reduction == "sum":
         return total

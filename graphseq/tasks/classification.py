@@ -1,6 +1,6 @@
 """Classification of whole samples: graphs, sequences, images, rows."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -39,7 +39,8 @@ class Classification(Task):
         num_outputs: number of classes or labels, at least 2 for multiclass.
         target: ``multiclass`` (integer labels (B,)) or ``multilabel`` (0, 1 or NaN, (B, K)).
         class_weights: weight of each class (multiclass; the mean is weighted) or of the positive class of each label
-            (multilabel), at least 0.
+            (multilabel), at least 0; or ``balanced`` for the ``class_weights`` that the data module counts in its
+            training split (graphs have them) when training starts. The checkpoint keeps those.
         label_smoothing: share of the target spread over all classes, in [0, 1); multiclass only.
         optimizer: see :class:`Task`.
         scheduler: see :class:`Task`.
@@ -64,7 +65,7 @@ class Classification(Task):
         num_outputs: int,
         *,
         target: Literal["multiclass", "multilabel"] = "multiclass",
-        class_weights: list[float] | None = None,
+        class_weights: list[float] | Literal["balanced"] | None = None,
         label_smoothing: float = 0.0,
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
@@ -83,10 +84,14 @@ class Classification(Task):
         least = 2 if target == "multiclass" else 1
         if num_outputs < least:
             raise ValueError(f"num_outputs is {num_outputs}; {target} classification needs at least {least}")
-        if class_weights is not None and len(class_weights) != num_outputs:
-            raise ValueError(f"class_weights has {len(class_weights)} entries for {num_outputs} outputs")
-        if class_weights is not None and not (min(class_weights) >= 0 and 0 < sum(class_weights) < float("inf")):
-            raise ValueError(f"class_weights is {class_weights}; weights must be at least 0 and finite, not all 0")
+        if isinstance(class_weights, str) and class_weights != "balanced":
+            raise ValueError(f"class_weights is {class_weights!r}; it must be a list of numbers, 'balanced' or None")
+        self.balances = isinstance(class_weights, str)
+        given = [1.0] * num_outputs if isinstance(class_weights, str) else class_weights
+        if given is not None and len(given) != num_outputs:
+            raise ValueError(f"class_weights has {len(given)} entries for {num_outputs} outputs")
+        if given is not None and not (min(given) >= 0 and 0 < sum(given) < float("inf")):
+            raise ValueError(f"class_weights is {given}; weights must be at least 0 and finite, not all 0")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
         if label_smoothing and target == "multilabel":
@@ -96,8 +101,24 @@ class Classification(Task):
         self.num_outputs = num_outputs
         self.target = target
         self.label_smoothing = label_smoothing
-        weights = None if class_weights is None else torch.tensor([float(weight) for weight in class_weights])
-        self.register_buffer("class_weights", weights, persistent=False)
+        weights = None if given is None else torch.tensor([float(weight) for weight in given])
+        self.register_buffer("class_weights", weights, persistent=self.balances)
+
+    def setup(self, stage: str) -> None:
+        """Count the classes where weights are to balance them, and build the metrics."""
+        super().setup(stage)
+        if stage != "fit" or not self.balances:
+            return
+        counted = getattr(getattr(self.trainer, "datamodule", None), "class_weights", None)
+        if counted is None:
+            raise DataError(
+                "class_weights='balanced' needs a data module with class_weights, such as those of graphs; give a list "
+                "with the weight of each class"
+            )
+        if len(counted) != self.num_outputs:
+            raise DataError(f"the data have {len(counted)} classes or labels, the task {self.num_outputs}")
+        weights = cast(Tensor, self.class_weights)
+        weights.copy_(torch.tensor(counted))
 
     def configure_metrics(self) -> MetricCollection:
         """Return accuracy and macro F1, or AUROC and average precision for multilabel targets."""

@@ -135,11 +135,13 @@ def warn_of_equal_distribution(data: Any) -> None:
 
     Example:
         >>> from types import SimpleNamespace
-        >>> warn_of_equal_distribution(SimpleNamespace(store=None, splits={}, split="size"))
+        >>> warn_of_equal_distribution(SimpleNamespace(store=None, splits={}, split="size_middle"))
     """
-    reason = (
-        f"the split is {data.split!r}" if getattr(data, "split", None) in ("random", "stratified", "k_fold") else ""
-    )
+    # "size" tests on larger graphs, but validates on those of the sizes of training
+    alike = getattr(data, "split", None) in ("random", "stratified", "k_fold", "size")
+    reason = f"the split is {data.split!r}" if alike else ""
+    if getattr(data, "pool_validation", False):
+        reason = "they are drawn from training and validation samples together, pool_validation"
     field = getattr(data.store, "field", None)
     env = field("env") if callable(field) else None
     if isinstance(env, Tensor) and env.dim() == 1:
@@ -148,6 +150,7 @@ def warn_of_equal_distribution(data: Any) -> None:
     if reason:
         warnings.warn(
             f"validation samples seem to be distributed as training samples are ({reason}): weights learned to lower "
-            "their loss then mean nothing under another distribution. Hold out another environment, scaffold or size",
+            "their loss then mean nothing under another distribution. Hold out another environment, "
+            "scaffold (split='scaffold') or size (split='size_middle')",
             stacklevel=2,
         )

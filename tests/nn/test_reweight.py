@@ -459,6 +459,17 @@ def test_group_dro_equals_the_loops_over_steps():
     assert torch.equal(loss.share, before)
 
 
+def test_an_environment_that_vanished_comes_back():
+    loss = GroupDRO(2, step_size=1.0)
+    logits, labels = torch.tensor([[-60.0, 60.0], [60.0, -60.0]]), torch.zeros(2, dtype=torch.int64)
+    for _ in range(3):  # environment 0 does worst until nothing is left of the other
+        loss(environment_batch(logits, labels, torch.tensor([0, 1])))
+    assert float(loss.share[1]) < 1e-30
+    for _ in range(5):
+        loss(environment_batch(logits, labels, torch.tensor([1, 0])))
+    assert float(loss.share[1]) > 0.99
+
+
 def test_environments_that_are_none():
     logits, labels, env = case(0)
     with pytest.raises(DataError, match="num_environments=2"):

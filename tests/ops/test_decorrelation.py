@@ -151,6 +151,32 @@ def test_constant_columns_count_for_nothing():
     assert covariance[2, :2].abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_constant_columns_are_left_out_under_both_estimators(estimator):
+    """Weights times a constant vary: the product form would take that for dependence."""
+    z = torch.cat([torch.randn(30, 1), torch.full((30, 2), 7.0)], dim=1)
+    features = random_fourier_features(z, generator=torch.Generator().manual_seed(0))
+    covariance = weighted_cross_covariance(features, torch.rand(30) + 0.1, estimator)
+    assert not covariance[1:].any()
+    assert not covariance[:, 1:].any()
+    assert covariance[0, 0].any()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_blocks_that_are_computed_again_have_the_same_gradient(estimator, monkeypatch):
+    features, weight = _draw(8, samples=9, variables=5, each=2)
+    cluster, gradients = torch.tensor([0, 1, 1, 2, 0]), []
+    for chunk in (1, 50, 2**24):
+        monkeypatch.setattr("graphseq.ops.decorrelation._CHUNK_ELEMENTS", chunk)
+        inputs = features.clone().requires_grad_(), weight.clone().requires_grad_()
+        gradients.append(
+            torch.autograd.grad(decorrelation_loss(inputs[0], inputs[1], cluster, estimator=estimator), inputs)
+        )
+    for other in gradients[:2]:
+        for found, expected in zip(other, gradients[2], strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
 def test_effective_sample_size():
     assert float(effective_sample_size(torch.ones(7))) == pytest.approx(1.0)
     assert float(effective_sample_size(torch.tensor([0.0, 0.0, 3.0, 0.0]))) == pytest.approx(0.25)
@@ -172,6 +198,21 @@ def test_dissimilarity_equals_the_loops(seed, variables, groups):
             value = typical if expected[i][j] is None else expected[i][j]
             assert float(found[i, j]) == pytest.approx(0.0 if i == j else value, abs=1e-9)
     assert torch.equal(found, found.T)
+
+
+def test_graphs_of_one_node_and_constant_columns_leave_no_gap():
+    """Nodes as rows and graphs as groups: a third of the graphs have one node, one column never varies."""
+    sizes = torch.tensor([1, 8, 6] * 5)
+    z = torch.randn(int(sizes.sum()), 4, generator=torch.Generator().manual_seed(0))
+    z[:, 2] = 5.0
+    graph = torch.arange(15).repeat_interleave(sizes)
+    found = correlation_dissimilarity(z, graph)
+    several = (sizes > 1).repeat_interleave(sizes)
+    assert torch.isfinite(found).all()
+    assert torch.equal(found, correlation_dissimilarity(z[several], graph[several]))
+    assert len(cluster_variables(found, 3).unique()) == 3
+    alone = correlation_dissimilarity(z[~several], graph[~several])
+    assert not alone.any()  # nothing is known of any pair
 
 
 @pytest.mark.parametrize("seed", range(20))

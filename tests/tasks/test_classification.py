@@ -6,12 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 from torch import nn
+from torch_geometric.data import Data
 
+import graphseq
 from graphseq.core import DataError, make
-from graphseq.models import MLP
+from graphseq.data import GraphDataModule
+from graphseq.models import MLP, GraphClassifier
 from graphseq.tasks import Classification
 from tests.reference.losses import binary_cross_entropy, cross_entropy
 from tests.reference.networks import slope
+from tests.reliability.runs import trainer
 from tests.tasks.small import Given, Probe, close, fit, frozen_sgd, loader, validate
 
 NAN = float("nan")
@@ -291,3 +295,42 @@ def test_separable_labels_are_learned():
     run = fit(task, list(zip(x.split(16), y.split(16), strict=True)), [(x, y)], max_epochs=15)
     assert run.callback_metrics["val/auroc"] > 0.99
     assert run.callback_metrics["val/ap"] > 0.98
+
+
+def balanced_graphs(labels):
+    edges = torch.zeros(2, 0, dtype=torch.int64)
+    graphs = [Data(x=torch.ones(1, 2) * n, edge_index=edges, y=y) for n, y in enumerate(labels)]
+    split = {"train": list(range(len(graphs))), "val": [], "test": []}
+    return GraphDataModule(graphs, split=split, batch_size=4)
+
+
+def test_balanced_classes_are_counted_and_kept(tmp_path):
+    data = balanced_graphs([torch.tensor([0 if n < 9 else 1]) for n in range(12)])
+    task = Classification(GraphClassifier(2, 2, hidden_channels=4), 2, class_weights="balanced")
+    fit = trainer(max_epochs=1)
+    fit.fit(task, data)
+    assert task.class_weights.tolist() == pytest.approx([12 / 18, 2.0])
+    fit.save_checkpoint(tmp_path / "k.ckpt")
+    loaded = graphseq.load(tmp_path / "k.ckpt")
+    assert torch.equal(loaded.class_weights, task.class_weights)  # without the data
+    given = Classification(task.model, 2, class_weights=[12 / 18, 2.0])
+    batch = data.store.take(torch.arange(12))
+    torch.testing.assert_close(loaded.eval().step(batch).loss, given.eval().step(batch).loss)
+
+
+def test_balanced_labels_are_counted():
+    data = balanced_graphs([torch.tensor([[float(n % 4 == 0), float(n % 2)]]) for n in range(12)])
+    task = Classification(GraphClassifier(2, 2, hidden_channels=4), 2, target="multilabel", class_weights="balanced")
+    trainer(max_epochs=1).fit(task, data)
+    assert task.class_weights.tolist() == [3.0, 1.0]
+
+
+def test_balanced_classes_need_data_that_count_them():
+    task = Classification(GraphClassifier(2, 3, hidden_channels=4), 3, class_weights="balanced")
+    data = balanced_graphs([torch.tensor([n % 2]) for n in range(12)])
+    with pytest.raises(DataError, match="2 classes or labels, the task 3"):
+        trainer(max_epochs=1).fit(task, data)
+    with pytest.raises(DataError, match="needs a data module with class_weights"):
+        trainer(max_epochs=1).fit(task, torch.utils.data.DataLoader(list(data.batches()), batch_size=None))
+    with pytest.raises(ValueError, match="class_weights is 'equal'"):
+        Classification(GraphClassifier(2, 2, hidden_channels=4), 2, class_weights="equal")

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch_geometric.data import Data
 
 from graphseq.core import DataError, UnsupportedStrategyError
-from graphseq.data import GraphDataModule
+from graphseq.data import GraphDataModule, TrianglesDataModule
 from graphseq.models import GraphClassifier
 from graphseq.nn import CORAL, GroupDRO, InvariantRisk, VarianceRisk
 from graphseq.tasks import Classification, MultiEnvironment
@@ -179,3 +179,16 @@ def test_refuses():
     task._trainer = SimpleNamespace(world_size=2)
     with pytest.raises(UnsupportedStrategyError, match="one process"):
         task.setup("fit")
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_environments_that_data_modules_number(name):
+    """Size bins of training graphs are the numbers that the objectives ask for; larger graphs are not trained on."""
+    data = TrianglesDataModule(num_train=60, num_val=10, num_test=20, num_environments=3, batch_size=20)
+    lightning.seed_everything(0, verbose=False)
+    model = GraphClassifier(data.num_features, data.num_outputs, hidden_channels=8, num_layers=2)
+    task = MultiEnvironment(model, data.num_outputs, objective=OBJECTIVES[name](), optimizer=ADAM)
+    fit = trainer(max_epochs=2)
+    fit.fit(task, data)
+    assert all(torch.isfinite(p).all() for p in task.parameters())
+    assert {"test/loss", "test/acc"} <= fit.test(task, data, verbose=False)[0].keys()

@@ -1,6 +1,7 @@
 """The bi-level procedure: its limits, who moves when, resuming, and what it refuses."""
 
 import functools
+import gc
 import time
 import warnings
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from graphseq.models import GraphClassifier, GraphEncoder
 from graphseq.nn import DecorrelationOuter, FeatureQueue, OuterBatch, SampleWeights, UnrolledOuter
 from graphseq.ops import effective_sample_size
 from graphseq.tasks import Classification, Regression, Reweighted
+from graphseq.tasks.virtual import VirtualLearners
 from tests.reliability.runs import graphs, trainer
 
 pytestmark = pytest.mark.filterwarnings(
@@ -104,6 +106,58 @@ def test_weights_wait_for_the_first_epochs():
     assert not task.weights.logit.any()
     assert len(task.queue) == 32
     assert same(task, run(classification))
+
+
+class Watch(Callback):
+    """What has a gradient, and what moved, at each step of the weights and of the network."""
+
+    def __init__(self):
+        self.weights, self.network = [], []
+
+    def on_train_batch_start(self, trainer, task, batch, batch_idx):
+        task.model.zero_grad(set_to_none=True)
+        self.before = [p.detach().clone() for p in task.model.parameters()]
+
+    def on_before_optimizer_step(self, trainer, task, optimizer):
+        if isinstance(optimizer, torch.optim.SparseAdam):
+            self.weights.append([p.grad is None for p in task.model.parameters()])
+        else:
+            still = all(torch.equal(a, b) for a, b in zip(self.before, task.model.parameters(), strict=True))
+            self.network.append(still)
+            self.logit = task.weights.logit.detach().clone()
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+        assert torch.equal(self.logit, task.weights.logit)  # the step of the network leaves the weights alone
+        assert not task.queue.z.requires_grad
+        assert not task.queue.logit.requires_grad
+
+
+@pytest.mark.parametrize("outer", [DecorrelationOuter("all"), UnrolledOuter("head"), UnrolledOuter("all", lr=0.1)])
+def test_no_gradient_crosses_from_one_step_to_the_other(outer):
+    watch = Watch()
+    task = run(lambda m: reweighted(m, outer, weight_steps=2), callbacks=[watch])
+    assert len(watch.weights) == 24
+    assert len(watch.network) == 12
+    assert all(all(empty) for empty in watch.weights)  # a step of the weights leaves no gradient in the network
+    assert all(watch.network)  # nor moves it
+    assert task.weights.logit.any()
+
+
+def test_memory_does_not_grow():
+    class Count(Callback):
+        def __init__(self):
+            self.found = []
+
+        def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+            if trainer.current_epoch % 10 == 9 and batch_idx == 3:
+                gc.collect()
+                self.found.append(sum(isinstance(each, torch.Tensor) for each in gc.get_objects()))
+
+    count = Count()
+    outer = UnrolledOuter(decorrelation=DecorrelationOuter(num_clusters=3))
+    run(lambda m: reweighted(m, outer), callbacks=[count], max_epochs=40, limit_val_batches=0)  # 240 steps
+    assert len(count.found) == 4
+    assert count.found[-1] <= count.found[0] + 2, count.found
 
 
 # losses
@@ -276,6 +330,27 @@ def test_logged_values_and_the_bound():
     assert float(effective_sample_size(raw)) < 0.2  # the bound was needed
 
 
+@pytest.mark.parametrize("scope", ["head", "all"])
+def test_the_gradient_through_virtual_steps_of_a_network_equals_finite_differences(scope):
+    store = GraphDataModule(graphs(20), split={"train": list(range(20)), "val": [], "test": []}).store
+    train, val = store.take(torch.arange(12)), store.take(torch.arange(12, 20))
+    train.x, val.x = train.x.double(), val.x.double()
+    task = Reweighted(separate_network().double(), 3, weights=SampleWeights(20))
+    task.stage = "val"
+    output, z = task.represent(train)
+    kept = torch.arange(0, 12, 2)
+    target = task.aligned_target(train, output.detach())[1][kept]
+    learners = VirtualLearners(task, train, z.detach()[kept], kept, target, val, 0.2)
+    weight = (torch.rand(6, dtype=torch.float64) + 0.5).requires_grad_()
+    draws = torch.Generator()
+
+    def loss(w):
+        return UnrolledOuter(scope, steps=2, lr=0.2)(OuterBatch(z.detach(), w, w, learners, draws))[0]
+
+    assert torch.autograd.gradcheck(loss, weight, eps=1e-6, atol=1e-5)
+    assert float(torch.autograd.grad(loss(weight), weight)[0].abs().max()) > 1e-4
+
+
 def biased(count, share, seed):
     """One-node graphs: a weak cause in column 0, and a strong sign in column 1 that agrees with y in a share."""
     draws = torch.Generator().manual_seed(seed)
@@ -430,6 +505,23 @@ def test_a_step_of_the_weights_costs_the_same_for_any_number_of_samples():
     assert min(ratios) < 1.3, ratios  # a dense step of 3 million numbers takes ten times as long
 
 
+def test_a_step_of_the_weights_costs_in_proportion_to_the_queue():
+    """Rows of K batches: four times as many must not cost sixteen times as much."""
+
+    def seconds(rows, rounds=9):
+        outer, draws, z = DecorrelationOuter("all"), torch.Generator().manual_seed(0), torch.randn(rows, 32)
+        times = []
+        for _ in range(rounds):
+            weight = torch.ones(rows, requires_grad=True)
+            start = time.perf_counter()
+            outer(OuterBatch(z, weight, weight, None, draws))[0].backward()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    ratios = [seconds(64 * 64) / seconds(16 * 64) for _ in range(3)]
+    assert min(ratios) < 8, ratios
+
+
 # bad input
 
 
@@ -487,6 +579,14 @@ def test_several_processes_are_refused():
 def test_validation_data_like_the_training_data_are_warned_of():
     with pytest.warns(UserWarning, match="split is 'stratified'"):
         run(lambda m: reweighted(m, UnrolledOuter()), max_epochs=1, limit_train_batches=1)
+    # the first validates on the sizes of training, the last on graphs that are drawn from both
+    for rule, pools, expected in (("size", False, 1), ("size_middle", False, 0), ("size_middle", True, 1)):
+        fractions = [0.6, 0.2, 0.2]
+        module = GraphDataModule(graphs(), split=rule, fractions=fractions, pool_validation=pools, batch_size=8)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run(lambda m: reweighted(m, UnrolledOuter()), data=module, max_epochs=1, limit_train_batches=1)
+        assert sum("validation samples seem" in str(warning.message) for warning in caught) == expected
     data = [Data(x=g.x, edge_index=g.edge_index, y=g.y, env=torch.tensor([n // 30])) for n, g in enumerate(graphs())]
     for val, expected in (([29], 1), ([30, 31], 0)):  # another graph of environment 0; graphs of environment 1
         module = GraphDataModule(data, split={"train": list(range(29)), "val": val, "test": []}, batch_size=8)

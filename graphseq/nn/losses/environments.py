@@ -248,7 +248,9 @@ class GroupDRO(Recorded, nn.Module):
         risks = batch.risks()
         if self.training:
             with torch.no_grad():
-                grown = self.share.log().index_add(0, batch.present, self.step_size * risks.detach().to(self.share))
+                # a share that has become 0 could never grow again
+                known = self.share.clamp(min=torch.finfo(self.share.dtype).tiny).log()
+                grown = known.index_add(0, batch.present, self.step_size * risks.detach().to(self.share))
                 self.share.copy_(grown.softmax(0))
         loss = (self.share.to(risks)[batch.present] * risks).sum()
         return loss, {"worst_environment": risks.detach().max()}

@@ -1,0 +1,141 @@
+"""Figures of what a training learned beside its network: weights of samples, and dependence between variables."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from graphseq.ops import effective_sample_size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_correlations", "draw_effective_sample_size", "draw_weights"]
+
+# of Okabe and Ito's palette, which all common kinds of colour vision tell apart
+_BLUE, _ORANGE = "#0072B2", "#D55E00"
+
+
+def _figure(columns: int = 1, width: float = 6.4, height: float = 3.8) -> "tuple[Figure, list[Axes]]":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)  # no window, whatever the user's backend
+    axes = [figure.add_subplot(1, columns, number + 1) for number in range(columns)]
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def draw_weights(weight: Tensor) -> "Figure":
+    """Draw the histogram of sample weights; where they differ by more than a hundredfold, over a logarithmic axis.
+
+    Args:
+        weight: of each sample, above 0, of mean 1, (N,).
+
+    Example:
+        >>> len(draw_weights(torch.rand(50) + 0.5).axes)
+        1
+    """
+    values = weight.detach().double().cpu()
+    figure, (axes,) = _figure()
+    low, high = float(values.min()), float(values.max())
+    logarithmic = low > 0 and high > 100 * low
+    if high - low < 1e-6:
+        low, high = low - 0.5, high + 0.5
+    ends = (math.log10(low), math.log10(high)) if logarithmic else (low, high)
+    bins = (torch.logspace if logarithmic else torch.linspace)(*ends, 41, dtype=torch.float64).tolist()
+    bins[0], bins[-1] = min(bins[0], low), max(bins[-1], high)  # rounding must not lose the ends
+    axes.hist(values.tolist(), bins=bins, color=_BLUE)
+    axes.axvline(1, color=_ORANGE, linewidth=1.5, label="equal weights")
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.set_xlabel("weight")
+    axes.set_ylabel("training samples")
+    share = float(effective_sample_size(values))
+    axes.set_title(f"{len(values)} weights, effective sample size {share:.2f}", loc="left", fontsize=10)
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_effective_sample_size(epochs: Sequence[int], shares: Sequence[float], bound: float = 0.0) -> "Figure":
+    """Draw the effective sample size of the weights over the epochs.
+
+    Args:
+        epochs: numbers of the epochs.
+        shares: effective sample size after each, in (0, 1].
+        bound: least effective sample size that is allowed; 0 for none.
+
+    Example:
+        >>> len(draw_effective_sample_size([0, 1], [1.0, 0.6], 0.2).axes[0].lines)
+        2
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (axes,) = _figure()
+    axes.plot(list(epochs), list(shares), color=_BLUE, linewidth=1.8, marker="o" if len(epochs) < 30 else None, ms=4)
+    if bound:
+        axes.axhline(
+            bound, color=_ORANGE, linestyle=(0, (4, 1.5)), linewidth=1.2, label=f"least allowed in a batch, {bound:g}"
+        )
+        axes.legend(frameon=False, loc="lower left")
+    axes.set_ylim(0, 1.05)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("effective sample size")
+    return figure
+
+
+def _correlation(z: Tensor, weight: Tensor) -> Tensor:
+    """Return correlations under weights; 0 for a variable that does not vary."""
+    share = weight / weight.sum()
+    centred = z - share @ z
+    covariance = (share[:, None] * centred).T @ centred
+    deviation = covariance.diagonal().clamp(min=0).sqrt()
+    varies = deviation > 1e-6 * z.abs().amax(0).clamp(min=1e-6)
+    scaled = covariance / torch.where(varies, deviation, 1.0) / torch.where(varies, deviation, 1.0)[:, None]
+    return torch.where(varies & varies[:, None], scaled, 0.0)
+
+
+def draw_correlations(z: Tensor, weight: Tensor, cluster: Tensor | None = None) -> "Figure":
+    """Draw the correlations of variables, clusters side by side, under equal weights and under the learned ones.
+
+    Args:
+        z: representations, (N, D).
+        weight: of each row, (N,).
+        cluster: of each variable, int64 (D,); None for the order as it is.
+
+    Example:
+        >>> figure = draw_correlations(torch.randn(20, 4), torch.ones(20), torch.tensor([0, 1, 0, 1]))
+        >>> [axes.get_title(loc="left") for axes in figure.axes[:2]]
+        ['equal weights', 'learned weights']
+    """
+    rows, weight = z.detach().double().cpu(), weight.detach().double().cpu()
+    order = torch.arange(z.size(1)) if cluster is None else cluster.cpu().argsort(stable=True)
+    figure, axes = _figure(2, 8.6, 4.1)
+    image = None
+    for each, title, value in (
+        (axes[0], "equal weights", torch.ones_like(weight)),
+        (axes[1], "learned weights", weight),
+    ):
+        shown = _correlation(rows, value)[order][:, order]
+        image = each.imshow(shown.tolist(), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+        each.set_title(title, loc="left", fontsize=10)
+        each.spines[:].set_visible(False)
+        if cluster is not None:
+            ends = torch.bincount(cluster.cpu()).cumsum(0)
+            for end in ends[:-1].tolist():
+                each.axhline(end - 0.5, color="black", linewidth=1)
+                each.axvline(end - 0.5, color="black", linewidth=1)
+            middle = (ends - torch.bincount(cluster.cpu()) / 2 - 0.5).tolist()
+            each.set_xticks(middle, [str(number) for number in range(len(middle))])
+            each.set_yticks(middle, [str(number) for number in range(len(middle))])
+            each.tick_params(length=0)
+        each.set_xlabel("variables" if cluster is None else "variables by cluster")
+    if image is not None:
+        figure.colorbar(image, ax=axes, label="correlation", shrink=0.85)
+    return figure
