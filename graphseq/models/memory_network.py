@@ -157,16 +157,23 @@ class MemoryNetwork(Recorded, nn.Module):
         Raises:
             DataError: if a node is not below ``num_nodes``, or events have another width than the memory was built for.
         """
-        self._check(data)
         embedding = self.embedding
-        plan = plan_batch(
-            data,
-            self.distinct,
-            embedding.num_neighbors,
-            embedding.num_layers,
-            share_rows=embedding.share_rows,
-            share_lookups=embedding.share_lookups,
-        )
+        if self.memory is not None and data.msg.size(1) != self.memory.msg_channels:
+            raise DataError(
+                f"events have {data.msg.size(1)} features; the network was built for {self.memory.msg_channels}"
+            )
+        try:
+            plan = plan_batch(
+                data,
+                self.distinct,
+                embedding.num_neighbors,
+                embedding.num_layers,
+                share_rows=embedding.share_rows,
+                share_lookups=embedding.share_lookups,
+            )
+        except (IndexError, RuntimeError):
+            self._refuse_unknown(data)
+            raise
         if self.memory is None:
             z = self.time_encoder.weight.new_zeros(len(plan.nodes), self.dim)
             last_update = torch.zeros(len(plan.nodes), dtype=torch.float64, device=z.device)
@@ -304,13 +311,8 @@ class MemoryNetwork(Recorded, nn.Module):
             self.resize(len(saved))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _check(self, data: EventBatch) -> None:
-        if self.memory is not None and data.msg.size(1) != self.memory.msg_channels:
-            raise DataError(
-                f"events have {data.msg.size(1)} features; the network was built for {self.memory.msg_channels}"
-            )
-        if data.src.device.type != "cpu":
-            return  # reading a maximum would wait for the device; the data module has checked its events
+    def _refuse_unknown(self, data: EventBatch) -> None:
+        """Say which node is unknown. Asked only when listing the nodes has failed: looking costs time in each batch."""
         ids = [data.src, data.dst, *(part for part in (data.neg_dst, data.neg_src) if part is not None)]
         for part in ids:
             low, high = (int(bound) for bound in part.aminmax()) if part.numel() else (0, 0)

@@ -227,27 +227,26 @@ class NodeMemory(Recorded, nn.Module):
             partner: what is sent instead, by endpoint (2 B, D): sources first.
         """
         batch, endpoint = plan.batch, plan.endpoint
-        events = len(batch)
+        if not len(batch):
+            return
+        events, count = len(batch), int(endpoint.max()) + 1
+        nodes = plan.nodes[:count]  # the events' endpoints are the first of the plan
         # the largest (position, role) of each node: its last event, whichever end it was
-        code = torch.arange(2 * events, device=endpoint.device)
-        code = torch.where(code < events, 2 * code, 2 * (code - events) + 1)
-        latest = torch.full((len(plan.nodes),), -1, device=endpoint.device)
-        latest.scatter_reduce_(0, endpoint, code, "amax")
-        written = (latest >= 0).nonzero().squeeze(1)
-        nodes, latest = plan.nodes.index_select(0, written), latest.index_select(0, written)
+        latest = torch.zeros_like(nodes)
+        order = torch.arange(2 * events, device=endpoint.device)
+        latest.scatter_reduce_(0, endpoint.view(2, events).t().flatten(), order, "amax", include_self=False)
         event, role = latest >> 1, latest & 1
-        self.memory.index_copy_(0, nodes, memory.detach().index_select(0, written).to(self.memory.dtype))
-        self.last_update.index_copy_(0, nodes, read.last_update.index_select(0, written))
+        self.memory.index_copy_(0, nodes, memory.detach()[:count].to(self.memory.dtype))
+        self.last_update.index_copy_(0, nodes, read.last_update[:count])
         self.mail_t.index_copy_(0, nodes, batch.t.index_select(0, event).double())
         self.pending.index_fill_(0, nodes, True)
-        place = torch.zeros_like(plan.nodes).index_copy_(0, written, torch.arange(len(written), device=nodes.device))
-        entry = place.index_select(0, endpoint)  # of the written nodes, for each endpoint
         # a self-loop is one event of its node, not two
-        once = torch.cat([torch.ones_like(batch.src, dtype=torch.bool), batch.src != batch.dst]).to(torch.int32)
-        count = once.new_zeros(len(nodes)).index_add_(0, entry, once)
-        self.num_events.index_copy_(0, nodes, count)
+        once = torch.ones_like(endpoint, dtype=torch.int32)
+        once[events:] = batch.src != batch.dst
+        num_events = once.new_zeros(count).index_add_(0, endpoint, once)
+        self.num_events.index_copy_(0, nodes, num_events)
         if self.type_counts is not None:
-            self.type_counts.index_copy_(0, nodes, self._count_types(batch.event_type, entry, once, len(nodes)))
+            self.type_counts.index_copy_(0, nodes, self._count_types(batch.event_type, endpoint, once, count))
         other = memory.detach() if partner is None else partner.detach()
         if self.mail_time is None:
             source = event + (1 - role) * events  # the other end of the last event
@@ -263,9 +262,9 @@ class NodeMemory(Recorded, nn.Module):
             (self.mail_msg, torch.cat([batch.msg, batch.msg])),
             (self.mail_time, self.time_encoder(elapsed)),
         ):
-            total = buffer.new_zeros(len(nodes), buffer.size(1))
-            total.index_add_(0, entry, value.to(buffer.dtype) * once[:, None])
-            buffer.index_copy_(0, nodes, total / count[:, None])
+            total = buffer.new_zeros(count, buffer.size(1))
+            total.index_add_(0, endpoint, value.to(buffer.dtype) * once[:, None])
+            buffer.index_copy_(0, nodes, total / num_events[:, None])
 
     def _count_types(self, event_type: Tensor | None, entry: Tensor, once: Tensor, count: int) -> Tensor:
         """Count events by type, or by role (source, destination) where the events have no type."""
