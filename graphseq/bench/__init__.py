@@ -10,6 +10,9 @@ __all__ = ["experiments", "load_experiment"]
 
 _EXPERIMENTS = {
     "effect.gin_tu": "graphseq.bench.gin_tu:GINOnTU",
+    "effect.l2r_motif": "graphseq.bench.l2r_motif:L2ROnMotifs",
+    "effect.l2r_scaffold": "graphseq.bench.l2r_graphs:L2RByScaffold",
+    "effect.l2r_size": "graphseq.bench.l2r_graphs:L2RBySize",
     "effect.pres": "graphseq.bench.pres:PRESAtLargeBatch",
     "effect.tgn_wikipedia": "graphseq.bench.tgn_wikipedia:TGNOnWikipedia",
     "speed.graph_epoch": "graphseq.bench.graph_epoch:GraphEpochSpeed",
