@@ -62,6 +62,26 @@ def test_group_split_keeps_groups_whole(groups):
     assert len(split["train"]) <= 0.6 * len(groups) + 1e-9
 
 
+@given(st.lists(st.integers(0, 12), min_size=12, max_size=60))
+@settings(deadline=None, max_examples=40)
+def test_group_split_is_the_scaffold_split_of_the_field(groups):
+    """The loop that DeepChem, OGB and Hu et al. share: sets sorted by (size, first member), from the top."""
+    sets = [[i for i, group in enumerate(groups) if group == chosen] for chosen in set(groups)]
+    expected = {"train": [], "val": [], "test": []}
+    for members in sorted(sets, key=lambda members: (len(members), members[0]), reverse=True):
+        if len(expected["train"]) + len(members) <= 0.5 * len(groups):
+            part = "train"
+        elif len(expected["train"]) + len(expected["val"]) + len(members) <= 0.75 * len(groups):
+            part = "val"
+        else:
+            part = "test"
+        expected[part] += members
+    if not all(expected.values()):
+        return
+    split = group_split(groups, [0.5, 0.25, 0.25])
+    assert {name: part.tolist() for name, part in split.items()} == {k: sorted(v) for k, v in expected.items()}
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
