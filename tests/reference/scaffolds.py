@@ -29,9 +29,12 @@ def scaffold_atoms(num_atoms, bonds):
 
 
 def scaffold_split(groups, fractions):
-    """Largest groups first: into train while they fit, else into validation while both fit, else into test."""
+    """Largest groups first: into train while they fit, else into validation while both fit, else into test.
+
+    Of equally large groups the one that appears last comes first, as MoleculeNet, DeepChem and OGB sort them.
+    """
     total = len(groups)
-    order = sorted(set(groups), key=lambda group: (-groups.count(group), groups.index(group)))
+    order = sorted(set(groups), key=lambda group: (groups.count(group), groups.index(group)), reverse=True)
     train, val, test = [], [], []
     for group in order:
         members = [sample for sample in range(total) if groups[sample] == group]
