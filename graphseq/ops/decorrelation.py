@@ -78,8 +78,8 @@ def random_fourier_features(
     return features if varies is None else torch.where(varies[:, None], features, 0.0)
 
 
-def _factors(features: Tensor, weight: Tensor, estimator: Estimator) -> tuple[Tensor, Tensor]:
-    """Return two matrices (N, D Q) whose product left' right is the covariance."""
+def _factors(features: Tensor, weight: Tensor, estimator: Estimator) -> tuple[Tensor, Tensor, Tensor]:
+    """Return matrices (N, D Q) and a mean (D Q,) with which the covariance is left' right - mean mean'."""
     if features.dim() != 3:
         raise ValueError(f"features are {tuple(features.shape)}; they must be (samples, variables, features)")
     if weight.shape != features.shape[:1]:
@@ -87,12 +87,14 @@ def _factors(features: Tensor, weight: Tensor, estimator: Estimator) -> tuple[Te
     flat = features.flatten(1)
     if estimator == "weighted":
         share = weight / weight.sum()
-        centred = flat - share @ flat
-        return share[:, None] * centred, centred
+        # any fixed shift leaves the covariance as it is; this one keeps the difference from losing digits, and what is
+        # then left of the weighted mean costs a vector in the gradient, where weighted centring would cost a matrix
+        shifted = flat - flat.detach().mean(0)
+        return share[:, None] * shifted, shifted, share @ shifted
     if estimator == "product":
         scaled = weight[:, None] * flat
         centred = scaled - scaled.mean(0)
-        return centred / max(len(flat) - 1, 1), centred
+        return centred / max(len(flat) - 1, 1), centred, torch.zeros_like(centred[0])
     raise ValueError(f"estimator is {estimator!r}; it must be 'weighted' or 'product'")
 
 
@@ -124,9 +126,9 @@ def weighted_cross_covariance(features: Tensor, weight: Tensor, estimator: Estim
         >>> weighted_cross_covariance(torch.randn(9, 3, 2), torch.ones(9)).shape
         torch.Size([3, 3, 2, 2])
     """
-    left, right = _factors(features, weight, estimator)
+    left, right, mean = _factors(features, weight, estimator)
     variables, each = features.shape[1:]
-    return (left.T @ right).view(variables, each, variables, each).transpose(1, 2)
+    return (left.T @ right - mean[:, None] * mean).view(variables, each, variables, each).transpose(1, 2)
 
 
 def decorrelation_loss(
@@ -167,26 +169,27 @@ def decorrelation_loss(
     """
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction is {reduction!r}; it must be 'mean' or 'sum'")
-    left, right = _factors(features, weight, estimator)
+    left, right, mean = _factors(features, weight, estimator)
     variables, each = features.shape[1:]
     if cluster is None:
         cluster = torch.arange(variables, device=features.device)
     elif cluster.shape != (variables,):
         raise ValueError(f"cluster is {tuple(cluster.shape)} for {variables} variables; one for each is needed")
-    different = cluster[:, None] != cluster[None, :]
+    different = (cluster[:, None] != cluster[None, :]).to(right.dtype)
     rows = max(1, _CHUNK_ELEMENTS // max(1, each * each * variables))
 
-    def block(start: int, left: Tensor, right: Tensor) -> Tensor:
-        product = left[:, start * each : (start + rows) * each].T @ right
-        squares = product.square().view(-1, each, variables, each).sum((1, 3))
-        return (squares * different[start : start + rows]).sum()
+    def block(start: int, left: Tensor, right: Tensor, mean: Tensor) -> Tensor:
+        columns = slice(start * each, (start + rows) * each)
+        covariance = left[:, columns].T @ right - mean[columns, None] * mean
+        counted = covariance.view(-1, each, variables, each) * different[start : start + rows, None, :, None]
+        return counted.square().sum()
 
     total = features.new_zeros(())
     for start in range(0, variables, rows):
         if rows >= variables:
-            total = total + block(start, left, right)
+            total = total + block(start, left, right, mean)
         else:
-            part = checkpoint(block, start, left, right, use_reentrant=False, preserve_rng_state=False)
+            part = checkpoint(block, start, left, right, mean, use_reentrant=False, preserve_rng_state=False)
             total = total + cast(Tensor, part)
     total = total / 2  # each pair was counted from both sides
     if reduction == "sum":
