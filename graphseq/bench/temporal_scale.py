@@ -360,7 +360,7 @@ def _remember(network: MemoryNetwork, events: TemporalEvents, stop: int) -> None
     for ends in (events.src, events.dst):  # times ascend: the largest is the last
         last.scatter_reduce_(0, ends[:stop], events.t[:stop].double(), "amax")
     memory.memory[seen] = 0.1 * torch.randn(len(seen), memory.dim)
-    memory.mail[seen] = 0.1 * torch.randn(len(seen), memory.dim)
+    memory.mail[seen, : memory.dim] = 0.1 * torch.randn(len(seen), memory.dim)
     memory.pending[seen] = True
     memory.num_events[seen] = 1
     memory.mail_t.copy_(last)

@@ -161,7 +161,7 @@ def test_state_is_copied_and_put_back(name):
 def test_state_of_another_network_is_refused():
     network = build("TGN")
     state = network.state_buffers()
-    with pytest.raises(ValueError, match=r"memory.mail is \(3, 6\) there and \(14, 6\) here"):
+    with pytest.raises(ValueError, match=r"memory.mail is \(3, 9\) there and \(14, 9\) here"):
         network.load_state_buffers(state | {"memory.mail": state["memory.mail"][:3]})
     del state["memory.mail_t"]
     with pytest.raises(ValueError, match="memory.mail_t is absent there"):
@@ -307,7 +307,7 @@ def test_moments_of_a_batch_come_from_the_batches_before(name):
     assert network.corrector.count.sum() > 0
     for key in ("count", "weight_sum", "rate_sum"):
         assert torch.equal(getattr(network.corrector, key), getattr(other.corrector, key))
-    assert not torch.equal(network.memory.mail_msg, other.memory.mail_msg)
+    assert not torch.equal(network.memory.mail, other.memory.mail)
 
 
 @pytest.mark.parametrize("persist", [True, False])

@@ -16,7 +16,7 @@ def draw(nodes=7, dim=4, msg_dim=2, time_dim=3, dtype=torch.float64, times=torch
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
     dt = (torch.rand(nodes, generator=generator, dtype=torch.float64) * 20).to(times)
-    state = (normal(nodes, dim), normal(nodes, dim), normal(nodes, msg_dim), dt)
+    state = (normal(nodes, dim), normal(nodes, dim + msg_dim), dt)
     pending = torch.rand(nodes, generator=generator) < 0.6
     width = 2 * dim + msg_dim + time_dim
     sizes = ((3 * dim, width), (3 * dim, dim), (3 * dim,), (3 * dim,), (time_dim,), (time_dim,))
@@ -66,35 +66,37 @@ def test_gradcheck(msg_dim):
 
 def test_encoded_times_are_taken_as_they_are():
     """Means over several messages come encoded; the same numbers encoded inside give the same result."""
-    (own, other, msg, dt), pending, parameters = draw()
+    (own, mail, dt), pending, parameters = draw()
     *weights, time_weight, time_bias = parameters
     encoded = torch.cos(dt.unsqueeze(-1) * time_weight + time_bias).detach()
-    ours = mail_gru(own, other, msg, encoded, pending, *weights, None, None)
-    torch.testing.assert_close(ours, mail_gru(own, other, msg, dt, pending, *parameters), rtol=0, atol=1e-12)
-    compare(ours, reference.mail_gru(own, other, msg, encoded, pending, *weights), weights, 1e-10)
+    ours = mail_gru(own, mail, encoded, pending, *weights, None, None)
+    torch.testing.assert_close(ours, mail_gru(own, mail, dt, pending, *parameters), rtol=0, atol=1e-12)
+    compare(ours, reference.mail_gru(own, mail, encoded, pending, *weights), weights, 1e-10)
 
 
 def test_rows_without_mail_are_the_same_bits():
-    (own, other, msg, dt), pending, parameters = draw(nodes=64, dim=16, dtype=torch.float32)
+    (own, mail, dt), pending, parameters = draw(nodes=64, dim=16, dtype=torch.float32)
     own[::3] = 0.0
     own[1::3] *= 1e-40  # denormal numbers
     own[2] = -0.0
     pending[2] = False
-    other[~pending] = 1e30  # whatever stands there
-    new = mail_gru(own, other, msg, dt, pending, *parameters)
+    mail[~pending] = 1e30  # whatever stands there
+    new = mail_gru(own, mail, dt, pending, *parameters)
     assert torch.equal(new[~pending].view(torch.int32), own[~pending].view(torch.int32))
     assert (new[pending] != own[pending]).any(1).all()
 
 
 def test_rows_without_mail_give_no_gradient():
-    (own, other, msg, dt), pending, parameters = draw(nodes=12)
+    (own, mail, dt), pending, parameters = draw(nodes=12)
     arriving = torch.randn_like(own)
-    whole = torch.autograd.grad(mail_gru(own, other, msg, dt, pending, *parameters), parameters, arriving)
-    rows = (own[pending], other[pending], msg[pending], dt[pending], pending[pending])
+    whole = torch.autograd.grad(mail_gru(own, mail, dt, pending, *parameters), parameters, arriving)
+    rows = (own[pending], mail[pending], dt[pending], pending[pending])
     part = torch.autograd.grad(mail_gru(*rows, *parameters), parameters, arriving[pending])
-    for one, two in zip(whole, part, strict=True):
+    known = torch.autograd.grad(mail_gru(*rows[:3], None, *parameters), parameters, arriving[pending])
+    for one, two, three in zip(whole, part, known, strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
-    none = torch.autograd.grad(mail_gru(own, other, msg, dt, pending & False, *parameters), parameters, arriving)
+        assert torch.equal(two, three)
+    none = torch.autograd.grad(mail_gru(own, mail, dt, pending & False, *parameters), parameters, arriving)
     assert not any(gradient.any() for gradient in none)
 
 
@@ -106,13 +108,13 @@ def test_single_precision():
 
 
 def test_views_of_wider_rows_and_untouched_inputs():
-    """Callers keep memory, partner and features side by side in one row."""
-    (own, other, msg, dt), pending, parameters = draw()
-    row = torch.cat([own, other, msg], dim=1)
+    """Callers keep memory and mail side by side in one row."""
+    (own, mail, dt), pending, parameters = draw()
+    row = torch.cat([own, mail], dim=1)
     before = row.clone()
-    views = row.split([4, 4, 2], dim=1)
+    views = row.split([4, 6], dim=1)
     ours = mail_gru(*views, dt, pending, *parameters)
-    compare(ours, mail_gru(own, other, msg, dt, pending, *parameters), parameters, 1e-12)
+    compare(ours, mail_gru(own, mail, dt, pending, *parameters), parameters, 1e-12)
     assert torch.equal(row, before)
 
 
@@ -167,10 +169,10 @@ def test_no_nodes():
 
 
 def test_wrong_arguments():
-    (own, other, msg, dt), pending, parameters = draw()
+    (own, mail, dt), pending, parameters = draw()
     with pytest.raises(ValueError, match="need \\(12, 13\\)"):
-        mail_gru(own, other, msg, dt, pending, parameters[0][:, 1:], *parameters[1:])
+        mail_gru(own, mail, dt, pending, parameters[0][:, 1:], *parameters[1:])
     with pytest.raises(ValueError, match="one of time_weight and time_bias"):
-        mail_gru(own, other, msg, dt, pending, *parameters[:5], None)
+        mail_gru(own, mail, dt, pending, *parameters[:5], None)
     with pytest.raises(ValueError, match="detach"):
-        mail_gru(own.clone().requires_grad_(), other, msg, dt, pending, *parameters)
+        mail_gru(own.clone().requires_grad_(), mail, dt, pending, *parameters)

@@ -101,9 +101,9 @@ def test_the_last_event_counts_in_whichever_role():
     built = memory()
     batch = batch_of([0, 1, 0], [1, 0, 2], [4, 4, 4])
     plan, _ = take(built, batch)
-    assert torch.equal(built.mail_msg[0].float(), batch.msg[2])  # a source last, after it was a destination
-    assert torch.equal(built.mail_msg[1].float(), batch.msg[1])  # a source last, of an earlier event
-    assert torch.equal(built.mail_msg[2].float(), batch.msg[2])
+    assert torch.equal(built.mail[0, DIM:].float(), batch.msg[2])  # a source last, after it was a destination
+    assert torch.equal(built.mail[1, DIM:].float(), batch.msg[1])  # a source last, of an earlier event
+    assert torch.equal(built.mail[2, DIM:].float(), batch.msg[2])
     assert built.pending.tolist() == [True] * 3 + [False] * 4
     assert len(plan.nodes) == 4  # the negative was read, and nothing of it written
 
@@ -124,10 +124,11 @@ def test_partners_can_send_something_else():
     sent = torch.arange(6 * DIM, dtype=torch.float64).view(6, DIM)
     take(built, batch_of([0, 1, 3], [1, 2, 0], [1, 2, 3]), sent)
     # last of 0: event 2 as destination, whose source is endpoint 2; of 1: event 1, destination 4; of 2: source 1
-    assert torch.equal(built.mail[:4], sent[[2, 4, 1, 5]])
+    assert torch.equal(built.mail[:4, :DIM], sent[[2, 4, 1, 5]])
     built = memory(aggregation="mean")
     take(built, batch_of([0, 1, 3], [1, 2, 0], [1, 2, 3]), sent)
-    assert torch.equal(built.mail[:4], torch.stack([sent[[3, 2]].mean(0), sent[[0, 4]].mean(0), sent[1], sent[5]]))
+    means = torch.stack([sent[[3, 2]].mean(0), sent[[0, 4]].mean(0), sent[1], sent[5]])
+    assert torch.equal(built.mail[:4, :DIM], means)
 
 
 @given(events=events_of.filter(bool), typed=st.booleans(), types=st.integers(1, 4))
@@ -155,7 +156,7 @@ def test_messages_of_a_module(updater):
     for t in (1, 5):
         take(built, batch_of([0, 3], [1, 3], [t, t]))
     read = every(built)
-    raw = torch.cat([read.previous, built.mail, built.mail_msg, built.time_encoder(read.elapsed)], 1)
+    raw = torch.cat([read.previous, built.mail, built.time_encoder(read.elapsed)], 1)
     cell = (nn.GRUCell if updater == "gru" else nn.RNNCell)(4, DIM).double()
     cell.load_state_dict(built.cell.state_dict())
     torch.testing.assert_close(read.measured[[0, 1, 3]], cell(message(raw), read.previous)[[0, 1, 3]])
@@ -170,12 +171,12 @@ def test_messages_of_a_module(updater):
 def test_gradients_are_those_of_the_cell_of_torch(updater, msg_channels):
     built = NodeMemory(NODES, DIM, msg_channels, TimeEncoder(TIME, init="uniform"), updater=updater).double()
     generator = torch.Generator().manual_seed(1)
-    for name in ("memory", "mail", "mail_msg", "mail_t"):
+    for name in ("memory", "mail", "mail_t"):
         buffer = getattr(built, name)
         buffer.copy_(torch.randn(buffer.shape, generator=generator, dtype=torch.float64))
     built.pending[:4] = True
     read = every(built)
-    raw = torch.cat([built.memory, built.mail, built.mail_msg, built.time_encoder(built.mail_t)], 1)
+    raw = torch.cat([built.memory, built.mail, built.time_encoder(built.mail_t)], 1)
     expected = torch.where(built.pending[:, None], built.cell(raw, built.memory), built.memory)
     torch.testing.assert_close(read.measured, expected)
     weight = torch.randn(NODES, DIM, dtype=torch.float64)

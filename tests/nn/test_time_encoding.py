@@ -7,7 +7,7 @@ from torch_geometric.nn.models.tgn import TimeEncoder as PyGTimeEncoder
 
 from graphseq.core import MISSING
 from graphseq.nn import TimeEncoder
-from graphseq.nn.temporal.time_encoding import time_gradients
+from graphseq.nn.temporal.time_encoding import time_cosines, time_gradients
 
 
 def test_equals_the_formula_one_by_one():
@@ -75,7 +75,9 @@ def test_gradients():
     arriving = torch.randn(4, 3, dtype=torch.float64)
     expected = torch.autograd.grad(encoder(dt), [encoder.weight, encoder.bias], arriving)
     with torch.no_grad():
-        ours = time_gradients(arriving.clone(), dt, encoder.weight, encoder.bias)
+        cosines, phase = time_cosines(dt, encoder.weight, encoder.bias, keep=True)
+        ours = time_gradients(arriving.clone(), phase, dt)
+    assert torch.equal(cosines, encoder(dt))
     for mine, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-12)
 

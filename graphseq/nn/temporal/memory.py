@@ -92,7 +92,6 @@ class NodeMemory(Recorded, nn.Module):
     memory: Tensor
     last_update: Tensor
     mail: Tensor
-    mail_msg: Tensor
     mail_t: Tensor
     mail_time: Tensor | None
     pending: Tensor
@@ -131,8 +130,7 @@ class NodeMemory(Recorded, nn.Module):
         state = {
             "memory": torch.zeros(num_nodes, dim),
             "last_update": torch.zeros(num_nodes, dtype=torch.float64),
-            "mail": torch.zeros(num_nodes, dim),
-            "mail_msg": torch.zeros(num_nodes, msg_channels),
+            "mail": torch.zeros(num_nodes, dim + msg_channels),
             "mail_t": torch.zeros(num_nodes, dtype=torch.float64),
             "mail_time": torch.zeros(num_nodes, time_encoder.dim) if aggregation == "mean" else None,
             "pending": torch.zeros(num_nodes, dtype=torch.bool),
@@ -189,32 +187,32 @@ class NodeMemory(Recorded, nn.Module):
         previous = self.memory.index_select(0, nodes)
         pending = self.pending.index_select(0, nodes)
         known, t = self.last_update.index_select(0, nodes), self.mail_t.index_select(0, nodes)
-        other, msg = self.mail.index_select(0, nodes), self.mail_msg.index_select(0, nodes)
         elapsed = t - known
-        measured = self._update(nodes, previous, other, msg, elapsed, pending)
+        if nodes.device.type == "cpu":  # where it costs no wait to know who has mail, the others are left out
+            some = pending.nonzero().squeeze(1)
+            new = self._update(*(x.index_select(0, some) for x in (nodes, previous, elapsed)))
+            measured = previous.index_copy(0, some, new)
+        else:
+            measured = torch.where(pending[:, None], self._update(nodes, previous, elapsed), previous)
         counts = None if self.type_counts is None else self.type_counts.index_select(0, nodes)
         # a node without mail has none to come: its mail time is that of its last update
         return MemoryRead(previous, measured, pending, t, elapsed, self.num_events.index_select(0, nodes), counts)
 
-    def _update(
-        self, nodes: Tensor, own: Tensor, other: Tensor, msg: Tensor, elapsed: Tensor, pending: Tensor
-    ) -> Tensor:
+    def _update(self, nodes: Tensor, own: Tensor, elapsed: Tensor) -> Tensor:
+        """Return the memories of nodes after their mail; of those without any, something finite."""
+        mail = self.mail.index_select(0, nodes)
         stored = None if self.mail_time is None else self.mail_time.index_select(0, nodes)
         if isinstance(self.cell, nn.GRUCell) and self.message is None:
             weights = (self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh)
             if stored is not None:
-                return mail_gru(own, other, msg, stored, pending, *weights, None, None)
-            return mail_gru(
-                own, other, msg, elapsed, pending, *weights, self.time_encoder.weight, self.time_encoder.bias
-            )
+                return mail_gru(own, mail, stored, None, *weights, None, None)
+            return mail_gru(own, mail, elapsed, None, *weights, self.time_encoder.weight, self.time_encoder.bias)
         # the state of a stream adds up rounding errors: it keeps its own precision, as in the function above
         with torch.autocast(own.device.type, enabled=False):
-            parts = (own, other, msg, self.time_encoder(elapsed) if stored is None else stored)
+            parts = (own, mail, self.time_encoder(elapsed) if stored is None else stored)
             if self.message is not None:
-                new = self.cell(self.message(torch.cat(parts, dim=1)), own)
-            else:
-                new = _recurrent(self.cell, *parts)
-            return torch.where(pending[:, None], new, own)
+                return self.cell(self.message(torch.cat(parts, dim=1)), own)
+            return _recurrent(self.cell, *parts)
 
     @torch.no_grad()
     def commit(self, plan: Plan, read: MemoryRead, memory: Tensor, partner: Tensor | None = None) -> None:
@@ -251,17 +249,14 @@ class NodeMemory(Recorded, nn.Module):
         if self.mail_time is None:
             source = event + (1 - role) * events  # the other end of the last event
             rows = source if partner is not None else endpoint.index_select(0, source)
-            self.mail.index_copy_(0, nodes, other.index_select(0, rows).to(self.mail.dtype))
-            self.mail_msg.index_copy_(0, nodes, batch.msg.index_select(0, event).to(self.mail_msg.dtype))
+            sent, msg = other.index_select(0, rows), batch.msg.index_select(0, event)
+            self.mail.index_copy_(0, nodes, torch.cat([part.to(self.mail.dtype) for part in (sent, msg)], 1))
             return
         swapped = torch.cat([endpoint[events:], endpoint[:events]])
         sent = torch.cat([other[events:], other[:events]]) if partner is not None else other.index_select(0, swapped)
         elapsed = torch.cat([batch.t, batch.t]).double() - read.last_update.index_select(0, endpoint)
-        for buffer, value in (
-            (self.mail, sent),
-            (self.mail_msg, torch.cat([batch.msg, batch.msg])),
-            (self.mail_time, self.time_encoder(elapsed)),
-        ):
+        msg = torch.cat([batch.msg, batch.msg]).to(sent.dtype)
+        for buffer, value in ((self.mail, torch.cat([sent, msg], 1)), (self.mail_time, self.time_encoder(elapsed))):
             total = buffer.new_zeros(count, buffer.size(1))
             total.index_add_(0, endpoint, value.to(buffer.dtype) * once[:, None])
             buffer.index_copy_(0, nodes, total / num_events[:, None])
@@ -277,16 +272,14 @@ class NodeMemory(Recorded, nn.Module):
         return once.new_zeros(count * types).index_add_(0, flat, once).view(count, types)
 
 
-def _recurrent(cell: nn.RNNCellBase, own: Tensor, other: Tensor, msg: Tensor, encoded: Tensor) -> Tensor:
+def _recurrent(cell: nn.RNNCellBase, own: Tensor, mail: Tensor, encoded: Tensor) -> Tensor:
     """Apply an ``RNNCell`` to messages that are never put together, with the own memory multiplied only once.
 
     Gradients are then made for the encoded times only, not for memories, which are three quarters of the message.
     """
-    of_own, of_other, of_msg, of_time = cell.weight_ih.split([part.size(1) for part in (own, other, msg, encoded)], 1)
+    of_own, of_mail, of_time = cell.weight_ih.split([part.size(1) for part in (own, mail, encoded)], 1)
     bias = None if cell.bias_ih is None else cell.bias_ih + cell.bias_hh
-    total = functional.linear(own, of_own + cell.weight_hh, bias).addmm(other, of_other.t())
-    if msg.size(1):
-        total = total.addmm(msg, of_msg.t())
+    total = functional.linear(own, of_own + cell.weight_hh, bias).addmm(mail, of_mail.t())
     return total.addmm(encoded, of_time.t()).tanh()
 
 

@@ -108,16 +108,20 @@ class TransformerLayer(nn.Module):
         time_encoder: TimeEncoder,
         seats: Seats | None = None,
     ) -> Tensor:
+        skipped, some = self.skip(own), None
+        if seats is not None:
+            skipped = skipped.index_select(0, seats.lookup)
+        elif own.device.type == "cpu":  # where it costs no wait to know who has neighbours, the others are left out
+            some = mask.any(1).nonzero().squeeze(1)
+            own, neighbor, gaps, msg, mask = (x.index_select(0, some) for x in (own, neighbor, gaps, msg, mask))
         query = _heads(self.query(own), self.num_heads)
         key = torch.cat([self.key.weight, self.edge.weight], dim=1)
         value = torch.cat([self.value.weight, self.edge.weight], dim=1)
         folded = _fold(query, key, self.num_heads).split(self.parts, dim=2)
         pairs = (source, neighbor, gaps, msg, mask)
         *sums, share = _attend(folded, pairs, time_encoder, seats, self.dropout if self.training else 0.0)
-        skipped = self.skip(own)
-        if seats is not None:
-            skipped = skipped.index_select(0, seats.lookup)
-        return _weighted_values(sums, share, value, self.value.bias, self.num_heads) + skipped
+        attended = _weighted_values(sums, share, value, self.value.bias, self.num_heads)
+        return attended + skipped if some is None else skipped.to(attended.dtype).index_add(0, some, attended)
 
 
 class SumLayer(nn.Module):
@@ -172,20 +176,20 @@ class _Merge(nn.Module):
 
 def _heads(x: Tensor, num_heads: int) -> Tensor:
     """(R, H C) -> (H, R, C)."""
-    return x.view(len(x), num_heads, -1).transpose(0, 1)
+    return x.unflatten(1, (num_heads, -1)).transpose(0, 1)
 
 
 def _fold(query: Tensor, key_weight: Tensor, num_heads: int) -> Tensor:
     """Multiply queries (H, R, C) with key weights (H C, F): what a query looks for in an input, (R, H, F)."""
-    weight = key_weight.view(num_heads, -1, key_weight.size(1))
-    return (torch.bmm(query, weight) / math.sqrt(query.size(2))).transpose(0, 1)
+    weight = key_weight.view(num_heads, -1, key_weight.size(1)) / math.sqrt(query.size(2))
+    return torch.bmm(query, weight).transpose(0, 1)
 
 
 def _weighted_values(sums: list[Tensor], share: Tensor, weight: Tensor, bias: Tensor, num_heads: int) -> Tensor:
     """Multiply weighted sums of inputs (R, H, F) with value weights (H C, F): weighted sums of values (R, H C)."""
     inputs = torch.cat(sums, dim=2).transpose(0, 1)
     values = torch.bmm(inputs, weight.view(num_heads, -1, weight.size(1)).transpose(1, 2)).transpose(0, 1)
-    return (values + share[..., None] * bias.view(num_heads, -1)).reshape(len(share), -1)
+    return (values + share[..., None] * bias.view(num_heads, -1)).flatten(1)
 
 
 def _attend(

@@ -33,18 +33,19 @@ def _wrapped_phase(dt: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return phase.sub_(turns, alpha=_TURN).sub_(turns, alpha=math.tau - _TURN)
 
 
-def time_cosines(dt: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return ``cos(dt * weight + bias)`` without gradient: (*) and (D,), (D,) -> (*, D)."""
-    return _wrapped_phase(dt, weight, bias).cos_()
+def time_cosines(dt: Tensor, weight: Tensor, bias: Tensor, *, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """Return ``cos(dt * weight + bias)`` without gradient, and what it is taken of if asked: (*), (D,) -> (*, D)."""
+    phase = _wrapped_phase(dt, weight, bias)
+    return (phase.cos(), phase) if keep else (phase.cos_(), None)
 
 
-def time_gradients(gradient: Tensor, dt: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def time_gradients(gradient: Tensor, phase: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of ``weight`` and ``bias`` from that of the cosines; ``gradient`` (N, D) is overwritten.
 
     The sine is taken here and not beside the cosine: torch has no kernel that gives both for less than the sum, and a
-    forward pass without backward then never pays for it. Making the phase again costs as much as keeping it.
+    forward pass without backward then never pays for it.
     """
-    slope = gradient.mul_(_wrapped_phase(dt, weight, bias).sin_())
+    slope = gradient.mul_(phase.sin())
     # one product reads the slopes once for both sums
     rows = torch.stack((dt, torch.ones_like(dt))).neg_()
     of_weight, of_bias = (rows @ slope).unbind()
