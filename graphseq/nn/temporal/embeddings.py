@@ -82,7 +82,9 @@ class IdentityEmbedding(TemporalEmbedding):
 
     def forward(self, z: Tensor, plan: Plan, last_update: Tensor, time_encoder: TimeEncoder) -> Tensor:
         """Return the memories of the rows."""
-        return z.index_select(0, plan.layers[0].position)
+        position = plan.layers[0].position
+        # nodes are listed in the order in which rows first name them: as many rows as nodes are the nodes
+        return z if len(position) == len(z) else z.index_select(0, position)
 
 
 class TimeProjectionEmbedding(TemporalEmbedding):
