@@ -65,6 +65,14 @@ def test_a_stream_equals_its_twin_in_plain_python(name, own_sources):
                 torch.testing.assert_close(got, wanted, atol=1e-9, rtol=1e-8, msg=lambda text, key=key: key + text)
 
 
+@every_network
+def test_rows_with_nothing_to_do_may_be_computed_too(name, monkeypatch):
+    """As on a GPU, where to know them would be a wait."""
+    for module in ("memory", "neighbor_layers"):
+        monkeypatch.setattr(f"graphseq.nn.temporal.{module}.can_ask", lambda device: False)
+    test_a_stream_equals_its_twin_in_plain_python(name, own_sources=False)
+
+
 @pytest.mark.parametrize("name", ["TGN", "TGN 2 layers", "JODIE", "TGN identity", "TGAT", "DyRep"])
 def test_cuts_of_single_events_equal_the_twin(name):
     network, plain, events = build(name).eval(), twin(name), stream(seed=1, float_time=True)

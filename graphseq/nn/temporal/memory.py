@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from graphseq.core.spec import Recorded
 from graphseq.nn.temporal.fused_gru import mail_gru
-from graphseq.nn.temporal.plan import Plan
+from graphseq.nn.temporal.plan import Plan, can_ask
 from graphseq.nn.temporal.time_encoding import TimeEncoder
 
 __all__ = ["MemoryRead", "NodeMemory"]
@@ -188,7 +188,7 @@ class NodeMemory(Recorded, nn.Module):
         pending = self.pending.index_select(0, nodes)
         known, t = self.last_update.index_select(0, nodes), self.mail_t.index_select(0, nodes)
         elapsed = t - known
-        if nodes.device.type == "cpu":  # where it costs no wait to know who has mail, the others are left out
+        if can_ask(nodes.device):
             some = pending.nonzero().squeeze(1)
             new = self._update(*(x.index_select(0, some) for x in (nodes, previous, elapsed)))
             measured = previous.index_copy(0, some, new)

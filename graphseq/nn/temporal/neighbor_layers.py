@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graphseq.nn.temporal.fused_attention import neighbor_attention
-from graphseq.nn.temporal.plan import Seats
+from graphseq.nn.temporal.plan import Seats, can_ask
 from graphseq.nn.temporal.time_encoding import TimeEncoder
 
 __all__: list[str] = []
@@ -111,7 +111,7 @@ class TransformerLayer(nn.Module):
         skipped, some = self.skip(own), None
         if seats is not None:
             skipped = skipped.index_select(0, seats.lookup)
-        elif own.device.type == "cpu":  # where it costs no wait to know who has neighbours, the others are left out
+        elif can_ask(own.device):
             some = mask.any(1).nonzero().squeeze(1)
             own, neighbor, gaps, msg, mask = (x.index_select(0, some) for x in (own, neighbor, gaps, msg, mask))
         query = _heads(self.query(own), self.num_heads)

@@ -127,6 +127,11 @@ class Plan:
     endpoint: Tensor
 
 
+def can_ask(device: torch.device) -> bool:
+    """Return whether values can be asked for without a wait, so that rows with nothing to do may be left out."""
+    return device.type == "cpu"
+
+
 def plan_batch(
     batch: EventBatch,
     distinct: Distinct,
