@@ -2,12 +2,11 @@
 
 import collections
 import functools
-import gc
 import logging
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -19,7 +18,7 @@ from graphseq.bench.experiment import Check, Conclusion, Experiment, Row, Scale,
 from graphseq.bench.temporal_agreement import require_equal
 from graphseq.bench.temporal_peers import PyGJODIE, PyGMemory, PyGTGN, pyg_events, pyg_loader
 from graphseq.bench.temporal_tgm import TGMNetwork
-from graphseq.bench.timing import Ratio, ratios
+from graphseq.bench.timing import Epoch, Ratio, interleave, ratios
 from graphseq.core import DataError
 from graphseq.data import JODIEDataModule, TemporalDataModule, TemporalEvents
 from graphseq.models import JODIE, TGN, MemoryNetwork
@@ -29,7 +28,7 @@ from graphseq.tasks import TemporalLinkPrediction
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["TemporalTrainingSpeed", "interleave"]
+__all__ = ["TemporalTrainingSpeed"]
 
 _DIM, _NEIGHBORS, _RATE = 100, 10, 1e-4
 _BATCH_SIZES = (200, 1000)
@@ -224,56 +223,6 @@ class TemporalTrainingSpeed(Experiment):
         axes.set_xlabel("times as fast as the peer (median, range over rounds)")
         axes.set_ylabel("network, events a batch")
         axes.legend(loc="lower right", frameon=False)
-
-
-Epoch = Callable[[], Iterator[None]]
-"""Starts an epoch; each item that is taken from it is a step."""
-
-
-def interleave(epochs: Mapping[str, Epoch], rounds: int, steps_a_turn: int) -> dict[str, list[float]]:
-    """Time whole epochs that advance in turns, so that drift of the machine within an epoch falls on all alike.
-
-    A few steps of each go before, untimed. The order is rotated from round to round; the garbage collector runs
-    between turns.
-
-    Args:
-        epochs: name -> what starts an epoch.
-        rounds: epochs of each, at least 1.
-        steps_a_turn: steps of one before the next has its turn, at least 1.
-
-    Returns:
-        Name -> seconds of each epoch, the turns of others left out.
-
-    Example:
-        >>> times = interleave({"one": lambda: iter([None] * 5), "other": lambda: iter([None] * 5)}, 3, 2)
-        >>> [len(seconds) for seconds in times.values()]
-        [3, 3]
-    """
-    for start in epochs.values():
-        collections.deque(islice(start(), 3), maxlen=0)
-    names, times = list(epochs), {name: [] for name in epochs}  # type: tuple[list[str], dict[str, list[float]]]
-    gc.collect()
-    gc.freeze()  # what lives already is not looked at again: a collection of all of torch's objects takes 50 ms
-    gc.disable()
-    try:
-        for turn in range(rounds):
-            shift = turn % len(names)
-            running = {name: epochs[name]() for name in names[shift:] + names[:shift]}
-            seconds = dict.fromkeys(names, 0.0)
-            while running:
-                for name, steps in list(running.items()):
-                    gc.collect()
-                    start_time = time.perf_counter()
-                    done = sum(1 for _ in islice(steps, steps_a_turn))
-                    seconds[name] += time.perf_counter() - start_time
-                    if done < steps_a_turn:
-                        del running[name]
-            for name in names:
-                times[name].append(seconds[name])
-    finally:
-        gc.enable()
-        gc.unfreeze()
-    return times
 
 
 def _tgn(data: TemporalDataModule, batch_size: int) -> tuple[dict[str, Epoch], Row]:

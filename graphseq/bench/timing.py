@@ -1,5 +1,6 @@
 """Timing ours and a peer alternately in one process, and the machine's own limits to hold the result against."""
 
+import collections
 import contextlib
 import ctypes
 import gc
@@ -8,9 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-__all__ = ["Ratio", "alternate", "copy_bandwidth", "peak_memory", "ratios"]
+__all__ = ["Epoch", "Ratio", "alternate", "copy_bandwidth", "interleave", "peak_memory", "ratios"]
 
 
 @contextlib.contextmanager
@@ -81,6 +83,50 @@ def alternate(contenders: Mapping[str, Callable[[], object]], rounds: int, warmu
                 call()
                 _synchronize()
                 times[name].append(time.perf_counter() - start)
+    return times
+
+
+Epoch = Callable[[], Iterator[None]]
+"""Starts an epoch; each item that is taken from it is a step."""
+
+
+def interleave(epochs: Mapping[str, Epoch], rounds: int, steps_a_turn: int) -> dict[str, list[float]]:
+    """Time whole epochs that advance in turns, so that drift of the machine within an epoch falls on all alike.
+
+    A few steps of each go before, untimed. The order is rotated from round to round; the garbage collector runs
+    between turns.
+
+    Args:
+        epochs: name -> what starts an epoch.
+        rounds: epochs of each, at least 1.
+        steps_a_turn: steps of one before the next has its turn, at least 1.
+
+    Returns:
+        Name -> seconds of each epoch, the turns of others left out.
+
+    Example:
+        >>> times = interleave({"one": lambda: iter([None] * 5), "other": lambda: iter([None] * 5)}, 3, 2)
+        >>> [len(seconds) for seconds in times.values()]
+        [3, 3]
+    """
+    for start in epochs.values():
+        collections.deque(islice(start(), 3), maxlen=0)
+    names, times = list(epochs), {name: [] for name in epochs}  # type: tuple[list[str], dict[str, list[float]]]
+    with _collector_off():
+        for turn in range(rounds):
+            shift = turn % len(names)
+            running = {name: epochs[name]() for name in names[shift:] + names[:shift]}
+            seconds = dict.fromkeys(names, 0.0)
+            while running:
+                for name, steps in list(running.items()):
+                    gc.collect()
+                    start_time = time.perf_counter()
+                    done = sum(1 for _ in islice(steps, steps_a_turn))
+                    seconds[name] += time.perf_counter() - start_time
+                    if done < steps_a_turn:
+                        del running[name]
+            for name in names:
+                times[name].append(seconds[name])
     return times
 
 

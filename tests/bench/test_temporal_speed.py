@@ -11,7 +11,8 @@ from graphseq.bench import load_experiment, temporal_scale, temporal_train
 from graphseq.bench.records import write_figure
 from graphseq.bench.runner import run_experiment
 from graphseq.bench.temporal_scale import TemporalScaleSpeed, busy_stream, even_stream
-from graphseq.bench.temporal_train import TemporalTrainingSpeed, interleave
+from graphseq.bench.temporal_train import TemporalTrainingSpeed
+from graphseq.bench.timing import interleave
 from graphseq.data import TemporalDataModule
 from graphseq.data.temporal_synthetic import periodic_events
 
