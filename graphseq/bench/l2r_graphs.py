@@ -289,14 +289,14 @@ def _by_scaffold(name: str) -> ShiftedGraphs:
     env = torch.full((len(store),), _ENVIRONMENTS["scaffold"])
     env[train] = _scaffold_parts([scaffolds[place] for place in train.tolist()], _ENVIRONMENTS["scaffold"])
     y, unit = store.field("y"), 1.0
-    if name != "ESOL":
+    if name == "ESOL":
+        unit = float(y[train].std())
+        y = (y - y[train].mean()) / unit
+    else:
         for part in ("val", "test"):
             both = ((y[splits[part]] == 0).any(0) & (y[splits[part]] == 1).any(0)).any()
             if not bool(both):  # a ranking metric would be NaN after all the training
                 raise SkipCell(f"no label of the {part} split of {name} has both classes, so its AUROC is not defined")
-    if name == "ESOL":
-        unit = float(y[train].std())
-        y = (y - y[train].mean()) / unit
     return ShiftedGraphs(
         with_env(store, env, y),
         {"train": train, "val": splits["val"]},

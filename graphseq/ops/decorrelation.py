@@ -156,8 +156,8 @@ def decorrelation_loss(
         reduction: ``mean`` or ``sum``.
 
     Shape:
-        features (N, D, Q), weight (N,), cluster (D,) -> scalar; memory N D Q and 64 MB, with gradients as well: where
-        one block does not hold all pairs, blocks are computed again on the way back
+        features (N, D, Q), weight (N,), cluster (D,) -> scalar; memory N D Q and a few blocks of 64 MB, with gradients
+        as well: where one block does not hold all pairs, blocks are computed again on the way back
 
     Raises:
         ValueError: if shapes do not fit or a choice is unknown.

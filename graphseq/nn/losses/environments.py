@@ -74,7 +74,7 @@ class _Penalized(Recorded, nn.Module):
         self.scale = scale
 
     def penalty(self, batch: EnvironmentBatch) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define penalty")
 
     def forward(self, batch: EnvironmentBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch and what to log.

@@ -111,7 +111,7 @@ class TransformerLayer(nn.Module):
         skipped, some = self.skip(own), None
         if seats is not None:
             skipped = skipped.index_select(0, seats.lookup)
-        elif can_ask(own.device):
+        elif can_ask(own.device):  # who has no neighbours attends to nothing
             some = mask.any(1).nonzero().squeeze(1)
             own, neighbor, gaps, msg, mask = (x.index_select(0, some) for x in (own, neighbor, gaps, msg, mask))
         query = _heads(self.query(own), self.num_heads)

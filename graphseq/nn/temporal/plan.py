@@ -105,7 +105,8 @@ class Plan:
 
     Args:
         batch: the events.
-        nodes: distinct nodes of rows and neighbours, those of the events first, int64 (U,).
+        nodes: distinct nodes of rows and neighbours in the order in which rows, then neighbours, first name them, so
+            those of the events first, int64 (U,). Embeddings rely on it.
         layers: rows of each layer of the embedding, the last layer first; rows of a later entry are the flattened
             neighbours of the entry before. One entry without neighbours if no layer asks for them.
         row: row of ``layers[0]`` of each endpoint: B sources, B destinations, B M negative destinations, then their
