@@ -197,7 +197,7 @@ def _msg_channels(network: MemoryNetwork) -> int:
     if isinstance(layers[0], SumLayer):
         linear = layers[0].neighbor
         return linear.in_features - linear.out_features - network.time_encoder.dim
-    return layers[0].parts[1]
+    return layers[0].msg_channels
 
 
 def _copy_rows(target: Tensor, rows: Tensor) -> None:

@@ -68,7 +68,7 @@ def test_a_stream_equals_its_twin_in_plain_python(name, own_sources):
 @every_network
 def test_rows_with_nothing_to_do_may_be_computed_too(name, monkeypatch):
     """As on a GPU, where to know them would be a wait."""
-    for module in ("memory", "neighbor_layers"):
+    for module in ("memory", "neighbor_layers", "decoder"):
         monkeypatch.setattr(f"graphseq.nn.temporal.{module}.can_ask", lambda device: False)
     test_a_stream_equals_its_twin_in_plain_python(name, own_sources=False)
 

@@ -31,6 +31,13 @@ def draw(
     return query, z, (neighbor, dt, normal(roots, places, msg_dim), mask), time, dropout
 
 
+def attend(query, z, neighbor, dt, msg, *rest, **seats):
+    """The function with its query and its result in blocks, as the definition has them."""
+    sums = neighbor_attention(torch.cat(query, 2), z, neighbor, dt, msg, *rest, **seats)
+    *blocks, share = sums.split([*(block.shape[2] for block in query), 1], 2)
+    return *blocks, share.squeeze(2)
+
+
 def compare(ours, theirs, inputs, tolerance):
     arriving = [torch.randn_like(block) for block in ours]
     for one, two in zip(ours, theirs, strict=True):
@@ -60,7 +67,7 @@ def compare(ours, theirs, inputs, tolerance):
 def test_equals_the_definition(roots, nodes, places, heads, dim, msg_dim, time_dim, times, dropped, seed):
     query, z, data, time, dropout = draw(roots, nodes, places, heads, dim, msg_dim, time_dim, times=times, seed=seed)
     mask = dropout if dropped else None
-    ours = neighbor_attention(query, z, *data, *time, mask)
+    ours = attend(query, z, *data, *time, mask)
     compare(ours, reference.neighbor_attention(query, z, *data, *time, mask), [*query, z, *time], 1e-10)
 
 
@@ -72,7 +79,7 @@ def test_gradcheck(heads, places, msg_dim, dropped):
 
     def function(z, time_weight, time_bias, *blocks):
         whole = blocks if msg_dim else (blocks[0], query[1], blocks[1])
-        outputs = neighbor_attention(whole, z, *data, time_weight, time_bias, dropout if dropped else None)
+        outputs = attend(whole, z, *data, time_weight, time_bias, dropout if dropped else None)
         return tuple(output for output in outputs if output.numel())
 
     assert torch.autograd.gradcheck(function, (z, *time, *blocks))
@@ -80,7 +87,7 @@ def test_gradcheck(heads, places, msg_dim, dropped):
 
 def test_roots_without_neighbours_give_zeros_and_no_gradient():
     query, z, (neighbor, dt, msg, mask), time, _ = draw()
-    outputs = neighbor_attention(query, z, neighbor, dt, msg, mask & False, *time)
+    outputs = attend(query, z, neighbor, dt, msg, mask & False, *time)
     assert not any(output.any() for output in outputs)
     gradients = torch.autograd.grad(sum(output.sum() for output in outputs), [*query, z, *time])
     assert not any(gradient.any() for gradient in gradients)
@@ -88,9 +95,9 @@ def test_roots_without_neighbours_give_zeros_and_no_gradient():
 
 def test_masked_entries_do_not_matter():
     query, z, (neighbor, dt, msg, mask), time, _ = draw()
-    before = neighbor_attention(query, z, neighbor, dt, msg, mask, *time)
+    before = attend(query, z, neighbor, dt, msg, mask, *time)
     other = neighbor.where(mask, 0), dt.where(mask, 1e6), msg.where(mask.unsqueeze(-1), 1e6), mask
-    after = neighbor_attention(query, z, *other, *time)
+    after = attend(query, z, *other, *time)
     compare(after, before, [*query, z, *time], 1e-12)
 
 
@@ -100,14 +107,14 @@ def test_the_order_of_neighbours_does_not_matter(seed):
     query, z, data, time, dropout = draw(places=4, seed=seed)
     order = torch.randperm(4, generator=torch.Generator().manual_seed(seed))
     mixed = [block[:, order] for block in data]
-    ours = neighbor_attention(query, z, *mixed, *time, dropout[:, :, order])
-    compare(ours, neighbor_attention(query, z, *data, *time, dropout), [*query, z, *time], 1e-10)
+    ours = attend(query, z, *mixed, *time, dropout[:, :, order])
+    compare(ours, attend(query, z, *data, *time, dropout), [*query, z, *time], 1e-10)
 
 
 def test_one_neighbour_is_copied():
     query, z, (neighbor, dt, msg, mask), time, _ = draw(places=1)
     mask = torch.ones_like(mask)
-    sums, messages, _, share = neighbor_attention(query, z, neighbor, dt, msg, mask, *time)
+    sums, messages, _, share = attend(query, z, neighbor, dt, msg, mask, *time)
     torch.testing.assert_close(sums, z[neighbor].expand(-1, 2, -1), rtol=0, atol=1e-12)
     torch.testing.assert_close(messages, msg.expand(-1, 2, -1), rtol=0, atol=1e-12)
     torch.testing.assert_close(share, torch.ones_like(share), rtol=0, atol=1e-12)
@@ -140,7 +147,7 @@ def test_expresses_multi_head_attention(heads, dropped, device):
     expected = reference.explicit(query, z, *data, key, value, *time, heads, mask)
 
     blocks = fold(query.unflatten(1, (heads, -1)), key.weight, (4, 2, 3))
-    *sums, share = neighbor_attention(blocks, z, *data, *time, mask)
+    *sums, share = attend(blocks, z, *data, *time, mask)
     ours = unfold(torch.cat(sums, -1), share, value.weight, value.bias)
     gradient = torch.autograd.grad(expected.square().sum(), key.bias, retain_graph=True)[0]
     compare([ours], [expected], [query, z, *time, key.weight, value.weight, value.bias], 1e-10)
@@ -160,7 +167,7 @@ def test_expresses_transformer_conv(heads):
     edge = torch.cat([conv.lin_edge.weight[:, 3:], conv.lin_edge.weight[:, :3]], dim=1)
     roots = z[:5]
     blocks = fold(conv.lin_query(roots).unflatten(1, (heads, -1)), torch.cat([conv.lin_key.weight, edge], 1), (4, 2, 3))
-    *sums, share = neighbor_attention(blocks, z, neighbor, dt, msg, mask, *time)
+    *sums, share = attend(blocks, z, neighbor, dt, msg, mask, *time)
     weight = torch.cat([conv.lin_value.weight, edge], dim=1)
     ours = unfold(torch.cat(sums, -1), share, weight, conv.lin_value.bias) + conv.lin_skip(roots)
     parameters = [p for name, p in conv.named_parameters() if name != "lin_key.bias"]
@@ -169,7 +176,7 @@ def test_expresses_transformer_conv(heads):
 
 def test_single_precision_and_large_logits():
     query, z, data, time, dropout = draw(roots=20, nodes=30, places=5, dim=16, dtype=torch.float32)
-    ours = neighbor_attention(query, z, *data, *time, dropout)
+    ours = attend(query, z, *data, *time, dropout)
     assert all(output.dtype == torch.float32 for output in ours)
     double = [block.detach().double().requires_grad_() for block in (*query, z, *time)]
     neighbor, dt, msg, mask = data
@@ -178,7 +185,7 @@ def test_single_precision_and_large_logits():
     )
     for one, two in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, two.float(), rtol=1e-4, atol=1e-4)
-    huge = neighbor_attention(tuple(1e6 * block for block in query), z, *data, *time)
+    huge = attend(tuple(1e6 * block for block in query), z, *data, *time)
     assert all(output.isfinite().all() for output in huge)
     gradients = torch.autograd.grad(sum(output.sum() for output in huge), [*query, z, *time])
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -187,10 +194,10 @@ def test_single_precision_and_large_logits():
 def test_unused_outputs_and_frozen_inputs():
     query, z, data, time, _ = draw()
     theirs = reference.neighbor_attention(query, z, *data, *time)
-    ours = neighbor_attention(query, z, *data, *time)
+    ours = attend(query, z, *data, *time)
     compare(ours[:1], theirs[:1], [*query, z, *time], 1e-10)
     frozen = [parameter.detach() for parameter in time]
-    ours = neighbor_attention(query, z.detach(), *data, *frozen)
+    ours = attend(query, z.detach(), *data, *frozen)
     compare(ours, reference.neighbor_attention(query, z.detach(), *data, *frozen), list(query), 1e-10)
 
 
@@ -198,7 +205,7 @@ def test_repeated_backward_and_untouched_inputs():
     query, z, data, time, dropout = draw()
     inputs = [*query, z, *data, *time, dropout]
     before = [tensor.detach().clone() for tensor in inputs]
-    outputs = neighbor_attention(query, z, *data, *time, dropout)
+    outputs = attend(query, z, *data, *time, dropout)
     loss = sum(output.square().sum() for output in outputs)
     first = torch.autograd.grad(loss, [*query, z, *time], retain_graph=True)
     second = torch.autograd.grad(loss, [*query, z, *time])
@@ -211,9 +218,9 @@ def test_nothing_is_kept_without_gradients():
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         with torch.no_grad():
-            quiet = neighbor_attention(query, z, *data, *time)
+            quiet = attend(query, z, *data, *time)
         assert not kept
-        tracked = neighbor_attention(query, z, *data, *time)
+        tracked = attend(query, z, *data, *time)
         assert kept
     assert all(output.grad_fn is None for output in quiet)
     assert all(torch.equal(one, two) for one, two in zip(quiet, tracked, strict=True))
@@ -221,24 +228,24 @@ def test_nothing_is_kept_without_gradients():
 
 def test_autocast_computes_in_single_precision():
     query, z, (neighbor, dt, msg, mask), time, _ = draw(dtype=torch.float32)
-    expected = neighbor_attention(query, z, neighbor, dt, msg, mask, *time)
+    expected = attend(query, z, neighbor, dt, msg, mask, *time)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        same = neighbor_attention(query, z, neighbor, dt, msg, mask, *time)
-        half = neighbor_attention(tuple(block.bfloat16() for block in query), z, neighbor, dt, msg, mask, *time)
+        same = attend(query, z, neighbor, dt, msg, mask, *time)
+        half = attend(tuple(block.bfloat16() for block in query), z, neighbor, dt, msg, mask, *time)
     assert all(torch.equal(one, two) for one, two in zip(same, expected, strict=True))
     assert all(output.dtype == torch.float32 for output in half)
 
 
 def test_second_derivative_is_refused():
     query, z, data, time, _ = draw()
-    outputs = neighbor_attention(query, z, *data, *time)
+    outputs = attend(query, z, *data, *time)
     with pytest.raises(RuntimeError, match="differentiated twice"):
         torch.autograd.grad(outputs[0].sum(), z, create_graph=True)
 
 
 def test_no_roots():
     query, z, data, time, _ = draw(roots=1)
-    outputs = neighbor_attention(tuple(block[:0] for block in query), z, *(block[:0] for block in data), *time)
+    outputs = attend(tuple(block[:0] for block in query), z, *(block[:0] for block in data), *time)
     assert [tuple(output.shape) for output in outputs] == [(0, 2, 4), (0, 2, 2), (0, 2, 3), (0, 2)]
     gradients = torch.autograd.grad(sum(output.sum() for output in outputs), [z, *time])
     assert not any(gradient.any() for gradient in gradients)
@@ -246,10 +253,10 @@ def test_no_roots():
 
 def test_wrong_arguments():
     query, z, (neighbor, dt, msg, mask), time, _ = draw()
-    with pytest.raises(ValueError, match="query of widths"):
-        neighbor_attention(query[::-1], z, neighbor, dt, msg, mask, *time)
+    with pytest.raises(ValueError, match="query of width 8.*9 together"):
+        neighbor_attention(torch.cat(query, 2)[..., 1:], z, neighbor, dt, msg, mask, *time)
     with pytest.raises(ValueError, match="no gradient to msg and dt"):
-        neighbor_attention(query, z, neighbor, dt, msg.requires_grad_(), mask, *time)
+        attend(query, z, neighbor, dt, msg.requires_grad_(), mask, *time)
 
 
 @settings(max_examples=25, deadline=None)
@@ -269,7 +276,7 @@ def test_rows_that_share_a_root_equal_rows_of_their_own(roots, seats, heads, pla
     later = torch.rand(roots, seats, generator=generator, dtype=torch.float64) * 5
     seat = torch.randperm(roots * seats, generator=generator)[: max(int(taken * roots * seats), 1)]
     dropout = (torch.rand(roots, seats * heads, places, generator=generator) < 0.8).double() / 0.8
-    ours = neighbor_attention(query, z, *data, *time, dropout if dropped else None, later=later, seat=seat)
+    ours = attend(query, z, *data, *time, dropout if dropped else None, later=later, seat=seat)
     root, (neighbor, dt, msg, mask) = seat // seats, data
     own = tuple(block[root] for block in query)
     gaps = dt[root] + later.flatten()[seat, None]
@@ -283,7 +290,7 @@ def test_shared_roots_in_several_chunks_and_real_seconds(monkeypatch):
     query, z, (neighbor, dt, msg, mask), time, _ = draw(roots=5, dtype=torch.float32)
     dt, later = (dt * 130_000).long(), torch.arange(10).view(5, 2) * 1_999
     wide = [block.detach().double().requires_grad_() for block in (*query, z, *time)]
-    ours = neighbor_attention(query, z, neighbor, dt, msg, mask, *time, later=later, seat=torch.arange(10))
+    ours = attend(query, z, neighbor, dt, msg, mask, *time, later=later, seat=torch.arange(10))
     root = torch.arange(10) // 2
     gaps = dt[root] + later.view(-1, 1)
     own, data = tuple(block[root] for block in wide[:3]), (neighbor[root], gaps, msg[root].double(), mask[root])
@@ -299,4 +306,4 @@ def test_shared_roots_in_several_chunks_and_real_seconds(monkeypatch):
 def test_seats_without_the_moments_that_sit_there():
     query, z, data, time, _ = draw()
     with pytest.raises(ValueError, match="one of later and seat"):
-        neighbor_attention(query, z, *data, *time, seat=torch.arange(6))
+        attend(query, z, *data, *time, seat=torch.arange(6))

@@ -37,6 +37,27 @@ def test_equals_a_perceptron_on_each_pair(source, destination):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
 
 
+def test_rows_side_by_side_equal_rows_apart():
+    """Rows below the lowest and above the highest are not multiplied, so nothing of them, here NaN, gets in."""
+    decoder = LinkDecoder(6, 4).double()
+    h = torch.randn(9, 6, dtype=torch.float64)
+    h[[0, 1, 4, 5, 8]] = torch.nan
+    h.requires_grad_()
+    source, destination = torch.randint(2, 4, (20, 1)), torch.randint(6, 8, (20, 2))
+    scores = decoder(h, source, destination)
+    apart = torch.stack(
+        [
+            decoder(h[[one, two]], torch.tensor([0]), torch.tensor([1]))[0]
+            for one, pair in zip(source.flatten().tolist(), destination.tolist(), strict=True)
+            for two in pair
+        ]
+    )
+    torch.testing.assert_close(scores.flatten(), apart, atol=1e-12, rtol=0)
+    ours, theirs = (torch.autograd.grad(part.square().sum(), h)[0] for part in (scores, apart))
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+    assert not ours[[0, 1, 4, 5, 8]].any()
+
+
 def test_source_and_destination_are_told_apart():
     decoder, h = LinkDecoder(5), torch.randn(2, 5)
     one, other = torch.tensor([0]), torch.tensor([1])

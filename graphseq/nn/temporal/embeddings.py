@@ -191,7 +191,9 @@ class _NeighborEmbedding(TemporalEmbedding):
         rows = plan.layers[depth]
         neighbor, neighbor_t = cast(Tensor, rows.neighbor), cast(Tensor, rows.neighbor_t)
         if level == 1:
-            own, source = z.index_select(0, (rows.seats or rows).position), z
+            position = (rows.seats or rows).position
+            # rows that are shared stand for the first nodes, one each
+            own, source = z[: len(position)] if self.share_rows else z.index_select(0, position), z
         else:  # both at the moment of the root, by the layers below
             own = self._embed(level - 1, depth, z, plan, last_update, time_encoder)
             source = self._embed(level - 1, depth + 1, z, plan, last_update, time_encoder)

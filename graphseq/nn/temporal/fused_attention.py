@@ -19,12 +19,17 @@ __all__ = ["neighbor_attention"]
 
 _CHUNK = 128  # roots whose pairs stay in the cache of a processor while they are worked on
 
-Query = tuple[Tensor, Tensor, Tensor]
-Attended = tuple[Tensor, Tensor, Tensor, Tensor]
+Blocks = tuple[Tensor, Tensor, Tensor]
 
 
 def _pairs(z: Tensor, neighbor: Tensor) -> Tensor:
     return z.index_select(0, neighbor.reshape(-1)).view(*neighbor.shape, z.shape[1])
+
+
+def _blocks(x: Tensor, widths: tuple[int, int, int]) -> Blocks:
+    """Return the columns of x (..., F or more) that belong to memories, to messages and to times."""
+    of_z, of_msg, of_time = widths
+    return x[..., :of_z], x[..., of_z : of_z + of_msg], x[..., of_z + of_msg : of_z + of_msg + of_time]
 
 
 def _add_products(target: Tensor, left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> Tensor:
@@ -46,7 +51,7 @@ def _softmax(logits: Tensor) -> Tensor:
     return shares.div_(shares.sum(-1, keepdim=True))
 
 
-def _weights(query: Query, keys: Query, mask: Tensor, dropout_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _weights(query: Blocks, keys: Blocks, mask: Tensor, dropout_mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the softmax over neighbours, and what is left of it after masks: (R, H, K) each.
 
     A low number instead of minus infinity, and zeros multiplied afterwards, leave no NaN in rows without neighbours.
@@ -63,9 +68,7 @@ class _NeighborAttention(Function):
     @staticmethod
     def forward(
         ctx: Any,
-        query_z: Tensor,
-        query_msg: Tensor,
-        query_time: Tensor,
+        query: Tensor,
         z: Tensor,
         neighbor: Tensor,
         dt: Tensor,
@@ -74,16 +77,16 @@ class _NeighborAttention(Function):
         time_weight: Tensor,
         time_bias: Tensor,
         dropout_mask: Tensor | None,
-    ) -> Attended:
-        query = (query_z, query_msg, query_time)
+    ) -> Tensor:
         dt = dt.to(z.dtype) * mask  # cosines of 0 are fast, those of an absent neighbour count for nothing
-        learns_time = ctx.needs_input_grad[8] or ctx.needs_input_grad[9]
+        learns_time = ctx.needs_input_grad[6] or ctx.needs_input_grad[7]
         encoded, phase = time_cosines(dt, time_weight, time_bias, keep=learns_time)
         keys = (_pairs(z, neighbor), msg, encoded)
-        share, kept = _weights(query, keys, mask, dropout_mask)
-        ctx.save_for_backward(*query, *keys, neighbor, dt, phase, share, kept)
+        widths = (z.shape[1], msg.shape[2], encoded.shape[2])
+        share, kept = _weights(_blocks(query, widths), keys, mask, dropout_mask)
+        ctx.save_for_backward(query, *keys, neighbor, dt, phase, share, kept)
         ctx.num_rows = z.shape[0]
-        return kept.bmm(keys[0]), kept.bmm(msg), kept.bmm(keys[2]), kept.sum(-1)
+        return torch.cat((*(kept.bmm(key) for key in keys), kept.sum(-1, keepdim=True)), 2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -91,26 +94,25 @@ class _NeighborAttention(Function):
             raise RuntimeError(
                 "neighbor_attention cannot be differentiated twice (create_graph=True): use plain modules"
             )
-        *blocks, neighbor, dt, phase, share, kept = ctx.saved_tensors
-        query, keys = blocks[:3], blocks[3:]
-        *of_sums, of_total = gradients
-        to_logits = _add_products(
-            of_total.unsqueeze(-1).expand_as(kept).contiguous(), (of_sums[0], of_sums[1], of_sums[2]), keys
-        ).mul_(kept)
+        query, *keys, neighbor, dt, phase, share, kept = ctx.saved_tensors
+        widths = (keys[0].shape[2], keys[1].shape[2], keys[2].shape[2])
+        of_sums, of_total = gradients[0][..., :-1], gradients[0][..., -1:]
+        to_logits = _add_products(of_total.expand_as(kept).contiguous(), _blocks(of_sums, widths), tuple(keys))
+        to_logits = to_logits.mul_(kept)
         to_logits = torch.addcmul(to_logits, share, to_logits.sum(-1, keepdim=True), value=-1)
-        to_query = [to_logits.bmm(key) for key in keys]
+        to_query = torch.cat([to_logits.bmm(key) for key in keys], 2)
 
         # a neighbour is reached as a key and as a value: one product for both
         sides = torch.cat((kept, to_logits), 1).transpose(1, 2)
+        by_z, _, by_time = _blocks(torch.cat((of_sums, query), 1), widths)
         to_z: Tensor | None = None
         to_time: tuple[Tensor | None, Tensor | None] = (None, None)
-        if ctx.needs_input_grad[3]:
-            pairs = sides.bmm(torch.cat((of_sums[0], query[0]), 1)).flatten(0, 1)
+        if ctx.needs_input_grad[1]:
+            pairs = sides.bmm(by_z).flatten(0, 1)
             to_z = pairs.new_zeros(ctx.num_rows, pairs.shape[1]).index_add_(0, neighbor.reshape(-1), pairs)
         if phase is not None:
-            cosines = sides.bmm(torch.cat((of_sums[2], query[2]), 1)).flatten(0, 1)
-            to_time = time_gradients(cosines, phase.flatten(0, 1), dt.reshape(-1))
-        return *to_query, to_z, None, None, None, None, *to_time, None
+            to_time = time_gradients(sides.bmm(by_time).flatten(0, 1), phase.flatten(0, 1), dt.reshape(-1))
+        return to_query, to_z, None, None, None, None, *to_time, None
 
 
 class _SeatedAttention(Function):
@@ -123,9 +125,7 @@ class _SeatedAttention(Function):
     @staticmethod
     def forward(
         ctx: Any,
-        query_z: Tensor,
-        query_msg: Tensor,
-        query_time: Tensor,
+        query: Tensor,
         z: Tensor,
         neighbor: Tensor,
         dt: Tensor,
@@ -136,13 +136,14 @@ class _SeatedAttention(Function):
         dropout_mask: Tensor | None,
         later: Tensor,
         seat: Tensor,
-    ) -> Attended:
-        (roots, heads, _), seats = query_z.shape, later.shape[1]
+    ) -> Tensor:
+        (roots, heads, _), seats = query.shape, later.shape[1]
         dt = dt.to(z.dtype) * mask
         later = later.to(z.dtype)
+        widths = (z.shape[1], msg.shape[2], time_weight.shape[0])
+        query_z, query_msg, query_time = _blocks(query, widths)
         # room for the sums of all seats, which chunks of roots fill
-        widths = (z.shape[1], msg.shape[2], query_time.shape[2], query_time.shape[2])
-        sums = [z.new_empty(roots, seats * heads, width) for width in widths]
+        sums = [z.new_empty(roots, seats * heads, width) for width in (*widths, widths[2])]
         of_time = torch.empty_like(sums[2])
         shares, keeps, turns = [], [], []
         for rows in _chunks(z, roots):
@@ -166,12 +167,11 @@ class _SeatedAttention(Function):
         share, kept = torch.cat(shares), torch.cat(keeps)
         of_z, of_msg, of_cosine, of_sine = sums
         ctx.save_for_backward(
-            *(query_z, query_msg, query_time, z, neighbor, dt, later, msg, time_weight, time_bias),
+            *(query, z, neighbor, dt, later, msg, time_weight, time_bias),
             *(share, kept, of_cosine, of_sine, seat, *turns),
         )
-        results = (of_z, of_msg, of_time, kept.sum(-1))
-        taken = (block.view(roots * seats, heads, *block.shape[2:]).index_select(0, seat) for block in results)
-        return cast(Attended, tuple(taken))
+        results = torch.cat((of_z, of_msg, of_time, kept.sum(-1, keepdim=True)), 2)
+        return results.view(roots * seats, heads, -1).index_select(0, seat)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -183,27 +183,26 @@ class _SeatedAttention(Function):
         if torch.is_autocast_enabled(device):  # products of the same types as ahead
             with torch.autocast(device, enabled=False):
                 return _SeatedAttention.backward(ctx, *gradients)
-        query_z, query_msg, query_time, z, neighbor, dt, later, msg, time_weight, time_bias, *rest = ctx.saved_tensors
+        query, z, neighbor, dt, later, msg, time_weight, time_bias, *rest = ctx.saved_tensors
         share, kept, of_cosine, of_sine, seat, *turns = rest
-        (roots, heads, _), seats = query_z.shape, later.shape[1]
+        (roots, heads, _), seats = query.shape, later.shape[1]
+        widths = (z.shape[1], msg.shape[2], time_weight.shape[0])
+        query_z, _, query_time = _blocks(query, widths)
         # back to the seats; nothing comes from those where nobody sits
-        placed = [
-            gradient.new_zeros(roots * seats, *gradient.shape[1:]).index_copy_(0, seat, gradient)
-            for gradient in gradients
-        ]
-        to_z_sum, to_msg_sum, to_time_sum, to_total = (
-            block.view(roots, seats * heads, *block.shape[2:]) for block in placed
-        )
-        to_query = [query.new_empty(query.shape) for query in (query_z, query_msg, query_time)]
-        to_z = torch.zeros_like(z) if ctx.needs_input_grad[3] else None
-        learns_time = ctx.needs_input_grad[8] or ctx.needs_input_grad[9]
+        gradient = gradients[0]
+        placed = gradient.new_zeros(roots * seats, *gradient.shape[1:]).index_copy_(0, seat, gradient)
+        placed = placed.view(roots, seats * heads, -1)
+        (to_z_sum, to_msg_sum, to_time_sum), to_total = _blocks(placed, widths), placed[..., -1:]
+        to_query = [query.new_empty(roots, heads, width) for width in widths]
+        to_z = torch.zeros_like(z) if ctx.needs_input_grad[1] else None
+        learns_time = ctx.needs_input_grad[6] or ctx.needs_input_grad[7]
         to_weight, to_bias = torch.zeros_like(time_weight), torch.zeros_like(time_bias)
         for rows, (cosine, sine, ahead_cosine, ahead_sine) in zip(_chunks(z, roots), _fours(turns), strict=True):
             near = _pairs(z, neighbor[rows])
-            to_time = to_time_sum[rows].view(len(near), seats, heads, -1)
+            to_time = to_time_sum[rows].unflatten(1, (seats, heads))
             to_cosine_sum = (to_time * ahead_cosine.unsqueeze(2)).flatten(1, 2)
             to_sine_sum = (to_time * ahead_sine.neg().unsqueeze(2)).flatten(1, 2)
-            to_logits = to_total[rows].unsqueeze(-1).expand_as(kept[rows]).contiguous()
+            to_logits = to_total[rows].expand_as(kept[rows]).contiguous()
             sums = (to_z_sum[rows], to_msg_sum[rows], to_cosine_sum, to_sine_sum)
             to_logits = _add_products(to_logits, sums, (near, msg[rows], cosine, sine)).mul_(kept[rows])
             to_logits = torch.addcmul(to_logits, share[rows], to_logits.sum(-1, keepdim=True), value=-1)
@@ -224,11 +223,11 @@ class _SeatedAttention(Function):
                 by_value, by_key = kept[rows].transpose(1, 2), to_logits.transpose(1, 2)
                 slope = by_value.bmm(to_sine_sum).baddbmm_(by_key, turned[1]).mul_(cosine)
                 slope.addcmul_(by_value.bmm(to_cosine_sum).baddbmm_(by_key, turned[0]), sine, value=-1)
-                query = query_time[rows].unsqueeze(1)
+                asked = query_time[rows].unsqueeze(1)
                 to_ahead_cosine = (
-                    to_turned_cosine.mul_(query).addcmul_(to_time, of_cosine[rows].view_as(to_time)).sum(2)
+                    to_turned_cosine.mul_(asked).addcmul_(to_time, of_cosine[rows].view_as(to_time)).sum(2)
                 )
-                to_ahead_sine = to_turned_sine.mul_(query).addcmul_(to_time, of_sine[rows].view_as(to_time)).sum(2)
+                to_ahead_sine = to_turned_sine.mul_(asked).addcmul_(to_time, of_sine[rows].view_as(to_time)).sum(2)
                 ahead_slope = to_ahead_sine.mul_(ahead_cosine).addcmul_(to_ahead_cosine, ahead_sine).neg_()
                 slope, ahead_slope = slope.flatten(0, 1), ahead_slope.flatten(0, 1)
                 moments = dt[rows].reshape(-1)
@@ -236,7 +235,7 @@ class _SeatedAttention(Function):
                 to_weight.add_(of_weight).add_(later[rows].reshape(1, -1).mm(ahead_slope)[0])
                 to_bias.add_(of_bias)
         time = (to_weight, to_bias) if learns_time else (None, None)
-        return *to_query, to_z, None, None, None, None, *time, None, None, None
+        return torch.cat(to_query, 2), to_z, None, None, None, None, *time, None, None, None
 
 
 def _chunks(like: Tensor, count: int) -> list[slice]:
@@ -255,7 +254,7 @@ def _turned(query: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor
 
 
 def neighbor_attention(
-    query: tuple[Tensor, Tensor, Tensor],
+    query: Tensor,
     z: Tensor,
     neighbor: Tensor,
     dt: Tensor,
@@ -267,20 +266,19 @@ def neighbor_attention(
     *,
     later: Tensor | None = None,
     seat: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Tensor:
     r"""Attend over neighbours, messages and encoded times, and return their weighted sums before any value weights.
 
     .. math::
-        \phi_{rk} = \cos(\Delta t_{rk}\, w + b), \quad
-        \alpha_{rhk} = \mathrm{softmax}_{k}\bigl(
-            q^{z}_{rh} \cdot z_{n(r,k)} + q^{x}_{rh} \cdot x_{rk} + q^{t}_{rh} \cdot \phi_{rk}\bigr), \quad
-        \tilde\alpha_{rhk} = d_{rhk}\, \alpha_{rhk}
+        x_{rk} = [\,z_{n(r,k)} \,\Vert\, x_e \,\Vert\, \cos(\Delta t_{rk}\, w + b)\,], \quad
+        \alpha_{rhk} = \mathrm{softmax}_{k}(q_{rh} \cdot x_{rk}), \quad
+        \tilde\alpha_{rhk} = d_{rhk}\, \alpha_{rhk}, \qquad
+        y_{rh} = \sum_k \tilde\alpha_{rhk}\, [\,x_{rk} \,\Vert\, 1\,]
 
-    over the present neighbours k of root r; the results are the sums over k of :math:`\tilde\alpha z`,
-    :math:`\tilde\alpha x`, :math:`\tilde\alpha \phi` and :math:`\tilde\alpha`, zeros for a root without neighbours.
-    An attention with queries Q, key weights K, value weights V and value bias c is
-    :math:`V [\ldots] + c \sum_k \tilde\alpha` with :math:`q_h = K_h^\top Q_h / \sqrt{D_h}`; a bias of the keys
-    changes nothing, since it adds the same number to all logits of a root.
+    over the present neighbours k of root r; zeros for a root without neighbours. The last column is what is left of
+    the weights. An attention with queries Q, key weights K, value weights V and value bias c is
+    :math:`[V \,\Vert\, c]_h\, y_{rh}` with :math:`q_h = K_h^\top Q_h / \sqrt{C_h}`; a bias of the keys changes
+    nothing, since it adds the same number to all logits of a root.
 
     Gradients go to queries, ``z`` and the time encoder, and cannot be differentiated twice; messages are data. On a
     GPU those of ``z`` are added in changing order unless ``torch.use_deterministic_algorithms`` is on.
@@ -288,8 +286,7 @@ def neighbor_attention(
     Source: arXiv 2006.10637, section 3.1 (temporal graph attention). Differs from it: the order of products only.
 
     Args:
-        query: one block for memories, one for messages, one for times; already folded with the weights of the keys
-            and scaled.
+        query: already folded with the weights of the keys and scaled; columns for memories, then messages, then times.
         z: memories or embeddings of the nodes of the batch.
         neighbor: rows of ``z``; where ``mask`` is False any valid row.
         dt: time between root and event, in the unit of ``time_weight``; finite also where ``mask`` is False.
@@ -304,28 +301,26 @@ def neighbor_attention(
             rows.
 
     Shape:
-        query (R, H, D), (R, H, D_e), (R, H, D_t), z (U, D), neighbor (R, K) int64, dt (R, K) of any real type,
-        msg (R, K, D_e), mask (R, K) bool, time weight and bias (D_t,), dropout_mask (R, H, K)
-        -> (R, H, D), (R, H, D_e), (R, H, D_t), (R, H); with later (R, G) and seat (S,): dropout_mask (R, G H, K), the
-        G H with heads inside, -> (S, H, D), (S, H, D_e), (S, H, D_t), (S, H)
+        query (R, H, F) with F = D + D_e + D_t, z (U, D), neighbor (R, K) int64, dt (R, K) of any real type,
+        msg (R, K, D_e), mask (R, K) bool, time weight and bias (D_t,), dropout_mask (R, H, K) -> (R, H, F + 1);
+        with later (R, G) and seat (S,): dropout_mask (R, G H, K), the G H with heads inside, -> (S, H, F + 1)
 
     Raises:
-        ValueError: if a block of the query is not as wide as what it is multiplied with, one of ``later`` and ``seat``
-            is missing, or a gradient is asked for messages or times.
+        ValueError: if the query is not as wide as what it is multiplied with, one of ``later`` and ``seat`` is
+            missing, or a gradient is asked for messages or times.
 
     Example:
-        >>> query = torch.randn(5, 2, 8), torch.randn(5, 2, 0), torch.randn(5, 2, 4)
         >>> neighbor, mask = torch.randint(9, (5, 3)), torch.ones(5, 3, dtype=torch.bool)
-        >>> z, _, times, share = neighbor_attention(query, torch.randn(9, 8), neighbor, torch.rand(5, 3),
+        >>> sums = neighbor_attention(torch.randn(5, 2, 8 + 4), torch.randn(9, 8), neighbor, torch.rand(5, 3),
         ...     torch.zeros(5, 3, 0), mask, torch.ones(4), torch.zeros(4))
-        >>> z.shape, times.shape, share.allclose(torch.ones(5, 2))
-        (torch.Size([5, 2, 8]), torch.Size([5, 2, 4]), True)
+        >>> sums.shape, sums[..., -1].allclose(torch.ones(5, 2))
+        (torch.Size([5, 2, 13]), True)
     """
-    widths, needed = tuple(block.shape[-1] for block in query), (z.shape[1], msg.shape[-1], time_weight.shape[0])
-    if widths != needed:
+    widths = (z.shape[1], msg.shape[-1], time_weight.shape[0])
+    if query.shape[-1] != sum(widths):
         raise ValueError(
-            f"neighbor_attention(query of widths {widths}): z, msg and the time encoder have {needed}; "
-            "fold the columns of the key weights that belong to each block into the queries"
+            f"neighbor_attention(query of width {query.shape[-1]}): z, msg and the time encoder have {widths}, "
+            f"{sum(widths)} together; fold all columns of the key weights into the queries"
         )
     if (later is None) != (seat is None):
         raise ValueError("neighbor_attention got one of later and seat; give both, or none for one row a root")
@@ -335,11 +330,10 @@ def neighbor_attention(
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
             dtype = time_weight.dtype
-            query_z, query_msg, query_time = (block.to(dtype) for block in query)
-            wide = query_z, query_msg, query_time
             data = (z.to(dtype), neighbor, dt, msg.to(dtype), mask)
-            return neighbor_attention(wide, *data, time_weight, time_bias, dropout_mask, later=later, seat=seat)
+            time = (time_weight, time_bias)
+            return neighbor_attention(query.to(dtype), *data, *time, dropout_mask, later=later, seat=seat)
+    arguments = (query, z, neighbor, dt, msg, mask, time_weight, time_bias, dropout_mask)
     if later is not None and seat is not None:
-        arguments = (*query, z, neighbor, dt, msg, mask, time_weight, time_bias, dropout_mask)
-        return _SeatedAttention.apply(*arguments, later, seat)
-    return _NeighborAttention.apply(*query, z, neighbor, dt, msg, mask, time_weight, time_bias, dropout_mask)
+        return cast(Tensor, _SeatedAttention.apply(*arguments, later, seat))
+    return cast(Tensor, _NeighborAttention.apply(*arguments))

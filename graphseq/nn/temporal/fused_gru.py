@@ -90,7 +90,9 @@ class _MailGRU(Function):
         # with respect to what the gates were made of, in the order of the gates
         inner = torch.empty_like(gates)
         to_reset, to_update, to_candidate, to_recurrent = inner.chunk(4, 1)
-        sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+        # named with their overloads, which spares the search for them in each call
+        sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+        tanh_backward = torch.ops.aten.tanh_backward.grad_input
         rest = torch.addcmul(gradient, gradient, update, value=-1)
         tanh_backward(rest, candidate, grad_input=to_candidate)
         torch.mul(to_candidate, reset, out=to_recurrent)
