@@ -100,7 +100,7 @@ def test_shared_rows_are_one_for_each_node(neighbors):
     nodes, row = in_order([node for node, _, _ in asked])
     assert plan.row.tolist() == row
     assert plan.nodes[plan.layers[0].position].tolist() == nodes
-    assert plan.layers[0].position.tolist() == list(range(len(nodes)))  # which the identity embedding relies on
+    assert plan.layers[0].position.tolist() == list(range(len(nodes)))  # which embeddings rely on
     first = [row.index(place) for place in range(len(nodes))]
     assert plan.layers[0].t.tolist() == [asked[place][1] for place in first]
     assert plan.nodes[plan.endpoint].tolist() == torch.cat([batch.src, batch.dst]).tolist()

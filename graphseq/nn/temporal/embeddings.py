@@ -55,6 +55,10 @@ class TemporalEmbedding(Recorded, nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
+    def _of_rows(self, z: Tensor, position: Tensor) -> Tensor:
+        """Return what ``z`` holds for the nodes of the rows; shared rows are the first nodes of the plan, in order."""
+        return z[: len(position)] if self.share_rows else z.index_select(0, position)
+
 
 class IdentityEmbedding(TemporalEmbedding):
     r"""The memory is the embedding.
@@ -82,9 +86,7 @@ class IdentityEmbedding(TemporalEmbedding):
 
     def forward(self, z: Tensor, plan: Plan, last_update: Tensor, time_encoder: TimeEncoder) -> Tensor:
         """Return the memories of the rows."""
-        position = plan.layers[0].position
-        # nodes are listed in the order in which rows first name them: as many rows as nodes are the nodes
-        return z if len(position) == len(z) else z.index_select(0, position)
+        return self._of_rows(z, plan.layers[0].position)
 
 
 class TimeProjectionEmbedding(TemporalEmbedding):
@@ -191,9 +193,7 @@ class _NeighborEmbedding(TemporalEmbedding):
         rows = plan.layers[depth]
         neighbor, neighbor_t = cast(Tensor, rows.neighbor), cast(Tensor, rows.neighbor_t)
         if level == 1:
-            position = (rows.seats or rows).position
-            # rows that are shared stand for the first nodes, one each
-            own, source = z[: len(position)] if self.share_rows else z.index_select(0, position), z
+            own, source = self._of_rows(z, (rows.seats or rows).position), z
         else:  # both at the moment of the root, by the layers below
             own = self._embed(level - 1, depth, z, plan, last_update, time_encoder)
             source = self._embed(level - 1, depth + 1, z, plan, last_update, time_encoder)
