@@ -78,3 +78,20 @@ def device(request):
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
     return torch.device(request.param)
+
+
+@pytest.fixture(scope="module", params=["compiled", "operations of torch"])
+def way(request):
+    """Both ways of computing the same on a processor: compiled loops, and the operations that accelerators take."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param != "compiled":
+            patch.setattr("graphseq.ops.processor._load", lambda module: None)
+        yield request.param
+
+
+@pytest.fixture
+def as_an_accelerator(monkeypatch):
+    """Nothing is asked for and no loop compiled, so that a processor takes the way of accelerators."""
+    monkeypatch.setattr("graphseq.ops.processor._load", lambda module: None)
+    for module in ("decoder", "memory"):
+        monkeypatch.setattr(f"graphseq.nn.temporal.{module}.can_ask", lambda device: False)

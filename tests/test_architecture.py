@@ -36,6 +36,7 @@ WITHOUT_LIGHTNING = {"core", "nn", "models", "ops", "sparsity", "metrics", "anal
 THIRD_PARTY = {
     "networkx": {"sparsity.structures", "analysis.structure", "data"},
     "torch_scatter": {"ops"},
+    "numba": {"ops.processor"},
     "torch_geometric": {"nn.graph", "nn.temporal", "models", "data", "ops", "bench"},
 }
 ONLY_INSIDE_FUNCTIONS = {"matplotlib": {"callbacks.figures", "bench", "cli"}}

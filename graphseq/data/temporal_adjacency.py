@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from graphseq.core import DataError, Neighbors
+from graphseq.ops.processor import arrays, compiled_loops
 
 __all__ = ["TemporalAdjacency"]
 
@@ -157,6 +158,16 @@ class TemporalAdjacency:
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
         cut = cut.clamp(max=self._num_events) if isinstance(cut, Tensor) else min(cut, self._num_events)
+        module = f"{__package__}.compiled_lookup"
+        if (loops := compiled_loops(module, self._keys, nodes)) and compiled_loops(module, self._msg):
+            cuts = cut if isinstance(cut, Tensor) else torch.tensor([cut])
+            index = (self._keys, self._endpoints, self._t, self._msg)
+            node, e_id = (torch.empty(len(nodes), k, dtype=torch.int64) for _ in range(2))
+            t, mask = torch.empty(len(nodes), k, dtype=self._t.dtype), torch.empty(len(nodes), k, dtype=torch.bool)
+            msg = torch.empty(len(nodes), k, self._msg.shape[1], dtype=self._msg.dtype)
+            results = (node, t, msg, mask, e_id)
+            loops.recent(*arrays(*index), self._num_events, *arrays(nodes, cuts, *results))
+            return Neighbors(*results)
         nodes = nodes.unsqueeze(1)  # (Q, 1)
         first = nodes * self._num_events
         last = torch.searchsorted(self._keys, first + (cut.unsqueeze(1) if isinstance(cut, Tensor) else cut)) - 1

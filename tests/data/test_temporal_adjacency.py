@@ -12,6 +12,8 @@ from graphseq.data import TemporalAdjacency
 from tests.reference import recent_neighbors as reference
 from tests.reference.recent_neighbors import KINDS, NUM_NODES, columns, stream
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def assert_equals_oracle(index, events, nodes, cut, k, keep=None):
     found = index.recent(nodes, cut, k)
@@ -131,7 +133,7 @@ class Calls(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("cut", [30, torch.full((NUM_NODES,), 30)])
-def test_a_query_never_waits_for_the_device(cut):
+def test_a_query_never_waits_for_the_device(cut, as_an_accelerator):
     index = TemporalAdjacency(*stream("unipartite"), NUM_NODES)
     nodes = torch.arange(NUM_NODES)
     with Calls() as calls:

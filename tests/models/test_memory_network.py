@@ -66,10 +66,8 @@ def test_a_stream_equals_its_twin_in_plain_python(name, own_sources):
 
 
 @every_network
-def test_rows_with_nothing_to_do_may_be_computed_too(name, monkeypatch):
-    """As on a GPU, where to know them would be a wait."""
-    for module in ("memory", "neighbor_layers", "decoder"):
-        monkeypatch.setattr(f"graphseq.nn.temporal.{module}.can_ask", lambda device: False)
+def test_the_way_of_accelerators_is_the_same(name, as_an_accelerator):
+    """Where to know the rows with nothing to do would be a wait, they are computed too."""
     test_a_stream_equals_its_twin_in_plain_python(name, own_sources=False)
 
 

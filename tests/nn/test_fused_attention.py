@@ -9,6 +9,8 @@ from torch_geometric.nn import TransformerConv
 from graphseq.nn import neighbor_attention
 from tests.reference import temporal_attention as reference
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def draw(
     roots=6, nodes=9, places=3, heads=2, dim=4, msg_dim=2, time_dim=3, dtype=torch.float64, times=torch.float64, seed=0
@@ -307,3 +309,43 @@ def test_seats_without_the_moments_that_sit_there():
     query, z, data, time, _ = draw()
     with pytest.raises(ValueError, match="one of later and seat"):
         attend(query, z, *data, *time, seat=torch.arange(6))
+
+
+def test_what_is_not_finite_is_passed_on():
+    query, z, (neighbor, dt, msg, mask), time, _ = draw(dtype=torch.float32)
+    neighbor[2], mask[2], neighbor[3] = 5, True, 4
+    with torch.no_grad():
+        z[5] = float("nan")
+    outputs = attend(query, z, neighbor, dt, msg, mask, *time)
+    assert all(output[2].isnan().all() for output in outputs)
+    assert all(output[3].isfinite().all() for output in outputs)
+    gradients = torch.autograd.grad(outputs[0].sum(), [z, *time])
+    assert all(gradient.isnan().any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("wrong", [-1, 9])
+def test_neighbours_that_are_no_rows(wrong):
+    query, z, (neighbor, dt, msg, mask), time, _ = draw()
+    neighbor[1, 0] = wrong
+    with pytest.raises(IndexError, match="out of range|no row of z"):
+        attend(query, z, neighbor, dt, msg, mask, *time)
+
+
+def test_arguments_of_any_strides(way):
+    """What products by head make is not contiguous; results must not be written to a copy of it."""
+    query, z, (neighbor, dt, msg, mask), time, dropout = draw()
+    arriving = torch.randn(6, 2, 10, dtype=torch.float64)
+
+    def gradients(query, z, *data):
+        inputs = [block.detach().requires_grad_() for block in (query, z, *time)]
+        sums = neighbor_attention(*inputs[:2], *data, *inputs[2:], dropout)
+        return sums, *torch.autograd.grad(sums, inputs, arriving)
+
+    whole = torch.cat(query, 2).detach()
+    expected = gradients(whole, z, neighbor, dt, msg, mask)
+    turned = whole.transpose(0, 2).contiguous().transpose(0, 2), z.t().contiguous().t()
+    arriving = arriving.transpose(0, 1).contiguous().transpose(0, 1)
+    data = [block.t().contiguous().t() for block in (neighbor, dt)] + [msg, mask.t().contiguous().t()]
+    found = gradients(*turned, data[0], data[1], data[2], data[3])
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-12)

@@ -8,6 +8,8 @@ from tests.reference import mail_gru as reference
 
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "time_weight", "time_bias")
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def draw(nodes=7, dim=4, msg_dim=2, time_dim=3, dtype=torch.float64, times=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
@@ -176,3 +178,25 @@ def test_wrong_arguments():
         mail_gru(own, mail, dt, pending, *parameters[:5], None)
     with pytest.raises(ValueError, match="detach"):
         mail_gru(own.clone().requires_grad_(), mail, dt, pending, *parameters)
+
+
+def test_what_is_not_finite_is_passed_on_and_large_inputs_saturate():
+    (own, mail, dt), _, parameters = draw(nodes=6, dtype=torch.float32)
+    own[1, 0], mail[2, 1], mail[3] = float("nan"), float("inf"), 1e30
+    new = mail_gru(own, mail, dt, None, *parameters)
+    assert new[1].isnan().all()
+    assert not new[2].isfinite().all() or new[2].abs().max() <= own[2].abs().max().clamp(min=1)
+    assert new[[0, 3, 4, 5]].isfinite().all()
+    gradients = torch.autograd.grad(new.sum(), parameters)
+    assert all(gradient.isnan().any() for gradient in gradients)
+
+
+def test_memories_of_any_strides():
+    (own, mail, dt), pending, parameters = draw()
+    turned = own.t().contiguous().t()
+    compare(
+        mail_gru(turned, mail, dt, pending, *parameters),
+        mail_gru(own, mail, dt, pending, *parameters),
+        parameters,
+        1e-12,
+    )

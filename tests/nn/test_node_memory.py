@@ -15,6 +15,8 @@ from tests.reference import tgn_memory as reference
 
 NODES, DIM, MSG, TIME = 7, 5, 2, 3
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def memory(**options):
     built = NodeMemory(NODES, DIM, MSG, TimeEncoder(TIME, init="uniform"), **options).double()

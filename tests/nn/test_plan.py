@@ -10,6 +10,8 @@ from graphseq.nn import Distinct, plan_batch
 from tests.models.memory_networks import NEAR, NODES, stream
 from tests.reference.tgn_memory import recent
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def in_order(ids):
     nodes = list(dict.fromkeys(ids))

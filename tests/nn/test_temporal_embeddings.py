@@ -23,6 +23,8 @@ from tests.models.memory_networks import MSG, NEAR, NODES, TIME, WIDTH, stream
 
 START, END = 20, 32
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def parts(embedding, start=START, **options):
     """Memories, a plan, times of last updates and a time encoder for it."""

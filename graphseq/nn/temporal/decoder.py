@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graphseq.core.spec import Recorded
-from graphseq.nn.temporal.plan import can_ask
+from graphseq.ops.processor import can_ask
 
 __all__ = ["LinkDecoder"]
 

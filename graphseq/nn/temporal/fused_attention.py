@@ -7,13 +7,15 @@ copying them into one costs as much as the product that reads it.
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from graphseq.nn.temporal.time_encoding import time_cosines, time_gradients, time_turns
+from graphseq.nn.temporal.time_encoding import time_gradients, time_phase, time_turns
+from graphseq.ops.processor import arrays, compiled_loops
 
 __all__ = ["neighbor_attention"]
 
@@ -40,17 +42,6 @@ def _add_products(target: Tensor, left: tuple[Tensor, ...], right: tuple[Tensor,
     return target
 
 
-def _softmax(logits: Tensor) -> Tensor:
-    """Return the softmax over the last dimension.
-
-    On a processor torch's own takes four times as long for rows as short as these.
-    """
-    if logits.device.type != "cpu":
-        return logits.softmax(-1)
-    shares = (logits - logits.amax(-1, keepdim=True)).exp_()
-    return shares.div_(shares.sum(-1, keepdim=True))
-
-
 def _weights(query: Blocks, keys: Blocks, mask: Tensor, dropout_mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the softmax over neighbours, and what is left of it after masks: (R, H, K) each.
 
@@ -59,9 +50,63 @@ def _weights(query: Blocks, keys: Blocks, mask: Tensor, dropout_mask: Tensor | N
     dtype, heads = query[0].dtype, query[0].shape[1]
     present = mask.to(dtype).unsqueeze(1)
     logits = ((1 - present) * (torch.finfo(dtype).min / 2)).repeat(1, heads, 1)
-    share = _softmax(_add_products(logits, query, keys))
+    share = _add_products(logits, query, keys).softmax(-1)
     kept = share * present if dropout_mask is None else share * (present * dropout_mask)
     return share, kept
+
+
+def _refuse_second_derivative() -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError("neighbor_attention cannot be differentiated twice (create_graph=True): use plain modules")
+
+
+class _CompiledAttention(Function):
+    """Both of the functions below as loops over rows, for a processor."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        z: Tensor,
+        neighbor: Tensor,
+        dt: Tensor,
+        msg: Tensor,
+        mask: Tensor,
+        time_weight: Tensor,
+        time_bias: Tensor,
+        dropout_mask: Tensor | None,
+        later: Tensor | None = None,
+        seat: Tensor | None = None,
+    ) -> Tensor:
+        query = query.transpose(0, 1)  # heads first, as products by head make it and take it
+        (heads, roots, width), places = query.shape, neighbor.shape[1]
+        lookup, moment, keep = torch.arange(roots), torch.zeros(roots, dtype=torch.float64), dropout_mask
+        if later is not None and seat is not None:
+            lookup, moment = seat // later.shape[1], later.flatten().index_select(0, seat).double()
+            keep = None if keep is None else keep.reshape(-1, heads, places).index_select(0, seat)
+        if keep is None:
+            keep = query.new_ones(len(lookup), heads, places)
+        sums = torch.empty(heads, len(lookup), width + 1, dtype=query.dtype)
+        share, kept = (torch.empty(keep.shape, dtype=query.dtype) for _ in range(2))
+        inputs = (query, z, neighbor, dt.double(), msg, mask, moment, lookup)
+        time, results = (time_weight, time_bias), (sums, share, kept)
+        loops = cast(ModuleType, compiled_loops(f"{__package__}.compiled", query))
+        loops.attend(*arrays(*inputs, keep, *time, *results))
+        ctx.save_for_backward(*inputs, *time, share, kept)
+        return sums.transpose(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivative()
+        query, z, *_, time_weight, _, _, _ = ctx.saved_tensors
+        # of their own strides: loops write to contiguous memory
+        to_query, to_z = (torch.zeros(x.shape, dtype=x.dtype) for x in (query, z))
+        of_time = torch.zeros(2, len(time_weight), dtype=torch.float64)
+        results = (to_query, to_z, *of_time)
+        loops = cast(ModuleType, compiled_loops(f"{__package__}.compiled", query))
+        loops.attend_backward(*arrays(gradients[0].transpose(0, 1), *ctx.saved_tensors, *results))
+        to_time = of_time.to(time_weight.dtype)
+        return to_query.transpose(0, 1), to_z, None, None, None, None, to_time[0], to_time[1], None, None, None
 
 
 class _NeighborAttention(Function):
@@ -78,23 +123,20 @@ class _NeighborAttention(Function):
         time_bias: Tensor,
         dropout_mask: Tensor | None,
     ) -> Tensor:
-        dt = dt.to(z.dtype) * mask  # cosines of 0 are fast, those of an absent neighbour count for nothing
-        learns_time = ctx.needs_input_grad[6] or ctx.needs_input_grad[7]
-        encoded, phase = time_cosines(dt, time_weight, time_bias, keep=learns_time)
+        dt = dt.to(z.dtype) * mask  # those of an absent neighbour count for nothing
+        phase = time_phase(dt, time_weight, time_bias)
+        encoded, sine = phase.cos(), phase.sin_() if ctx.needs_input_grad[6] or ctx.needs_input_grad[7] else None
         keys = (_pairs(z, neighbor), msg, encoded)
         widths = (z.shape[1], msg.shape[2], encoded.shape[2])
         share, kept = _weights(_blocks(query, widths), keys, mask, dropout_mask)
-        ctx.save_for_backward(query, *keys, neighbor, dt, phase, share, kept)
+        ctx.save_for_backward(query, *keys, neighbor, dt, sine, share, kept)
         ctx.num_rows = z.shape[0]
         return torch.cat((*(kept.bmm(key) for key in keys), kept.sum(-1, keepdim=True)), 2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "neighbor_attention cannot be differentiated twice (create_graph=True): use plain modules"
-            )
-        query, *keys, neighbor, dt, phase, share, kept = ctx.saved_tensors
+        _refuse_second_derivative()
+        query, *keys, neighbor, dt, sine, share, kept = ctx.saved_tensors
         widths = (keys[0].shape[2], keys[1].shape[2], keys[2].shape[2])
         of_sums, of_total = gradients[0][..., :-1], gradients[0][..., -1:]
         to_logits = _add_products(of_total.expand_as(kept).contiguous(), _blocks(of_sums, widths), tuple(keys))
@@ -110,8 +152,8 @@ class _NeighborAttention(Function):
         if ctx.needs_input_grad[1]:
             pairs = sides.bmm(by_z).flatten(0, 1)
             to_z = pairs.new_zeros(ctx.num_rows, pairs.shape[1]).index_add_(0, neighbor.reshape(-1), pairs)
-        if phase is not None:
-            to_time = time_gradients(sides.bmm(by_time).flatten(0, 1), phase.flatten(0, 1), dt.reshape(-1))
+        if sine is not None:
+            to_time = time_gradients(sides.bmm(by_time).flatten(0, 1), sine.flatten(0, 1), dt.reshape(-1))
         return to_query, to_z, None, None, None, None, *to_time, None
 
 
@@ -154,7 +196,7 @@ class _SeatedAttention(Function):
             logits = ((1 - present) * (torch.finfo(z.dtype).min / 2)).repeat(1, heads, 1)
             logits = _add_products(logits, (query_z[rows], query_msg[rows]), (near, msg[rows])).repeat(1, seats, 1)
             turned = _turned(query_time[rows], ahead_cosine, ahead_sine)
-            share = _softmax(_add_products(logits, turned, (cosine, sine)))
+            share = _add_products(logits, turned, (cosine, sine)).softmax(-1)
             kept = share * (present if dropout_mask is None else present * dropout_mask[rows])
             for total, part in zip(sums, (near, msg[rows], cosine, sine), strict=True):
                 torch.bmm(kept, part, out=total[rows])
@@ -175,10 +217,7 @@ class _SeatedAttention(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "neighbor_attention cannot be differentiated twice (create_graph=True): use plain modules"
-            )
+        _refuse_second_derivative()
         device = gradients[0].device.type
         if torch.is_autocast_enabled(device):  # products of the same types as ahead
             with torch.autocast(device, enabled=False):
@@ -334,6 +373,8 @@ def neighbor_attention(
             time = (time_weight, time_bias)
             return neighbor_attention(query.to(dtype), *data, *time, dropout_mask, later=later, seat=seat)
     arguments = (query, z, neighbor, dt, msg, mask, time_weight, time_bias, dropout_mask)
+    if compiled_loops(f"{__package__}.compiled", query, z, msg, time_weight, time_bias) is not None:
+        return cast(Tensor, _CompiledAttention.apply(*arguments, later, seat))
     if later is not None and seat is not None:
         return cast(Tensor, _SeatedAttention.apply(*arguments, later, seat))
     return cast(Tensor, _NeighborAttention.apply(*arguments))

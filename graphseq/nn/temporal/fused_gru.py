@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.autograd import Function
 
 from graphseq.nn.temporal.time_encoding import time_cosines, time_gradients
+from graphseq.ops.processor import arrays, compiled_loops
 
 __all__ = ["mail_gru"]
 
 
-def _gates(
+def _inputs(
     own: Tensor,
     mail: Tensor,
     encoded: Tensor,
@@ -24,11 +25,8 @@ def _gates(
     weight_hh: Tensor,
     bias_ih: Tensor,
     bias_hh: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Return reset gate, update gate, a part of the candidate and the recurrent part of it, side by side (U, 4 D).
-
-    Second, the candidate (U, D), in a tensor of its own: its tangent takes half the time there.
-    """
+) -> Tensor:
+    """Return what enters reset gate, update gate and candidate, and the candidate's recurrent part (U, 4 D)."""
     dim, both, width = own.shape[1], 2 * own.shape[1], own.shape[1] + mail.shape[1]
     # the own memory is in the message and in the state: two gates only need the sum of the two weights
     weight = torch.cat((weight_ih[:both, :dim] + weight_hh[:both], weight_ih[both:, :dim], weight_hh[both:]))
@@ -37,19 +35,35 @@ def _gates(
     entering = gates[:, : 3 * dim]
     entering.addmm_(mail, weight_ih[:, dim:width].t())
     entering.addmm_(encoded, weight_ih[:, width:].t())
-    gates[:, :both].sigmoid_()
-    reset, _, entered, recurrent = gates.chunk(4, 1)
-    return gates, _tanh(torch.addcmul(entered, reset, recurrent))
+    return gates
 
 
-def _tanh(x: Tensor) -> Tensor:
-    """Return tanh(x) = 2 sigmoid(2 x) - 1 in place.
+def _update(gates: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Return candidate and new memories (U, D); of ``gates`` (U, 4 D) the first two become the gates in place."""
+    if (loops := compiled_loops(f"{__package__}.compiled", gates, own)) is not None:
+        candidate, new = (torch.empty(own.shape, dtype=own.dtype) for _ in range(2))
+        loops.gate_memories(*arrays(gates, own, candidate, new))
+        return candidate, new
+    gates[:, : 2 * own.shape[1]].sigmoid_()
+    reset, update, entered, recurrent = gates.chunk(4, 1)
+    candidate = torch.addcmul(entered, reset, recurrent).tanh_()
+    return candidate, torch.lerp(candidate, own, update)
 
-    torch's sigmoid on a processor takes a seventh of the time of its tanh; the largest difference is 2e-7 in float32.
-    """
-    if x.device.type != "cpu":
-        return x.tanh_()
-    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+
+def _update_backward(gradient: Tensor, gates: Tensor, own: Tensor, candidate: Tensor) -> Tensor:
+    """Return the gradient of what :func:`_inputs` returned, from that of the new memories."""
+    inner = torch.empty_like(gates)
+    if (loops := compiled_loops(f"{__package__}.compiled", gradient, gates, own)) is not None:
+        loops.gate_memories_backward(*arrays(gradient, gates, own, candidate, inner))
+        return inner
+    reset, update, _, recurrent = gates.chunk(4, 1)
+    to_reset, to_update, to_candidate, to_recurrent = inner.chunk(4, 1)
+    sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+    to_candidate.copy_(tanh_backward(gradient * (1 - update), candidate))
+    torch.mul(to_candidate, reset, out=to_recurrent)
+    to_reset.copy_(sigmoid_backward(to_candidate * recurrent, reset))
+    to_update.copy_(sigmoid_backward(gradient * (own - candidate), update))
+    return inner
 
 
 class _MailGRU(Function):
@@ -66,15 +80,14 @@ class _MailGRU(Function):
         time_weight: Tensor | None,
         time_bias: Tensor | None,
     ) -> Tensor:
-        encoded, phase = dt, None
+        encoded, sine = dt, None
         if time_weight is not None and time_bias is not None:
-            dt = dt.to(own.dtype)
             learns_time = ctx.needs_input_grad[7] or ctx.needs_input_grad[8]
-            encoded, phase = time_cosines(dt, time_weight, time_bias, keep=learns_time)
-        gates, candidate = _gates(own, mail, encoded, weight_ih, weight_hh, bias_ih, bias_hh)
-        ctx.save_for_backward(own, mail, dt, encoded, phase, weight_ih, gates, candidate)
-        _, update, _, _ = gates.chunk(4, 1)
-        return torch.lerp(candidate, own, update)
+            encoded, sine = time_cosines(dt, time_weight, time_bias, keep=learns_time)
+        gates = _inputs(own, mail, encoded, weight_ih, weight_hh, bias_ih, bias_hh)
+        candidate, new = _update(gates, own)
+        ctx.save_for_backward(own, mail, dt, encoded, sine, weight_ih, gates, candidate)
+        return new
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -82,22 +95,9 @@ class _MailGRU(Function):
             raise RuntimeError(
                 "mail_gru cannot be differentiated twice (create_graph=True): use nn.GRUCell on whole messages"
             )
-        own, mail, dt, encoded, phase, weight_ih, gates, candidate = ctx.saved_tensors
+        own, mail, dt, encoded, sine, weight_ih, gates, candidate = ctx.saved_tensors
         dim, both, width = own.shape[1], 2 * own.shape[1], own.shape[1] + mail.shape[1]
-        reset, update, _, recurrent = gates.chunk(4, 1)
-        gradient = gradients[0]
-
-        # with respect to what the gates were made of, in the order of the gates
-        inner = torch.empty_like(gates)
-        to_reset, to_update, to_candidate, to_recurrent = inner.chunk(4, 1)
-        # named with their overloads, which spares the search for them in each call
-        sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
-        tanh_backward = torch.ops.aten.tanh_backward.grad_input
-        rest = torch.addcmul(gradient, gradient, update, value=-1)
-        tanh_backward(rest, candidate, grad_input=to_candidate)
-        torch.mul(to_candidate, reset, out=to_recurrent)
-        sigmoid_backward(torch.mul(to_candidate, recurrent, out=rest), reset, grad_input=to_reset)
-        sigmoid_backward(torch.sub(own, candidate, out=rest).mul_(gradient), update, grad_input=to_update)
+        inner = _update_backward(gradients[0], gates, own, candidate)
 
         entering = inner[:, : 3 * dim]
         columns = entering.t()
@@ -108,8 +108,8 @@ class _MailGRU(Function):
         to_hidden_bias = torch.cat((of_bias[:both], of_bias[3 * dim :]))
 
         to_time: tuple[Tensor | None, Tensor | None] = (None, None)
-        if phase is not None:
-            to_time = time_gradients(entering @ weight_ih[:, width:], phase, dt)
+        if sine is not None and any(ctx.needs_input_grad[7:]):
+            to_time = time_gradients(entering @ weight_ih[:, width:], sine, dt)
         return None, None, None, to_weight, to_hidden_weight, of_bias[: 3 * dim], to_hidden_bias, *to_time
 
 

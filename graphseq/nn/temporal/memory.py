@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from graphseq.core.events import EventBatch
 from graphseq.core.spec import Recorded
 from graphseq.nn.temporal.fused_gru import mail_gru
-from graphseq.nn.temporal.plan import Plan, can_ask
+from graphseq.nn.temporal.plan import Plan
 from graphseq.nn.temporal.time_encoding import TimeEncoder
+from graphseq.ops.processor import arrays, can_ask, compiled_loops
 
 __all__ = ["MemoryRead", "NodeMemory"]
 
@@ -229,25 +231,17 @@ class NodeMemory(Recorded, nn.Module):
             return
         events, count = len(batch), int(endpoint.max()) + 1
         nodes = plan.nodes[:count]  # the events' endpoints are the first of the plan
-        # the largest (position, role) of each node: its last event, whichever end it was
-        latest = torch.zeros_like(nodes)
-        order = torch.arange(2 * events, device=endpoint.device)
-        latest.scatter_reduce_(0, endpoint.view(2, events).t().flatten(), order, "amax", include_self=False)
-        event, role = latest >> 1, latest & 1
+        source, num_events, once = _last_events(batch, endpoint, count)
+        event = source % events
         self.memory.index_copy_(0, nodes, memory.detach()[:count].to(self.memory.dtype))
         self.last_update.index_copy_(0, nodes, read.last_update[:count])
         self.mail_t.index_copy_(0, nodes, batch.t.index_select(0, event).double())
         self.pending.index_fill_(0, nodes, True)
-        # a self-loop is one event of its node, not two
-        once = torch.ones_like(endpoint, dtype=torch.int32)
-        once[events:] = batch.src != batch.dst
-        num_events = once.new_zeros(count).index_add_(0, endpoint, once)
         self.num_events.index_copy_(0, nodes, num_events)
         if self.type_counts is not None:
             self.type_counts.index_copy_(0, nodes, self._count_types(batch.event_type, endpoint, once, count))
         other = memory.detach() if partner is None else partner.detach()
         if self.mail_time is None:
-            source = event + (1 - role) * events  # the other end of the last event
             rows = source if partner is not None else endpoint.index_select(0, source)
             sent, msg = other.index_select(0, rows), batch.msg.index_select(0, event)
             self.mail.index_copy_(0, nodes, torch.cat([part.to(self.mail.dtype) for part in (sent, msg)], 1))
@@ -270,6 +264,27 @@ class NodeMemory(Recorded, nn.Module):
             kind = torch.arange(2, device=entry.device).repeat_interleave(len(entry) // 2)
         flat = entry * types + kind.clamp(0, types - 1)
         return once.new_zeros(count * types).index_add_(0, flat, once).view(count, types)
+
+
+def _last_events(batch: EventBatch, endpoint: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, of each of ``count`` nodes, who sends its last mail, and of how many events that is the last.
+
+    The sender is an entry of ``endpoint`` (2 B,): the other end of the node's last event. Third, which endpoints count:
+    a self-loop is one event of its node, not two.
+    """
+    events = len(batch)
+    once = torch.ones_like(endpoint, dtype=torch.int32)
+    once[events:] = batch.src != batch.dst
+    number = once.new_zeros(count)
+    if loops := compiled_loops(f"{__package__}.compiled_nodes", endpoint):
+        source = torch.empty(count, dtype=torch.int64)
+        loops.last_events(*arrays(endpoint, once, source, number))
+        return source, number, once
+    # the largest (position, role) of each node: its last event, whichever end it was
+    latest = endpoint.new_zeros(count)
+    order = torch.arange(2 * events, device=endpoint.device)
+    latest.scatter_reduce_(0, endpoint.view(2, events).t().flatten(), order, "amax", include_self=False)
+    return (latest >> 1) + (1 - (latest & 1)) * events, number.index_add_(0, endpoint, once), once
 
 
 def _recurrent(cell: nn.RNNCellBase, own: Tensor, mail: Tensor, encoded: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graphseq.nn.temporal.fused_attention import neighbor_attention
-from graphseq.nn.temporal.plan import Seats, can_ask
+from graphseq.nn.temporal.plan import Seats
 from graphseq.nn.temporal.time_encoding import TimeEncoder
 
 __all__: list[str] = []
@@ -103,19 +103,15 @@ class TransformerLayer(nn.Module):
         time_encoder: TimeEncoder,
         seats: Seats | None = None,
     ) -> Tensor:
-        skipped, some = self.skip(own), None
+        skipped = self.skip(own)
         if seats is not None:
             skipped = skipped.index_select(0, seats.lookup)
-        elif can_ask(own.device):  # who has no neighbours attends to nothing
-            some = mask.any(1).nonzero().squeeze(1)
-            own, neighbor, gaps, msg, mask = (x.index_select(0, some) for x in (own, neighbor, gaps, msg, mask))
         key = torch.cat([self.key.weight, self.edge.weight], dim=1)
         value = torch.cat([self.value.weight, self.edge.weight, self.value.bias[:, None]], dim=1)
         folded = _fold(self.query(own), key, self.num_heads)
         pairs = (source, neighbor, gaps, msg, mask)
         sums = _attend(folded, pairs, time_encoder, seats, self.dropout if self.training else 0.0)
-        attended = _weighted_values(sums, value)
-        return attended + skipped if some is None else skipped.to(attended.dtype).index_add(0, some, attended)
+        return _weighted_values(sums, value) + skipped
 
 
 class SumLayer(nn.Module):

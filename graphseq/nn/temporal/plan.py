@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from graphseq.core.errors import DataError
 from graphseq.core.events import EventBatch
+from graphseq.ops.processor import arrays, compiled_loops
 
 __all__ = ["Distinct", "Plan", "Rows", "Seats", "plan_batch"]
 
@@ -36,6 +37,10 @@ class Distinct(nn.Module):
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the distinct ids and, for each entry of ``ids`` (M,), its place among them."""
+        if loops := compiled_loops(f"{__package__}.compiled_nodes", ids):
+            unique, places = torch.empty(len(ids), dtype=torch.int64), torch.empty(len(ids), dtype=torch.int64)
+            count = loops.distinct(*arrays(ids, self.place, unique, places))
+            return unique[:count], places
         entries = torch.arange(len(ids), device=ids.device)
         self.place.scatter_reduce_(0, ids, entries, "amin", include_self=False)
         first = self.place.index_select(0, ids)
@@ -126,11 +131,6 @@ class Plan:
     layers: list[Rows]
     row: Tensor
     endpoint: Tensor
-
-
-def can_ask(device: torch.device) -> bool:
-    """Return whether values can be asked for without a wait, so that rows with nothing to do may be left out."""
-    return device.type == "cpu"
 
 
 def plan_batch(

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from graphseq.core import Recorded
+from graphseq.ops.processor import arrays, compiled_loops
 
 __all__ = ["TimeEncoder"]
 
 TimeInit = Literal["geometric", "uniform"]
-_TURN = 6.2831854820251465  # 2 pi as float32 has it
 
 
 def time_phase(dt: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -19,36 +19,28 @@ def time_phase(dt: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.addcmul(bias, dt.to(weight.dtype).unsqueeze(-1), weight)
 
 
-def _wrapped_phase(dt: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the phase less whole turns, without gradient.
-
-    For float32 arguments beyond 39,000 the vectorised cosine and sine of the host take a path that is 3 times slower;
-    raw seconds are full of them, and the wrap costs less than it saves. The turns are taken off in two parts by
-    multiply-adds without rounding between, so that the phase changes by less than 2e-7.
-    """
-    phase = time_phase(dt, weight, bias)
-    if phase.dtype != torch.float32 or phase.device.type != "cpu":
-        return phase
-    turns = torch.mul(phase, 1 / math.tau).round_()
-    return phase.sub_(turns, alpha=_TURN).sub_(turns, alpha=math.tau - _TURN)
-
-
 def time_cosines(dt: Tensor, weight: Tensor, bias: Tensor, *, keep: bool) -> tuple[Tensor, Tensor | None]:
-    """Return ``cos(dt * weight + bias)`` without gradient, and what it is taken of if asked: (*), (D,) -> (*, D)."""
-    phase = _wrapped_phase(dt, weight, bias)
-    return (phase.cos(), phase) if keep else (phase.cos_(), None)
+    """Return ``cos(dt * weight + bias)`` without gradient, and the sine if asked: (N,), (D,) -> (N, D)."""
+    loops = compiled_loops(f"{__package__}.compiled", weight, bias)
+    if loops is None:
+        phase = time_phase(dt, weight, bias)
+        return (phase.cos(), phase.sin_()) if keep else (phase.cos_(), None)
+    cosine, sine = (torch.empty(len(dt), len(weight), dtype=weight.dtype) for _ in range(2))
+    loops.encode_times(*arrays(dt.double(), weight, bias, cosine, sine))
+    return cosine, sine
 
 
-def time_gradients(gradient: Tensor, phase: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of ``weight`` and ``bias`` from that of the cosines; ``gradient`` (N, D) is overwritten.
-
-    The sine is taken here and not beside the cosine: torch has no kernel that gives both for less than the sum, and a
-    forward pass without backward then never pays for it.
-    """
-    slope = gradient.mul_(phase.sin())
+def time_gradients(gradient: Tensor, sine: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of ``weight`` and ``bias`` from that of the cosines; ``gradient`` (N, D) is overwritten."""
+    if (loops := compiled_loops(f"{__package__}.compiled", gradient, sine)) is not None:
+        total = torch.zeros(2, sine.shape[1], dtype=torch.float64)
+        loops.sum_time_slopes(*arrays(gradient, sine, dt.double(), *total))
+        of_weight, of_bias = total.to(sine.dtype)
+        return of_weight, of_bias
+    slope = gradient.mul_(sine)
     # one product reads the slopes once for both sums
-    rows = torch.stack((dt, torch.ones_like(dt))).neg_()
-    of_weight, of_bias = (rows @ slope).unbind()
+    moments = dt.to(slope.dtype)
+    of_weight, of_bias = (torch.stack((moments, torch.ones_like(moments))).neg_() @ slope).unbind()
     return of_weight, of_bias
 
 
