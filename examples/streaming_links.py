@@ -1,11 +1,11 @@
 """Train on the past, then read a file that goes on growing: score its lines, rank what is next, let them be seen."""
 
-import csv
 import functools
 import logging
 import tempfile
+import threading
+import time
 import warnings
-from itertools import islice
 from pathlib import Path
 
 import lightning
@@ -32,13 +32,31 @@ def train(data, folder):
     return best.best_model_path
 
 
-def chunks(path, size):
-    """Yield sources, destinations and times of a few lines at a time, as a feed brings them."""
-    with open(path, newline="") as file:
-        lines = csv.reader(file)
-        next(lines)  # the names of the columns
-        while rows := list(islice(lines, size)):
-            yield torch.tensor([[int(number) for number in row] for row in rows]).unbind(1)
+def feed(path, rows):
+    """Append events to the file as they happen, in pieces that may end within a line."""
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    with open(path, "a") as file:
+        for begin in range(0, len(text), 997):
+            file.write(text[begin : begin + 997])
+            file.flush()
+            time.sleep(0.02)
+
+
+def chunks(path, size, writer):
+    """Yield sources, destinations and times of a few lines at a time, while somebody writes them."""
+    lines, rest = [], ""
+    with open(path) as file:
+        file.readline()  # the names of the columns
+        while True:
+            going_on = writer.is_alive()  # asked first: what was written before it ended is read below
+            *whole, rest = (rest + file.read()).split("\n")
+            lines += whole
+            while len(lines) >= size or (lines and not going_on):
+                rows, lines = lines[:size], lines[size:]
+                yield torch.tensor([[int(number) for number in row.split(",")] for row in rows]).unbind(1)
+            if not going_on:
+                return
+            time.sleep(0.01)
 
 
 if __name__ == "__main__":
@@ -48,12 +66,14 @@ if __name__ == "__main__":
         live, saved = Path(folder) / "live.csv", Path(folder) / "stream.pt"
         new = data.events[len(data.events) - data.split_sizes()["test"] :]
         rows = torch.stack([new.src, new.dst, new.t + new.time_offset], dim=1).tolist()
-        live.write_text("\n".join(["src,dst,t", *(",".join(map(str, row)) for row in rows)]))
+        live.write_text("src,dst,t\n")
 
         checkpoint = train(data, folder)
         stream = LinkStream.from_history(graphseq.load(checkpoint).model, data)
         print(f"{stream}\n{'events':>7}{'p(event)':>10}{'p(other)':>10}{'in top 3':>10}")
-        for src, dst, t in chunks(live, size=100):
+        writer = threading.Thread(target=feed, args=(live, rows))
+        writer.start()
+        for src, dst, t in chunks(live, 100, writer):
             other = data.num_sources + torch.randint(30, dst.shape)
             top = stream.rank(src, None, t, k=3)[0]  # among all destinations seen so far
             found = (top == dst[:, None]).any(1).float().mean()

@@ -15,6 +15,10 @@ def test_runs(path, tmp_path):
     assert done.returncode == 0, done.stderr
     if path.stem == "own_data_and_network":
         assert float(done.stdout.split()[-1]) < 0.3
+    if path.stem == "streaming_links":
+        table = [line.split() for line in done.stdout.splitlines()[2:-1]]
+        assert sum(int(line[0]) for line in table) == 600  # no line of the file is lost, none read in halves
+        assert all(float(happened) > float(other) for _, happened, other, _ in table)
     if path.stem == "plain_pytorch":
         losses = [float(line.split()[3]) for line in done.stdout.splitlines()]
         assert losses == sorted(losses, reverse=True)

@@ -17,10 +17,10 @@ __all__ = ["BASE", "CHOSEN", "FOUR", "TEN", "UNSEEN", "Groups", "checks_of", "dr
 BASE, FOUR, TEN = 200, 800, 2000
 """Batch sizes: one, four and ten times."""
 
-CHOSEN = "coherence 1"
+CHOSEN = "forgetting, stale only, coherence 1"
 """The form that validation chose; it must stand before the sets of :data:`UNSEEN` are tested."""
 
-UNSEEN = ("Enron", "Bitcoin OTC")
+UNSEEN = ("Enron", "Bitcoin OTC", "PrimarySchool")
 
 _Key: TypeAlias = tuple[object, ...]
 _COLOURS = {"none": "black", "pcs": "C0", "mcs": "C1", "both": "C2", "random_chunk": "C4", "adaptive": "C5"}

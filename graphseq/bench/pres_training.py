@@ -21,6 +21,7 @@ from graphseq.data import (
     EnronDataModule,
     FixedBatches,
     JODIEDataModule,
+    PrimarySchoolDataModule,
     RandomChunkBatches,
     TemporalDataModule,
     TemporalEvents,
@@ -54,6 +55,9 @@ class Arm:
         gate_speed: learning rate of its gate over that of the network; 0 leaves the gate where it is.
         persist: whether the corrected memory is stored.
         components: components of its mixture; 2 are the roles source and destination.
+        decay: factor of its running sums at each update of a node.
+        min_events: pending events from which on a node is corrected.
+        min_updates: tracked updates from which on a node is corrected.
         batching: how training batches are cut.
 
     Example:
@@ -68,6 +72,9 @@ class Arm:
     gate_speed: float = 1.0
     persist: bool = True
     components: int = 1
+    decay: float = 1.0
+    min_events: int = 1
+    min_updates: int = 1
     batching: Literal["fixed", "random_chunk", "adaptive"] = "fixed"
 
 
@@ -91,6 +98,15 @@ FORMS = {
     "by events": Arm(correction=True, rate="event"),
     "coherence 1": Arm(coherence=1.0),
     "gamma 0.7, coherence 1": Arm(correction=True, gamma=0.7, coherence=1.0),
+    "by role": Arm(correction=True, components=2),
+    "forgetting": Arm(correction=True, decay=0.7),
+    "stale only": Arm(correction=True, min_events=2),
+    "known only": Arm(correction=True, min_updates=5),
+    "stale and known, gamma 0.7": Arm(correction=True, gamma=0.7, min_events=2, min_updates=5),
+    "stale only, coherence 1": Arm(correction=True, min_events=2, coherence=1.0),
+    "forgetting, stale only, coherence 1": Arm(correction=True, decay=0.7, min_events=2, coherence=1.0),
+    "coherence 0.3": Arm(coherence=0.3),
+    "coherence 3": Arm(coherence=3.0),
 }
 """Forms of PRES to choose from on validation."""
 
@@ -127,6 +143,7 @@ _SETS: dict[str, Callable[[], TemporalDataModule]] = {
     "CollegeMsg": CollegeMsgDataModule,
     "Enron": EnronDataModule,
     "Bitcoin OTC": lambda: BitcoinDataModule("otc"),
+    "PrimarySchool": PrimarySchoolDataModule,
 }
 
 
@@ -135,7 +152,7 @@ def read_stream(name: str) -> TemporalEvents:
     """Return all events of a set, kept for the next cell.
 
     Args:
-        name: ``Wikipedia`` (without edge features), ``CollegeMsg``, ``Enron`` or ``Bitcoin OTC``.
+        name: ``Wikipedia`` (without edge features), ``CollegeMsg``, ``Enron``, ``Bitcoin OTC`` or ``PrimarySchool``.
 
     Raises:
         SkipCell: if the data are neither in the mirror nor in the cache and cannot be downloaded.
@@ -211,6 +228,9 @@ def build_network(backbone: str, data: TemporalDataModule, arm: Arm, dim: int) -
             gamma_learnable=arm.gate_speed > 0,
             rate=arm.rate,
             persist=arm.persist,
+            decay=arm.decay,
+            min_events=arm.min_events,
+            min_updates=arm.min_updates,
         )
     sizes: dict[str, Any] = {"memory_dim": dim, "time_dim": dim}
     features = data.num_edge_features

@@ -73,6 +73,7 @@ class EventBatch:
         new_node: whether an endpoint was never seen in training, bool (B,); None where nobody asked.
         history: the events before, for neighbour queries; None without.
         cut: positions below which history may be asked, int64 (B,), one for each event; None for ``start``.
+        stop: the position after the last event, known on the host; None for events without gaps, ``start + B``.
 
     Example:
         >>> one = torch.tensor([1])
@@ -93,9 +94,15 @@ class EventBatch:
     new_node: Tensor | None = None
     history: EventHistory | None = None
     cut: Tensor | None = None
+    stop: int | None = None
 
     def __len__(self) -> int:
         return len(self.src)
+
+    @property
+    def end(self) -> int:
+        """Position after the last event, without asking the device."""
+        return self.start + len(self) if self.stop is None else self.stop
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch with its tensors on ``device``; the history stays where it is.

@@ -1,6 +1,7 @@
 """Where one batch of events ends and the next begins: rules that cut a stream into batches."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -222,6 +223,22 @@ class TBatches(Batching):
         level = torch.tensor(levels, dtype=torch.int64)
         order = level.argsort(stable=True)
         return index[order], _cut(level.bincount().tolist(), self.max_batch_size)
+
+
+def checked_batching(name: str, given: Any) -> Batching:
+    """Return a rule as it is; refuse names of rules and numbers.
+
+    Args:
+        name: of the option, for the message.
+        given: what was given for it.
+
+    Raises:
+        TypeError: if it is no rule.
+    """
+    if not isinstance(given, Batching):
+        rules = "FixedBatches(200), TimeWindowBatches, RandomChunkBatches, AdaptiveBatches or TBatches"
+        raise TypeError(f"{name} is {given!r}; it must be a Batching from graphseq.data, such as {rules}")
+    return given
 
 
 def _at_least_one(name: str, value: int) -> int:

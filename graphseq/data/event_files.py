@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphseq.core.errors import DataError
-from graphseq.data.temporal_events import TemporalEvents
+from graphseq.data.temporal_events import TemporalEvents, check_num_nodes, numbered
 
 __all__ = [
     "read_contacts",
@@ -27,8 +27,11 @@ EdgeFeatures = Literal["auto", "all", "none"]
 
 _COMMENTS = ("#", "%")
 
+_ENCODING = "utf-8-sig"
+"""UTF-8, perhaps with the mark that spreadsheets write before the first line."""
 
-def read_jodie_csv(path: Path, edge_features: EdgeFeatures = "auto", *, sort: bool = False) -> TemporalEvents:
+
+def read_jodie_csv(path: Path | str, edge_features: EdgeFeatures = "auto", *, sort: bool = False) -> TemporalEvents:
     r"""Read a file of the JODIE format: a header, then ``user,item,timestamp,state_label,feature,...``.
 
     Items are numbered after the users. Times that are all whole numbers become integers; others stay fractional,
@@ -53,18 +56,20 @@ def read_jodie_csv(path: Path, edge_features: EdgeFeatures = "auto", *, sort: bo
     """
     if edge_features not in ("auto", "all", "none"):
         raise ValueError(f"edge_features is {edge_features!r}; it must be 'auto', 'all' or 'none'")
+    _check_header(path, ",", "Put a line with names before it")
     width = len(_first_line(path, header=True).split(","))
     if width < 4:
         raise DataError(f"{path} has {width} columns; user, item, timestamp and state_label are needed")
-    fields: list[tuple] = [("src", "i8"), ("dst", "i8"), ("t", "f8"), ("y", "f8")]
+    fields: list[tuple] = [("src", "i8"), ("dst", "i8"), ("t", "i8"), ("y", "f8")]
     if width > 4:
         fields.append(("msg", "f4", (width - 4,)))
     table = _read(path, fields, ",", header=True)
     if len(table) and min(int(table["src"].min()), int(table["dst"].min())) < 0:
         raise DataError(f"{path} has users or items below 0; they are numbered from 0")
-    src, dst = torch.from_numpy(table["src"].copy()), torch.from_numpy(table["dst"].copy())
+    src, dst = _tensor(table["src"]), _tensor(table["dst"])
     num_sources = int(src.max()) + 1
-    msg = torch.from_numpy(table["msg"].copy()) if width > 4 and edge_features != "none" else None
+    check_num_nodes(num_sources + int(dst.max()) + 1, src, -1 - dst)  # before the sum, which may not fit into int64
+    msg = _tensor(table["msg"]) if width > 4 and edge_features != "none" else None
     if msg is not None and edge_features == "auto" and bool((msg == msg[0]).all()):
         msg = None
     y = _whole(table["y"])
@@ -72,7 +77,7 @@ def read_jodie_csv(path: Path, edge_features: EdgeFeatures = "auto", *, sort: bo
 
 
 def read_edge_list(
-    path: Path,
+    path: Path | str,
     kind: Literal["snap", "konect"] = "snap",
     *,
     bipartite: bool = False,
@@ -105,15 +110,17 @@ def read_edge_list(
     """
     if kind not in ("snap", "konect"):
         raise ValueError(f"kind is {kind!r}; it must be 'snap' (src dst t) or 'konect' (src dst weight t)")
+    if header:
+        _check_header(path, None, "Give header=False")
     weight = [("msg", "f4", (1,))] if kind == "konect" else []
     table = _read(path, [("src", "i8"), ("dst", "i8"), *weight, ("t", "i8")], None, header=header)
-    node_ids, src, dst, num_sources = _numbered(table["src"], table["dst"], bipartite)
-    msg = torch.from_numpy(table["msg"].copy()) if weight else None
+    node_ids, src, dst, num_sources = numbered(_tensor(table["src"]), _tensor(table["dst"]), bipartite)
+    msg = _tensor(table["msg"]) if weight else None
     return TemporalEvents(src, dst, _whole(table["t"]), msg, node_ids=node_ids, num_sources=num_sources, sort=sort)
 
 
 def read_event_table(
-    path: Path,
+    path: Path | str,
     src: str = "src",
     dst: str = "dst",
     t: str = "t",
@@ -162,12 +169,14 @@ def read_event_table(
     place = {name: f"column {present.index(name)}" for name in types}
     fields = [(f"column {number}", types.get(name, "U1")) for number, name in enumerate(present)]
     table = _read(path, fields, delimiter, header=True, time=place[t], comments=None)
-    node_ids, source, destination, num_sources = _numbered(table[place[src]], table[place[dst]], bipartite)
+    node_ids, source, destination, num_sources = numbered(
+        _tensor(table[place[src]]), _tensor(table[place[dst]]), bipartite
+    )
     return TemporalEvents(
         source,
         destination,
         _whole(table[place[t]]),
-        torch.stack([torch.from_numpy(table[place[name]].copy()) for name in msg], dim=1) if msg else None,
+        torch.stack([_tensor(table[place[name]]) for name in msg], dim=1) if msg else None,
         None if y is None else _whole(table[place[y]]),
         None if event_type is None else _whole(table[place[event_type]]),
         node_ids=node_ids,
@@ -176,7 +185,7 @@ def read_event_table(
     )
 
 
-def read_signed_edges(path: Path, scale: float = 10.0, *, sort: bool = False) -> TemporalEvents:
+def read_signed_edges(path: Path | str, scale: float = 10.0, *, sort: bool = False) -> TemporalEvents:
     r"""Read signed edges ``source,target,rating,time``, such as the Bitcoin trust networks.
 
     The rating divided by ``scale`` is the one feature; the event type is 1 for a positive rating and 0 otherwise.
@@ -200,14 +209,14 @@ def read_signed_edges(path: Path, scale: float = 10.0, *, sort: bool = False) ->
     """
     if not scale > 0:
         raise ValueError(f"scale is {scale}; the largest rating must be positive")
-    table = _read(path, [("src", "i8"), ("dst", "i8"), ("rating", "f8"), ("t", "f8")], None)
-    node_ids, src, dst, _ = _numbered(table["src"], table["dst"])
-    rating = torch.from_numpy(table["rating"].copy())
+    table = _read(path, [("src", "i8"), ("dst", "i8"), ("rating", "f8"), ("t", "i8")], None)
+    node_ids, src, dst, _ = numbered(_tensor(table["src"]), _tensor(table["dst"]))
+    rating = _tensor(table["rating"])
     msg, kind = (rating / scale)[:, None], (rating > 0).long()
     return TemporalEvents(src, dst, _whole(table["t"]), msg, event_type=kind, node_ids=node_ids, sort=sort)
 
 
-def read_contacts(path: Path, *, sort: bool = False) -> tuple[TemporalEvents, list[str]]:
+def read_contacts(path: Path | str, *, sort: bool = False) -> tuple[TemporalEvents, list[str]]:
     r"""Read contacts ``time i j class_i class_j`` between blanks or tabs, as SocioPatterns publishes them.
 
     Args:
@@ -229,9 +238,9 @@ def read_contacts(path: Path, *, sort: bool = False) -> tuple[TemporalEvents, li
         >>> events.src.tolist(), events.node_labels.tolist(), names
         ([0, 1], [1, 0, 1], ['1A', '3B'])
     """
-    fields = [("t", "i8"), ("src", "i8"), ("dst", "i8"), ("class_src", "U32"), ("class_dst", "U32")]
+    fields = [("t", "i8"), ("src", "i8"), ("dst", "i8"), ("class_src", "O"), ("class_dst", "O")]
     table = _read(path, fields, None)
-    node_ids, src, dst, _ = _numbered(table["src"], table["dst"])
+    node_ids, src, dst, _ = numbered(_tensor(table["src"]), _tensor(table["dst"]))
     named, given = np.unique(np.concatenate([table["class_src"], table["class_dst"]]), return_inverse=True)
     nodes, classes = torch.cat([src, dst]), torch.from_numpy(given.astype(np.int64))
     labels = torch.zeros(len(node_ids), dtype=torch.int64).scatter_reduce(0, nodes, classes, "amax")
@@ -244,7 +253,7 @@ def read_contacts(path: Path, *, sort: bool = False) -> tuple[TemporalEvents, li
     return events, named.tolist()
 
 
-def read_node_labels(path: Path, node_ids: Tensor) -> Tensor:
+def read_node_labels(path: Path | str, node_ids: Tensor) -> Tensor:
     r"""Read lines ``node,label`` and return the label of each node, -1 where the file has none.
 
     Args:
@@ -252,7 +261,8 @@ def read_node_labels(path: Path, node_ids: Tensor) -> Tensor:
         node_ids: name of each node in the file, ascending, int64 (N,).
 
     Raises:
-        DataError: if a line is not of this form, with its number, or names a node that is not there.
+        DataError: if a line is not of this form, with its number, names a node that is not there, or gives a node
+            another label than a line before.
 
     Example:
         >>> import tempfile
@@ -263,24 +273,19 @@ def read_node_labels(path: Path, node_ids: Tensor) -> Tensor:
         tensor([ 0, -1,  1])
     """
     table = _read(path, [("node", "i8"), ("label", "i8")], None)
-    node, label = torch.from_numpy(table["node"].copy()), torch.from_numpy(table["label"].copy())
+    node, label = _tensor(table["node"]), _tensor(table["label"])
     place = torch.searchsorted(node_ids, node).clamp(max=len(node_ids) - 1)
     unknown = (node_ids[place] != node).nonzero()
     if len(unknown):
         raise DataError(f"{path} labels node {int(node[unknown[0, 0]])}, which takes part in no event")
     labels = torch.full((len(node_ids),), -1)
-    labels[place] = label.unique(return_inverse=True)[1]
+    found, labels[place] = label.unique(return_inverse=True)
+    other = (found[labels[place]] != label).nonzero()
+    if len(other):
+        name = int(node[other[0, 0]])
+        given = ", ".join(str(one) for one in label[node == name].unique().tolist())
+        raise DataError(f"{path} gives node {name} the labels {given}; one is needed: drop the lines that are wrong")
     return labels
-
-
-def _numbered(src: np.ndarray, dst: np.ndarray, bipartite: bool = False) -> tuple[Tensor, Tensor, Tensor, int | None]:
-    """Number the nodes that occur from 0 in the order of their ids; return ids, sources, destinations, num_sources."""
-    source, destination = torch.from_numpy(src.copy()), torch.from_numpy(dst.copy())
-    if not bipartite:
-        node_ids, ranks = torch.cat([source, destination]).unique(return_inverse=True)
-        return node_ids, *ranks.chunk(2), None
-    (sources, source), (destinations, destination) = (ids.unique(return_inverse=True) for ids in (source, destination))
-    return torch.cat([sources, destinations]), source, destination + len(sources), len(sources)
 
 
 def _whole(values: np.ndarray) -> Tensor:
@@ -288,18 +293,24 @@ def _whole(values: np.ndarray) -> Tensor:
     if values.dtype.kind == "f" and bool(np.isfinite(values).all()):
         whole = bool((values == np.floor(values)).all()) and float(np.abs(values).max(initial=0)) < 2**53
         values = values.astype(np.int64) if whole else values
-    return torch.from_numpy(np.ascontiguousarray(values))
+    return _tensor(values)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _tensor(values: np.ndarray) -> Tensor:
+    # a copy, for a field of a single line counts as contiguous whatever its stride is
+    return torch.from_numpy(values.copy())
+
+
+def _lines(path: Path | str) -> Iterator[tuple[int, str]]:
     """Lines that hold data or a header, with their numbers from 1."""
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+    path = Path(path)
+    with gzip.open(path, "rt", encoding=_ENCODING) if path.suffix == ".gz" else path.open(encoding=_ENCODING) as file:
         for number, line in enumerate(file, 1):
             if line.strip() and not line.startswith(_COMMENTS):
                 yield number, line.strip()
 
 
-def _first_line(path: Path, *, header: bool) -> str:
+def _first_line(path: Path | str, *, header: bool) -> str:
     lines = _lines(path)
     try:
         found = [line for _, line in (next(lines, (0, "")) for _ in range(1 + header))]
@@ -310,8 +321,25 @@ def _first_line(path: Path, *, header: bool) -> str:
     return found[-1]
 
 
+def _check_header(path: Path | str, delimiter: str | None, remedy: str) -> None:
+    """Refuse a first line of numbers where names are expected: an event would be lost."""
+    _first_line(path, header=False)  # says so if there is none
+    number, line = next(_lines(path))
+    if delimiter is None and "," in line:
+        delimiter = ","
+    try:
+        for field in line.split(delimiter):
+            float(field)
+    except ValueError:
+        return
+    raise DataError(
+        f"{path}, line {number} should name the columns, but holds numbers only and would be lost as an event: "
+        f"{line[:80]!r}. {remedy}"
+    )
+
+
 def _read(
-    path: Path,
+    path: Path | str,
     fields: Sequence[tuple],
     delimiter: str | None,
     *,
@@ -333,18 +361,20 @@ def _read(
             quotechar=None if comments else '"',
             skiprows=begin,
             ndmin=1,
+            encoding=_ENCODING,
         )
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}; it is damaged or not text") from error
     except ValueError as error:
-        # fractional times make the integer column a float one; anything else is a bad line
+        # whole times are read as integers, of which none is rounded; fractional ones make the column a float one;
+        # anything else is a bad line
         if (time, "i8") in fields:
             wider = [(time, "f8") if field == (time, "i8") else field for field in fields]
             return _read(path, wider, delimiter, header=header, comments=comments)
         raise _bad_line(path, fields, delimiter, header) or DataError(f"{path}: {error}") from error
 
 
-def _bad_line(path: Path, fields: Sequence[tuple], delimiter: str | None, header: bool) -> DataError | None:
+def _bad_line(path: Path | str, fields: Sequence[tuple], delimiter: str | None, header: bool) -> DataError | None:
     """Find the first line that does not fit; slow, but only run when there is one."""
     kinds = [field[1][0] for field in fields for _ in range(field[2][0] if len(field) > 2 else 1)]
     names = ", ".join(field[0] for field in fields)
@@ -358,7 +388,7 @@ def _bad_line(path: Path, fields: Sequence[tuple], delimiter: str | None, header
             )
         for part, kind in zip(parts, kinds, strict=True):
             try:
-                {"i": int, "f": float, "U": str}[kind](part)
+                {"i": int, "f": float, "U": str, "O": str}[kind](part)
             except ValueError:
                 wanted = "an integer" if kind == "i" else "a number"
                 return DataError(f"{path}, line {number}: {part!r} is not {wanted} ({names}): {line[:80]!r}")

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from graphseq.core.errors import UnsupportedStrategyError
+from graphseq.core.errors import DataError, UnsupportedStrategyError
 from graphseq.core.events import EventBatch
-from graphseq.data.event_batching import Batching, FixedBatches
+from graphseq.data.event_batching import Batching, FixedBatches, checked_batching
 from graphseq.data.event_store import EventStore
 from graphseq.data.loader import BatchLoader
 
@@ -40,10 +40,13 @@ class EventLoader(BatchLoader):
         seed: seeds random batches, together with epoch and pass.
         world_size: number of processes, which must be 1.
         device: where batches are moved; default where the store is.
+        stop: position up to which the index reaches, where the last events before it were left out; the last batch
+            says so.
 
     Raises:
         UnsupportedStrategyError: if there are several processes.
-        DataError: if there is no event or an index is out of range.
+        TypeError: if ``batching`` is neither a rule nor a number.
+        DataError: if there is no event, or ``index`` is out of range or does not ascend.
 
     Example:
         >>> from graphseq.data import TemporalEvents
@@ -62,6 +65,7 @@ class EventLoader(BatchLoader):
         seed: int = 0,
         world_size: int = 1,
         device: torch.device | None = None,
+        stop: int | None = None,
     ) -> None:
         if world_size > 1:
             raise UnsupportedStrategyError(
@@ -69,9 +73,11 @@ class EventLoader(BatchLoader):
                 "remember, for memory is not shared. Use devices=1; or give every process a stream or a partition of "
                 "the graph of its own, as independent runs"
             )
-        self.batching = FixedBatches(batching) if isinstance(batching, int) else batching
+        self.batching = FixedBatches(batching) if isinstance(batching, int) else checked_batching("batching", batching)
         super().__init__(store, max(len(store), 1), shuffle=False, index=index, seed=seed, device=device)
+        _check_ascending(self.index)
         self.negatives = negatives
+        self._stop = stop
         self._events = store.events
         self._fixed: tuple[Tensor, list[int]] | None = None
         self._global_sizes = self._plan()[1]
@@ -107,5 +113,17 @@ class EventLoader(BatchLoader):
                 batch = replace(batch, neg_src=neg_src, neg_dst=neg_dst)
             # counted before the batch is handed out: whoever saves while working on it resumes after it
             self._position += 1
+            if self._stop is not None and self._position == len(sizes):
+                batch = replace(batch, stop=self._stop)
             yield batch
         self._pass, self._position = self._pass + 1, 0
+
+
+def _check_ascending(index: Tensor) -> None:
+    back = (index.diff() <= 0).nonzero()
+    if len(back):
+        at = int(back[0]) + 1
+        raise DataError(
+            f"index must ascend, for events are served in the order of time, but {int(index[at])} comes after "
+            f"{int(index[at - 1])} at place {at}; sort the positions and give each once"
+        )

@@ -127,15 +127,15 @@ class EventStore:
         first, last = index[begins].tolist(), index[ends - 1].tolist()
         for low, high, begin, size in zip(first, last, begins.tolist(), listed, strict=True):
             run = slice(low, high + 1) if high - low == size - 1 else index[begin : begin + size].to(self.device)
-            yield self._batch(run, low, device, history)
+            yield self._batch(run, low, high + 1, device, history)
 
     def _batch(
-        self, run: slice | Tensor, start: int, device: torch.device | None, history: TemporalAdjacency | None
+        self, run: slice | Tensor, start: int, stop: int, device: torch.device | None, history: TemporalAdjacency | None
     ) -> EventBatch:
         columns = {name: value[run] for name, value in self._columns.items()}
         if device is not None:
             columns = {name: value.to(device, non_blocking=True) for name, value in columns.items()}
-        return EventBatch(**columns, start=start, history=history)
+        return EventBatch(**columns, start=start, stop=stop, history=history)
 
     def take(self, index: Tensor) -> EventBatch:
         """Return the events at ``index`` as one batch.

@@ -7,7 +7,7 @@ import copy
 import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -164,6 +164,22 @@ class NegativeSampler(ABC):
     def _generator(self, device: torch.device, *key: int) -> torch.Generator:
         words = [self.seed, zlib.crc32(type(self).__name__.encode()), _SPLITS[self._split or "train"], *key]
         return torch.Generator(device).manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+
+
+def checked_sampler(name: str, given: Any) -> NegativeSampler:
+    """Return a sampler as it is; refuse names of samplers and anything else.
+
+    Args:
+        name: of the option, for the message.
+        given: what was given for it.
+
+    Raises:
+        TypeError: if it is no sampler.
+    """
+    if not isinstance(given, NegativeSampler):
+        samplers = "RandomNegatives(), HistoricalNegatives, InductiveNegatives or RankingNegatives"
+        raise TypeError(f"{name} is {given!r}; it must be a NegativeSampler from graphseq.data, such as {samplers}")
+    return given
 
 
 class TableSource(Protocol):

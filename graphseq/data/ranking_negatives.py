@@ -1,7 +1,9 @@
 """Candidates to rank each event among: destinations its source met before, and others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,6 +11,9 @@ from graphseq.core.errors import DataError
 from graphseq.data.negatives import Stream, TableNegatives, contains, first_distinct, first_seen
 
 __all__ = ["RankingNegatives"]
+
+Candidates = Tensor | np.ndarray | Sequence[Sequence[int]]
+"""A table of nodes (E, M)."""
 
 _CELLS = 1 << 20  # candidates in flight while a table is drawn
 
@@ -98,11 +103,12 @@ class RankingNegatives(TableNegatives):
             counts instead.
         seed: seeds the draw, together with split and position; at least 0.
         historical_share: share of earlier destinations, in [0, 1].
-        candidates: a table to use instead, integers (events of the split, M), or one for each split by its name;
-            give ``prepare`` the positions of its rows as ``index``.
+        candidates: a table to use instead, integers (events of the split, M), distinct within each row, as a tensor,
+            an array or lists; or one for each split by its name. Give ``prepare`` the positions of its rows as
+            ``index``.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range, or ``candidates`` are no integers or not distinct.
         DataError: by ``prepare``, if an event has fewer than M destinations that are not true, or ``candidates``
             do not fit the split, name a node that does not exist, or hold a true destination.
 
@@ -122,7 +128,7 @@ class RankingNegatives(TableNegatives):
         num_negatives: int = 100,
         seed: int = 0,
         historical_share: float = 0.5,
-        candidates: Tensor | Mapping[str, Tensor] | None = None,
+        candidates: Candidates | Mapping[str, Candidates] | None = None,
     ) -> None:
         super().__init__(num_negatives, seed)
         if not 0 <= historical_share <= 1:
@@ -147,18 +153,17 @@ class RankingNegatives(TableNegatives):
 class _Tables:
     """Candidates by split, as the user gave them."""
 
-    def __init__(self, given: Tensor | Mapping[str, Tensor]) -> None:
-        self.given = given if isinstance(given, Tensor) else dict(given)
-        tables = self.given if isinstance(self.given, dict) else {"candidates": self.given}
-        for name, table in tables.items():
-            if not isinstance(table, Tensor) or table.dim() != 2 or table.is_floating_point() or not table.size(1):
-                found = f"{table.dtype} {tuple(table.shape)}" if isinstance(table, Tensor) else type(table).__name__
-                raise ValueError(f"RankingNegatives(candidates): {name} is {found}; give integers of shape (E, M)")
+    def __init__(self, given: Candidates | Mapping[str, Candidates]) -> None:
+        self.given: Tensor | dict[str, Tensor]
+        if isinstance(given, Mapping):
+            self.given = {split: _table(split, table) for split, table in given.items()}
+        else:
+            self.given = _table("candidates", given)
 
     def of(self, split: str, events: Stream, index: Tensor, source: _Ranked) -> Tensor:
         if not isinstance(self.given, Tensor) and split not in self.given:
             raise DataError(f"candidates are for the splits {', '.join(self.given)}, not for {split}; add its table")
-        table = (self.given if isinstance(self.given, Tensor) else self.given[split]).cpu().long()
+        table = self.given if isinstance(self.given, Tensor) else self.given[split]
         if len(table) != len(index):
             raise DataError(
                 f"candidates have {len(table)} rows, split {split} has {len(index)} events; give one row for each "
@@ -178,3 +183,30 @@ class _Tables:
                 f"rows, first {bad[:5].tolist()}; leave those out, else the true one is ranked against itself"
             )
         return table
+
+
+def _table(name: str, given: Any) -> Tensor:
+    """Return candidates as int64 (E, M) on the host, or say what is wrong with them."""
+    try:
+        table = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"RankingNegatives(candidates): {name} is a {type(given).__name__} that makes no table ({error}); give "
+            "integers of shape (E, M), as a tensor, an array or lists of equal length"
+        ) from error
+    kind = table.dtype
+    if table.dim() != 2 or kind.is_floating_point or kind.is_complex or kind == torch.bool or not table.size(1):
+        raise ValueError(
+            f"RankingNegatives(candidates): {name} is {kind} {tuple(table.shape)}; give integers of shape (E, M)"
+        )
+    table = table.cpu().long()
+    for rows in torch.arange(len(table)).split(max(1, _CELLS // table.size(1))):
+        ordered = table[rows].sort(dim=1).values
+        twice = (ordered[:, 1:] == ordered[:, :-1]).nonzero()
+        if len(twice):
+            row, column = twice[0].tolist()
+            raise DataError(
+                f"RankingNegatives(candidates): {name} holds node {int(ordered[row, column])} more than once in row "
+                f"{int(rows[row])}, where it would count as several; candidates of an event must be distinct"
+            )
+    return table

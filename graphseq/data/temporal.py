@@ -1,7 +1,9 @@
 """The data module of a stream of events: split by time, history at hand, negatives drawn on the device."""
 
 import hashlib
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -11,16 +13,19 @@ from torch import Tensor
 from graphseq.core.errors import DataError
 from graphseq.core.events import EventBatch
 from graphseq.data.base import Stage, StoreDataModule
-from graphseq.data.event_batching import Batching, FixedBatches, TBatches
+from graphseq.data.event_batching import Batching, FixedBatches, TBatches, checked_batching
 from graphseq.data.event_loader import EventLoader
 from graphseq.data.event_store import EventStore
-from graphseq.data.negatives import NegativeSampler, RandomNegatives
+from graphseq.data.negatives import NegativeSampler, RandomNegatives, checked_sampler
 from graphseq.data.temporal_adjacency import TemporalAdjacency
 from graphseq.data.temporal_events import TemporalEvents
 
 __all__ = ["TemporalDataModule", "chronological_split", "hold_out_nodes", "node_gaps"]
 
 SplitBy = Literal["time_quantile", "count", "time_span"]
+
+_FRACTION = 0.15
+"""Share of validation and of test unless another is given."""
 
 
 class TemporalDataModule(StoreDataModule):
@@ -45,6 +50,8 @@ class TemporalDataModule(StoreDataModule):
         split_by: where the boundaries are: at quantiles of the times (``time_quantile``, the customary protocol), at
             fractions of the number of events (``count``), or of the time from the first to the last
             (``time_span``). Events of equal time are never divided.
+        boundaries: times at which validation and test begin, instead of the fractions and ``split_by``, which are then
+            not to be given; as the source of the stream has them, before ``time_offset`` was subtracted.
         inductive_ratio: share of all nodes that are kept from training, drawn among those that occur after it.
         cut: what of the history a batch sees, see :class:`EventStore`.
         train_negatives: what draws the negatives of training batches; default ``RandomNegatives``.
@@ -60,6 +67,7 @@ class TemporalDataModule(StoreDataModule):
 
     Raises:
         ValueError: if an option is not valid.
+        TypeError: if a rule of batching or a sampler of negatives is something else, such as its name.
         DataError: when the stream is read, if it is not usable or leaves a split empty.
         UnsupportedStrategyError: if several processes train.
 
@@ -78,9 +86,10 @@ class TemporalDataModule(StoreDataModule):
         eval_batch_size: int = 200,
         batching: Batching | None = None,
         eval_batching: Batching | None = None,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.15,
+        val_fraction: float = _FRACTION,
+        test_fraction: float = _FRACTION,
         split_by: SplitBy = "time_quantile",
+        boundaries: Sequence[int | float] | None = None,
         inductive_ratio: float = 0.0,
         cut: Literal["batch", "time"] = "batch",
         train_negatives: NegativeSampler | None = None,
@@ -94,10 +103,18 @@ class TemporalDataModule(StoreDataModule):
             batch_size, eval_batch_size=eval_batch_size, seed=seed, device_resident=device_resident, drop_last=False
         )
         _check_options(val_fraction, test_fraction, split_by, inductive_ratio)
+        if boundaries is not None:
+            _check_boundaries(boundaries, val_fraction, test_fraction, split_by)
         if cut not in ("batch", "time"):
             raise ValueError(f"cut is {cut!r}; it must be 'batch' or 'time'")
         if max_events is not None and max_events < 1:
             raise ValueError(f"max_events is {max_events}; it must be at least 1, or None for all")
+        for name, rule in (("batching", batching), ("eval_batching", eval_batching)):
+            if rule is not None:
+                checked_batching(name, rule)
+        for name, sampler in (("train_negatives", train_negatives), ("eval_negatives", eval_negatives)):
+            if sampler is not None:
+                checked_sampler(name, sampler)
         if isinstance(eval_batching, TBatches):
             raise ValueError(
                 "eval_batching is TBatches, which serve events out of order; evaluate in the order of time"
@@ -108,8 +125,10 @@ class TemporalDataModule(StoreDataModule):
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_by: SplitBy = split_by
+        self.boundaries = None if boundaries is None else tuple(boundaries)
         self.inductive_ratio = inductive_ratio
         self.cut: Literal["batch", "time"] = cut
+        self._train_stop: int | None = None
         self.train_negatives = train_negatives or RandomNegatives(seed=seed)
         self.eval_negatives = eval_negatives or RandomNegatives(seed=seed)
         self.negatives = negatives
@@ -125,8 +144,12 @@ class TemporalDataModule(StoreDataModule):
             raise DataError(f"the stream is a {type(events).__name__}; graphseq.data.TemporalEvents is needed")
         if self.max_events is not None:
             events = events[: self.max_events]
-        splits = chronological_split(events.t, self.val_fraction, self.test_fraction, self.split_by)
+        if self.boundaries is None:
+            splits = chronological_split(events.t, self.val_fraction, self.test_fraction, self.split_by)
+        else:
+            splits = _split_at(events, self.boundaries)
         columns = (events.src, events.dst, events.t, events.msg, events.num_nodes)
+        self._train_stop = int(splits["train"][-1]) + 1 if len(splits["train"]) else None
         if self.inductive_ratio:
             splits["train"] = hold_out_nodes(events, splits["train"], self.inductive_ratio, self.seed)
             self._train_history = TemporalAdjacency(*columns, keep=splits["train"])
@@ -135,6 +158,21 @@ class TemporalDataModule(StoreDataModule):
         seen[events.dst[splits["train"]]] = True
         new_node = ~(seen[events.src] & seen[events.dst])
         return EventStore(events, TemporalAdjacency(*columns), self.cut, new_node), splits
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data, move the store to the training device, and say where the test has nothing to tell apart."""
+        super().setup(stage)
+        y, train, test = self.events.y, self.splits["train"], self.splits["test"]
+        if stage != "fit" or y is None or not len(test):
+            return
+        # a warning, for who predicts links or never tests is not concerned
+        if bool((y[train] != y[train[0]]).any()) and bool((y[test] == y[test[0]]).all()):
+            warnings.warn(
+                f"all {len(test)} events of the test split have label {float(y[test[0]]):g}: a classifier that is "
+                "fitted to these labels cannot be tested there, for AUC and AP are not defined; use other fractions, "
+                "another split_by, or more events",
+                stacklevel=2,
+            )
 
     @property
     def events(self) -> TemporalEvents:
@@ -219,6 +257,7 @@ class TemporalDataModule(StoreDataModule):
             seed=self.seed,
             world_size=1 if trainer is None else trainer.world_size,
             device=device,
+            stop=self._train_stop if training else None,
         )
 
     def _negatives_of(self, split: str) -> NegativeSampler:
@@ -288,6 +327,28 @@ def chronological_split(t: Tensor, val_fraction: float, test_fraction: float, by
                 "together. Give other fractions, another split_by, or more events"
             )
         split[name] = torch.arange(low, high)
+    return split
+
+
+def _split_at(events: TemporalEvents, boundaries: Sequence[int | float]) -> dict[str, Tensor]:
+    """Cut a stream where validation and test begin; events at a boundary are behind it."""
+    t, offset = events.t, events.time_offset
+    whole = not t.is_floating_point()
+    begins = []
+    for boundary in boundaries:
+        # whole times are compared as integers, of which none is rounded
+        start = math.ceil(boundary) - offset if whole and isinstance(offset, int) else boundary - offset
+        inside = min(max(math.ceil(start) if whole else start, t[0].item()), t[-1].item() + 1)
+        begins.append(int(torch.searchsorted(t, torch.tensor(inside, dtype=t.dtype))))
+    bounds = [0, *begins, len(t)]
+    split = {name: torch.arange(bounds[rank], bounds[rank + 1]) for rank, name in enumerate(("train", "val", "test"))}
+    empty = [name for name, index in split.items() if not len(index)]
+    if empty:
+        raise DataError(
+            f"boundaries {', '.join(map(str, boundaries))} leave the {' and '.join(empty)} split empty: the stream's "
+            f"times are {t[0].item() + offset} to {t[-1].item() + offset} (time_offset {offset} included). Give the "
+            "times at which validation and test begin, in the same unit"
+        )
     return split
 
 
@@ -381,3 +442,19 @@ def _check_options(val_fraction: float, test_fraction: float, split_by: str, ind
         raise ValueError(f"split_by is {split_by!r}; it must be one of {', '.join(get_args(SplitBy))}")
     if not 0 <= inductive_ratio < 1:
         raise ValueError(f"inductive_ratio is {inductive_ratio}; it must be in [0, 1)")
+
+
+def _check_boundaries(
+    boundaries: Sequence[int | float], val_fraction: float, test_fraction: float, split_by: str
+) -> None:
+    if (val_fraction, test_fraction, split_by) != (_FRACTION, _FRACTION, "time_quantile"):
+        raise ValueError(
+            f"boundaries are given, and val_fraction {val_fraction}, test_fraction {test_fraction}, split_by "
+            f"{split_by!r} besides; give times or fractions, not both"
+        )
+    numbers = not isinstance(boundaries, str) and all(isinstance(time, int | float) for time in boundaries)
+    if not numbers or len(boundaries) != 2 or not all(map(math.isfinite, boundaries)) or boundaries[0] >= boundaries[1]:
+        raise ValueError(
+            f"boundaries are {boundaries!r}; they must be two finite times, the first of validation and the first of "
+            "test, ascending"
+        )

@@ -1,5 +1,6 @@
 """A stream of timed events as columns of tensors: who met whom, when, with which features."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +18,9 @@ __all__ = ["TemporalEvents"]
 
 _COLUMNS = ("src", "dst", "t", "msg", "y", "event_type")
 
+_MOST_NODES = 10**9
+"""From here on a stream must have events enough for its nodes: a state is kept for each node that is numbered."""
+
 
 class TemporalEvents:
     """Events of a temporal graph in the order of time; the position of an event is its name and its rank.
@@ -27,10 +31,10 @@ class TemporalEvents:
     Args:
         src: source nodes, integers (E,).
         dst: destination nodes, integers (E,).
-        t: times, non-decreasing, integers or float64 (E,), in any unit. Narrower floats are taken only while they are
-            below the number from which they cannot tell whole units apart (2**24 for float32).
+        t: times, non-decreasing, integers or float64 (E,), in any unit. Floats are taken only while they are below the
+            number from which they cannot tell whole units apart (2**53 for float64, 2**24 for float32).
         msg: features of the events, float (E, D); None for D = 0.
-        y: labels of the events, such as changes of the source's state, (E,).
+        y: labels of the events, such as changes of the source's state, finite numbers (E,).
         event_type: kind of each event, such as the sign of a rating, integers from 0 (E,).
         num_nodes: N; default the largest id plus one.
         num_sources: for a bipartite graph: sources are below it, destinations from it on; None where any two nodes
@@ -42,7 +46,8 @@ class TemporalEvents:
 
     Raises:
         DataError: if columns differ in length or kind, times are not finite, too coarse or out of order, an id is
-            negative or not below ``num_nodes``, or features are not finite.
+            negative or not below ``num_nodes``, ids have such gaps that the nodes could not be kept, or features or
+            labels are not finite.
 
     Example:
         >>> events = TemporalEvents(torch.tensor([0, 1]), torch.tensor([2, 2]), torch.tensor([1_600_000_000] * 2))
@@ -70,7 +75,7 @@ class TemporalEvents:
         self.dst = _integers("dst", dst)
         self.t = _times(t)
         self.msg = torch.zeros(len(src), 0, device=self.src.device) if msg is None else _features(msg)
-        self.y = y
+        self.y = None if y is None else _labels(y)
         self.event_type = None if event_type is None else _integers("event_type", event_type)
         self.node_ids = node_ids
         self.node_labels = None if node_labels is None else _integers("node_labels", node_labels)
@@ -82,11 +87,14 @@ class TemporalEvents:
         self._order(sort)
         largest = max(int(self.src.max()), int(self.dst.max()))
         self.num_nodes = largest + 1 if num_nodes is None else int(num_nodes)
+        check_num_nodes(self.num_nodes, self.src, self.dst)
         self.num_sources = num_sources
         self._check_ids(largest)
         if time_offset is None:
             time_offset = self.t[0].item()
             self.t = self.t - time_offset
+        elif not math.isfinite(time_offset):
+            raise DataError(f"time_offset is {time_offset}; it must be finite, or None to shift the times here")
         self.time_offset = time_offset
 
     def _order(self, sort: bool) -> None:
@@ -154,6 +162,8 @@ class TemporalEvents:
         msg: Sequence[str] = (),
         y: str | None = None,
         event_type: str | None = None,
+        renumber: bool = False,
+        bipartite: bool = False,
         **options: Any,
     ) -> Self:
         """Return the rows of a pandas frame as events.
@@ -166,6 +176,10 @@ class TemporalEvents:
             msg: columns of the features.
             y: column of the labels.
             event_type: column of the kinds of events, integers.
+            renumber: whether nodes are numbered from 0 in the order of their ids, which ``node_ids`` keeps, so that
+                ids may have gaps and begin anywhere; if not, ids are taken as they are.
+            bipartite: whether sources and destinations are numbered apart, so that equal ids mean two nodes; they are
+                renumbered then in any case.
             options: see :class:`TemporalEvents`.
 
         Raises:
@@ -185,9 +199,14 @@ class TemporalEvents:
                 f"the frame has no column {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}"
             )
         columns = {name: _column(name, np.asarray(frame[name])) for name in named}
+        source, destination = columns[src], columns[dst]
+        if renumber or bipartite:
+            source, destination = _integers(f"column {src}", source), _integers(f"column {dst}", destination)
+            node_ids, source, destination, num_sources = numbered(source, destination, bipartite)
+            options = {"node_ids": node_ids, "num_sources": num_sources} | options
         return cls(
-            columns[src],
-            columns[dst],
+            source,
+            destination,
             columns[t],
             torch.stack([columns[name].float() for name in msg], dim=1) if msg else None,
             None if y is None else columns[y],
@@ -263,6 +282,45 @@ class TemporalEvents:
         return self.from_dict({**self.to_dict(), **{name: value.to(device) for name, value in self.columns().items()}})
 
 
+def numbered(src: Tensor, dst: Tensor, bipartite: bool = False) -> tuple[Tensor, Tensor, Tensor, int | None]:
+    """Number the nodes that occur from 0 in the order of their ids.
+
+    Args:
+        src: ids of the sources, int64 (E,).
+        dst: ids of the destinations, int64 (E,).
+        bipartite: whether they are numbered apart, sources first, so that equal ids mean two nodes.
+
+    Returns:
+        ids of the nodes, sources, destinations, and the number of sources where they are apart.
+    """
+    if not bipartite:
+        node_ids, ranks = torch.cat([src, dst]).unique(return_inverse=True)
+        return node_ids, *ranks.chunk(2), None
+    (sources, source), (destinations, destination) = (ids.unique(return_inverse=True) for ids in (src, dst))
+    return torch.cat([sources, destinations]), source, destination + len(sources), len(sources)
+
+
+def check_num_nodes(num_nodes: int, src: Tensor, dst: Tensor) -> None:
+    """Refuse numbers of nodes that no stream of this length needs and no memory holds.
+
+    Args:
+        num_nodes: what the ids run up to.
+        src: sources, int64 (E,).
+        dst: destinations, int64 (E,).
+
+    Raises:
+        DataError: if they are absurd.
+    """
+    if num_nodes <= max(_MOST_NODES, 100 * len(src)):
+        return
+    distinct = len(torch.cat([src, dst]).unique())
+    raise DataError(
+        f"ids run to {num_nodes - 1} for only {distinct} distinct nodes, and a state is kept for every number up to "
+        "there. Number the nodes from 0 without gaps, as TemporalEvents.from_frame(..., renumber=True), "
+        "read_event_table and read_edge_list do"
+    )
+
+
 def _integers(name: str, value: Tensor) -> Tensor:
     if not isinstance(value, Tensor) or value.dim() != 1 or value.is_floating_point() or value.is_complex():
         raise DataError(f"{name} is {_kind(value)}; integers of shape (E,) are needed")
@@ -281,12 +339,13 @@ def _times(t: Tensor) -> Tensor:
             "drop these events or give them a time"
         )
     limit = 2 / torch.finfo(t.dtype).eps
-    if t.dtype != torch.float64 and len(t) and float(t.abs().max()) >= limit:
+    if len(t) and float(t.abs().max()) >= limit:
         largest = float(t.abs().max())
         step = torch.finfo(t.dtype).eps * 2 ** np.floor(np.log2(largest))
+        kept = "int64, which holds whole numbers below 2**63" if t.dtype == torch.float64 else "int64 or float64"
         raise DataError(
             f"t is {t.dtype} and reaches {largest:.0f}, where neighbouring numbers are {step:g} apart: the order of "
-            "events is lost already. Read the times as int64 or float64; do not convert them back"
+            f"events is lost already. Read the times as {kept}; do not convert them back"
         )
     return t.to(torch.float64)
 
@@ -302,6 +361,18 @@ def _features(msg: Tensor) -> Tensor:
             at = bad[0].tolist()
             raise DataError(f"msg holds {len(bad)} NaN or infinite values, the first at event {at[0]}, feature {at[1]}")
     return msg
+
+
+def _labels(y: Tensor) -> Tensor:
+    if not isinstance(y, Tensor) or y.dim() != 1 or y.is_complex():
+        raise DataError(f"y is {_kind(y)}; labels of shape (E,) are needed, one number for each event")
+    bad = (~torch.isfinite(y)).nonzero()
+    if len(bad):
+        raise DataError(
+            f"y holds {len(bad)} NaN or infinite labels, the first at event {int(bad[0])}; drop these events or give "
+            "them a label"
+        )
+    return y
 
 
 def _column(name: str, values: np.ndarray) -> Tensor:

@@ -276,6 +276,8 @@ class EventCSVDataModule(TemporalDataModule):
             columns (:func:`read_event_table`).
         sort: whether unsorted lines are put in order instead of refused.
         bipartite: for ``snap``, ``konect`` and ``table``: whether sources and destinations are numbered apart.
+        header: for ``snap`` and ``konect``: whether the first line that is no comment names the columns.
+        scale: for ``signed``: largest absolute rating, positive.
         edge_features: for ``jodie``, see :class:`JODIEDataModule`.
         src: for ``table``, column of the sources.
         dst: for ``table``, column of the destinations.
@@ -289,7 +291,7 @@ class EventCSVDataModule(TemporalDataModule):
         ``EventBatch``, see :class:`TemporalDataModule`.
 
     Raises:
-        ValueError: if ``kind`` is something else.
+        ValueError: if ``kind`` is something else, or ``scale`` is not positive.
         DataError: when the stream is read, if the file is missing or a line is not of that form.
 
     Example:
@@ -304,6 +306,8 @@ class EventCSVDataModule(TemporalDataModule):
         *,
         sort: bool = False,
         bipartite: bool = False,
+        header: bool = False,
+        scale: float = 10.0,
         edge_features: EdgeFeatures = "auto",
         src: str = "src",
         dst: str = "dst",
@@ -316,10 +320,14 @@ class EventCSVDataModule(TemporalDataModule):
         super().__init__(self.read_events, **options)
         if kind not in get_args(FileKind):
             raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(get_args(FileKind))}")
+        if not scale > 0:
+            raise ValueError(f"scale is {scale}; the largest rating must be positive")
         self.path = Path(path)
         self.kind: FileKind = kind
         self.sort = sort
         self.bipartite = bipartite
+        self.header = header
+        self.scale = scale
         self.edge_features: EdgeFeatures = edge_features
         self.column_names = {"src": src, "dst": dst, "t": t, "msg": list(msg), "y": y, "event_type": event_type}
 
@@ -327,20 +335,20 @@ class EventCSVDataModule(TemporalDataModule):
         """Return the stream, from the cache where it is."""
         if not self.path.is_file():
             raise DataError(f"there is no file {self.path}; give the path of a file with one event a line")
-        options = [self.kind, self.sort, self.bipartite, self.edge_features, sorted(self.column_names.items())]
-        return _kept("csv", self.path, options, self._parsed)
+        form = [self.kind, self.sort, self.bipartite, self.header, self.scale, self.edge_features]
+        return _kept("csv", self.path, [*form, sorted(self.column_names.items())], self._parsed)
 
     def _parsed(self) -> TemporalEvents:
         sort, bipartite = self.sort, self.bipartite
         if self.kind == "jodie":
             return read_jodie_csv(self.path, self.edge_features, sort=sort)
         if self.kind == "signed":
-            return read_signed_edges(self.path, sort=sort)
+            return read_signed_edges(self.path, self.scale, sort=sort)
         if self.kind == "contacts":
             return read_contacts(self.path, sort=sort)[0]
         if self.kind == "table":
             return read_event_table(self.path, **self.column_names, bipartite=bipartite, sort=sort)  # type: ignore[arg-type]
-        return read_edge_list(self.path, self.kind, bipartite=bipartite, sort=sort)
+        return read_edge_list(self.path, self.kind, bipartite=bipartite, header=self.header, sort=sort)
 
 
 def _kept(name: str, path: Path, options: Sequence[object], read: Callable[[], TemporalEvents]) -> TemporalEvents:

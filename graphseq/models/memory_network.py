@@ -155,13 +155,15 @@ class MemoryNetwork(Recorded, nn.Module):
             data: events, with or without negatives.
 
         Raises:
-            DataError: if a node is not below ``num_nodes``, or events have another width than the memory was built for.
+            DataError: if a node is not below ``num_nodes``, times are neither int64 nor float64, or events have another
+                width than the network was built for.
         """
         embedding = self.embedding
-        if self.memory is not None and data.msg.size(1) != self.memory.msg_channels:
-            raise DataError(
-                f"events have {data.msg.size(1)} features; the network was built for {self.memory.msg_channels}"
-            )
+        known = embedding.msg_channels if self.memory is None else self.memory.msg_channels
+        if known is not None and data.msg.size(1) != known:
+            raise DataError(f"events have {data.msg.size(1)} features; the network was built for {known}")
+        if data.t.dtype not in (torch.int64, torch.float64):
+            raise DataError(f"t is {data.t.dtype}; times are int64 or float64, since float32 tells no seconds apart")
         try:
             plan = plan_batch(
                 data,

@@ -17,6 +17,9 @@ from graphseq.nn.temporal.neighbor_layers import SumLayer
 
 __all__: list[str] = []
 
+_MOST_NODES = 10**9
+"""No stream grows beyond it: a larger id is a name, such as the number of an account, and no rank."""
+
 
 class StreamState:
     """State of a network at work, which grows with the nodes and can be saved; see :class:`LinkStream`."""
@@ -149,6 +152,22 @@ class StreamState:
 
     def _check_ids(self, parts: dict[str, Tensor]) -> None:
         """Refuse ids out of range, and make room for new ones if that is wanted."""
+        self._reserve(self._largest_id(parts) + 1)
+
+    def _rows_of(self, parts: dict[str, Tensor]) -> list[Tensor]:
+        """Return the rows of the state that answer a question about nodes, or refuse ids out of range.
+
+        Nodes beyond all that were observed share one free row, for they are alike; so a question makes no room for
+        the ids that it names.
+        """
+        largest = self._largest_id(parts)
+        if largest >= self.num_nodes:
+            self._refuse_beyond(largest)
+            self._reserve(self.num_nodes + 1)
+        return [ids.clamp(max=self.num_nodes) for ids in parts.values()]
+
+    def _largest_id(self, parts: dict[str, Tensor]) -> int:
+        """Return the largest id, -1 without any, or refuse ids that the stream cannot have."""
         largest = -1
         for name, value in parts.items():
             if not value.numel():
@@ -162,15 +181,23 @@ class StreamState:
                     "events out, or build the stream with growth='grow', which gives new nodes an empty memory"
                 )
             largest = max(largest, int(high))
-        self._reserve(largest + 1)
+        return largest
+
+    def _refuse_beyond(self, node: int) -> None:
+        if self.max_nodes is not None and node >= self.max_nodes:
+            raise DataError(f"node {node} is beyond max_nodes = {self.max_nodes}; number new nodes consecutively")
+        if node >= _MOST_NODES:
+            raise DataError(
+                f"node {node} cannot be kept by a stream of {self.num_nodes} nodes: it keeps a state for every number "
+                f"up to there, so ids must be below {_MOST_NODES}. Number new nodes consecutively"
+            )
 
     def _reserve(self, nodes: int) -> None:
         """Make room for nodes: half as much again each time, so that a node more does not copy all the others."""
         room = self.network.num_nodes
         if nodes <= room:
             return
-        if self.max_nodes is not None and nodes > self.max_nodes:
-            raise DataError(f"node {nodes - 1} is beyond max_nodes = {self.max_nodes}; number new nodes consecutively")
+        self._refuse_beyond(nodes - 1)
         nodes = max(nodes, min(room + room // 2, self.max_nodes or room + room // 2))
         self.network.resize(nodes)
         if self.history is not None:

@@ -1,5 +1,6 @@
 """A trained network at work: events come in one by one, scores and rankings are asked for at any moment."""
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from graphseq.core.events import EventBatch
 from graphseq.models.memory_network import MemoryNetwork
 from graphseq.models.stream_columns import as_ids, as_integers, as_times, given_events, plain, usable_events
 from graphseq.models.stream_state import StreamState
+from graphseq.nn.temporal.pres import moments_tracked
 
 __all__ = ["LinkStream"]
 
@@ -137,6 +139,9 @@ class LinkStream(StreamState):
 
     @torch.no_grad()
     def _take_module(self, module: Any, splits: Sequence[str], replay: bool) -> None:
+        splits = [split for split in splits if len(module.splits[split])]
+        if not splits:
+            raise DataError("all splits that are past are empty; name splits with events")
         end = max(int(module.splits[split].max()) for split in splits) + 1
         past = module.events[:end]
         # nodes that were kept from training are in the history all the same, as they are in evaluation
@@ -145,10 +150,12 @@ class LinkStream(StreamState):
         if replay:
             for split in splits:
                 history = None
-                for batch in module.batches(split):
-                    if history is None and batch.history is not None:  # one for all batches of a split
-                        history = batch.history.to(self.device)
-                    self._commit(replace(batch.to(self.device), history=history, neg_dst=None, neg_src=None))
+                # a corrector's moments go on over the events of training, and stay over others, as they did
+                with moments_tracked(self.network) if split == "train" else contextlib.nullcontext():
+                    for batch in module.batches(split):
+                        if history is None and batch.history is not None:  # one for all batches of a split
+                            history = batch.history.to(self.device)
+                        self._commit(replace(batch.to(self.device), history=history, neg_dst=None, neg_src=None))
         self._note(events)
 
     @torch.no_grad()
@@ -326,7 +333,7 @@ class LinkStream(StreamState):
         if not dst.numel():
             return torch.zeros(dst.shape, device=self.device)
         self._check_past(t, self.time_offset)
-        self._check_ids({"src": src, "dst": dst})
+        src, dst = self._rows_of({"src": src, "dst": dst})
         src, dst, t = (value.to(self.device) for value in (src, dst, t))
         none = torch.zeros(len(src), self.msg_channels, dtype=self.dtype, device=self.device)
         batch = EventBatch(src, dst[:, 0], t, none, src, start=0, neg_dst=dst[:, 1:] if dst.size(1) > 1 else None)

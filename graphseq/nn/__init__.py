@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from graphseq.nn.graph.reweight import FeatureQueue as FeatureQueue
     from graphseq.nn.graph.reweight import SampleWeights as SampleWeights
     from graphseq.nn.graph.virtual_node import VirtualNode as VirtualNode
+    from graphseq.nn.losses.coherence import memory_coherence_loss as memory_coherence_loss
     from graphseq.nn.losses.environments import CORAL as CORAL
     from graphseq.nn.losses.environments import EnvironmentBatch as EnvironmentBatch
     from graphseq.nn.losses.environments import GroupDRO as GroupDRO
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from graphseq.nn.temporal.plan import Seats as Seats
     from graphseq.nn.temporal.plan import plan_batch as plan_batch
     from graphseq.nn.temporal.pres import PRESCorrector as PRESCorrector
-    from graphseq.nn.temporal.pres import memory_coherence_loss as memory_coherence_loss
     from graphseq.nn.temporal.time_encoding import TimeEncoder as TimeEncoder
 
 _FILES: dict[str, str] = {
@@ -88,7 +88,7 @@ _FILES: dict[str, str] = {
     "graph_index": "graph.pooling",
     "mail_gru": "temporal.fused_gru",
     "make_convolution": "graph.convolutions",
-    "memory_coherence_loss": "temporal.pres",
+    "memory_coherence_loss": "losses.coherence",
     "neighbor_attention": "temporal.fused_attention",
     "plan_batch": "temporal.plan",
 }

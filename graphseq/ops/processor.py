@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 __all__: list[str] = []
 
@@ -65,10 +66,14 @@ def compiled_loops(module: str, *tensors: Tensor) -> ModuleType | None:
         module: full name.
         tensors: those whose device and type decide, at least one; float32, float64 or int64.
     """
-    first = tensors[0]
-    if first.device.type != "cpu" or first.dtype not in (torch.float32, torch.float64, torch.int64):
+    kind = tensors[0].dtype
+    if kind not in (torch.float32, torch.float64, torch.int64) or torch.compiler.is_compiling():
         return None
-    return _load(module) if all(tensor.dtype == first.dtype for tensor in tensors) else None
+    for tensor in tensors:
+        # what only stands for a tensor, as when torch looks ahead, has no memory to work on
+        if tensor.device.type != "cpu" or tensor.dtype != kind or type(tensor) not in (Tensor, Parameter):
+            return None
+    return _load(module)
 
 
 @functools.cache

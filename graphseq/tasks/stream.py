@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -10,11 +10,12 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.utils.data import RandomSampler
+from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 from torchmetrics import MetricCollection
 
 from graphseq.core.errors import CheckpointError, DataError, UnsupportedStrategyError
 from graphseq.core.events import EventBatch
+from graphseq.nn.temporal.pres import moments_tracked
 from graphseq.tasks.base import Task
 
 __all__ = ["StreamTask"]
@@ -48,7 +49,8 @@ class StreamTask(Task):
     which a test continues, and the state of training lies beside them, from which training resumes. So the best
     weights come with the state that they made.
 
-    Several processes, accumulated gradients and loaders that shuffle are refused: batches depend on each other.
+    Several processes, accumulated gradients and loaders that shuffle are refused: batches depend on each other. So are
+    batches out of order, and an evaluation that begins before the events the network has seen.
 
     Args:
         model: the network.
@@ -93,6 +95,7 @@ class StreamTask(Task):
         self._after_training: _State | None = None
         self._set_aside: _State | None = None
         self._next_event = 0
+        self._last_start: dict[str, int] = {}
 
     @property
     def network(self) -> Any:
@@ -127,10 +130,34 @@ class StreamTask(Task):
 
     def _refuse_shuffling(self, loader: Any) -> None:
         given = loader[0] if isinstance(loader, list | tuple) else loader  # Lightning refuses several
-        if isinstance(getattr(given, "sampler", None), RandomSampler):
+        if isinstance(given, Mapping):
+            raise UnsupportedStrategyError(
+                f"{len(given)} loaders by name were given; a network remembers one stream at a time. Give one loader"
+            )
+        samplers = (getattr(given, "sampler", None), getattr(getattr(given, "batch_sampler", None), "sampler", None))
+        random = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+        if getattr(given, "shuffle", False) or any(isinstance(sampler, random) for sampler in samplers):
             raise UnsupportedStrategyError(
                 f"the {type(given).__name__} shuffles; the events of a stream are read in their order. "
                 "Use shuffle=False, or graphseq.data.TemporalDataModule"
+            )
+
+    def _refuse_disorder(self, stage: str, batch: EventBatch, batch_idx: int) -> None:
+        """Refuse a batch that begins before the one that came last: what is on the host says so without a wait."""
+        last = -1 if batch_idx == 0 else self._last_start.get(stage, -1)
+        if batch.start <= last:
+            raise DataError(
+                f"the batch that begins at event {batch.start} comes after the one that begins at event {last}; the "
+                "events of a stream are read in their order. Use graphseq.data.TemporalDataModule, or a loader that "
+                "does not shuffle"
+            )
+        self._last_start[stage] = batch.start
+
+    def _refuse_past(self, what: str, batch: EventBatch) -> None:
+        if batch.start < self._next_event:
+            raise DataError(
+                f"{what} begins at event {batch.start}, and the network has seen the events before "
+                f"{self._next_event}; give later events, or call reset_state() to begin again"
             )
 
     def on_train_start(self) -> None:
@@ -153,6 +180,7 @@ class StreamTask(Task):
 
     def on_train_batch_start(self, batch: EventBatch, batch_idx: int) -> None:
         """Start an epoch from nothing, or go on from where validation interrupted it."""
+        self._refuse_disorder("train", batch, batch_idx)
         if batch_idx == 0:
             self.reset_state()
         elif self._after_training is not None:
@@ -197,19 +225,26 @@ class StreamTask(Task):
             self._set_aside = None
 
     def on_validation_batch_start(self, batch: EventBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Warn if validation on its own starts from an empty state."""
-        if batch_idx == 0 and self.trainer.state.fn == TrainerFn.VALIDATING and self._next_event == 0:
-            self._warn_of_gap("validation", batch)
+        """Refuse events that are past or out of order; warn if validation on its own starts from an empty state."""
+        self._refuse_disorder("validate", batch, batch_idx)
+        if batch_idx == 0 and not self.trainer.sanity_checking:
+            self._refuse_past("validation", batch)
+            if self.trainer.state.fn == TrainerFn.VALIDATING and self._next_event == 0:
+                self._warn_of_gap("validation", batch)
 
     def on_test_batch_start(self, batch: EventBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Warn if the state does not reach up to the first event of the test."""
-        if batch_idx == 0:
-            self._warn_of_gap("the test", batch)
+        """Refuse events that are past or out of order; warn if the state does not reach up to the first one."""
+        self._begin_or_go_on("the test", batch, batch_idx)
 
     def on_predict_batch_start(self, batch: EventBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Warn if the state does not reach up to the first event to predict."""
+        """Refuse events that are past or out of order; warn if the state does not reach up to the first one."""
+        self._begin_or_go_on("the prediction", batch, batch_idx)
+
+    def _begin_or_go_on(self, what: str, batch: EventBatch, batch_idx: int) -> None:
+        self._refuse_disorder(what, batch, batch_idx)
         if batch_idx == 0:
-            self._warn_of_gap("the prediction", batch)
+            self._refuse_past(what, batch)
+            self._warn_of_gap(what, batch)
 
     def _warn_of_gap(self, what: str, batch: EventBatch) -> None:
         if batch.start > self._next_event:
@@ -228,8 +263,7 @@ class StreamTask(Task):
         self._note(batch)
 
     def _note(self, batch: EventBatch) -> None:
-        # events left out of training leave gaps; the start is on the host, the last position may not be
-        self._next_event = max(self._next_event, batch.start + len(batch))
+        self._next_event = max(self._next_event, batch.end)
 
     def reset_state(self) -> None:
         """Let the network forget all events, and what was set aside for training; weights stay."""
@@ -238,7 +272,7 @@ class StreamTask(Task):
         self._after_training = None
 
     @torch.no_grad()
-    def observe(self, batches: Iterable[EventBatch]) -> None:
+    def observe(self, batches: Iterable[EventBatch], *, track_moments: bool = False) -> None:
         """Let the network see events without training: the state goes on, weights stay.
 
         Validation, test and prediction then start from there. To replay the stream with other weights than those it
@@ -246,23 +280,24 @@ class StreamTask(Task):
 
         Args:
             batches: event batches in the order of the stream, such as ``data.batches("train")``.
+            track_moments: whether the moments of a :class:`~graphseq.nn.PRESCorrector` go on too, as they do in
+                training and not in evaluation: give True for the events of training.
 
         Raises:
-            DataError: if the first batch is older than the state.
+            DataError: if the first batch is older than the state, or one begins before the batch that came last.
         """
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
-            for number, batch in enumerate(batches):
-                if number == 0 and batch.start < self._next_event:
-                    raise DataError(
-                        f"the batch begins at event {batch.start}, and the network has seen the events before "
-                        f"{self._next_event}; give later events, or call reset_state() to begin again"
-                    )
-                _, update = self.network.forward_with_update(batch)
-                self.network.commit(update)
-                self._note(batch)
-                self._after_training = None  # the state has left it behind
+            with moments_tracked(self.model) if track_moments else contextlib.nullcontext():
+                for number, batch in enumerate(batches):
+                    self._refuse_disorder("observe", batch, number)
+                    if number == 0:
+                        self._refuse_past("the first batch", batch)
+                    _, update = self.network.forward_with_update(batch)
+                    self.network.commit(update)
+                    self._note(batch)
+                    self._after_training = None  # the state has left it behind
         finally:
             for module, mode in modes:
                 module.training = mode

@@ -17,7 +17,7 @@ from graphseq.metrics.ranking import (
     MeanReciprocalRank,
     PerBatchAveragePrecision,
 )
-from graphseq.nn.temporal.pres import memory_coherence_loss
+from graphseq.nn.losses.coherence import memory_coherence_loss
 from graphseq.tasks.base import Step
 from graphseq.tasks.stream import StreamTask
 

@@ -15,6 +15,7 @@ from graphseq.core.errors import CheckpointError, DataError
 from graphseq.core.events import EventBatch
 from graphseq.metrics.multilabel import MaskedAUROC, MaskedAveragePrecision
 from graphseq.nn.temporal.node_decoder import NodeDecoder
+from graphseq.nn.temporal.pres import moments_tracked
 from graphseq.tasks.base import Step
 from graphseq.tasks.stream import StreamTask
 
@@ -132,7 +133,10 @@ class TemporalNodeClassification(StreamTask):
         if events is None or splits is None or stage == "predict":
             return
         if events.y is None:
-            raise DataError("the events have no labels y, which say when the state of a source changes")
+            raise DataError(
+                "the events have no labels y, which say when the state of a source changes; for labels of nodes that "
+                "do not change, fit a classifier to graphseq.tasks.static_node_embeddings"
+            )
         for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",)):
             y = events.y[splits[split]]
             if not bool(((y == 0) | (y == 1)).all()):
@@ -227,8 +231,8 @@ def static_node_embeddings(network: Any, batches: Iterable[EventBatch], nodes: T
     """Return what a frozen network makes of nodes once it has seen a stream, to tell labels that do not change.
 
     The stream is replayed from nothing; the state that the network had is put back. Embeddings are at the time of the
-    last event, from the history that its batch carries, all events included. A corrector's moments stay at nothing, as
-    in evaluation.
+    last event, from the history that its batch carries, all events included. A corrector's moments go on with the
+    stream, as in training.
 
     Args:
         network: with ``encode`` and ``decoded`` as :class:`graphseq.models.MemoryNetwork` has.
@@ -256,8 +260,9 @@ def static_node_embeddings(network: Any, batches: Iterable[EventBatch], nodes: T
     try:
         network.reset_state()
         last = None
-        for last in batches:
-            network.commit(network.encode(replace(last, neg_dst=None, neg_src=None)))
+        with moments_tracked(network):
+            for last in batches:
+                network.commit(network.encode(replace(last, neg_dst=None, neg_src=None)))
         if last is None:
             raise DataError("there is no batch, so the network has seen nothing to make embeddings of")
         end = int(last.e_id[-1]) + 1

@@ -71,6 +71,63 @@ def test_whole_times_are_exact_beyond_float64(write):
     assert (events.t.tolist(), events.time_offset) == ([0, 2], 9007199254740993)
 
 
+def test_whole_times_of_nanoseconds_are_never_rounded(write):
+    lines = "0,0,1600000000123456700,0\n0,0,1600000000123456789,0\n"
+    assert read_jodie_csv(write(HEADER + lines)).t.tolist() == [0, 89]
+    backwards = HEADER + "".join(reversed(lines.splitlines(keepends=True)))
+    with pytest.raises(DataError, match="event 1 is at 1600000000123456700, the one before at 1600000000123456789"):
+        read_jodie_csv(write(backwards))
+    signed = "1,2,3,1600000000123456700\n1,2,-3,1600000000123456789\n"
+    assert read_signed_edges(write(signed)).t.tolist() == [0, 89]
+    for read, text in (
+        (read_edge_list, "1 2 99223372036854775807\n"),  # beyond int64
+        (read_edge_list, "1 2 1600000000123456700\n1 2 1600000000123456789.5\n"),
+        (read_jodie_csv, HEADER + lines.replace("789", "789.5")),
+        (read_event_table, "src,dst,t\n1,2,99223372036854775807\n"),
+    ):
+        with pytest.raises(DataError, match=r"t is torch.float64 and reaches .* the order of events is lost already"):
+            read(write(text))
+
+
+def test_a_header_of_numbers_is_an_event(write):
+    with pytest.raises(DataError, match=r"line 1 should name the columns, .*'0,0,5,0,0.5'. Put a line with names"):
+        read_jodie_csv(write("0,0,5,0,0.5\n0,0,6,0,0.5\n"))
+    with pytest.raises(DataError, match=r"line 1 should name the columns"):
+        read_jodie_csv(write("0,0,5,0\n"))
+    for text in ("# from to when\n7 9 100\n9 7 130\n", "# from to when\n7,9,1e2\n9,7,130\n"):
+        with pytest.raises(DataError, match=r"line 2 should name the columns, .* Give header=False"):
+            read_edge_list(write(text), header=True)
+
+
+def test_a_single_event(write):
+    table = write("src,dst,t,w\n1,2,3,.5\n")
+    assert read_event_table(table, msg=["w"], y="w", event_type="dst").msg.tolist() == [[0.5]]
+    assert read_jodie_csv(write("h\n0,0,0.5,0,1\n"), "all").msg.tolist() == [[1.0]]
+    assert read_jodie_csv(write("h\n0,0,5,0,1,2\n"), "all").msg.tolist() == [[1.0, 2.0]]
+    assert read_edge_list(write("1 2 0.5 3\n"), "konect").msg.tolist() == [[0.5]]
+    assert read_signed_edges(write("1,2,-5,0.5\n")).msg.tolist() == [[-0.5]]
+    assert read_contacts(write("20 1 2 a b\n"))[1] == ["a", "b"]
+    assert read_node_labels(write("7,4\n"), torch.tensor([7])).tolist() == [0]
+
+
+@pytest.mark.parametrize("user", [10**13, 2**63 - 1])
+def test_jodie_ids_with_gaps_are_refused(write, user):
+    with pytest.raises(DataError, match=rf"ids run to {user + 6} for only 3 distinct nodes.* read_event_table"):
+        read_jodie_csv(write(HEADER + f"0,5,0,0\n{user},5,1,0\n"))
+
+
+def test_paths_may_be_strings_and_files_may_begin_with_a_mark(write):
+    for name in ("file.csv", "file.csv.gz"):
+        marked = str(write("\ufeffsrc,dst,t\n1,2,3\n", name))
+        assert read_event_table(marked).node_ids.tolist() == [1, 2]
+        assert read_edge_list(marked, header=True).node_ids.tolist() == [1, 2]
+        bare = str(write("\ufeff6,2,4,10\n", name))
+        assert read_signed_edges(bare).node_ids.tolist() == [2, 6]
+        assert read_contacts(str(write("20 1 2 é b\n", name)))[1] == ["b", "é"]
+        assert len(read_jodie_csv(str(write(HEADER + "0,0,0,0\n", name)))) == 1
+        assert read_node_labels(str(write("\ufeff7,4\n", name)), torch.tensor([7])).tolist() == [0]
+
+
 @pytest.mark.parametrize("name", ["out.x", "out.gz"])
 def test_edge_lists(write, name):
     path = write("% asym weighted\n\n7 9 2 100\n9\t7 -1 130\n3 9 0.5 130\n", name)
@@ -142,11 +199,21 @@ def test_contacts(write):
         read_contacts(write("20 15 17 3B 1A\n40 17 19 2A 1A\n"))
 
 
+def test_long_names_of_classes_stay_apart(write):
+    long = "a" * 40
+    events, names = read_contacts(write(f"20 15 17 {long}1 {long}2\n"))
+    assert names == [f"{long}1", f"{long}2"]
+    assert events.node_labels.tolist() == [0, 1]
+
+
 def test_node_labels(write):
     ids = torch.tensor([3, 5, 7])
     assert read_node_labels(write("7,+1\n5,-1\n"), ids).tolist() == [-1, 0, 1]
     with pytest.raises(DataError, match="labels node 8, which takes part in no event"):
         read_node_labels(write("8,1\n"), ids)
+    assert read_node_labels(write("7,+1\n3,-1\n7,1\n"), ids).tolist() == [0, -1, 1]
+    with pytest.raises(DataError, match="gives node 7 the labels -1, 1; one is needed"):
+        read_node_labels(write("7,+1\n3,+1\n7,-1\n"), ids)
 
 
 def jodie(text):

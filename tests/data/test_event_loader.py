@@ -152,6 +152,23 @@ def test_bad_input():
         loader(index=torch.tensor([37]))
 
 
+def test_an_index_that_does_not_ascend_is_refused():
+    store = EventStore(stream(200))
+    with pytest.raises(DataError, match=r"index must ascend, .* 5 comes after 9 at place 2; sort the positions"):
+        EventLoader(store, 1, index=torch.tensor([3, 9, 5, 7]))
+    with pytest.raises(DataError, match="index must ascend"):
+        EventLoader(store, 1, index=torch.randperm(200, generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(DataError, match="3 comes after 3"):
+        EventLoader(store, 1, index=torch.tensor([3, 3]))
+    assert len(EventLoader(store, TBatches(), index=torch.tensor([3, 9, 50]))) >= 1  # what a rule does is its own
+
+
+@pytest.mark.parametrize("given", ["adaptive", 2.5, None])
+def test_a_rule_is_an_object(given):
+    with pytest.raises(TypeError, match="batching is .*must be a Batching .*AdaptiveBatches"):
+        loader(given)
+
+
 class Recorder(lightning.LightningModule):
     """Writes down what it is given; learns one number so that there is something to save."""
 

@@ -446,9 +446,26 @@ def test_candidates_that_do_not_fit():
         wrong[5, 1] = node
         with pytest.raises(DataError, match=f"candidates reach from {found}.*nodes are 0 to 41"):
             RankingNegatives(candidates=wrong).prepare(events, torch.arange(200), "val")
-    for wrong in (table.float(), table[0], table[:, :0], [[1]]):
+    for wrong in (table.float(), table[0], table[:, :0], table > 3, [[1], [2, 3]], "none", [["a"]], 3, {1, 2}):
         with pytest.raises(ValueError, match=r"give integers of shape \(E, M\)"):
             RankingNegatives(candidates={"val": wrong})
+
+
+def test_candidates_may_be_arrays_or_lists():
+    events, train = stream(), torch.arange(200)
+    table = candidates_for(events, range(200, 400))
+    wanted = RankingNegatives(candidates=table).prepare(events, train, "val").sample(batch_of(events, 200, 400), 0)[1]
+    for same in (table.numpy(), table.tolist(), table.int().numpy(), {"val": table.tolist()}):
+        ready = RankingNegatives(candidates=same).prepare(events, train, "val")
+        assert torch.equal(ready.sample(batch_of(events, 200, 400), 0)[1], wanted)
+
+
+def test_candidates_that_occur_twice_in_a_row():
+    table = torch.arange(24).view(6, 4)
+    table[4, 0] = table[4, 3]
+    for wrong in (table, table.numpy(), {"test": table}):
+        with pytest.raises(DataError, match=r"holds node 19 more than once in row 4, .* must be distinct"):
+            RankingNegatives(candidates=wrong)
 
 
 # --- bad input

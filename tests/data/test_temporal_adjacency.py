@@ -219,3 +219,13 @@ def test_keys_up_to_the_largest_number_are_exact():
     found = index.recent(torch.tensor([num_nodes - 1, 0]), 3, 2)
     assert found.e_id.tolist() == [[2, 0], [2, 1]]
     assert found.node.tolist() == [[0, 1], [num_nodes - 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cut"),
+    [(torch.arange(3), torch.tensor([3, 3])), (torch.zeros(2, 2).long(), 3), (torch.arange(3), torch.tensor(3))],
+)
+def test_a_cut_for_each_node_or_one_for_all(nodes, cut):
+    index = TemporalAdjacency(*stream("unipartite"), NUM_NODES)
+    with pytest.raises(ValueError, match="a number or"):
+        index.recent(nodes, cut, 2)

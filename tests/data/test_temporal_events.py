@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import TemporalData
 
 from graphseq.core import DataError
-from graphseq.data import TemporalEvents
+from graphseq.data import TemporalEvents, read_event_table, temporal_events
 
 ZERO = torch.zeros(3, dtype=torch.int64)
 UNIX = 1_600_000_000
@@ -132,6 +132,35 @@ def test_from_frame():
         TemporalEvents.from_frame(frame, "a", "b", "when")
 
 
+def test_from_frame_numbers_nodes_as_the_readers_do(tmp_path):
+    ids = {"src": [10**13, 7, 7], "dst": [7, 9, 10**13], "t": [1, 2, 4]}
+    frame = Frame({name: np.array(column) for name, column in ids.items()})
+    path = tmp_path / "table.csv"
+    path.write_text("src,dst,t\n" + "".join(f"{u},{v},{t}\n" for u, v, t in zip(*ids.values(), strict=True)))
+    for options in ({"renumber": True}, {"bipartite": True}, {"renumber": True, "bipartite": True}):
+        ours, theirs = TemporalEvents.from_frame(frame, **options), read_event_table(path, bipartite=len(options) > 1)
+        if options == {"bipartite": True}:
+            theirs = read_event_table(path, bipartite=True)
+        for name in ("src", "dst", "node_ids"):
+            assert getattr(ours, name).tolist() == getattr(theirs, name).tolist()
+        assert (ours.num_sources, ours.num_nodes) == (theirs.num_sources, theirs.num_nodes)
+    assert TemporalEvents.from_frame(frame, bipartite=True).dst.tolist() == [2, 3, 4]
+    with pytest.raises(DataError, match="ids run to 10000000000000 for only 3 distinct nodes.*renumber=True"):
+        TemporalEvents.from_frame(frame)
+    frame["src"] = np.array([0.5, 1.0, 2.0])
+    with pytest.raises(DataError, match="column src is torch.float64"):
+        TemporalEvents.from_frame(frame, renumber=True)
+
+
+def test_many_nodes_are_taken_where_there_are_events_for_them(monkeypatch):
+    monkeypatch.setattr(temporal_events, "_MOST_NODES", 50)
+    assert events(src=(0, 1, 200)).num_nodes == 201  # below a hundred for each event
+    with pytest.raises(DataError, match="ids run to 300 for only 5 distinct nodes"):
+        events(src=(0, 1, 300))
+    with pytest.raises(DataError, match="ids run to 998"):
+        events(num_nodes=999)
+
+
 def test_dates_become_seconds():
     dates = np.array(["2020-01-01T00:00:00", "2020-01-01T00:01:00"], dtype="datetime64[ns]")
     frame = Frame(src=np.array([0, 1]), dst=np.array([1, 0]), t=dates)
@@ -149,6 +178,8 @@ def test_from_a_real_pandas_frame():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"u": [3, 1], "v": [0, 0], "t": pandas.to_datetime(["2020-01-01", "2020-01-02"])})
     assert TemporalEvents.from_frame(frame, "u", "v").t.tolist() == [0, 86400]
+    apart = TemporalEvents.from_frame(frame, "u", "v", bipartite=True)
+    assert (apart.src.tolist(), apart.dst.tolist(), apart.node_ids.tolist()) == ([1, 0], [2, 2], [1, 3, 0])
 
 
 NAN = float("nan")
@@ -169,7 +200,16 @@ NAN = float("nan")
         ({"event_type": torch.tensor([0, 0, -1])}, "event_type of event 2 is -1"),
         ({"src": (0.0, 1.0, 2.0)}, "src is torch.float32"),
         ({"src": (0, 1)}, "columns differ in length: .*'src': 2, 'dst': 3"),
+        ({"t": torch.tensor([0.0, 1.0, 2.0**53], dtype=torch.float64)}, "torch.float64 and reaches 9007.*as int64,"),
+        ({"t": torch.tensor([-(2.0**60), 1.0, 2.0], dtype=torch.float64)}, "256 apart"),
         ({"y": torch.zeros(4)}, "'y': 4"),
+        ({"y": [0, 1, 0]}, r"y is a list; labels of shape \(E,\)"),
+        ({"y": torch.zeros(3, 1)}, r"y is torch.float32 \(3, 1\)"),
+        ({"y": torch.tensor([0.0, NAN, NAN])}, "y holds 2 NaN or infinite labels, the first at event 1"),
+        ({"time_offset": NAN}, "time_offset is nan; it must be finite"),
+        ({"time_offset": float("inf")}, "time_offset is inf"),
+        ({"src": (0, 10**13, 2)}, "ids run to 10000000000000 for only 5 distinct nodes.*renumber=True"),
+        ({"dst": (3, 2**63 - 1, 4)}, "ids run to 9223372036854775807 for only 6"),
         ({"msg": torch.zeros(2, 1)}, "'msg': 2"),
         ({"msg": torch.zeros(3)}, r"msg is torch.float32 \(3,\)"),
         ({"msg": torch.tensor([[0.0], [NAN], [1.0]])}, "msg holds 1 NaN .* event 1, feature 0"),

@@ -3,6 +3,7 @@ import hashlib
 import io
 import shutil
 import urllib.request
+import warnings
 from pathlib import Path
 
 import jsonargparse
@@ -119,6 +120,61 @@ def test_fractions_of_zero_leave_a_stage_out():
     assert data.split_sizes() == {"train": 45, "val": 0, "test": 15}
     assert data.val_dataloader() == []
     assert TemporalDataModule(stream(), val_fraction=0.25, test_fraction=0.0).split_sizes()["test"] == 0
+
+
+UNIX = 1_600_000_000
+
+
+@pytest.mark.parametrize(
+    ("times", "boundaries", "sizes"),
+    [
+        (torch.tensor([UNIX, UNIX + 5, UNIX + 5, UNIX + 9]), [UNIX + 5, UNIX + 9], [1, 2, 1]),
+        (torch.tensor([UNIX, UNIX + 5, UNIX + 5, UNIX + 9]), [UNIX + 0.5, UNIX + 5.5], [1, 2, 1]),
+        (torch.tensor([0.25, 0.5, 0.5, 0.75]).double() + UNIX, [UNIX + 0.5, UNIX + 0.75], [1, 2, 1]),
+        (torch.tensor([0.1, 0.2, 0.3]).double() + 7.7, [0.2 + 7.7, 0.3 + 7.7], [1, 1, 1]),
+        (10**9 * UNIX + torch.tensor([0, 1, 2]), [10**9 * UNIX + 1, 10**9 * UNIX + 2], [1, 1, 1]),  # beyond float64
+    ],
+)
+def test_boundaries_are_times_of_the_source(times, boundaries, sizes):
+    ids = torch.zeros(len(times), dtype=torch.int64)
+    data = TemporalDataModule(TemporalEvents(ids, ids + 1, times), boundaries=boundaries)
+    assert list(data.split_sizes().values()) == sizes
+    assert torch.cat([data.splits[name] for name in STAGES]).tolist() == list(range(len(times)))
+
+
+def test_boundaries_count_from_the_offset_that_was_given():
+    ids = torch.zeros(3, dtype=torch.int64)
+    for offset in (100, 100.0, 99.5):
+        events = TemporalEvents(ids, ids + 1, torch.tensor([0, 5, 9]), time_offset=offset)
+        assert list(TemporalDataModule(events, boundaries=(104, 108)).split_sizes().values()) == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("boundaries", "empty"),
+    [((0, 5), "train and val"), ((50, 61), "train and val"), ((101, 10**30), "test"), ((170, 180), "val and test")],
+)
+def test_boundaries_that_leave_a_split_empty(boundaries, empty):
+    events = stream(time_offset=100)
+    with pytest.raises(DataError, match=rf"leave the {empty} split empty: .* are 100 to 159 \(time_offset 100"):
+        TemporalDataModule(events, boundaries=boundaries).load()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"boundaries": [1, 2], "val_fraction": 0.1}, "boundaries are given, and val_fraction 0.1.*not both"),
+        ({"boundaries": [1, 2], "split_by": "count"}, "not both"),
+        ({"boundaries": [1]}, "boundaries are .*two finite times"),
+        ({"boundaries": [2, 1]}, "ascending"),
+        ({"boundaries": [2, 2]}, "ascending"),
+        ({"boundaries": [1, float("nan")]}, "two finite times"),
+        ({"boundaries": ["2020", "2021"]}, "two finite times"),
+        ({"boundaries": "12"}, "two finite times"),
+    ],
+)
+def test_bad_boundaries(options, message):
+    with pytest.raises(ValueError, match=message):
+        TemporalDataModule(stream(), **options)
 
 
 # unseen nodes
@@ -318,6 +374,14 @@ def test_bad_options(options, message):
         TemporalDataModule(stream(), **options)
 
 
+@pytest.mark.parametrize("name", ["batching", "eval_batching", "train_negatives", "eval_negatives"])
+@pytest.mark.parametrize("given", ["adaptive", "historical", 200, RandomNegatives, TBatches])
+def test_rules_and_samplers_are_objects(name, given):
+    classes = "Batching .*AdaptiveBatches" if "batching" in name else "NegativeSampler .*HistoricalNegatives"
+    with pytest.raises(TypeError, match=f"{name} is .*; it must be a {classes}"):
+        TemporalDataModule(stream(), **{name: given})
+
+
 # with a trainer
 
 
@@ -355,6 +419,22 @@ def test_all_stages_run():
     trainer.fit(Net(), data)
     trainer.test(Net(), data)
     assert trainer.num_test_batches == [1]
+
+
+def test_labels_of_one_class_in_the_test_split_are_said_when_training_begins():
+    y = torch.arange(60) % 2
+    y[50:] = 0
+    with pytest.warns(
+        UserWarning, match="all 9 events of the test split have label 0: a classifier .* cannot be tested"
+    ):
+        TemporalDataModule(stream(y=y), negatives=False).setup("fit")
+    y[55] = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TemporalDataModule(stream(y=y)).setup("fit")
+        TemporalDataModule(stream(y=torch.zeros(60))).setup("fit")  # no labels to learn: refused by the task
+        TemporalDataModule(stream(y=torch.arange(60) % 2), test_fraction=0).setup("fit")
+        TemporalDataModule(stream()).setup("fit")
 
 
 def test_several_processes_are_refused(monkeypatch):
@@ -606,6 +686,7 @@ def test_bitcoin_with_and_without_labels(raw):
         ("jodie", JODIE, {"edge_features": "none"}, 7),
         ("snap", MESSAGES, {}, 8),
         ("snap", MESSAGES, {"bipartite": True}, 12),
+        ("snap", "from to when\n" + MESSAGES, {"header": True}, 8),
         ("konect", MESSAGES.replace(" 1", " 0.5 1"), {"sort": True}, 8),
         ("signed", RATINGS, {}, 7),
         ("contacts", "".join(f"{k} 1 2 a b\n" for k in range(20)), {}, 2),
@@ -620,8 +701,18 @@ def test_files_of_ones_own(own_cache, tmp_path, kind, text, options, nodes):
     path.write_text(text)
     data = EventCSVDataModule(str(path), kind, negatives=False, **options)
     assert data.num_nodes == nodes
-    assert sum(data.split_sizes().values()) == len(text.splitlines()) - (kind in ("jodie", "table"))
+    named = kind in ("jodie", "table") or data.header
+    assert sum(data.split_sizes().values()) == len(text.splitlines()) - named
     assert EventCSVDataModule(str(path), kind, negatives=False, **options).num_nodes == nodes  # from the cache
+
+
+def test_ratings_of_ones_own_have_a_scale(own_cache, tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text(RATINGS)
+    usual, own = (EventCSVDataModule(str(path), "signed", negatives=False, **o).events for o in ({}, {"scale": 5}))
+    torch.testing.assert_close(own.msg, 2 * usual.msg)
+    with pytest.raises(ValueError, match="scale is 0"):
+        EventCSVDataModule(str(path), "signed", scale=0)
 
 
 def test_bad_files_of_ones_own(tmp_path):

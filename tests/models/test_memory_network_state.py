@@ -7,8 +7,9 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from graphseq.core import EventBatch
+from graphseq.core import DataError, EventBatch
 from graphseq.data import TemporalAdjacency
+from graphseq.models import APAN, TGAT
 from graphseq.nn import PRESCorrector
 from tests.models.memory_networks import NETWORKS, NODES, WITH_MEMORY, Stream, build, make, roll, stream
 
@@ -103,7 +104,19 @@ def random_stream(num_events, num_nodes=60, seed=0):
     return batch
 
 
-def score(network, num_train, num_test, leak=False, epochs=1, size=100):
+class Late(torch.nn.Module):
+    """A network that remembers a batch before it scores it."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.reset_state, self.commit = network, network.reset_state, lambda update: None
+
+    def forward_with_update(self, batch):
+        self.network.commit(self.network.forward_with_update(batch)[1])
+        return self.network.forward_with_update(batch)
+
+
+def score(network, num_train, num_test, leak=False, epochs=1, size=100, test_size=500):
     """AP after training, on what follows."""
     batch = random_stream(num_train + num_test)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
@@ -119,9 +132,9 @@ def score(network, num_train, num_test, leak=False, epochs=1, size=100):
             network.commit(update)
             optimizer.step()
     network.eval()
-    starts = range(num_train, num_train + num_test, 500)
+    starts = range(num_train, num_train + num_test, test_size)
     with torch.no_grad():
-        logits = torch.cat(roll(network, [batch(start, start + 500, leak) for start in starts]))
+        logits = torch.cat(roll(network, [batch(start, start + test_size, leak) for start in starts]))
     truth = torch.zeros_like(logits)
     truth[:, 0] = 1
     return average_precision_score(truth.flatten(), logits.flatten())
@@ -130,15 +143,28 @@ def score(network, num_train, num_test, leak=False, epochs=1, size=100):
 ON_RANDOM = {"nodes": 60, "width": 16, "msg": 0, "time": 8, "near": 4, "statistics": [90.0, 90.0, 90.0, 90.0]}
 
 
-@every_network
+def on_random(name):
+    if name == "APAN":
+        return APAN(60, 0, memory_dim=16, num_neighbors=4, num_mails=3)
+    name, _, corrected = name.partition(" with ")
+    return make(name, **ON_RANDOM, **({"corrector": corrector(update_in_eval=True)} if corrected else {}))
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "APAN", "TGN with PRES", "JODIE with PRES"])
 def test_nothing_is_found_where_nothing_is(name):
-    assert abs(score(make(name, **ON_RANDOM), num_train=3000, num_test=6000) - 0.5) < 0.02
+    assert abs(score(on_random(name), num_train=3000, num_test=6000) - 0.5) < 0.02
 
 
 def test_a_planted_leak_is_found():
     """The null above could not fail if these networks were unable to use a leak."""
     for name in ("TGN", "TGAT"):
         assert score(make(name, **ON_RANDOM), num_train=3000, num_test=1000, leak=True, epochs=2) > 0.98
+
+
+@pytest.mark.parametrize("name", ["JODIE", "JODIE with PRES"])
+def test_a_memory_that_is_written_too_early_is_found(name):
+    """Those that score from memory alone cannot use a leak of the history, but one of the memory."""
+    assert score(Late(on_random(name)), num_train=3000, num_test=1000, epochs=3, size=20, test_size=20) > 0.8
 
 
 # state that can be kept, moved and put back
@@ -336,3 +362,13 @@ def test_a_learned_gate_and_the_updater_get_gradients_through_the_correction():
     network(events.batch(50, 60)).sum().backward()
     assert network.corrector.gate.grad.abs() > 0
     assert network.memory.cell.weight_ih.grad.abs().sum() > 0
+
+
+def test_times_without_seconds_and_features_of_another_width_are_refused():
+    batch = stream().batch(0, 10)
+    for network in (build("JODIE"), build("TGAT")):
+        with pytest.raises(DataError, match=r"t is torch.float32; times are int64 or float64"):
+            network(replace(batch, t=batch.t.float()))
+        if network.memory is not None or isinstance(network, TGAT):
+            with pytest.raises(DataError, match="events have 1 features; the network was built for"):
+                network(replace(batch, msg=batch.msg[:, :1]))

@@ -1,5 +1,6 @@
 """A network at work: the numbers of evaluation, nothing half-written, nothing changed by asking, restarts."""
 
+import copy
 import functools
 import logging
 import warnings
@@ -309,6 +310,31 @@ def test_a_question_about_an_unknown_node_is_no_state():
     assert same(before, made.state_dict())
 
 
+def test_a_name_is_no_number_of_a_node():
+    made, untouched = filled(growth="grow"), filled(growth="grow")
+    for src, dst in ((0, 10**13), (10**9, 1), (0, 2**63 - 1)):
+        with pytest.raises(DataError, match=rf"node {max(src, dst)} cannot be kept .* Number new nodes consecutively"):
+            made.observe([src], [dst], [500], torch.zeros(1, 3))
+        with pytest.raises(DataError, match="cannot be kept"):
+            made.score(src, dst, 1000)
+    assert same(made.state_dict(), untouched.state_dict())
+    assert made.network.num_nodes == untouched.network.num_nodes
+
+
+def test_unknown_nodes_share_a_free_row_in_questions():
+    made = filled(growth="grow")
+    room = made.network.num_nodes
+    rows = made._rows_of({"src": torch.tensor([0, 5 * 10**8]), "dst": torch.tensor([[NUM_NODES, 7], [3, 10**8]])})
+    assert [ids.tolist() for ids in rows] == [[0, NUM_NODES], [[NUM_NODES, 7], [3, NUM_NODES]]]
+    assert room <= made.network.num_nodes <= 1 + room + room // 2
+    assert made.num_nodes == NUM_NODES
+    with pytest.raises(DataError, match="beyond max_nodes = 20"):
+        filled(growth="grow", max_nodes=20)._rows_of({"src": torch.tensor([20])})
+    with pytest.raises(DataError, match="dst names node 99; the network knows"):
+        filled()._rows_of({"dst": torch.tensor([99])})
+    assert filled()._rows_of({"dst": torch.tensor([4])})[0].tolist() == [4]
+
+
 def test_growth_has_its_limits():
     with pytest.raises(DataError, match="beyond max_nodes = 20"):
         filled(growth="grow", max_nodes=20).score(20, 0, 1000)
@@ -480,9 +506,49 @@ def test_networks_without_memory_and_with_sums_know_their_features():
 
 def test_a_corrector_goes_along():
     src, dst, t, msg = stream("unipartite")[:4]
-    one, other = (LinkStream(fresh(corrector=PRESCorrector())) for _ in range(2))
-    one.observe(src[:50], dst[:50], t[:50], msg[:50])
+    built = (fresh(corrector=PRESCorrector(gamma_init=0.5, update_in_eval=True)) for _ in range(3))
+    one, other, without = (LinkStream(network) for network in built)
+    for part in (slice(0, 25), slice(25, 50)):
+        one.observe(src[part], dst[part], t[part], msg[part])
+    assert one.network.corrector.count.sum() > 0
     assert any(name.startswith("network.corrector.") for name in one.state_dict())
-    other.load_state_dict(one.state_dict())
-    assert torch.equal(*(made.observe(src[50:], dst[50:], t[50:], msg[50:]) for made in (one, other)))
+    for made in (other, without):
+        made.load_state_dict(one.state_dict())
+    without.network.corrector.reset_state()
+    answers = [made.observe(src[50:], dst[50:], t[50:], msg[50:]) for made in (one, other, without)]
+    assert torch.equal(*answers[:2])
+    assert not torch.allclose(answers[0], answers[2])  # the moments matter
     assert same(one.state_dict(), other.state_dict())
+
+
+def test_replay_moves_the_moments_of_a_corrector_as_training_did():
+    """Weights that do not change, so that the state of training and validation can be told from scratch."""
+    lightning.seed_everything(0, verbose=False)
+    data = data_module()
+    network = JODIE(data.num_nodes, 2, data.time_statistics, corrector=PRESCorrector(gamma_init=0.5), **SMALL)
+    task = TemporalLinkPrediction(network, optimizer=functools.partial(torch.optim.SGD, lr=0.0))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    lightning.Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **quiet).fit(task, data)
+    kept = LinkStream.from_history(copy.deepcopy(network), data)
+    replayed = LinkStream.from_history(copy.deepcopy(network), data, replay=True)
+    assert kept.network.corrector.count.sum() > 0
+    for name, value in kept.network.state_buffers().items():
+        torch.testing.assert_close(replayed.network.state_buffers()[name], value, rtol=0, atol=1e-6)
+    test = next(iter(data.batches("test")))
+    torch.testing.assert_close(kept.observe(test), replayed.observe(test), rtol=0, atol=1e-5)
+    assert not replayed.network.corrector.update_in_eval
+    # by the task
+    expected = copy.deepcopy(network).state_buffers()
+    task.reset_state()
+    task.observe(data.batches("train"), track_moments=True)
+    task.observe(data.batches("val"))
+    for name, value in network.state_buffers().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6)
+
+
+def test_splits_without_events_are_passed_over():
+    data = data_module(val_fraction=0)
+    seen = LinkStream.from_history(JODIE(data.num_nodes, 2, **SMALL), data, replay=True)
+    assert len(data.splits["train"]) == seen._num_events
+    with pytest.raises(DataError, match="all splits that are past are empty"):
+        LinkStream.from_history(JODIE(data.num_nodes, 2, **SMALL), data, replay=True, splits=["val"])

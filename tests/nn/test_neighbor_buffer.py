@@ -220,6 +220,42 @@ def test_wrong_arguments_are_refused_and_change_nothing():
         assert torch.equal(value, before[name]), name
 
 
+def test_times_that_go_back_are_refused_and_change_nothing():
+    pair, nan = torch.tensor([0, 1]), float("nan")
+    for kind, dtype in (("int64", torch.int64), ("float64", torch.float64)):
+        buffer = RecentNeighborBuffer(3, 2, time_dtype=kind)
+        buffer.insert(pair, pair + 1, torch.tensor([5, 7], dtype=dtype))
+        loaded = RecentNeighborBuffer(3, 2, time_dtype=kind)
+        loaded.load_state_dict(buffer.state_dict())
+        for one in (buffer, copy.deepcopy(buffer), loaded):
+            before = {name: value.clone() for name, value in one.state_dict().items()}
+            with pytest.raises(ValueError, match=r"t of event 1 is 8(.0)?, that of the event before is 9"):
+                one.insert(pair, pair + 1, torch.tensor([9, 8], dtype=dtype))
+            with pytest.raises(ValueError, match=r"t of event 0 is 6(.0)?, that of the event before is 7.*reset_state"):
+                one.insert(pair, pair + 1, torch.tensor([6, 9], dtype=dtype))
+            for name, value in one.state_dict().items():
+                assert torch.equal(value, before[name]), name
+            one.insert(pair, pair + 1, torch.tensor([7, 7], dtype=dtype))
+            one.reset_state()
+            one.insert(pair, pair + 1, torch.tensor([0, 1], dtype=dtype))
+    for wrong in (nan, float("inf")):
+        with pytest.raises(ValueError, match=f"t of event 1 is {wrong}; every event needs a time"):
+            buffer.insert(pair, pair + 1, torch.tensor([8.0, wrong], dtype=torch.float64))
+    exact = RecentNeighborBuffer(3, 2)
+    exact.insert(pair, pair, torch.tensor([2**60, 2**60 + 1]))
+    with pytest.raises(ValueError, match="is 1152921504606846976, .* is 1152921504606846977"):
+        exact.insert(pair, pair, torch.tensor([2**60, 2**60 + 1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bool])
+def test_times_too_coarse_are_refused(device, dtype):
+    pair = torch.tensor([0, 1], device=device)
+    buffer = RecentNeighborBuffer(3, 2, time_dtype="float64").to(device)
+    with pytest.raises(ValueError, match=f"t is {dtype}"):
+        buffer.insert(pair, pair + 1, torch.tensor([0, 1], device=device).to(dtype))
+    buffer.insert(pair, pair + 1, torch.tensor([0, 1], device=device))  # integers are exact
+
+
 @pytest.mark.parametrize("kind", ["bipartite", "unipartite"])
 def test_the_loader_of_pyg_keeps_other_events_in_large_batches(kind):
     """Documents why there is a buffer of our own; ours is exact on the very stream."""

@@ -19,6 +19,8 @@ every_form = pytest.mark.parametrize(
 )
 STATE = ["count", "weight_sum", "rate_sum", "square_sum"]
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def fixed(gamma, num_nodes=6, memory_dim=3, **kwargs):
     return PRESCorrector(num_nodes, memory_dim, gamma_init=gamma, gamma_learnable=False, **kwargs).double()
@@ -584,3 +586,59 @@ def test_wrong_inputs():
         memory_coherence_loss(memory, memory, pending.repeat(2))
     with pytest.raises(ValueError, match="mode='batch'.*accepted are global, node"):
         memory_coherence_loss(memory, memory, mode="batch")
+
+
+# beyond the paper: when to correct, and sums that forget
+
+
+def observed(corrector, changes):
+    """Let node 0 move by each of the changes, as updates of their own."""
+    seen = torch.ones(1, dtype=torch.bool)
+    for change in changes:
+        start = torch.zeros(1, 3, dtype=torch.float64)
+        corrector.update(torch.tensor([0]), start, start + change, seen, num_events=torch.tensor([1]))
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+def test_sums_that_forget_are_weighted_means(decay):
+    corrector, changes = fixed(0.5, decay=decay, track_variance=True), [4.0, 2.0, 1.0, 8.0]
+    observed(corrector, changes)
+    weights = [decay**age for age in range(len(changes))][::-1]
+    mean = sum(w * x for w, x in zip(weights, changes, strict=True)) / sum(weights)
+    square = sum(w * x * x for w, x in zip(weights, changes, strict=True)) / sum(weights)
+    found, variance = corrector.moments(torch.tensor([0, 1]))
+    assert found[0, 0].tolist() == pytest.approx([mean] * 3)
+    assert variance[0, 0].tolist() == pytest.approx([square - mean * mean] * 3)
+    assert float(corrector.count[0, 0]) == pytest.approx(sum(weights))
+    assert not found[1].any()
+
+
+def test_nodes_without_pending_events_forget_nothing():
+    corrector = fixed(0.5, decay=0.5)
+    observed(corrector, [4.0, 2.0])
+    before = corrector.rate_sum.clone()
+    none = torch.zeros(2, dtype=torch.bool)
+    corrector.update(torch.tensor([0, 1]), *(torch.ones(2, 3, dtype=torch.float64) for _ in range(2)), none)
+    assert torch.equal(corrector.rate_sum, before)
+
+
+def test_only_nodes_with_something_to_mend_or_known_well_enough_are_corrected():
+    nodes, seen = torch.tensor([0, 0]), torch.ones(2, dtype=torch.bool)
+    previous, measured = torch.zeros(2, 3, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
+    corrector = fixed(0.5, min_events=2)
+    observed(corrector, [4.0])
+    found = corrector(nodes, previous, measured, seen, num_events=torch.tensor([1, 2]))
+    assert torch.equal(found, torch.tensor([[1.0] * 3, [2.5] * 3], dtype=torch.float64))
+    with pytest.raises(ValueError, match="needs num_events"):
+        corrector(nodes, previous, measured, seen)
+    corrector = fixed(0.5, min_updates=2)
+    observed(corrector, [4.0])
+    assert torch.equal(corrector(nodes, previous, measured, seen), measured)
+    observed(corrector, [4.0])
+    assert torch.equal(corrector(nodes, previous, measured, seen), torch.full_like(measured, 2.5))
+
+
+@pytest.mark.parametrize("options", [{"decay": 0.0}, {"decay": 1.1}, {"min_events": 0}, {"min_updates": 0}])
+def test_wrong_limits(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}="):
+        PRESCorrector(2, 3, **options)

@@ -5,15 +5,17 @@ import sys
 import warnings
 from types import SimpleNamespace
 
+import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler, ModelCheckpoint
 from sklearn.metrics import average_precision_score
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 import graphseq
 from graphseq.core import CheckpointError, DataError, UnsupportedStrategyError
+from graphseq.data import BatchLoader, RandomChunkBatches, TBatches
 from graphseq.metrics import link_average_precision
 from graphseq.models import EdgeBank
 from graphseq.tasks import StreamTask, TemporalLinkPrediction
@@ -385,13 +387,13 @@ def test_accumulated_gradients_are_refused():
     trainer(accumulate_grad_batches=2).validate(task, data, verbose=False)  # of no effect there
 
 
-def single_events(data, split):
-    def one(batch):
-        (event,) = batch
-        return event
+def first(batch):
+    (event,) = batch
+    return event
 
-    listed = [batch for batch in data.batches(split)]
-    return functools.partial(DataLoader, listed, batch_size=1, collate_fn=one)
+
+def single_events(data, split):
+    return functools.partial(DataLoader, list(data.batches(split)), batch_size=1, collate_fn=first)
 
 
 def test_shuffled_and_several_loaders_are_refused():
@@ -401,12 +403,64 @@ def test_shuffled_and_several_loaders_are_refused():
         trainer().fit(task, train(shuffle=True), val())
     with pytest.raises(UnsupportedStrategyError, match="the DataLoader shuffles"):
         trainer().validate(task, val(shuffle=True))
+    for sampler in (SubsetRandomSampler(range(490)), WeightedRandomSampler([1.0] * 490, 490)):
+        with pytest.raises(UnsupportedStrategyError, match="the DataLoader shuffles"):
+            trainer().fit(task, train(sampler=sampler), val())
+    listed = list(data.batches("train"))
+    by_batch = DataLoader(listed, batch_sampler=BatchSampler(RandomSampler(listed), 1, False), collate_fn=first)
+    with pytest.raises(UnsupportedStrategyError, match="the DataLoader shuffles"):
+        trainer().fit(task, by_batch, val())
+    with pytest.raises(UnsupportedStrategyError, match="the BatchLoader shuffles"):
+        trainer().fit(task, BatchLoader(data.store, 1, shuffle=True), val())
+    with pytest.raises(UnsupportedStrategyError, match="2 loaders by name"):
+        trainer().fit(task, {"a": train(), "b": train()}, val())
     with pytest.raises(RuntimeError, match="multiple `val_dataloader`"):  # Lightning's word for it
         trainer().validate(task, [val(), val()])
     task, _ = build()
     own = trainer(max_epochs=1)
     own.fit(task, train(), val())
     assert own.callback_metrics["val/ap"] > 0
+
+
+def test_batches_out_of_order_are_refused():
+    task, data = build()
+    backwards = list(data.batches("train"))[::-1]
+    with pytest.raises(DataError, match=r"begins at event 350 comes after the one that begins at event 420"):
+        trainer().fit(task, DataLoader(backwards, batch_size=1, collate_fn=first))
+    task.reset_state()
+    with pytest.raises(DataError, match=r"begins at event 350 comes after"):
+        task.observe(backwards)
+    for batching in (TBatches(), RandomChunkBatches(70, 5)):  # batches that interleave begin in order all the same
+        lightning.seed_everything(0, verbose=False)
+        task, data = build(data=events(batching=batching))
+        trainer(max_epochs=2).fit(task, data)
+
+
+def test_events_that_are_past_are_refused():
+    task, data, run = fitted()
+    expected = run.test(task, data, verbose=False)
+    for method, what in ((run.test, "the test"), (run.predict, "the prediction"), (run.validate, "validation")):
+        with pytest.raises(DataError, match=rf"{what} begins at event 0, and the network has seen .*reset_state"):
+            method(task, data.loader("train"))
+        if method != run.validate:
+            assert run.test(task, data, verbose=False) == expected
+    run.validate(task, data, verbose=False)  # starts from the state of training, as ever
+    assert run.test(task, data, verbose=False) == expected
+    task.observe(data.batches("test"))
+    with pytest.raises(
+        DataError, match=r"the test begins at event 595, and the network has seen the events before 700"
+    ):
+        run.test(task, data, verbose=False)
+
+
+@pytest.mark.parametrize("options", [{"batching": TBatches()}, {"inductive_ratio": 0.1}])
+def test_no_gap_is_told_where_there_is_none(options):
+    task, data = build(data=events(val_fraction=0, **options))
+    run = trainer(max_epochs=1)
+    run.fit(task, data)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*the network has seen.*")
+        run.test(task, data, verbose=False)
 
 
 def test_checkpoints_of_other_tasks(tmp_path):

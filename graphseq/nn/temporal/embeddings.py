@@ -32,6 +32,7 @@ class TemporalEmbedding(Recorded, nn.Module):
         num_layers: layers that look them up.
         share_rows: whether endpoints of the same node share a row, see :func:`~graphseq.nn.plan_batch`.
         share_lookups: whether its layers know rows that share a lookup of neighbours, see the same.
+        msg_channels: width of the event features it was built for; None if it looks at none.
 
     Example:
         >>> IdentityEmbedding(8).num_neighbors
@@ -43,6 +44,7 @@ class TemporalEmbedding(Recorded, nn.Module):
     num_layers: int = 0
     share_rows: bool = False
     share_lookups: bool = False
+    msg_channels: int | None = None
 
     def forward(self, z: Tensor, plan: Plan, last_update: Tensor, time_encoder: TimeEncoder) -> Tensor:
         """Return the embeddings of ``plan.layers[0]``.
@@ -260,6 +262,7 @@ class TemporalAttentionEmbedding(_NeighborEmbedding):
         widths = [dim] + [out_channels] * num_layers
         if num_layers > 1 and out_channels != dim:
             raise ValueError(f"out_channels is {out_channels} and dim {dim}; several layers need them equal")
+        self.msg_channels = msg_channels
         self.layers = nn.ModuleList(
             AttentionLayer(width, out_channels, msg_channels, time_dim, num_heads, dropout) for width in widths[:-1]
         )
@@ -310,6 +313,7 @@ class TransformerEmbedding(_NeighborEmbedding):
     ) -> None:
         super().__init__(dim, out_channels, num_neighbors, 1, dropout, relative_time)
         layer = TransformerLayer(dim, out_channels, msg_channels, time_dim, num_heads, dropout)
+        self.msg_channels = msg_channels
         self.layers = nn.ModuleList([layer])
 
 
@@ -357,4 +361,5 @@ class TemporalSumEmbedding(_NeighborEmbedding):
         super().__init__(dim, out_channels, num_neighbors, num_layers, 0.0, relative_time)
         if num_layers > 1 and out_channels != dim:
             raise ValueError(f"out_channels is {out_channels} and dim {dim}; several layers need them equal")
+        self.msg_channels = msg_channels
         self.layers = nn.ModuleList(SumLayer(dim, out_channels, msg_channels, time_dim) for _ in range(num_layers))

@@ -2,12 +2,12 @@
 
 The usual order makes a key and a value for each (root, neighbour) pair. Here the weights of keys were folded into the
 queries, and those of values are applied to weighted sums, so that all products with weights have one row a root; pairs
-only see gathers, cosines and batched products of small matrices. Memories, messages and cosines stay three tensors:
-copying them into one costs as much as the product that reads it.
+only see gathers, cosines and batched products of small matrices: on a processor a compiled loop over rows, elsewhere
+operations of torch, for which memories, messages and cosines stay three tensors, since copying them into one costs as
+much as the product that reads it.
 """
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -66,6 +66,7 @@ class _CompiledAttention(Function):
     @staticmethod
     def forward(
         ctx: Any,
+        loops: Any,
         query: Tensor,
         z: Tensor,
         neighbor: Tensor,
@@ -75,8 +76,8 @@ class _CompiledAttention(Function):
         time_weight: Tensor,
         time_bias: Tensor,
         dropout_mask: Tensor | None,
-        later: Tensor | None = None,
-        seat: Tensor | None = None,
+        later: Tensor | None,
+        seat: Tensor | None,
     ) -> Tensor:
         query = query.transpose(0, 1)  # heads first, as products by head make it and take it
         (heads, roots, width), places = query.shape, neighbor.shape[1]
@@ -90,8 +91,8 @@ class _CompiledAttention(Function):
         share, kept = (torch.empty(keep.shape, dtype=query.dtype) for _ in range(2))
         inputs = (query, z, neighbor, dt.double(), msg, mask, moment, lookup)
         time, results = (time_weight, time_bias), (sums, share, kept)
-        loops = cast(ModuleType, compiled_loops(f"{__package__}.compiled", query))
         loops.attend(*arrays(*inputs, keep, *time, *results))
+        ctx.loops = loops
         ctx.save_for_backward(*inputs, *time, share, kept)
         return sums.transpose(0, 1)
 
@@ -103,10 +104,9 @@ class _CompiledAttention(Function):
         to_query, to_z = (torch.zeros(x.shape, dtype=x.dtype) for x in (query, z))
         of_time = torch.zeros(2, len(time_weight), dtype=torch.float64)
         results = (to_query, to_z, *of_time)
-        loops = cast(ModuleType, compiled_loops(f"{__package__}.compiled", query))
-        loops.attend_backward(*arrays(gradients[0].transpose(0, 1), *ctx.saved_tensors, *results))
+        ctx.loops.attend_backward(*arrays(gradients[0].transpose(0, 1), *ctx.saved_tensors, *results))
         to_time = of_time.to(time_weight.dtype)
-        return to_query.transpose(0, 1), to_z, None, None, None, None, to_time[0], to_time[1], None, None, None
+        return None, to_query.transpose(0, 1), to_z, None, None, None, None, *to_time.unbind(), None, None, None
 
 
 class _NeighborAttention(Function):
@@ -373,8 +373,8 @@ def neighbor_attention(
             time = (time_weight, time_bias)
             return neighbor_attention(query.to(dtype), *data, *time, dropout_mask, later=later, seat=seat)
     arguments = (query, z, neighbor, dt, msg, mask, time_weight, time_bias, dropout_mask)
-    if compiled_loops(f"{__package__}.compiled", query, z, msg, time_weight, time_bias) is not None:
-        return cast(Tensor, _CompiledAttention.apply(*arguments, later, seat))
+    if loops := compiled_loops(f"{__package__}.compiled", query, z, msg, time_weight, time_bias):
+        return cast(Tensor, _CompiledAttention.apply(loops, *arguments, later, seat))
     if later is not None and seat is not None:
         return cast(Tensor, _SeatedAttention.apply(*arguments, later, seat))
     return cast(Tensor, _NeighborAttention.apply(*arguments))

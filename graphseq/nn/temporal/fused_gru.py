@@ -40,7 +40,7 @@ def _inputs(
 
 def _update(gates: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     """Return candidate and new memories (U, D); of ``gates`` (U, 4 D) the first two become the gates in place."""
-    if (loops := compiled_loops(f"{__package__}.compiled", gates, own)) is not None:
+    if loops := compiled_loops(f"{__package__}.compiled", gates, own):
         candidate, new = (torch.empty(own.shape, dtype=own.dtype) for _ in range(2))
         loops.gate_memories(*arrays(gates, own, candidate, new))
         return candidate, new
@@ -53,7 +53,7 @@ def _update(gates: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
 def _update_backward(gradient: Tensor, gates: Tensor, own: Tensor, candidate: Tensor) -> Tensor:
     """Return the gradient of what :func:`_inputs` returned, from that of the new memories."""
     inner = torch.empty_like(gates)
-    if (loops := compiled_loops(f"{__package__}.compiled", gradient, gates, own)) is not None:
+    if loops := compiled_loops(f"{__package__}.compiled", gradient, gates, own):
         loops.gate_memories_backward(*arrays(gradient, gates, own, candidate, inner))
         return inner
     reset, update, _, recurrent = gates.chunk(4, 1)

@@ -79,6 +79,8 @@ class RecentNeighborBuffer(Recorded, nn.Module):
         self.register_buffer("msg", torch.zeros(num_nodes, size, msg_channels))
         self.register_buffer("count", torch.zeros(num_nodes, dtype=torch.int64))
         self.register_buffer("next_e_id", torch.zeros((), dtype=torch.int64))
+        # time of the last event inserted, as far as it is known; the buffers tell it where they were loaded
+        self._latest: Tensor | None = None
 
     @property
     def num_nodes(self) -> int:
@@ -93,6 +95,7 @@ class RecentNeighborBuffer(Recorded, nn.Module):
         """Forget all events."""
         for name, buffer in self.named_buffers():
             buffer.fill_(-1 if name == "e_id" else 0)
+        self._latest = None
 
     def resize(self, num_nodes: int) -> None:
         """Make room for more nodes; what is known of the others stays.
@@ -118,12 +121,13 @@ class RecentNeighborBuffer(Recorded, nn.Module):
         """Add events that follow those already inserted.
 
         Ids are checked before anything is written, which is one wait for the device; choosing what is written is
-        another.
+        another. Times are looked at on the processor only; elsewhere their type is all that is checked.
 
         Args:
             src: source nodes, int64.
             dst: destination nodes, int64.
-            t: times; int64, or float64 with ``time_dtype="float64"``.
+            t: times, non-decreasing, not before those inserted; integers, or also float64 with
+                ``time_dtype="float64"``.
             msg: features; needed if ``msg_channels`` is not 0.
             e_id: positions in the stream, increasing; by default those that follow the last one.
 
@@ -132,7 +136,7 @@ class RecentNeighborBuffer(Recorded, nn.Module):
 
         Raises:
             IndexError: if a node id is negative or not below ``num_nodes``.
-            ValueError: if shapes or types do not fit, or positions do not increase.
+            ValueError: if shapes or types do not fit, positions do not increase, or times are not finite or go back.
         """
         self._check_columns(src, dst, t, msg, e_id)
         num_events = len(src)
@@ -140,6 +144,8 @@ class RecentNeighborBuffer(Recorded, nn.Module):
             return
         position = torch.arange(num_events, device=src.device)
         self._check_ids(src, dst, e_id)
+        if t.device.type == "cpu":
+            self._check_times(t)
         if e_id is None:
             e_id = position + self.next_e_id
         # The second copy of a self-loop goes to a node after the last one, and with it out of sight.
@@ -162,6 +168,7 @@ class RecentNeighborBuffer(Recorded, nn.Module):
             self.msg.view(-1, self.msg_channels).index_copy_(0, slot, msg.index_select(0, event).to(self.msg.dtype))
         self.count[owner] = before + end - begin  # the same number from every event of a node
         self.next_e_id.copy_(e_id[-1] + 1)
+        self._latest = t[-1:].to(self.time_dtype, copy=True) if t.device.type == "cpu" else None
 
     def recent(self, nodes: Tensor, cut: int | Tensor, k: int) -> Neighbors:
         """Return the ``k`` latest events of each node among those at positions below ``cut``, newest first.
@@ -222,8 +229,15 @@ class RecentNeighborBuffer(Recorded, nn.Module):
             raise ValueError(f"columns have shapes {shapes}; give one number for each event in all of them")
         if src.dtype != torch.int64 or dst.dtype != torch.int64:
             raise ValueError(f"src and dst are {src.dtype} and {dst.dtype}; node ids are int64")
+        if t.dtype == torch.bool or t.is_complex():
+            raise ValueError(f"t is {t.dtype}; times are integers, or float64 with time_dtype='float64'")
         if t.is_floating_point() and self.time_dtype == torch.int64:
             raise ValueError(f"t is {t.dtype}, but the buffer keeps int64; build it with time_dtype='float64'")
+        if t.is_floating_point() and t.dtype != torch.float64:
+            raise ValueError(
+                f"t is {t.dtype}, which cannot tell Unix times of the same minute apart; read times as integers or "
+                "float64, do not convert them back"
+            )
         wanted = (len(src), self.msg_channels)
         if self.msg_channels and (msg is None or msg.shape != wanted):
             given = "missing" if msg is None else f"of shape {tuple(msg.shape)}"
@@ -240,6 +254,22 @@ class RecentNeighborBuffer(Recorded, nn.Module):
             raise ValueError(
                 f"e_id starts at {read[3]} and {'increases' if read[4] else 'does not increase'}; positions must "
                 f"increase from {read[2]} on: insert each event once, in the order of the stream, or reset_state()"
+            )
+
+    def _check_times(self, t: Tensor) -> None:
+        if t.is_floating_point() and not bool(torch.isfinite(t).all()):
+            at = int((~torch.isfinite(t)).nonzero()[0])
+            raise ValueError(f"t of event {at} is {float(t[at])}; every event needs a time")
+        if self._latest is None:
+            written = self.t[self.e_id >= 0].view(self.time_dtype)
+            self._latest = written.max().view(1) if len(written) else None
+        steps = torch.cat([t[:1] if self._latest is None else self._latest, t]).diff()
+        if bool((steps < 0).any()):
+            at = int((steps < 0).nonzero()[0])
+            before = self._latest if at == 0 and self._latest is not None else t[at - 1 : at]
+            raise ValueError(
+                f"t of event {at} is {t[at].item()}, that of the event before is {before.item()}; insert events in the "
+                "order of time, or reset_state() to begin anew"
             )
 
     def _check_range(self, nodes: Tensor) -> None:
@@ -259,4 +289,5 @@ class RecentNeighborBuffer(Recorded, nn.Module):
         # the constructor's arguments know nothing of the nodes that came later
         if isinstance(saved, Tensor) and saved.dim() == 1 and len(saved) > self.num_nodes:
             self.resize(len(saved))
+        self._latest = None
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,6 +1,8 @@
 """PRES: what the memory of a node is expected to become, and how far the measured memory is trusted against it."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
@@ -8,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphseq.core import Recorded
+from graphseq.ops.processor import arrays, compiled_loops
 
-__all__ = ["PRESCorrector", "memory_coherence_loss"]
+__all__ = ["PRESCorrector"]
 
 Rate = Literal["update", "time", "event"]
 Estimator = Literal["ratio", "mean"]
-CoherenceMode = Literal["global", "node"]
 
 
 class PRESCorrector(Recorded, nn.Module):
@@ -47,6 +49,10 @@ class PRESCorrector(Recorded, nn.Module):
     makes :math:`\mu` the sum of changes over the sum of steps: its variance stays finite when gaps go to 0. An update
     with pending events of several types counts for each in proportion, and so is its prediction mixed.
 
+    Beyond the paper: ``decay`` lets the sums of a node forget, by that factor an update, so that they follow a rate
+    that changes; ``min_events`` and ``min_updates`` correct only where something is to be mended, nodes of which the
+    batch hid that many events, and where something is known, nodes that were tracked that often.
+
     Gradients reach the measured memory and the gate; everything else is constant. Only nodes with pending events are
     corrected, and only those that were tracked before; all others keep the measured memory bit for bit. The running
     sums move in training only, unless ``update_in_eval``.
@@ -74,6 +80,9 @@ class PRESCorrector(Recorded, nn.Module):
         update_in_eval: whether the running sums also move in evaluation.
         persist: whether the network stores the corrected memory; else the measured one is stored and the correction
             only serves the embeddings. The network reads it, the corrector does not.
+        decay: factor of a node's sums at each of its updates, in (0, 1].
+        min_events: pending events from which on a node is corrected, at least 1; above 1 it needs ``num_events``.
+        min_updates: tracked updates, as far as ``decay`` remembers them, from which on a node is corrected, at least 1.
 
     Shape:
         n_id (U,), previous (U, D), measured (U, D), pending (U,) -> corrected (U, D)
@@ -116,8 +125,16 @@ class PRESCorrector(Recorded, nn.Module):
         track_variance: bool = False,
         update_in_eval: bool = False,
         persist: bool = True,
+        decay: float = 1.0,
+        min_events: int = 1,
+        min_updates: int = 1,
     ) -> None:
         super().__init__()
+        if not 0 < decay <= 1 or min_events < 1 or min_updates < 1:
+            raise ValueError(
+                f"PRESCorrector(decay={decay}, min_events={min_events}, min_updates={min_updates}): give a decay in "
+                "(0, 1] and at least 1 and 1"
+            )
         if rate not in get_args(Rate):
             raise ValueError(f"PRESCorrector(rate={rate!r}): accepted are {', '.join(get_args(Rate))}")
         if estimator not in get_args(Estimator):
@@ -139,6 +156,7 @@ class PRESCorrector(Recorded, nn.Module):
         self.step_min, self.step_max = step_min, step_max
         self.sample_prediction, self.track_variance = sample_prediction, track_variance
         self.update_in_eval, self.persist = update_in_eval, persist
+        self.decay, self.min_events, self.min_updates = decay, min_events, min_updates
         if gamma_learnable:
             self.gate = nn.Parameter(torch.zeros(()))
         else:
@@ -248,14 +266,26 @@ class PRESCorrector(Recorded, nn.Module):
             (U,)
         """
         self._check(n_id, previous, type_counts)
+        step = self._step(n_id, elapsed, num_events)
+        if self.rate == "time":
+            step = step.clamp(0, self.step_max)
+        sampled = self.sample_prediction and self.training
+        loops = None if sampled else compiled_loops(f"{__package__}.compiled_pres", previous, self.count)
+        if loops is not None:
+            predicted, known = (
+                torch.empty(previous.shape, dtype=previous.dtype),
+                torch.empty(len(n_id), dtype=torch.bool),
+            )
+            types = self.count[:0] if type_counts is None else type_counts.to(self.count.dtype)
+            sums = (self.count, self.weight_sum, self.rate_sum)
+            loops.extrapolate(*arrays(n_id, previous, step, types, *sums, predicted, known))
+            return predicted, known
         count = self.count[n_id]
         share = count if type_counts is None else type_counts.to(count.dtype) * (count > 0)
         total = share.sum(1, keepdim=True)
         share = share / total.masked_fill(total == 0, 1)  # (U, C)
-        step = self._step(n_id, elapsed, num_events).unsqueeze(-1)
-        if self.rate == "time":
-            step = step.clamp(0, self.step_max)
-        if self.sample_prediction and self.training:
+        step = step.unsqueeze(-1)
+        if sampled:
             drift = step * self._sample(n_id, share, generator)
         else:
             # sum_j share_j * step * rate_sum_j / weight_j, read from the table in one pass
@@ -309,7 +339,14 @@ class PRESCorrector(Recorded, nn.Module):
             type_counts=type_counts,
             generator=generator,
         )
-        trust = torch.where(pending & known, self.gamma, 1.0).unsqueeze(-1)
+        corrected = pending & known
+        if self.min_events > 1:
+            if num_events is None:
+                raise ValueError(f"PRESCorrector(min_events={self.min_events}) needs num_events, one per node")
+            corrected = corrected & (num_events >= self.min_events)
+        if self.min_updates > 1:
+            corrected = corrected & (self.count[n_id].sum(1) >= self.min_updates)
+        trust = torch.where(corrected, self.gamma, 1.0).unsqueeze(-1)
         return torch.lerp(predicted.to(measured.dtype), measured, trust.to(measured.dtype))  # exact at weight 1
 
     @torch.no_grad()
@@ -347,13 +384,27 @@ class PRESCorrector(Recorded, nn.Module):
                 "type_counts, the number of pending events of each type"
             )
         kind = self.count.dtype
-        share = pending.to(kind).unsqueeze(-1)  # (U, C)
+        step = self._step(n_id, elapsed, num_events).clamp(min=self.step_min)
+        share = torch.ones(len(n_id), 1, dtype=kind, device=n_id.device)  # (U, C)
         if type_counts is not None:
-            share = share * type_counts / type_counts.sum(1, keepdim=True).clamp(min=1)
-        step = self._step(n_id, elapsed, num_events).clamp(min=self.step_min).unsqueeze(-1)
+            share = type_counts.to(kind) / type_counts.sum(1, keepdim=True).clamp(min=1)
+        loops = compiled_loops(f"{__package__}.compiled_pres", previous, corrected, self.count)
+        if loops is not None:
+            given, by_step = (n_id, previous, corrected, pending, step, share), self.estimator == "ratio"
+            squares = self.rate_sum[:0] if self.square_sum is None else self.square_sum
+            sums = arrays(self.count, self.weight_sum, self.rate_sum, squares)
+            loops.track(*arrays(*given), by_step, self.decay, *sums)
+            return
+        step, share = step.unsqueeze(-1), share * pending.unsqueeze(-1)
         rate = ((corrected - previous).to(kind) / step).unsqueeze(1)  # (U, 1, D)
         weight = share * step if self.estimator == "ratio" else share
         weighted = weight.unsqueeze(-1) * rate  # (U, C, D)
+        if self.decay < 1:
+            kept = torch.where(pending, self.decay, 1.0).to(kind)
+            for running in (self.count, self.weight_sum, self.rate_sum, self.square_sum):
+                if running is not None:
+                    rows = running.index_select(0, n_id)
+                    running.index_copy_(0, n_id, rows * kept.view(-1, *[1] * (rows.dim() - 1)))
         self.count.index_add_(0, n_id, share)
         self.weight_sum.index_add_(0, n_id, weight)
         self.rate_sum.index_add_(0, n_id, weighted)
@@ -394,64 +445,15 @@ class PRESCorrector(Recorded, nn.Module):
         )
 
 
-def memory_coherence_loss(
-    previous: Tensor,
-    corrected: Tensor,
-    mask: Tensor | None = None,
-    mode: CoherenceMode = "global",
-    eps: float = 1e-8,
-) -> Tensor:
-    r"""Return how far the update turned the memory away from where it pointed; in [0, 2], 0 without a turn.
-
-    .. math:: 1 - \frac{\langle S^{prev}, \bar S \rangle}{\lVert S^{prev} \rVert\, \lVert \bar S \rVert}
-
-    ``global`` takes the inner product of the two matrices, one cosine for the batch, as the paper prints it; ``node``
-    the mean of ``1 - cosine`` over the nodes. Rows without a direction, those with zero previous memory, are left
-    out; if no row remains the loss is 0 and so is its gradient. ``previous`` is a constant.
-
-    Source: arXiv 2402.04284, Algorithm 2. Differs from it: the mode ``node``.
-
-    Args:
-        previous: memory before the update.
-        corrected: memory after it, with gradient.
-        mask: which nodes were updated, bool; None for all.
-        mode: what a cosine is taken of.
-        eps: lower bound of the norms.
-
-    Shape:
-        previous (U, D), corrected (U, D), mask (U,) -> scalar, float32 or wider
-
-    Raises:
-        ValueError: if the shapes differ or the mode is unknown.
-
-    Example:
-        >>> before = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
-        >>> memory_coherence_loss(before, 2 * before), memory_coherence_loss(before, -before)
-        (tensor(0.), tensor(2.))
-        >>> memory_coherence_loss(torch.zeros(2, 2), before)
-        tensor(0.)
-    """
-    if (
-        previous.shape != corrected.shape
-        or previous.dim() != 2
-        or (mask is not None and mask.shape != previous.shape[:1])
-    ):
-        raise ValueError(
-            f"previous is {tuple(previous.shape)}, corrected {tuple(corrected.shape)}, mask "
-            f"{None if mask is None else tuple(mask.shape)}; they must be (U, D), (U, D) and (U,)"
-        )
-    if mode not in get_args(CoherenceMode):
-        raise ValueError(f"memory_coherence_loss(mode={mode!r}): accepted are {', '.join(get_args(CoherenceMode))}")
-    wide = torch.promote_types(corrected.dtype, torch.float32)
-    previous, corrected = previous.detach().to(wide), corrected.to(wide)
-    inner = (previous * corrected).sum(1)
-    before, after = previous.square().sum(1), corrected.square().sum(1)
-    kept = before > 0 if mask is None else (before > 0) & mask
-    if mode == "global":
-        inner, before, after = (torch.where(kept, rows, 0.0).sum() for rows in (inner, before, after))
-    # bounded below the root, whose gradient at 0 is infinite
-    norms = before.clamp(min=eps**2).sqrt() * after.clamp(min=eps**2).sqrt()
-    turned = 1 - inner / norms
-    if mode == "global":
-        return torch.where(kept.any(), turned, 0.0)
-    return torch.where(kept, turned, 0.0).sum() / kept.sum().clamp(min=1)
+@contextlib.contextmanager
+def moments_tracked(network: nn.Module) -> Iterator[None]:
+    """Let the moments of all correctors in a network move in evaluation too: the replay of a training epoch."""
+    correctors = [module for module in network.modules() if isinstance(module, PRESCorrector)]
+    before = [corrector.update_in_eval for corrector in correctors]
+    try:
+        for corrector in correctors:
+            corrector.update_in_eval = True
+        yield
+    finally:
+        for corrector, setting in zip(correctors, before, strict=True):
+            corrector.update_in_eval = setting

@@ -32,7 +32,7 @@ def time_cosines(dt: Tensor, weight: Tensor, bias: Tensor, *, keep: bool) -> tup
 
 def time_gradients(gradient: Tensor, sine: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of ``weight`` and ``bias`` from that of the cosines; ``gradient`` (N, D) is overwritten."""
-    if (loops := compiled_loops(f"{__package__}.compiled", gradient, sine)) is not None:
+    if loops := compiled_loops(f"{__package__}.compiled", gradient, sine):
         total = torch.zeros(2, sine.shape[1], dtype=torch.float64)
         loops.sum_time_slopes(*arrays(gradient, sine, dt.double(), *total))
         of_weight, of_bias = total.to(sine.dtype)

@@ -1,0 +1,91 @@
+"""When loops compiled for a processor serve, and what happens without numba."""
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from graphseq.nn import TimeEncoder, mail_gru
+from graphseq.nn.temporal.time_encoding import time_cosines
+from graphseq.ops import processor
+
+LOOPS = "graphseq.nn.temporal.compiled"
+
+
+def test_loops_serve_plain_numbers_of_one_type():
+    x = torch.zeros(3)
+    assert processor.compiled_loops(LOOPS, x, nn.Parameter(x)).__name__ == LOOPS
+    assert processor.compiled_loops(LOOPS, x.double(), x.double()) is not None
+    for others in ((x, x.double()), (x.bfloat16(),), (x.bool(),), (x, x.to("meta")), (x.to("meta"),)):
+        assert processor.compiled_loops(LOOPS, *others) is None
+
+
+def test_loops_do_not_serve_what_only_stands_for_a_tensor():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode() as mode:
+        fake = mode.from_tensor(torch.zeros(3))
+    assert processor.compiled_loops(LOOPS, fake) is None
+    encoder = TimeEncoder(3)
+    with FakeTensorMode() as mode, torch.no_grad():
+        time = (mode.from_tensor(parameter) for parameter in (encoder.weight, encoder.bias))
+        assert time_cosines(mode.from_tensor(torch.zeros(4)), *time, keep=False)[0].shape == (4, 3)
+
+
+def test_without_numba_torch_does_the_same_and_says_so_once(monkeypatch):
+    monkeypatch.setattr(processor, "_load", processor._load.__wrapped__)
+    monkeypatch.setitem(sys.modules, LOOPS, None)  # importing it raises ImportError
+    with pytest.warns(UserWarning, match="numba cannot be imported"):
+        assert processor.compiled_loops(LOOPS, torch.zeros(2)) is None
+    program = """
+import sys, warnings
+sys.modules["numba"] = None
+import torch
+from graphseq.nn import Distinct, TimeEncoder
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        print(Distinct(9)(torch.tensor([5, 2, 5]))[0].tolist())
+print(sum("numba cannot be imported" in str(one.message) for one in caught))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split("\n")[:3] == ["[5, 2]", "[5, 2]", "1"], done.stderr
+
+
+def test_loops_are_not_compiled_before_they_are_called():
+    program = f"import sys; from graphseq.models import TGN; TGN; print('{LOOPS}' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch):
+    import numba
+
+    real, asked = numba.njit, []
+
+    def without_a_place(*args, **options):
+        asked.append(options.get("cache", False))
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(*args, **options)
+
+    monkeypatch.setattr(numba, "njit", without_a_place)
+    loop = processor.compile_loop(lambda x: x + 1)
+    assert asked == [True, False]
+    assert loop(2) == 3
+
+
+def test_what_is_given_is_not_written_to():
+    """Inputs that are not contiguous are copied, and no view of a caller's tensor is an output."""
+    encoder = TimeEncoder(3)
+    wide = torch.randn(5, 8)
+    before = wide.clone()
+    cell = nn.GRUCell(4 + 4 + 3, 4)
+    weights = (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh, encoder.weight, encoder.bias)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mail_gru(wide[:, :4], wide[:, 4:], torch.arange(5), None, *weights)
+    assert torch.equal(wide, before)
