@@ -70,19 +70,21 @@ class TemporalAdjacency:
         # Row 0 stands for "no such event": time 0, and x ^ 0 = x makes the queried node its own other endpoint.
         self._t = torch.cat([t.new_zeros(1), t])
         self._endpoints = torch.cat([src.new_zeros(1), src ^ dst])
-        position = torch.arange(len(src), device=src.device)
+        position: Tensor | None = None  # all of them
         if keep is not None:
-            position = position[_as_mask(keep, len(src), src.device)]
+            position = _as_mask(keep, len(src), src.device).nonzero().squeeze(1)
             src, dst = src[position], dst[position]
         loop = src == dst
-        again = position
-        if bool(loop.any()):  # a self-loop is one event of its node
-            dst, again = dst[~loop], position[~loop]
+        once = (~loop).nonzero().squeeze(1) if bool(loop.any()) else None  # a self-loop is one event of its node
         # The key in front is below those of every node, so that looking back past the first event finds a foreign one.
         # All are written into one tensor: over millions of events, new memory costs more than the arithmetic.
-        keys = position.new_full((1 + len(src) + len(dst),), -1)
-        torch.add(position, src, alpha=self._num_events, out=keys[1 : len(src) + 1])
-        torch.add(again, dst, alpha=self._num_events, out=keys[len(src) + 1 :])
+        keys = src.new_empty(1 + len(src) + (len(dst) if once is None else len(once)))
+        keys[0] = -1
+        of_src, of_dst = keys[1 : len(src) + 1], keys[len(src) + 1 :]
+        torch.arange(len(src), out=of_src) if position is None else of_src.copy_(position)
+        of_dst.copy_(of_src if once is None else of_src[once])
+        of_src.add_(src, alpha=self._num_events)
+        of_dst.add_(dst if once is None else dst[once], alpha=self._num_events)
         if can_ask(keys.device):
             keys.numpy().sort()  # in place; a fifth of the time of torch's over ten million events
             self._keys = keys
@@ -215,7 +217,7 @@ def _check_events(src: Tensor, dst: Tensor, t: Tensor, msg: Tensor, num_nodes: i
         )
     if not num_events:
         return
-    low, high = torch.stack([src, dst]).aminmax()
+    low, high = torch.stack([torch.stack(part.aminmax()) for part in (src, dst)]).aminmax()
     if low < 0 or high >= num_nodes:
         raise DataError(f"node ids run from {int(low)} to {int(high)}; with num_nodes={num_nodes} they are below it")
     # written so that NaN is refused too
