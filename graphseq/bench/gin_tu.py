@@ -89,7 +89,7 @@ class GINOnTU(Experiment):
     """
 
     name, kind = "effect.gin_tu", "effect"
-    sources = ("graphseq.models.gin", "graphseq.data.tu", "graphseq.data.splits")
+    sources = ("graphseq.models.graph.gin", "graphseq.data.graphs.tu", "graphseq.data.splits")
 
     def __init__(self, graphs: dict[str, Sequence[Data]] | None = None) -> None:
         self.graphs = graphs

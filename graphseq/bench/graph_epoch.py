@@ -64,9 +64,9 @@ class GraphEpochSpeed(Experiment):
     sources = (
         "graphseq.data.store",
         "graphseq.data.loader",
-        "graphseq.data.graph_store",
-        "graphseq.data.graph_layout",
-        "graphseq.models.gin",
+        "graphseq.data.graphs.store",
+        "graphseq.data.graphs.layout",
+        "graphseq.models.graph.gin",
         "graphseq.bench.graph_sets",
         "graphseq.bench.timing",
     )

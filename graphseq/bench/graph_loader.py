@@ -63,8 +63,8 @@ class GraphLoaderSpeed(Experiment):
     sources = (
         "graphseq.data.store",
         "graphseq.data.loader",
-        "graphseq.data.graph_store",
-        "graphseq.data.graph_layout",
+        "graphseq.data.graphs.store",
+        "graphseq.data.graphs.layout",
         "graphseq.bench.graph_sets",
         "graphseq.bench.timing",
     )

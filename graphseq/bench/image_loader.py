@@ -61,7 +61,7 @@ class ImageLoaderSpeed(Experiment):
         "graphseq.data.store",
         "graphseq.data.loader",
         "graphseq.data.transforms",
-        "graphseq.data.images",
+        "graphseq.data.images.module",
         "graphseq.bench.timing",
     )
 

@@ -22,10 +22,10 @@ __all__ = ["L2RByScaffold", "L2RBySize"]
 
 _SOURCES = (
     "graphseq.bench.l2r_training",
-    "graphseq.nn.graph.outer",
-    "graphseq.nn.graph.reweight",
+    "graphseq.nn.reweighting.outer",
+    "graphseq.nn.reweighting.weights",
     "graphseq.ops.decorrelation",
-    "graphseq.tasks.reweight",
+    "graphseq.tasks.weighted.reweight",
 )
 _FIRST_SEED = 100
 _SEEDS = {"quick": 1, "default": 5, "full": 10}  # at least

@@ -68,11 +68,11 @@ class L2ROnMotifs(Experiment):
     name, kind = "effect.l2r_motif", "effect"
     sources = (
         "graphseq.bench.l2r_training",
-        "graphseq.data.motifs",
-        "graphseq.nn.graph.outer",
-        "graphseq.nn.graph.reweight",
+        "graphseq.data.graphs.motifs",
+        "graphseq.nn.reweighting.outer",
+        "graphseq.nn.reweighting.weights",
         "graphseq.ops.decorrelation",
-        "graphseq.tasks.reweight",
+        "graphseq.tasks.weighted.reweight",
     )
 
     def cells(self, scale: Scale, seeds: int) -> list[Row]:

@@ -64,10 +64,10 @@ class L2RStepSpeed(Experiment):
 
     name, kind = "speed.l2r_step", "speed"
     sources = (
-        "graphseq.nn.graph.outer",
-        "graphseq.nn.graph.reweight",
+        "graphseq.nn.reweighting.outer",
+        "graphseq.nn.reweighting.weights",
         "graphseq.ops.decorrelation",
-        "graphseq.tasks.reweight",
+        "graphseq.tasks.weighted.reweight",
     )
 
     def cells(self, scale: Scale, seeds: int) -> list[Row]:

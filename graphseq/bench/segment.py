@@ -161,10 +161,10 @@ class SegmentSpeed(Experiment):
 
     name, kind = "speed.segment", "speed"
     sources = (
-        "graphseq.ops.segment",
-        "graphseq.ops.segment_native",
-        "graphseq.ops.segment_backends",
-        "graphseq.ops.softmax",
+        "graphseq.ops.segment.reduce",
+        "graphseq.ops.segment.native",
+        "graphseq.ops.segment.backends",
+        "graphseq.ops.segment.softmax",
     )
 
     def cells(self, scale: Scale, seeds: int) -> list[Row]:

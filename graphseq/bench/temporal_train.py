@@ -105,11 +105,11 @@ class TemporalTrainingSpeed(Experiment):
         "graphseq.bench.temporal_tgm",
         "graphseq.bench.timing",
         "graphseq.data.compiled_lookup",
-        "graphseq.data.event_loader",
-        "graphseq.data.event_store",
-        "graphseq.data.negatives",
-        "graphseq.data.temporal_adjacency",
-        "graphseq.models.memory_network",
+        "graphseq.data.events.loader",
+        "graphseq.data.events.store",
+        "graphseq.data.events.negatives",
+        "graphseq.data.events.adjacency",
+        "graphseq.models.temporal.memory_network",
         "graphseq.nn.temporal.compiled",
         "graphseq.nn.temporal.compiled_nodes",
         "graphseq.nn.temporal.embeddings",
@@ -120,8 +120,8 @@ class TemporalTrainingSpeed(Experiment):
         "graphseq.nn.temporal.plan",
         "graphseq.nn.temporal.time_encoding",
         "graphseq.ops.processor",
-        "graphseq.tasks.stream",
-        "graphseq.tasks.temporal",
+        "graphseq.tasks.streams.stream",
+        "graphseq.tasks.streams.links",
     )
 
     def __init__(self, events: TemporalEvents | None = None) -> None:

@@ -108,13 +108,13 @@ class TGNOnWikipedia(Experiment):
     sources = (
         "graphseq.bench.temporal_peers",
         "graphseq.bench.temporal_training",
-        "graphseq.models.memory_network",
-        "graphseq.models.temporal",
-        "graphseq.models.apan",
-        "graphseq.models.edgebank",
+        "graphseq.models.temporal.memory_network",
+        "graphseq.models.temporal.tgn",
+        "graphseq.models.temporal.apan",
+        "graphseq.models.temporal.edgebank",
         "graphseq.nn.temporal.memory",
         "graphseq.nn.temporal.embeddings",
-        "graphseq.data.negatives",
+        "graphseq.data.events.negatives",
     )
 
     def __init__(self, streams: dict[str, TemporalEvents] | None = None) -> None:

@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from graphseq.callbacks.figures import draw_correlations, draw_effective_sample_size, draw_weights
-from graphseq.nn.graph.outer import DecorrelationOuter
-from graphseq.nn.graph.reweight import FeatureQueue, SampleWeights
+from graphseq.nn.reweighting.outer import DecorrelationOuter
+from graphseq.nn.reweighting.weights import FeatureQueue, SampleWeights
 from graphseq.ops import effective_sample_size
 
 if TYPE_CHECKING:

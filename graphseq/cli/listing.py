@@ -8,6 +8,7 @@ from pathlib import Path
 
 from graphseq.bench import experiments
 from graphseq.bench.docstrings import arxiv_id, class_docstring, first_line, module_docstrings, module_file
+from graphseq.core.lazy import public_names
 
 __all__ = ["list_configs", "list_experiments", "list_room", "main"]
 
@@ -21,8 +22,9 @@ def _row(name: str, docstring: str) -> dict[str, str]:
 
 
 def _room_files(room: str) -> dict[str, str]:
-    """A room's table, public name -> module inside the room."""
-    return dict(importlib.import_module(f"graphseq.{room}")._FILES)
+    """A room's public names, each with the module that defines it."""
+    importlib.import_module(f"graphseq.{room}")
+    return public_names(f"graphseq.{room}")
 
 
 def list_room(room: str) -> list[dict[str, str]]:
@@ -39,7 +41,7 @@ def list_room(room: str) -> list[dict[str, str]]:
     rows = []
     for name, module in sorted(_room_files(room).items()):
         if module not in docstrings:
-            file = module_file(f"graphseq.{room}.{module}")
+            file = module_file(module)
             docstrings[module] = module_docstrings(file) if file else {}
         rows.append(_row(name, docstrings[module].get(name, "")))
     return rows

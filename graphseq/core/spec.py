@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
+from graphseq.core.lazy import public_names
+
 __all__ = ["MISSING", "Recorded", "make", "public_path", "record", "record_foreign_modules", "to_spec"]
 
 T = TypeVar("T")
@@ -65,7 +67,7 @@ def public_path(thing: type | Callable[..., Any]) -> str:
         if package is None:
             continue
         found = vars(package).get(name)
-        if found is None and name in getattr(package, "_FILES", ()):
+        if found is None and name in public_names(candidate):
             found = getattr(package, name)
         if found is thing:
             return f"{candidate}.{name}"

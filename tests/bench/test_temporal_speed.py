@@ -14,7 +14,7 @@ from graphseq.bench.temporal_scale import TemporalScaleSpeed, busy_stream, even_
 from graphseq.bench.temporal_train import TemporalTrainingSpeed
 from graphseq.bench.timing import interleave
 from graphseq.data import TemporalDataModule
-from graphseq.data.temporal_synthetic import periodic_events
+from graphseq.data.events.synthetic import periodic_events
 
 NETWORKS = ["TGN", "memory path", "JODIE", "TGN of TGM"]
 

@@ -22,7 +22,7 @@ from graphseq.bench.temporal_training import (
 )
 from graphseq.bench.tgn_wikipedia import PyGExample, TGNOnWikipedia
 from graphseq.data import HistoricalNegatives, RandomNegatives, TemporalDataModule, TemporalEvents
-from graphseq.data.temporal_synthetic import periodic_events
+from graphseq.data.events.synthetic import periodic_events
 from graphseq.models import JODIE, EdgeBank
 
 

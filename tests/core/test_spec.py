@@ -162,7 +162,7 @@ def test_optimizer_of_the_command_line_is_written():
 def test_public_path_is_the_shortest_one():
     assert public_path(torch.optim.AdamW) == "torch.optim.AdamW"
     assert public_path(GIN) == "torch_geometric.nn.GIN"
-    from graphseq.models.graph import GraphClassifier
+    from graphseq.models.graph.classifier import GraphClassifier
 
     assert public_path(GraphClassifier) == "graphseq.models.GraphClassifier"
     with pytest.raises(ValueError, match="no importable name"):

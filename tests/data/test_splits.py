@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from graphseq.core import DataError
 from graphseq.data import group_split, k_fold_split, ordered_split, random_split, size_split
-from graphseq.data.graphs import listed_split
+from graphseq.data.graphs.module import listed_split
 
 
 def assert_partition(split, total):

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from tests.reliability.test_resume import Interrupted, SaveAndStop, assert_same
-from tests.tasks.streams import build, events, trainer, weights
+from tests.tasks.streams.streams import build, events, trainer, weights
 
 KINDS = ["tgn", "pres", "dyrep"]
 

@@ -1,0 +1,1 @@
+"""Temporal graphs: event tables, stores, loaders, negatives and data modules."""

@@ -1,0 +1,1 @@
+"""Stores, data modules and generators of graphs."""

@@ -1,0 +1,301 @@
+"""Data modules of many graphs: your own list of ``Data``, and the base of the named data sets."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.utils import degree
+
+from graphseq.core.errors import DataError
+from graphseq.data.base import StoreDataModule
+from graphseq.data.graphs.store import GraphStore
+from graphseq.data.splits import check_fractions, k_fold_split, pooled_split, random_split, size_split
+
+__all__ = ["GraphDataModule", "GraphSetDataModule"]
+
+
+class GraphSetDataModule(StoreDataModule):
+    """Base of the data modules whose samples are graphs: sizes for the network, read off the packed store.
+
+    A subclass writes :meth:`read`, returning a :class:`GraphStore`.
+
+    Args:
+        batch_size: see :class:`StoreDataModule`.
+        pool_validation: whether the validation graphs are trained on as well: the control of methods that learn from
+            them. A tenth of training and validation graphs together, drawn from ``seed``, is left out to choose the
+            model by, see :func:`pooled_split`.
+        eval_batch_size: see :class:`StoreDataModule`.
+        seed: see :class:`StoreDataModule`.
+        device_resident: see :class:`StoreDataModule`.
+        drop_last: see :class:`StoreDataModule`.
+        train_transform: see :class:`StoreDataModule`.
+        eval_transform: see :class:`StoreDataModule`.
+
+    Yields:
+        PyG ``Batch``.
+
+    Raises:
+        ValueError: if an argument is out of range.
+        DataError: when the data are read, if validation graphs to be pooled are test graphs.
+
+    Example:
+        >>> data = GraphDataModule([Data(x=torch.ones(2, 3), y=torch.tensor([i % 2])) for i in range(20)])
+        >>> data.num_features, data.num_outputs
+        (3, 2)
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        *,
+        pool_validation: bool = False,
+        eval_batch_size: int | None = None,
+        seed: int = 0,
+        device_resident: bool | Literal["auto"] = "auto",
+        drop_last: bool = False,
+        train_transform: nn.Module | None = None,
+        eval_transform: nn.Module | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            device_resident=device_resident,
+            drop_last=drop_last,
+            train_transform=train_transform,
+            eval_transform=eval_transform,
+        )
+        self.pool_validation = pool_validation
+
+    @property
+    def graphs(self) -> GraphStore:
+        """The packed graphs."""
+        store = self.store
+        if not isinstance(store, GraphStore):
+            raise DataError(f"{type(self).__name__}.read() gave a {type(store).__name__}; a GraphStore is needed")
+        return store
+
+    @property
+    def num_features(self) -> int:
+        """Width of the node features."""
+        return _width(self.graphs.field("x"))
+
+    @property
+    def num_edge_features(self) -> int:
+        """Width of the edge features, 0 without any."""
+        return _width(self.graphs.field("edge_attr"))
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of classes for integer labels, else of targets of a graph."""
+        target = self.graphs.field("y")
+        if target is None:
+            raise DataError(f"graphs of {type(self).__name__} have no target y")
+        if target.is_floating_point():
+            return _width(target)
+        return int(target.max()) + 1
+
+    @property
+    def degree_histogram(self) -> list[int]:
+        """Number of nodes of the training graphs with in-degree 0, 1, 2, ..., as PNA scales by."""
+        graphs = self.graphs
+        training = graphs.take(self.splits["train"])
+        counts = degree(training.edge_index[1], int(training.ptr[-1]), dtype=torch.int64)
+        return torch.bincount(counts).tolist()
+
+    @property
+    def class_weights(self) -> list[float]:
+        """Weights that make classes count the same in training.
+
+        For integer labels the inverse of the share of each class among the training graphs, over the number of classes:
+        weights of mean 1 over the graphs, 0 for a class without any. For labels of 0, 1 and NaN the number of zeros for
+        each one, 1 for a label that lacks either: the weight of its positive class.
+        """
+        target = self.graphs.field("y")
+        number = self.num_outputs
+        known = target[self.splits["train"].to(target.device)]
+        if not target.is_floating_point():
+            counts = torch.bincount(known.flatten(), minlength=number).double()
+            weights = len(known) / ((counts > 0).sum() * counts)
+            return torch.where(counts > 0, weights, 0.0).tolist()
+        known = known.view(len(known), -1)
+        ones, zeros = (known == 1).sum(0).double(), (known == 0).sum(0).double()
+        if bool((~torch.isnan(known) & (known != 0) & (known != 1)).any()):
+            raise DataError("targets are numbers, not labels of 0, 1 or NaN; only labels can be balanced")
+        return torch.where((ones > 0) & (zeros > 0), zeros / ones.clamp(min=1), 1.0).tolist()
+
+    def load(self) -> None:
+        """Read the data unless they are there already, pool the splits if asked for, and check them and the labels."""
+        known = self._host is not None
+        super().load()
+        if not known:
+            if self.pool_validation:
+                self._splits = pooled_split(self._splits, self.seed)
+            self._check_labels()
+
+    def _check_labels(self) -> None:
+        target = self.graphs.field("y")
+        if target is None or target.is_floating_point() or target.dim() != 1 or len(target) != len(self.graphs):
+            return
+        if int(target.min()) < 0:
+            raise DataError(f"labels reach down to {int(target.min())}; classes must be numbered from 0")
+        classes = target[self.splits["train"].to(target.device)].unique()
+        if len(classes) < 2:
+            raise DataError(
+                f"all {len(self.splits['train'])} training graphs have label {classes.tolist()}; classification needs "
+                "at least two classes. Use a stratified or random split, or check the labels"
+            )
+
+
+def _width(value: Tensor | None) -> int:
+    if value is None:
+        return 0
+    return 1 if value.dim() == 1 else int(value.size(-1))
+
+
+SplitRule = Literal["random", "stratified", "k_fold", "size", "size_middle"]
+
+
+def split_graphs(
+    store: GraphStore,
+    rule: SplitRule,
+    fractions: Sequence[float],
+    seed: int,
+    fold: int,
+    num_folds: int,
+    *,
+    val_is_test: bool = False,
+) -> dict[str, Tensor]:
+    """Split graphs by one of the rules that data modules offer.
+
+    Args:
+        store: the graphs; ``y`` holds their classes for ``stratified`` and ``k_fold``.
+        rule: ``random``, ``stratified``, ``k_fold`` (stratified cross-validation), ``size`` (train on small
+            graphs, validate on graphs of the same sizes, test on the largest) or ``size_middle`` (validate on sizes
+            between those of training and test: what a method needs that learns from a shifted validation set).
+        fractions: of train, validation and test; for ``k_fold`` the middle one is the share of the training
+            folds that validates.
+        seed: seeds the split.
+        fold: which fold ``k_fold`` tests.
+        num_folds: number of folds.
+        val_is_test: for ``k_fold``, validate on the tested fold as arXiv 1810.00826 did.
+
+    Raises:
+        ValueError: if the rule is unknown.
+        DataError: if the rule needs classes and the graphs have none.
+
+    Example:
+        >>> store = GraphStore.from_dataset([Data(x=torch.ones(n, 1)) for n in range(1, 11)])
+        >>> split_graphs(store, "size", [0.6, 0.2, 0.2], 0, 0, 10)["test"].tolist()
+        [8, 9]
+    """
+    if rule == "random":
+        return random_split(len(store), fractions, seed)
+    if rule in ("size", "size_middle"):
+        return size_split(store.num_nodes, fractions, seed, shifted_val=rule == "size_middle")
+    if rule not in ("stratified", "k_fold"):
+        raise ValueError(f"split is {rule!r}; it must be 'random', 'stratified', 'k_fold', 'size' or 'size_middle'")
+    labels = store.field("y")
+    if labels is None or labels.is_floating_point() or labels.numel() != len(store):
+        raise DataError(f"a {rule} split needs one integer class a graph in y; use split='random' or 'size'")
+    if rule == "stratified":
+        return random_split(len(store), fractions, seed, labels.flatten())
+    share = fractions[1] / (fractions[0] + fractions[1])
+    return k_fold_split(labels.flatten(), num_folds, fold, seed, share, val_is_test=val_is_test)
+
+
+class GraphDataModule(GraphSetDataModule):
+    """Your own graphs: a list of PyG ``Data`` or any PyG data set, packed and split.
+
+    Args:
+        dataset: graphs of one class with the same fields, or a function without arguments that returns them
+            (a config can name one: ``dataset: my_package.my_graphs``; its return annotation must be
+            ``Sequence[Data]`` or ``list[Data]``).
+        split: ``random``, ``stratified``, ``k_fold``, ``size`` or ``size_middle``, see :func:`split_graphs`; or lists
+            ``{"train": [...], "val": [...], "test": [...]}``.
+        fractions: of train, validation and test, summing to 1.
+        fold: which fold ``k_fold`` tests, from 0.
+        num_folds: number of folds.
+        batch_size: see :class:`StoreDataModule`.
+        pool_validation: see :class:`GraphSetDataModule`.
+        eval_batch_size: see :class:`StoreDataModule`.
+        seed: see :class:`StoreDataModule`.
+        device_resident: see :class:`StoreDataModule`.
+        drop_last: see :class:`StoreDataModule`.
+        train_transform: see :class:`StoreDataModule`.
+        eval_transform: see :class:`StoreDataModule`.
+
+    Yields:
+        PyG ``Batch`` with the fields of the graphs, ``batch``, ``ptr`` and ``idx``.
+
+    Raises:
+        ValueError: if fractions or the split are not valid.
+        DataError: if the graphs are not, see :meth:`GraphStore.from_dataset`.
+
+    Example:
+        >>> graphs = [Data(x=torch.ones(2, 3), y=torch.tensor([i % 2])) for i in range(20)]
+        >>> len(GraphDataModule(graphs, batch_size=4).train_dataloader())
+        4
+    """
+
+    def __init__(
+        self,
+        dataset: Sequence[Data] | Callable[[], Sequence[Data]],
+        *,
+        split: SplitRule | dict[str, list[int]] = "random",
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        fold: int = 0,
+        num_folds: int = 10,
+        batch_size: int = 128,
+        pool_validation: bool = False,
+        eval_batch_size: int | None = None,
+        seed: int = 0,
+        device_resident: bool | Literal["auto"] = "auto",
+        drop_last: bool = False,
+        train_transform: nn.Module | None = None,
+        eval_transform: nn.Module | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size,
+            pool_validation=pool_validation,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            device_resident=device_resident,
+            drop_last=drop_last,
+            train_transform=train_transform,
+            eval_transform=eval_transform,
+        )
+        self.dataset = dataset
+        self.split = split
+        self.fractions = check_fractions(fractions)
+        self.fold = fold
+        self.num_folds = num_folds
+
+    def read(self) -> tuple[GraphStore, dict[str, Tensor]]:
+        """Return the packed graphs and their split."""
+        store = GraphStore.from_dataset(self.dataset() if callable(self.dataset) else self.dataset)
+        if not isinstance(self.split, dict):
+            return store, split_graphs(store, self.split, self.fractions, self.seed, self.fold, self.num_folds)
+        return store, listed_split(self.split)
+
+
+def listed_split(split: dict[str, Any]) -> dict[str, Tensor]:
+    """Return given index lists as tensors after a check that they are disjoint.
+
+    Args:
+        split: sample numbers by ``train``, ``val`` and ``test``.
+
+    Raises:
+        DataError: if a sample stands in two of them.
+
+    Example:
+        >>> listed_split({"train": [0, 1], "val": [2], "test": []})["val"]
+        tensor([2])
+    """
+    tensors = {name: torch.as_tensor(index, dtype=torch.int64) for name, index in split.items()}
+    together = torch.cat(list(tensors.values()))
+    if len(together.unique()) != len(together):
+        raise DataError("a sample stands in more than one split, or twice in one; splits must be disjoint")
+    return tensors

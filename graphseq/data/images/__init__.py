@@ -1,0 +1,1 @@
+"""Readers and data modules of images."""

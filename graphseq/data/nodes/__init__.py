@@ -1,0 +1,1 @@
+"""Data modules of one graph whose nodes are the samples."""

@@ -1,0 +1,16 @@
+from graphseq.models.graph.classifier import GraphClassifier as GraphClassifier
+from graphseq.models.graph.classifier import GraphEncoder as GraphEncoder
+from graphseq.models.graph.gin import GINClassifier as GINClassifier
+from graphseq.models.graph.node import NodeClassifier as NodeClassifier
+from graphseq.models.graph.pyg import FromPyG as FromPyG
+from graphseq.models.mlp import MLP as MLP
+from graphseq.models.temporal.apan import APAN as APAN
+from graphseq.models.temporal.edgebank import EdgeBank as EdgeBank
+from graphseq.models.temporal.link_stream import LinkStream as LinkStream
+from graphseq.models.temporal.memory_network import MemoryNetwork as MemoryNetwork
+from graphseq.models.temporal.memory_network import MemoryUpdate as MemoryUpdate
+from graphseq.models.temporal.tgn import JODIE as JODIE
+from graphseq.models.temporal.tgn import TGAT as TGAT
+from graphseq.models.temporal.tgn import TGN as TGN
+from graphseq.models.temporal.tgn import DyRep as DyRep
+from graphseq.models.vision.convnet import ConvNet as ConvNet

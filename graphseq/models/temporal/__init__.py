@@ -1,0 +1,1 @@
+"""Networks on streams of events."""

@@ -1,0 +1,1 @@
+"""Sample weights, feature queues and the outer problems that learn weights."""

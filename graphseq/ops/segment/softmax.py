@@ -1,0 +1,79 @@
+"""Softmax within segments of rows, such as attention over the neighbours of each node."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from graphseq.ops.segment.backends import reduce_segments
+from graphseq.ops.segment.index import check_segments, row_segments
+from graphseq.ops.segment.native import native_sum, spread
+
+__all__ = ["segment_softmax"]
+
+
+def _softmax(values: Tensor, index: Tensor, ptr: Tensor | None, num_segments: int) -> Tensor:
+    by_index = index if ptr is None else None
+    highest = reduce_segments("max", values, by_index, ptr, num_segments)
+    # a segment of only -inf: its entries become 0 instead of exp(-inf + inf)
+    highest.clamp_(min=torch.finfo(values.dtype).min)
+    weights = (values - highest.index_select(0, index)).exp_()
+    # the largest entry alone contributes 1, unless all are -inf
+    total = reduce_segments("sum", weights, by_index, ptr, num_segments).clamp_(min=1)
+    return weights.div_(total.index_select(0, index))
+
+
+class _Softmax(Function):
+    """Softmax within segments; only the result is kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, index: Tensor, ptr: Tensor | None, num_segments: int) -> Tensor:
+        output = _softmax(values, index, ptr, num_segments)
+        ctx.save_for_backward(output, index, ptr)
+        ctx.num_segments = num_segments
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        output, index, ptr = ctx.saved_tensors
+        weighted = output * gradients[0]
+        total = native_sum(weighted, index, ptr, ctx.num_segments)
+        return weighted - output * spread(total, index, ptr, output.shape[0]), None, None, None
+
+
+def segment_softmax(
+    values: Tensor, index: Tensor | None = None, *, ptr: Tensor | None = None, num_segments: int | None = None
+) -> Tensor:
+    r"""Normalise the exponentials of each segment and column to sum 1.
+
+    .. math:: y_i = \frac{\exp(x_i - m_{\mathrm{index}_i})}{\sum_{j:\, \mathrm{index}_j = \mathrm{index}_i}
+        \exp(x_j - m_{\mathrm{index}_j})}, \qquad m_g = \max_{j:\, \mathrm{index}_j = g} x_j
+
+    float16 and bfloat16 are computed in float32, which is also the type of the result under autocast, as in
+    ``torch.softmax``. Entries of ``-inf`` get 0; where all of a segment are, all get 0 (``torch.softmax``: NaN).
+
+    Args:
+        values: the rows, of a floating type.
+        index: as in :func:`segment_sum`.
+        ptr: as in :func:`segment_sum`.
+        num_segments: as in :func:`segment_sum`.
+
+    Shape:
+        values (N, \*), index (N,) or ptr (G+1,) -> (N, \*)
+
+    Raises:
+        TypeError: if a type is not accepted.
+        ValueError: if shapes, devices or contents do not fit, or not exactly one of index and ptr is given.
+
+    Example:
+        >>> segment_softmax(torch.tensor([1.0, 7.0, 1.0]), torch.tensor([2, 0, 2]))
+        tensor([0.5000, 1.0000, 0.5000])
+    """
+    num_segments = check_segments(values, index, ptr, num_segments, floating=True)
+    half = values.dtype in (torch.float16, torch.bfloat16)
+    wide = values.float() if half else values
+    rows = row_segments(index, ptr, values.shape[0])
+    tracked = torch.is_grad_enabled() and values.requires_grad
+    result = (_Softmax.apply if tracked else _softmax)(wide, rows, ptr, num_segments)
+    return result.to(values.dtype) if half and not torch.is_autocast_enabled(values.device.type) else result

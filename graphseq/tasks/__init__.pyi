@@ -1,0 +1,13 @@
+from graphseq.tasks.base import Step as Step
+from graphseq.tasks.base import Task as Task
+from graphseq.tasks.base import load as load
+from graphseq.tasks.streams.links import TemporalLinkPrediction as TemporalLinkPrediction
+from graphseq.tasks.streams.nodes import TemporalNodeClassification as TemporalNodeClassification
+from graphseq.tasks.streams.nodes import static_node_embeddings as static_node_embeddings
+from graphseq.tasks.streams.stream import StreamTask as StreamTask
+from graphseq.tasks.supervised.classification import Classification as Classification
+from graphseq.tasks.supervised.node_classification import NodeClassification as NodeClassification
+from graphseq.tasks.supervised.regression import Regression as Regression
+from graphseq.tasks.supervised.samples import SampleTask as SampleTask
+from graphseq.tasks.weighted.environments import MultiEnvironment as MultiEnvironment
+from graphseq.tasks.weighted.reweight import Reweighted as Reweighted

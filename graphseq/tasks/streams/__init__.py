@@ -1,0 +1,1 @@
+"""Procedures on streams of events."""

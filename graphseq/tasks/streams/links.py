@@ -1,0 +1,201 @@
+"""Link prediction in event streams."""
+
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MetricCollection
+
+from graphseq.core.errors import DataError
+from graphseq.core.events import EventBatch
+from graphseq.metrics.ranking import (
+    HitsAtK,
+    LinkAUROC,
+    LinkAveragePrecision,
+    MeanReciprocalRank,
+    PerBatchAveragePrecision,
+)
+from graphseq.nn.losses.coherence import memory_coherence_loss
+from graphseq.tasks.base import Step
+from graphseq.tasks.streams.stream import StreamTask
+
+__all__ = ["TemporalLinkPrediction"]
+
+
+class TemporalLinkPrediction(StreamTask):
+    r"""Tell events that happened from events that did not, in the order of the stream.
+
+    .. math::
+        L = -\frac{1}{B} \sum_e \log \sigma(f(u_e, v_e, t_e))
+            - \frac{1}{BM} \sum_{e,m} \log \sigma(-f(u_e, v_{em}, t_e)) + \beta\, L_{\mathrm{coherence}}
+
+    Procedure:
+        see :class:`StreamTask`. With ``coherence_weight`` above 0 the loss also holds the memory after a batch to
+        the direction it had before: the smoothing term of PRES (arXiv 2402.04284); its correction is the ``corrector``
+        of the network.
+
+    Logs:
+        ``<stage>/loss``, ``train/coherence`` where it has a weight; of validation and test ``ap``, ``auc``, ``mrr``,
+        pooled over all events of the split, and ``new_ap``, ``new_auc`` over the events with an endpoint that
+        training never saw, where the data module marks them. AP and AUC do not depend on the batch size through the
+        average, but memory is updated once a batch: state ``eval_batch_size`` with every figure.
+
+    Args:
+        model: network that remembers.
+        coherence_weight: weight of the coherence term, at least 0.
+        coherence: one cosine over all updated memories, or the mean over nodes of theirs.
+        hits_at: ranks k for ``hits@k``, each at least 1; they need at least k negatives for each event in evaluation.
+        per_batch_ap: also log ``batch_ap``, the mean of AP over batches, to compare with tables that have it.
+        optimizer: see :class:`Task`.
+        scheduler: see :class:`Task`.
+        scheduler_interval: see :class:`Task`.
+        stop_on_nonfinite: see :class:`Task`.
+
+    Raises:
+        ValueError: if ``coherence_weight`` is negative or given to a network without memory, ``coherence`` is unknown,
+            or a rank is below 1.
+        DataError: before the run, if the data module draws fewer negatives than a rank of ``hits_at``; in a step, if
+            the batch has none.
+
+    Example:
+        >>> from graphseq.models import JODIE
+        >>> task = TemporalLinkPrediction(JODIE(num_nodes=9))
+        >>> one = torch.tensor([1])
+        >>> batch = EventBatch(one, one + 1, one, torch.zeros(1, 0), one, start=1, neg_dst=one[None] + 2)
+        >>> task.step(batch).prediction.shape
+        torch.Size([1, 2])
+    """
+
+    monitor = "val/ap"
+    mode = "max"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        coherence_weight: float = 0.0,
+        coherence: Literal["global", "node"] = "global",
+        hits_at: list[int] | None = None,
+        per_batch_ap: bool = False,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        stop_on_nonfinite: bool = True,
+    ) -> None:
+        super().__init__(
+            model,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            scheduler_interval=scheduler_interval,
+            stop_on_nonfinite=stop_on_nonfinite,
+        )
+        if not coherence_weight >= 0:
+            raise ValueError(f"coherence_weight is {coherence_weight}; it must be at least 0")
+        if coherence not in ("global", "node"):
+            raise ValueError(f"coherence is {coherence!r}; it must be 'global' or 'node'")
+        if coherence_weight > 0 and getattr(model, "memory", model) is None:
+            raise ValueError(
+                f"coherence_weight is {coherence_weight}, and {type(model).__name__} has no memory to hold to its "
+                "direction; leave it at 0, or give a network with memory"
+            )
+        if any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in hits_at or []):
+            raise ValueError(f"hits_at is {hits_at}; give a list of integers of at least 1")
+        self.coherence_weight = coherence_weight
+        self.coherence: Literal["global", "node"] = coherence
+        self.hits_at = hits_at or []
+        self.per_batch_ap = per_batch_ap
+        self._new_nodes = nn.ModuleDict()
+
+    def configure_metrics(self) -> MetricCollection:
+        """Return pooled AP and AUC, MRR, and what else was asked for."""
+        metrics: dict[str, Any] = {
+            "ap": LinkAveragePrecision(),
+            "auc": LinkAUROC(),
+            "mrr": MeanReciprocalRank(),
+            **{f"hits@{k}": HitsAtK(k) for k in self.hits_at},
+        }
+        if self.per_batch_ap:
+            metrics["batch_ap"] = PerBatchAveragePrecision()
+        return MetricCollection(metrics)
+
+    def setup(self, stage: str) -> None:
+        """Build the metrics, those of events with new nodes too, and check that there are enough negatives for them."""
+        super().setup(stage)
+        self._check_ranks({"fit": "val", "validate": "val", "test": "test"}.get(stage, "none"))
+        if not self._new_nodes:
+            pooled: dict[str, Any] = {"new_ap": LinkAveragePrecision(), "new_auc": LinkAUROC()}
+            for split in ("val", "test"):
+                self._new_nodes[split] = MetricCollection(pooled).clone(prefix=f"{split}/")
+        for metrics in self._new_nodes.values():
+            cast(MetricCollection, metrics).reset()
+
+    def _check_ranks(self, split: str) -> None:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not self.hits_at or not len(getattr(data, "splits", {}).get(split, ())):
+            return
+        sampler = getattr(data.loader(split), "negatives", None)
+        drawn = getattr(sampler, "num_negatives", None)
+        if drawn is not None and max(self.hits_at) > drawn:
+            raise DataError(
+                f"hits_at is {self.hits_at}, and the {split} negatives {sampler!r} are {drawn} for each event: all "
+                f"would be among the first {max(self.hits_at)}. Use smaller ranks, or eval_negatives with more, such "
+                "as graphseq.data.RankingNegatives"
+            )
+
+    def step(self, batch: EventBatch) -> Step:
+        """Return the loss and logits of a batch, and commit its events to the network's state.
+
+        Args:
+            batch: events with negatives.
+        """
+        logits, update = self.network.forward_with_update(batch)
+        if logits.dim() != 2 or logits.size(1) < 2:
+            raise DataError(
+                "the batch has no negatives to tell its events from; the data module draws them "
+                "(train_negatives, eval_negatives)"
+            )
+        target = torch.zeros_like(logits)
+        target[:, 0] = 1
+        happened = functional.softplus(-logits[:, 0]).mean()
+        others = functional.softplus(logits[:, 1:]).mean()
+        loss = happened + others
+        if self.stage == "train" and self.coherence_weight > 0:
+            term = memory_coherence_loss(update.previous, update.memory, update.pending, self.coherence)
+            loss = loss + self.coherence_weight * term
+            if self._trainer is not None:
+                self.log("train/coherence", term.detach(), on_step=False, on_epoch=True, batch_size=len(batch))
+        self.network.commit(update)
+        return Step(loss, logits, target, len(batch))
+
+    def _evaluate(self, stage: Literal["val", "test"], batch: EventBatch) -> None:
+        self.stage = stage
+        step = self.step(batch)
+        self._log_evaluation(stage, step)
+        if batch.new_node is not None:
+            prediction = step.prediction.detach()[batch.new_node]
+            if len(prediction):
+                cast(MetricCollection, self._new_nodes[stage]).update(prediction, step.target[batch.new_node])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of events with new nodes, if there were any."""
+        self._log_new_nodes("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of events with new nodes, if there were any."""
+        self._log_new_nodes("test")
+
+    def _log_new_nodes(self, stage: Literal["val", "test"]) -> None:
+        new = cast(MetricCollection, self._new_nodes[stage])
+        if any(metric.update_called for metric in new.values()):
+            self.log_dict({name: value for name, value in new.compute().items() if bool(torch.isfinite(value))})
+        new.reset()
+
+    def forward(self, batch: EventBatch) -> Tensor:
+        """Return the logits of a batch; the state stays.
+
+        Args:
+            batch: events with negatives.
+        """
+        return cast(Tensor, self.model(batch))

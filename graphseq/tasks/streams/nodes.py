@@ -1,0 +1,281 @@
+"""Labels of nodes in event streams: state changes told from an encoder that was trained on links."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MetricCollection
+
+from graphseq.core.errors import CheckpointError, DataError
+from graphseq.core.events import EventBatch
+from graphseq.metrics.multilabel import MaskedAUROC, MaskedAveragePrecision
+from graphseq.nn.temporal.node_decoder import NodeDecoder
+from graphseq.nn.temporal.pres import moments_tracked
+from graphseq.tasks.base import Step
+from graphseq.tasks.streams.stream import StreamTask
+
+__all__ = ["TemporalNodeClassification", "static_node_embeddings"]
+
+
+class TemporalNodeClassification(StreamTask):
+    r"""Tell at which event the state of its source changes: an editor is banned, a student drops out.
+
+    .. math:: L = -\frac{1}{B} \sum_e w\, y_e \log \sigma(f(h_{u_e}(t_e))) + (1 - y_e) \log(1 - \sigma(f(h_{u_e}(t_e))))
+
+    with the embedding of the source before the event has entered its memory.
+
+    Source: arXiv 2006.10637, section 5.1, and its code: a decoder on a frozen encoder that replays the stream.
+
+    Procedure:
+        1. The network's weights come from a run of :class:`TemporalLinkPrediction`, and stay if ``freeze``.
+        2. Each epoch replays the stream from nothing, see :class:`StreamTask`: embeddings, loss, commit, step.
+        3. Only the decoder learns. A frozen encoder is without dropout; the moments of PRES move as they did when it
+           was trained.
+
+    Logs:
+        ``<stage>/loss``; of validation and test ``auc`` and ``ap``, pooled over all events of the split. State changes
+        are rare, about one event in a thousand: report both, over several seeds.
+
+    Args:
+        model: network that remembers, with ``encode`` and ``decoded`` as :class:`graphseq.models.MemoryNetwork` has.
+        checkpoint: file that :class:`TemporalLinkPrediction` left, whose network's weights are taken; None for those
+            that ``model`` has.
+        freeze: whether the network stays as it is.
+        decoder: from embeddings (R, D) to logits (R, 1); default a :class:`~graphseq.nn.NodeDecoder`.
+        dropout: of the default decoder, in [0, 1).
+        pos_weight: weight w of state changes, above 0; None for 1.
+        optimizer: see :class:`Task`.
+        scheduler: see :class:`Task`.
+        scheduler_interval: see :class:`Task`.
+        stop_on_nonfinite: see :class:`Task`.
+
+    Raises:
+        TypeError: if the network lacks one of the methods.
+        ValueError: if ``pos_weight`` is not above 0.
+        CheckpointError: if ``checkpoint`` does not hold a network like ``model``; at the first batch, if there is no
+            such file.
+        DataError: at the start of a run, if the events have no labels or a split has one class only.
+
+    Example:
+        >>> from graphseq.models import JODIE
+        >>> task = TemporalNodeClassification(JODIE(num_nodes=9))
+        >>> one = torch.tensor([1])
+        >>> task.step(EventBatch(one, one + 1, one, torch.zeros(1, 0), one, start=1, y=one)).prediction.shape
+        torch.Size([1, 1])
+        >>> [name for name, weight in task.named_parameters() if weight.requires_grad][0]
+        'decoder.layers.0.weight'
+    """
+
+    monitor = "val/auc"
+    mode = "max"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        checkpoint: str | None = None,
+        freeze: bool = True,
+        decoder: nn.Module | None = None,
+        dropout: float = 0.1,
+        pos_weight: float | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        stop_on_nonfinite: bool = True,
+    ) -> None:
+        super().__init__(
+            model,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            scheduler_interval=scheduler_interval,
+            stop_on_nonfinite=stop_on_nonfinite,
+        )
+        missing = [name for name in ("encode", "decoded") if not callable(getattr(model, name, None))]
+        if missing:
+            raise TypeError(
+                f"{type(model).__name__} has no {missing[0]}, so it makes no embeddings; give a network such as "
+                "graphseq.models.TGN"
+            )
+        if pos_weight is not None and not pos_weight > 0:
+            raise ValueError(f"pos_weight is {pos_weight}; it must be above 0")
+        self.frozen = freeze
+        self.decoder = decoder if decoder is not None else NodeDecoder(_width(model), dropout=dropout)
+        self.pos_weight = pos_weight
+        self._awaited: str | None = None
+        if checkpoint is not None:
+            if Path(checkpoint).is_file():
+                _take_weights(model, checkpoint)
+            else:  # a task that is loaded has its weights from its own checkpoint, and needs the file no more
+                self._awaited = checkpoint
+        self.model.requires_grad_(not freeze)
+        self.train()  # Lightning takes the modes that it finds
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; a frozen network has no dropout in either."""
+        super().train(mode)
+        if self.frozen:
+            self.model.eval()
+            corrector = getattr(self.model, "corrector", None)
+            if corrector is not None:
+                corrector.train(mode)
+        return self
+
+    def setup(self, stage: str) -> None:
+        """Check that there are labels of both classes, and build the metrics."""
+        super().setup(stage)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        events, splits = getattr(data, "events", None), getattr(data, "splits", None)
+        if events is None or splits is None or stage == "predict":
+            return
+        if events.y is None:
+            raise DataError(
+                "the events have no labels y, which say when the state of a source changes; for labels of nodes that "
+                "do not change, fit a classifier to graphseq.tasks.static_node_embeddings"
+            )
+        for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",)):
+            y = events.y[splits[split]]
+            if not bool(((y == 0) | (y == 1)).all()):
+                raise DataError(f"labels of the {split} split are not all 0 or 1: whether the state changes")
+            if len(y) and bool((y == y[0]).all()):
+                raise DataError(
+                    f"all {len(y)} events of the {split} split have label {float(y[0]):g}, so there is nothing to tell "
+                    "apart and AUC and AP are not defined; use other fractions, another split_by, or more events"
+                )
+
+    def configure_metrics(self) -> MetricCollection:
+        """Return pooled AUC and AP."""
+        return MetricCollection({"auc": MaskedAUROC(1), "ap": MaskedAveragePrecision(1)})
+
+    def step(self, batch: EventBatch) -> Step:
+        """Return the loss and logits of a batch, and commit its events to the network's state.
+
+        Args:
+            batch: events with labels; negatives are not looked at.
+        """
+        if batch.y is None:
+            raise DataError("the batch has no labels y, which say when the state of a source changes")
+        logits, update = self._score(batch)
+        target = batch.y.to(logits.dtype)[:, None]
+        weight = None if self.pos_weight is None else logits.new_tensor(self.pos_weight)
+        loss = functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
+        self.network.commit(update)
+        return Step(loss, logits, target, len(batch))
+
+    def _score(self, batch: EventBatch) -> tuple[Tensor, Any]:
+        if self._awaited is not None:
+            raise CheckpointError(f"there is no checkpoint {self._awaited} to take the network's weights from")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            update = self.network.encode(replace(batch, neg_dst=None, neg_src=None))
+            h = self.network.decoded(update).index_select(0, update.plan.row[: len(batch)])
+        return self.decoder(h), update
+
+    def _evaluate(self, stage: Literal["val", "test"], batch: EventBatch) -> None:
+        self.stage = stage
+        step = self.step(batch)
+        if not self.trainer.sanity_checking:  # so few events seldom have both classes
+            self._log_evaluation(stage, step)
+
+    def forward(self, batch: EventBatch) -> Tensor:
+        """Return the logits (B, 1) of the sources of a batch; the state stays.
+
+        Args:
+            batch: events, with or without labels.
+        """
+        return self._score(batch)[0]
+
+    def predict_step(self, batch: EventBatch, batch_idx: int) -> Tensor:
+        """Return the logits (B, 1) of the sources of a batch, and commit its events."""
+        logits, update = self._score(batch)
+        self.network.commit(update)
+        return logits
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the state of training; the network's weights are in the checkpoint too."""
+        super().on_load_checkpoint(checkpoint)
+        self._awaited = None
+
+
+def _width(model: nn.Module) -> int:
+    width = getattr(getattr(model, "embedding", None), "out_channels", None)
+    if not isinstance(width, int):
+        raise TypeError(
+            f"{type(model).__name__} does not say how wide its embeddings are (model.embedding.out_channels); give a "
+            "decoder"
+        )
+    return width
+
+
+def _take_weights(model: nn.Module, path: str) -> None:
+    """Copy the weights and the state of a task's network into another of the same make."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        given = {name.removeprefix("model."): v for name, v in saved["state_dict"].items() if name.startswith("model.")}
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise CheckpointError(f"{path} cannot be read as a checkpoint of a task: {error}") from error
+    try:
+        model.load_state_dict(given)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not hold a network like this {type(model).__name__}; build it with the arguments it was "
+            f"trained with. {error}"
+        ) from error
+
+
+@torch.no_grad()
+def static_node_embeddings(network: Any, batches: Iterable[EventBatch], nodes: Tensor, chunk: int = 1024) -> Tensor:
+    """Return what a frozen network makes of nodes once it has seen a stream, to tell labels that do not change.
+
+    The stream is replayed from nothing; the state that the network had is put back. Embeddings are at the time of the
+    last event, from the history that its batch carries, all events included. A corrector's moments go on with the
+    stream, as in training.
+
+    Args:
+        network: with ``encode`` and ``decoded`` as :class:`graphseq.models.MemoryNetwork` has.
+        batches: event batches in the order of the stream, such as those of training.
+        nodes: int64 (U,).
+        chunk: nodes at a time.
+
+    Returns:
+        embeddings (U, D).
+
+    Raises:
+        DataError: if there is no batch.
+
+    Example:
+        >>> from graphseq.data import SyntheticEventsDataModule
+        >>> from graphseq.models import JODIE
+        >>> data = SyntheticEventsDataModule(num_events=300)
+        >>> network = JODIE(data.num_nodes, memory_dim=8)
+        >>> static_node_embeddings(network, data.batches("train"), torch.arange(5)).shape
+        torch.Size([5, 8])
+    """
+    before = network.state_buffers()
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        network.reset_state()
+        last = None
+        with moments_tracked(network):
+            for last in batches:
+                network.commit(network.encode(replace(last, neg_dst=None, neg_src=None)))
+        if last is None:
+            raise DataError("there is no batch, so the network has seen nothing to make embeddings of")
+        end = int(last.e_id[-1]) + 1
+        embeddings = []
+        for some in nodes.to(last.src.device).split(chunk):
+            count = len(some)
+            position = torch.full_like(some, end)
+            msg = last.msg.new_zeros(count, last.msg.size(1))
+            asked = EventBatch(some, some, last.t[-1:].expand(count), msg, position, start=end, history=last.history)
+            update = network.encode(asked)
+            embeddings.append(network.decoded(update).index_select(0, update.plan.row[:count]))
+        return torch.cat(embeddings)
+    finally:
+        network.load_state_buffers(before)
+        for module, mode in modes:
+            module.training = mode

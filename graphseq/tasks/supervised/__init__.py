@@ -1,0 +1,1 @@
+"""Classification and regression of graphs, nodes, images and rows."""

@@ -1,0 +1,1 @@
+"""Procedures that weight samples or penalise differences of environments."""
