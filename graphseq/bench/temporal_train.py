@@ -104,7 +104,7 @@ class TemporalTrainingSpeed(Experiment):
         "graphseq.bench.temporal_peers",
         "graphseq.bench.temporal_tgm",
         "graphseq.bench.timing",
-        "graphseq.data.compiled_lookup",
+        "graphseq.data.events.compiled_lookup",
         "graphseq.data.events.loader",
         "graphseq.data.events.store",
         "graphseq.data.events.negatives",

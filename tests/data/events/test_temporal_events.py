@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch_geometric.data import TemporalData
 
 from graphseq.core import DataError
-from graphseq.data import TemporalEvents, read_event_table, temporal_events
+from graphseq.data import TemporalEvents, read_event_table
+from graphseq.data.events import table
 
 ZERO = torch.zeros(3, dtype=torch.int64)
 UNIX = 1_600_000_000
@@ -153,7 +154,7 @@ def test_from_frame_numbers_nodes_as_the_readers_do(tmp_path):
 
 
 def test_many_nodes_are_taken_where_there_are_events_for_them(monkeypatch):
-    monkeypatch.setattr(temporal_events, "_MOST_NODES", 50)
+    monkeypatch.setattr(table, "_MOST_NODES", 50)
     assert events(src=(0, 1, 200)).num_nodes == 201  # below a hundred for each event
     with pytest.raises(DataError, match="ids run to 300 for only 5 distinct nodes"):
         events(src=(0, 1, 300))

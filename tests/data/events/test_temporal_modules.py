@@ -35,8 +35,8 @@ from graphseq.data import (
     hold_out_nodes,
     node_gaps,
     periodic_events,
-    temporal_sets,
 )
+from graphseq.data.events import sets
 from tests.reference import t_batches as reference
 
 STAGES = ("train", "val", "test")
@@ -637,7 +637,7 @@ def test_a_download_is_checked_and_kept(raw, own_cache, monkeypatch):
     with pytest.raises(DataError, match=r"CollegeMsg.txt.gz unpacks to SHA-256 .*cut off or another one"):
         CollegeMsgDataModule().load()
     digest = hashlib.sha256(MESSAGES.encode()).hexdigest()
-    monkeypatch.setitem(temporal_sets._CHECKSUMS, "CollegeMsg.txt.gz", digest)
+    monkeypatch.setitem(sets._CHECKSUMS, "CollegeMsg.txt.gz", digest)
     data = CollegeMsgDataModule()
     assert data.events.node_ids.tolist() == list(range(3, 11))
     assert asked == ["https://snap.stanford.edu/data/CollegeMsg.txt.gz"]

@@ -16,7 +16,7 @@ from torch_geometric.utils.smiles import e_map, x_map
 
 from graphseq.core import DataError, OptionalDependencyError
 from graphseq.data import GraphStore, MoleculeDataModule, scaffold
-from graphseq.data import molecules as module
+from graphseq.data.graphs import molecules as module
 from graphseq.models import GraphClassifier
 from graphseq.tasks import Classification, Regression
 from tests.reference.scaffolds import scaffold_atoms, scaffold_split

@@ -12,10 +12,10 @@ from graphseq.ops import (
     segment_max,
     segment_mean,
     segment_min,
-    segment_native,
     segment_softmax,
     segment_sum,
 )
+from graphseq.ops.segment import native
 from tests.reference import segment as reference
 
 FUNCTIONS = {
@@ -166,7 +166,7 @@ class TestAgainstReference:
     def test_gradient_of_large_extrema_in_blocks(self, block, monkeypatch):
         values, index, _ = make((17,), ties=True)
         leaf, weights = values.clone().requires_grad_(), torch.randn(9, 17, dtype=torch.float64)
-        monkeypatch.setattr(segment_native, "_BLOCK", block)
+        monkeypatch.setattr(native, "_BLOCK", block)
         (gradient,) = torch.autograd.grad(segment_max(leaf, index, num_segments=9), leaf, weights)
         wanted = reference.gradient("max", rows_of(values), index.tolist(), rows_of(weights))
         torch.testing.assert_close(gradient, torch.tensor(wanted, dtype=torch.float64))

@@ -8,7 +8,7 @@ import torch
 from graphseq.bench.segment import measure
 from graphseq.core import OptionalDependencyError
 from graphseq.ops import segment_backend, segment_max, segment_sum
-from graphseq.ops import segment_backends as file
+from graphseq.ops.segment import backends as file
 
 
 def torch_scatter_usable():
