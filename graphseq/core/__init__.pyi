@@ -18,3 +18,5 @@ from graphseq.core.spec import public_path as public_path
 from graphseq.core.spec import record as record
 from graphseq.core.spec import record_foreign_modules as record_foreign_modules
 from graphseq.core.spec import to_spec as to_spec
+from graphseq.core.surgery import Replaced as Replaced
+from graphseq.core.surgery import replace as replace

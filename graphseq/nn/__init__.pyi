@@ -11,12 +11,14 @@ from graphseq.nn.losses.environments import EnvironmentBatch as EnvironmentBatch
 from graphseq.nn.losses.environments import GroupDRO as GroupDRO
 from graphseq.nn.losses.environments import InvariantRisk as InvariantRisk
 from graphseq.nn.losses.environments import VarianceRisk as VarianceRisk
+from graphseq.nn.pretrained import Pretrained as Pretrained
 from graphseq.nn.reweighting.outer import DecorrelationOuter as DecorrelationOuter
 from graphseq.nn.reweighting.outer import OuterBatch as OuterBatch
 from graphseq.nn.reweighting.outer import UnrolledOuter as UnrolledOuter
 from graphseq.nn.reweighting.outer import VirtualLearner as VirtualLearner
 from graphseq.nn.reweighting.weights import FeatureQueue as FeatureQueue
 from graphseq.nn.reweighting.weights import SampleWeights as SampleWeights
+from graphseq.nn.sparse.masked import MaskedLinear as MaskedLinear
 from graphseq.nn.temporal.apan import APANEncoder as APANEncoder
 from graphseq.nn.temporal.apan import APANMemory as APANMemory
 from graphseq.nn.temporal.decoder import LinkDecoder as LinkDecoder

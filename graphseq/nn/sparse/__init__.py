@@ -1,0 +1,1 @@
+"""Layers of which only some weights exist."""

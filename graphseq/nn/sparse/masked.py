@@ -1,0 +1,66 @@
+"""A linear layer that owns the mask of its weights."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from graphseq.core.spec import Recorded
+
+__all__ = ["MaskedLinear"]
+
+
+class MaskedLinear(Recorded, nn.Linear):
+    r"""Linear layer whose weights exist only where its mask is true.
+
+    .. math:: y = x\, (W \odot M)^\top + b
+
+    The mask is a buffer: it moves with the module, stands in checkpoints, and the layer works without whatever
+    decided it. A callback that prunes or rewires writes the mask by :meth:`set_mask` and keeps its own decisions in
+    its ``state_dict``. Weights outside the mask get no gradient and are set to zero, so that a weight that exists
+    again starts from zero.
+
+    Args:
+        in_features: size of each input sample.
+        out_features: size of each output sample.
+        bias: whether an additive bias is learned; it is never masked.
+
+    Shape:
+        input (*, in_features) -> output (*, out_features)
+
+    Example:
+        >>> layer = MaskedLinear(3, 2)
+        >>> layer.set_mask(torch.tensor([[True, False, False], [False, False, True]]))
+        >>> layer.weight.count_nonzero().item(), layer.density
+        (2, 0.3333333432674408)
+    """
+
+    mask: Tensor
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.register_buffer("mask", torch.ones(out_features, in_features, dtype=torch.bool))
+
+    @property
+    def density(self) -> float:
+        """Share of the weights that exist. Reading it waits for the device."""
+        return float(self.mask.float().mean())
+
+    @torch.no_grad()
+    def set_mask(self, mask: Tensor) -> None:
+        """Decide which weights exist and set the others to zero.
+
+        Args:
+            mask: true where a weight exists, shape (out_features, in_features), bool.
+
+        Raises:
+            ValueError: if the shape or type differs.
+        """
+        if mask.shape != self.mask.shape or mask.dtype != torch.bool:
+            raise ValueError(f"mask is {mask.dtype} {tuple(mask.shape)}; it must be bool {tuple(self.mask.shape)}")
+        # momentum may have moved weights that did not exist: those that begin to exist are zeroed as well
+        self.weight.masked_fill_(~(self.mask & mask), 0.0)
+        self.mask.copy_(mask)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the affine map with the masked weights."""
+        return functional.linear(input, self.weight * self.mask, self.bias)
