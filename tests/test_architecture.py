@@ -12,6 +12,7 @@ import pytest
 from graphseq.core.lazy import read_stub
 
 ROOT = Path(__file__).parent.parent / "graphseq"
+EXPERIMENTS = sorted((ROOT.parent / "experiments").rglob("*.py"))
 FILES = sorted(ROOT.rglob("*.py"))
 LONGEST = 500
 
@@ -114,6 +115,24 @@ def test_third_party_edges(path):
 @pytest.mark.parametrize("path", FILES, ids=dotted)
 def test_size(path):
     assert len(path.read_text().splitlines()) <= LONGEST, f"{dotted(path)} is longer than {LONGEST} lines: split it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=dotted)
+def test_nothing_imports_experiments(path):
+    above = {"experiments", "tests"}
+    assert not above & {target.split(".")[0] for target, _ in imports(path)}
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_experiments_import_what_is_public(path):
+    """An experiment measures what users import: names of rooms, and the harness; never a file of a room."""
+    assert path.parent.parent == ROOT.parent / "experiments", "an experiment stands in the folder of its family"
+    assert len(path.read_text().splitlines()) <= LONGEST
+    for target, _ in imports(path):
+        package, *rest = target.split(".")
+        if package == "graphseq" and len(rest) > 1 and rest[0] != "bench":
+            public = read_stub(ROOT / rest[0] / "__init__.pyi")
+            assert rest[1:] in [[name] for name in public], f"{path} imports {target}, which is no public name"
 
 
 def test_there_is_no_drawer_for_everything():

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from graphseq.bench import experiments, load_experiment
-from graphseq.bench.docstrings import class_docstring, first_line
+from graphseq.bench.discovery import summary
+from graphseq.bench.docstrings import first_line
 from graphseq.bench.experiment import Row, Scale
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Run named experiments and print one table each. Finished cells are kept on disk: after an "
         "interruption the same command continues from there.",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments, or patterns such as 'speed.*'")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments, patterns such as 'speed.*', or Python "
+                        "files that define an experiment")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="name all experiments and stop")
     parser.add_argument("--scale", choices=get_args(Scale), default="default", help="quick: one minute, tries the code "
                         "path; default: about 15 minutes on two cores; full: the published setting")  # fmt: skip
@@ -57,10 +59,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_folder() -> None:
+    if not Path("experiments").is_dir():
+        raise _UsageError(
+            f"there is no folder experiments/ in {Path.cwd()}; run it from the root of a checkout of the repository, "
+            "or give the path of a file that defines an experiment"
+        )
+
+
 def _resolve(patterns: Sequence[str]) -> list[str]:
-    known = experiments()
     found: list[str] = []
+    known = experiments()
     for pattern in patterns:
+        if pattern.endswith(".py"):
+            if not Path(pattern).is_file():
+                raise _UsageError(f"there is no file {pattern}")
+            found.append(pattern)
+            continue
+        _check_folder()
         matches = fnmatch.filter(known, pattern)
         if not matches:
             close = difflib.get_close_matches(pattern, known, n=3, cutoff=0.5)
@@ -86,14 +102,14 @@ def _check_targets(json_file: Path | None, out_dir: Path | None) -> None:
 
 
 def _print_list() -> None:
+    _check_folder()
     from rich.console import Console
 
     from graphseq.bench.table import print_table
 
     rows = [
-        {"experiment": name, "what it compares": first_line(docstring or "")}
+        {"experiment": name, "what it compares": first_line(summary(path, name.partition(".")[0]))}
         for name, path in experiments().items()
-        for docstring in [class_docstring(path)]
     ]
     print_table(rows, Console(), wrap=False)
 
@@ -129,6 +145,7 @@ def _run_all(chosen: "Sequence[str | Experiment]", arguments: argparse.Namespace
         name = item if isinstance(item, str) else item.name
         try:
             experiment = load_experiment(item) if isinstance(item, str) else item
+            name = experiment.name
             processes = (
                 arguments.processes or (os.cpu_count() or 1) // arguments.threads if isinstance(item, str) else 1
             )

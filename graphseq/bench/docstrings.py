@@ -5,7 +5,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-__all__ = ["arxiv_id", "class_docstring", "first_line", "module_docstrings", "module_file"]
+__all__ = ["arxiv_id", "first_line", "module_docstrings", "module_file"]
 
 _ARXIV = re.compile(r"arxiv(?:\.org/abs/|\s*:\s*|\s+)(\d{4}\.\d{4,5})", re.IGNORECASE)
 
@@ -55,21 +55,6 @@ def module_docstrings(file: Path) -> dict[str, str]:
                 if isinstance(target, ast.Name):
                     found[target.id] = text
     return found
-
-
-def class_docstring(path: str) -> str | None:
-    """Return the docstring of ``module:Class``, or None if the file or the class is not there.
-
-    Args:
-        path: module and class, separated by a colon.
-
-    Example:
-        >>> class_docstring("graphseq.nothing:Here") is None
-        True
-    """
-    module, _, name = path.partition(":")
-    file = module_file(module)
-    return None if file is None or not file.exists() else module_docstrings(file).get(name)
 
 
 def first_line(docstring: str) -> str:

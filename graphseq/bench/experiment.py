@@ -2,9 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsIndex, TypeAlias, get_args
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from matplotlib.axes import Axes
 
 __all__ = ["Check", "Conclusion", "Experiment", "Kind", "Row", "Scale", "SkipCell", "Verdict"]
@@ -91,8 +94,7 @@ class Experiment(ABC):
     Attributes:
         name: ``<kind>.<what>``.
         kind: ``"effect"`` or ``"speed"``.
-        sources: dotted names of further modules whose change makes kept rows stale, beside the experiment's own
-            file: usually the code that is measured.
+        origin: file and variable an experiment was loaded from; None for one that was built otherwise.
 
     Example:
         >>> class Coin(Experiment):
@@ -110,7 +112,15 @@ class Experiment(ABC):
 
     name: ClassVar[str]
     kind: ClassVar[Kind]
-    sources: ClassVar[tuple[str, ...]] = ()
+    origin: "tuple[Path, str] | None" = None
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """Other processes load an experiment from its file again, so that what it holds need not be pickled."""
+        if self.origin is None:
+            return super().__reduce_ex__(protocol)
+        from graphseq.bench.discovery import load_file
+
+        return load_file, self.origin
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -122,6 +132,10 @@ class Experiment(ABC):
                 f"{cls.__name__} has name {name!r} and kind {kind!r}; the kind is 'effect' or 'speed' and the name "
                 "starts with it, as in 'speed.segment'"
             )
+
+    def files(self) -> "Sequence[Path]":
+        """Return further files whose text decides what is measured, such as configs; none by default."""
+        return ()
 
     @abstractmethod
     def cells(self, scale: Scale, seeds: int) -> list[Row]:

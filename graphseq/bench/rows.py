@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from graphseq.bench.docstrings import module_file
+from graphseq.bench.closure import source_digest
 from graphseq.bench.experiment import Experiment, Row
 
 __all__ = ["RowFile", "default_state_dir", "fingerprint", "plain"]
@@ -56,13 +56,10 @@ def plain(value: Any, what: str) -> Any:
 
 
 def fingerprint(experiment: Experiment) -> str:
-    """Return a digest of the source files an experiment is made of: those of its classes and of its ``sources``.
+    """Return a digest of what an experiment runs: its files, and all they import from here, see :mod:`.closure`.
 
     Args:
         experiment: the experiment.
-
-    Raises:
-        ValueError: if a module named in ``sources`` cannot be found.
 
     Example:
         >>> from graphseq.bench.experiment import Conclusion
@@ -74,21 +71,17 @@ def fingerprint(experiment: Experiment) -> str:
         >>> len(fingerprint(Nothing()))
         64
     """
-    digest = hashlib.sha256(f"{type(experiment).__module__}.{type(experiment).__qualname__}".encode())
-    files: list[Path] = []
+    files = list(experiment.files())
     for cls in type(experiment).__mro__:
-        if issubclass(cls, Experiment) and cls is not Experiment:
+        if issubclass(cls, Experiment) and not cls.__module__.startswith("graphseq.bench."):
             file = getattr(sys.modules.get(cls.__module__), "__file__", None)
             if file:  # there is none for classes typed into an interpreter
                 files.append(Path(file))
-    for module in experiment.sources:
-        source = module_file(module)
-        if source is None:
-            raise ValueError(f"{experiment.name} names the source {module!r}, which is no module here")
-        files.append(source)
-    for path in dict.fromkeys(files):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    if experiment.origin:
+        files.append(experiment.origin[0])
+    # modules beside an experiment's file, and those of the folder that holds all families
+    roots = dict.fromkeys(root for file in files for root in (file.resolve().parent, file.resolve().parents[2]))
+    return source_digest(files, list(roots), f"{type(experiment).__module__}.{type(experiment).__qualname__}")
 
 
 class RowFile:

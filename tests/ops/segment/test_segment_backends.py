@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from graphseq.bench.segment import measure
+from experiments.graphs.segment import measure
 from graphseq.core import OptionalDependencyError
 from graphseq.ops import segment_backend, segment_max, segment_sum
 from graphseq.ops.segment import backends as file
