@@ -13,17 +13,18 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
+from graphseq.cli.checkpoints import checkpoint_of_run, keep_best_files, newest_checkpoint, run_folder
 from graphseq.core.errors import CheckpointError, DataError, OptionalDependencyError, UnsupportedStrategyError
 from graphseq.core.spec import record_foreign_modules
 from graphseq.data.cache import complete_or_absent
 from graphseq.tasks.base import Task
 
-__all__ = ["ACTIONABLE", "GraphseqCLI", "train"]
+__all__ = ["ACTIONABLE", "GraphseqCLI", "newest_checkpoint", "train"]
 
 # size that the data know -> argument of the network (None: of the task). A network without the argument, or data
 # without the size, leaves the link out.
@@ -65,6 +66,27 @@ class ConfigError(ValueError):
     """
 
 
+class SaveRunConfig(SaveConfigCallback):
+    """Saves the config of a training run in its folder, without the checkpoint that the run started from.
+
+    The saved config is to say what the run is. With the checkpoint in it, using it again would silently start from, or
+    test, that checkpoint. Where there is no folder of a run (testing, or no logger) nothing is saved: Lightning would
+    write a ``config.yaml`` into the working directory, over one of the user's.
+
+    Example:
+        >>> issubclass(SaveRunConfig, SaveConfigCallback)
+        True
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the config when training starts."""
+        if trainer.state.fn != "fit" or not trainer.loggers:
+            return
+        self.config = self.config.clone()
+        self.config["ckpt_path"] = None
+        super().setup(trainer, pl_module, stage)
+
+
 class GraphseqCLI(LightningCLI):
     """LightningCLI with graphseq's defaults: links of sizes, CSV log, checkpoints, quiet outside a terminal.
 
@@ -86,6 +108,7 @@ class GraphseqCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
+            save_config_callback=SaveRunConfig,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"prog": "graphseq", "description": "Train and use graphseq tasks; see graphseq --help."},
             auto_configure_optimizers=False,
@@ -129,11 +152,29 @@ class GraphseqCLI(LightningCLI):
             check_class(init_args.get(name), base, f"model.init_args.{name}")
         checkpoint = config.get("ckpt_path")
         if checkpoint in ("last", "best"):
-            config["ckpt_path"] = newest_checkpoint(self._run_root(config), self._run_name(config), checkpoint)
+            config["ckpt_path"] = self._checkpoint_of_config(config, checkpoint)
         elif checkpoint is not None and not Path(checkpoint).exists():
             raise CheckpointError(f"there is no checkpoint {checkpoint}; give a file, or 'last' for the newest run's")
         elif checkpoint is None and self.subcommand in ("validate", "test", "predict"):
             warnings.warn(f"graphseq {self.subcommand} without --ckpt_path uses untrained weights", stacklevel=2)
+
+    def _checkpoint_of_config(self, config: Namespace, which: str) -> str:
+        """Return the last or best checkpoint of the run that saved the config, else of the config's newest run."""
+        resumable = self.subcommand == "fit"
+        files = config.get("config") or []
+        run = run_folder(Path(str(files[0]))) if files else None
+        if run is not None:
+            return checkpoint_of_run(run, which, resumable)
+        try:
+            return newest_checkpoint(self._run_root(config), self._run_name(config), which, resumable)
+        except CheckpointError as error:
+            places = [f"dirpath {place}" for place in _values(config.trainer.get("callbacks"), "dirpath")]
+            places += [f"save_dir {place}" for place in _values(config.trainer.get("logger"), "save_dir")]
+            if not places:
+                raise
+            raise CheckpointError(
+                f"{error}. The config names another place for its runs: {', '.join(places)}"
+            ) from None
 
     def _run_root(self, config: Namespace) -> Path:
         return Path(config.trainer.get("default_root_dir") or "runs")
@@ -199,15 +240,16 @@ class GraphseqCLI(LightningCLI):
 
     def _keep_metrics(self) -> None:
         checkpoint = self.config[self.subcommand].get("ckpt_path")
-        log = Path(checkpoint).parent.parent / "metrics.csv" if checkpoint else None
-        if log is None or not log.is_file() or not self.trainer.is_global_zero:
+        run = run_folder(Path(checkpoint)) if checkpoint else None
+        if run is None or not (run / "metrics.csv").is_file() or not self.trainer.is_global_zero:
             return
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         trained = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        add_row(log, {"epoch": trained["epoch"], "step": trained["global_step"], **metrics})
+        add_row(run / "metrics.csv", {"epoch": trained["epoch"], "step": trained["global_step"], **metrics})
 
     def after_fit(self) -> None:
         """Say where the run lies and what it reached."""
+        keep_best_files(self.trainer)
         folder = self.trainer.log_dir
         if folder is None or not self.trainer.is_global_zero:
             return
@@ -221,6 +263,13 @@ class GraphseqCLI(LightningCLI):
                     named, score = "best", f"  {kept.monitor} {float(kept.best_model_score):.4f}"
                 print(f"{named}        {kept.best_model_path}{score}")
         print(f"look at it  graphseq plot {folder}")
+
+
+def _values(entries: Any, name: str) -> list[str]:
+    """Values that an argument has in the classes of a config entry, which holds one class or a list of them."""
+    listed = entries if isinstance(entries, list) else [entries]
+    arguments = [entry.get("init_args") for entry in listed if isinstance(entry, Namespace)]
+    return [str(given[name]) for given in arguments if given and given.get(name) is not None]
 
 
 # warnings of Lightning and torch that say nothing about a run of ours
@@ -299,29 +348,6 @@ def add_row(log: Path, row: dict[str, Any]) -> None:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows([*rows, row])
-
-
-def newest_checkpoint(root: Path, name: str, which: str) -> str:
-    """Return a checkpoint of the newest run of a name.
-
-    Args:
-        root: folder of all runs.
-        name: name of the run, the stem of its config file.
-        which: ``last``, or ``best`` for the one that the monitored metric chose.
-
-    Raises:
-        CheckpointError: if there is none.
-
-    Example:
-        >>> newest_checkpoint(Path("nowhere"), "gin", "last")
-        Traceback (most recent call last):
-        graphseq.core.errors.CheckpointError: no run of gin in nowhere has a last checkpoint; ...
-    """
-    pattern = "version_*/checkpoints/" + ("last.ckpt" if which == "last" else "epoch=*.ckpt")
-    found = sorted((root / name).glob(pattern), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise CheckpointError(f"no run of {name} in {root} has a {which} checkpoint; run graphseq fit, or give a file")
-    return str(found[-1])
 
 
 ACTIONABLE = (

@@ -22,6 +22,7 @@ from graphseq.core.batches import apply_model
 from graphseq.core.errors import CheckpointError
 from graphseq.core.random import capture_generators, restore_generators
 from graphseq.core.spec import Recorded, import_path, record_foreign_modules, to_spec
+from graphseq.tasks.resumption import restore_checkpoint_choices, restore_early_stop
 
 __all__ = ["Step", "Task", "load"]
 
@@ -337,6 +338,9 @@ class Task(_Gaps, LightningModule):
             )
         if "graphseq" in checkpoint:
             self._saved_generators = checkpoint["graphseq"]["generators"]
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            restore_checkpoint_choices(self.trainer, checkpoint)
+            restore_early_stop(self.trainer, checkpoint)
 
     def on_train_start(self) -> None:
         """Put the generators back to where the checkpoint left them, after everything that draws on the way here."""
