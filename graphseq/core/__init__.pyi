@@ -1,3 +1,5 @@
+from graphseq.core.batches import SequenceBatch as SequenceBatch
+from graphseq.core.batches import TokenBatch as TokenBatch
 from graphseq.core.batches import apply_model as apply_model
 from graphseq.core.batches import batch_size as batch_size
 from graphseq.core.batches import batch_target as batch_target
@@ -20,3 +22,4 @@ from graphseq.core.spec import record_foreign_modules as record_foreign_modules
 from graphseq.core.spec import to_spec as to_spec
 from graphseq.core.surgery import Replaced as Replaced
 from graphseq.core.surgery import replace as replace
+from graphseq.core.vocabulary import Vocabulary as Vocabulary

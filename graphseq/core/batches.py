@@ -1,14 +1,108 @@
 """What a batch is to a network and to a task: fields taken by name, inputs and target told apart."""
 
 import inspect
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from graphseq.core.errors import DataError
 
-__all__ = ["apply_model", "batch_size", "batch_target", "model_fields"]
+__all__ = ["SequenceBatch", "TokenBatch", "apply_model", "batch_size", "batch_target", "model_fields"]
+
+IGNORED = -100
+"""Target of a step that counts neither in the loss nor in metrics: padding, or a step without a label."""
+
+
+class _OfTensors:
+    """Moves a dataclass of tensors to a device."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Return the batch with its tensors on ``device``.
+
+        Args:
+            device: device to move to.
+            non_blocking: as in ``Tensor.to``.
+        """
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()}
+        return replace(self, **moved)  # type: ignore[type-var]  # only dataclasses derive from this
+
+
+@dataclass
+class TokenBatch(_OfTensors):
+    """Rows of tokens, padded on the right to the longest row of the batch.
+
+    Args:
+        ids: token numbers, int64 (B, T); what stands behind a row's length is padding.
+        lengths: tokens of each row, int64 (B,), each in 1..T.
+
+    Example:
+        >>> batch = TokenBatch(torch.tensor([[4, 2, 7], [5, 0, 0]]), torch.tensor([3, 1]))
+        >>> batch.mask.tolist()
+        [[True, True, True], [True, False, False]]
+    """
+
+    ids: Tensor
+    lengths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def x(self) -> Tensor:
+        """The tokens, under the name by which networks of any kind of sequence take their input."""
+        return self.ids
+
+    @property
+    def mask(self) -> Tensor:
+        """Whether a step belongs to its row, bool (B, T)."""
+        return step_mask(self.lengths, self.ids.shape[1])
+
+
+@dataclass
+class SequenceBatch(_OfTensors):
+    """Sequences of different lengths, padded on the right to the longest of the batch, with their targets.
+
+    Args:
+        x: features (B, T, D), or token numbers, int64 (B, T); 0 behind a sequence's length.
+        lengths: steps of each sequence, int64 (B,), each in 1..T.
+        y: target of each sequence, (B, *); None without.
+        step_y: target of each step, (B, T, *); padding holds -100 (integers) or NaN (numbers). None without.
+
+    Example:
+        >>> batch = SequenceBatch(torch.ones(2, 3, 1), torch.tensor([3, 1]), y=torch.tensor([0, 1]))
+        >>> len(batch), batch.mask.sum(1).tolist()
+        (2, [3, 1])
+    """
+
+    x: Tensor
+    lengths: Tensor
+    y: Tensor | None = None
+    step_y: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def mask(self) -> Tensor:
+        """Whether a step belongs to its sequence, bool (B, T)."""
+        return step_mask(self.lengths, self.x.shape[1])
+
+
+def step_mask(lengths: Tensor, steps: int) -> Tensor:
+    """Return whether each step lies within the length of its row, bool (B, T).
+
+    Args:
+        lengths: steps of each row, integers (B,).
+        steps: T.
+
+    Example:
+        >>> step_mask(torch.tensor([1, 2]), 2).tolist()
+        [[True, False], [True, True]]
+    """
+    return torch.arange(steps, device=lengths.device) < lengths[:, None]
 
 
 def model_fields(model: nn.Module) -> dict[str, bool]:
@@ -101,6 +195,8 @@ def batch_size(batch: Any) -> int:
         >>> batch_size((torch.ones(2, 3), torch.tensor([0, 1])))
         2
     """
+    if isinstance(batch, TokenBatch | SequenceBatch):
+        return len(batch)
     graphs = getattr(batch, "num_graphs", None)
     if isinstance(graphs, int):
         return graphs

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypedDict, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -15,9 +15,35 @@ from graphseq.core.errors import DataError
 from graphseq.data.loader import BatchLoader
 from graphseq.data.store import Store
 
-__all__ = ["StoreDataModule"]
+__all__ = ["DataOptions", "StoreDataModule"]
 
 Stage = Literal["train", "val", "test", "predict"]
+
+
+class DataOptions(TypedDict, total=False):
+    """Arguments that data modules pass on to :class:`StoreDataModule` as ``**options: Unpack[DataOptions]``.
+
+    Args:
+        batch_size: training samples of one batch over all processes, at least 1.
+        eval_batch_size: samples of one validation, test or prediction batch.
+        seed: seed of the splits and of the order of training batches.
+        device_resident: whether the store moves to the training device.
+        drop_last: whether training leaves out a last batch smaller than ``batch_size``.
+        train_transform: module applied on the device to the inputs of each training batch.
+        eval_transform: module applied on the device to the inputs of each other batch.
+
+    Example:
+        >>> sorted(DataOptions.__annotations__)[:2]
+        ['batch_size', 'device_resident']
+    """
+
+    batch_size: int
+    eval_batch_size: int | None
+    seed: int
+    device_resident: bool | Literal["auto"]
+    drop_last: bool
+    train_transform: nn.Module | None
+    eval_transform: nn.Module | None
 
 
 class StoreDataModule(LightningDataModule):

@@ -4,6 +4,10 @@ from graphseq.models.graph.gin import GINClassifier as GINClassifier
 from graphseq.models.graph.node import NodeClassifier as NodeClassifier
 from graphseq.models.graph.pyg import FromPyG as FromPyG
 from graphseq.models.mlp import MLP as MLP
+from graphseq.models.sequence.classifier import SequenceClassifier as SequenceClassifier
+from graphseq.models.sequence.classifier import SequenceTagger as SequenceTagger
+from graphseq.models.sequence.language import RecurrentLanguageModel as RecurrentLanguageModel
+from graphseq.models.sequence.language import generate_tokens as generate_tokens
 from graphseq.models.temporal.apan import APAN as APAN
 from graphseq.models.temporal.edgebank import EdgeBank as EdgeBank
 from graphseq.models.temporal.link_stream import LinkStream as LinkStream

@@ -12,6 +12,7 @@ from graphseq.nn.losses.environments import GroupDRO as GroupDRO
 from graphseq.nn.losses.environments import InvariantRisk as InvariantRisk
 from graphseq.nn.losses.environments import VarianceRisk as VarianceRisk
 from graphseq.nn.pretrained import Pretrained as Pretrained
+from graphseq.nn.recurrent.stack import RecurrentStack as RecurrentStack
 from graphseq.nn.reweighting.outer import DecorrelationOuter as DecorrelationOuter
 from graphseq.nn.reweighting.outer import OuterBatch as OuterBatch
 from graphseq.nn.reweighting.outer import UnrolledOuter as UnrolledOuter

@@ -1,0 +1,300 @@
+"""Readers of labelled sequences: ``.ts`` files of the UEA and UCR archives, and CSV tables."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphseq.core.errors import DataError
+from graphseq.data.text.files import read_text
+
+__all__ = ["LabelledSequences", "read_sequence_csv", "read_ts"]
+
+
+@dataclass
+class LabelledSequences:
+    """Sequences one behind another with a label each, as a file holds them.
+
+    Args:
+        x: features of all steps, float32 (M, D).
+        ptr: where each sequence begins, and M at the end, int64 (N + 1,).
+        labels: label of each sequence.
+        class_names: the labels that may stand, in the order of their class numbers.
+
+    Example:
+        >>> LabelledSequences(torch.ones(3, 1), torch.tensor([0, 3]), ["up"], ["up", "down"]).y
+        tensor([0])
+    """
+
+    x: Tensor
+    ptr: Tensor
+    labels: list[str]
+    class_names: list[str]
+
+    @property
+    def y(self) -> Tensor:
+        """Class number of each sequence, int64 (N,)."""
+        number = {name: position for position, name in enumerate(self.class_names)}
+        return torch.tensor([number[label] for label in self.labels])
+
+
+def read_ts(path: str | os.PathLike[str]) -> LabelledSequences:
+    r"""Read a ``.ts`` file: a header of ``@`` lines, then one sequence a line.
+
+    A line holds one comma-separated list a channel, joined by ``:``, and the class at the end. Sequences may have
+    different lengths; the channels of one sequence may not.
+
+    Args:
+        path: UTF-8 file, plain or ``.gz``.
+
+    Raises:
+        DataError: if the header lacks ``@classLabel true`` with the classes or ``@data``, says that there are time
+            stamps, or does not fit the lines; if a line has no value, an empty or missing one (``?``), one that is
+            no finite number, or a class that the header does not name. The line is named.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "small.ts")
+        ...     _ = path.write_text("@problemName small\n@classLabel true a b\n@data\n1,2:3,4:a\n5:6:b\n")
+        ...     read_ts(path).x.tolist()
+        [[1.0, 3.0], [2.0, 4.0], [5.0, 6.0]]
+    """
+    path = Path(path)
+    lines = read_text(path).split("\n")
+    header, begin = _header(path, lines)
+    classes = header["classlabel"].split()
+    if len(classes) < 3 or classes[0].lower() != "true":
+        raise DataError(
+            f"{path}: the header says '@classLabel {header['classlabel']}'; '@classLabel true' and at least two "
+            "classes are needed: only classification files are read"
+        )
+    names = classes[1:]
+    if header.get("timestamps", "false").lower() == "true":
+        raise DataError(f"{path}: the header says '@timeStamps true'; sequences with time stamps are not read")
+    dimensions = _dimensions(path, header)
+    steps, lengths, labels = [], [], []
+    for number, line in enumerate(lines[begin:], begin + 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        *channels, label = line.strip().split(":")
+        label = label.strip()
+        if label not in names:
+            raise DataError(f"{path}, line {number}: class {label!r} is not in the header; it names {', '.join(names)}")
+        dimensions = len(channels) if dimensions is None else dimensions
+        if len(channels) != dimensions or not channels:
+            raise DataError(f"{path}, line {number}: {len(channels)} channels; {dimensions or 'at least 1'} are needed")
+        steps.append(_channels(path, number, channels))
+        lengths.append(len(steps[-1]))
+        labels.append(label)
+    if not steps:
+        raise DataError(f"{path} has no sequence behind @data")
+    x = torch.from_numpy(np.concatenate(steps))
+    return LabelledSequences(x, torch.tensor([0, *lengths]).cumsum(0), labels, names)
+
+
+def _header(path: Path, lines: list[str]) -> tuple[dict[str, str], int]:
+    """The ``@`` lines by lower-case name, and the number of lines up to ``@data``."""
+    header: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if not text.startswith("@"):
+            raise DataError(
+                f"{path}, line {number}: {text[:40]!r} stands before @data; the header of a .ts file is made of lines "
+                "that begin with @, such as '@classLabel true a b', and ends with @data"
+            )
+        name, _, value = text[1:].partition(" ")
+        if name.lower() == "data":
+            if "classlabel" not in header:
+                raise DataError(f"{path}: the header has no @classLabel; give '@classLabel true' and the classes")
+            return header, number
+        header[name.lower()] = value.strip()
+    raise DataError(f"{path} has no line @data; is it a .ts file?")
+
+
+def _dimensions(path: Path, header: dict[str, str]) -> int | None:
+    given = header.get("dimensions") or header.get("dimension")
+    if given is None:
+        return 1 if header.get("univariate", "").lower() == "true" else None
+    if not given.isdigit() or int(given) < 1:
+        raise DataError(f"{path}: the header says '@dimensions {given}'; give a whole number of at least 1")
+    return int(given)
+
+
+def _channels(path: Path, number: int, channels: Sequence[str]) -> np.ndarray:
+    """Steps of one line, float32 (T, D)."""
+    columns = []
+    for position, channel in enumerate(channels):
+        cells = channel.split(",")
+        try:
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
+                column = np.array(cells, dtype=np.float64).astype(np.float32)
+        except ValueError:
+            wrong = next(cell for cell in cells if not _is_number(cell))
+            what = "a missing value" if wrong.strip() in ("", "?") else f"{wrong.strip()!r}, which is no number"
+            raise DataError(
+                f"{path}, line {number}, channel {position + 1} has {what}; fill it in or leave the sequence out"
+            ) from None
+        if not np.isfinite(column).all():
+            step = int(np.flatnonzero(~np.isfinite(column))[0])
+            raise DataError(
+                f"{path}, line {number}, channel {position + 1}, step {step + 1} is {cells[step].strip()}, which is no "
+                "finite number of type float32; fill it in or leave the sequence out"
+            )
+        columns.append(column)
+    sizes = {len(column) for column in columns}
+    if len(sizes) > 1:
+        raise DataError(
+            f"{path}, line {number}: channels have {', '.join(map(str, sorted(sizes)))} steps; all channels of a "
+            "sequence must have the same number"
+        )
+    return np.stack(columns, 1)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def read_sequence_csv(
+    path: str | os.PathLike[str],
+    sequence: str,
+    target: str,
+    *,
+    features: Sequence[str] | None = None,
+    delimiter: str = ",",
+) -> LabelledSequences:
+    r"""Read a CSV table with one step a line, the steps of a sequence in their order.
+
+    Args:
+        path: UTF-8 table with a header, plain or ``.gz``.
+        sequence: header of the column that names the sequence of a step; sequences keep the order in which they
+            first appear, and their lines need not stand together.
+        target: header of the column with the label of the sequence, the same in all its lines.
+        features: headers of the features, in this order; None takes all other columns.
+        delimiter: character between cells.
+
+    Raises:
+        DataError: if a column is missing, there is no line, a cell is empty or no finite number where one is needed,
+            or a sequence has two labels.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "steps.csv")
+        ...     _ = path.write_text("id,speed,kind\n7,0.5,walk\n7,0.7,walk\n9,3.0,run\n")
+        ...     read_sequence_csv(path, "id", "kind").ptr
+        tensor([0, 2, 3])
+    """
+    path = Path(path)
+    table = read_cells(path, delimiter)
+    if features is None:
+        features = [name for name in table.columns if name not in (sequence, target)]
+    for name in (sequence, target, *features):
+        if name not in table.columns:
+            raise DataError(f"{path} has no column {name!r}; its columns are {', '.join(table.columns)}")
+    if not features:
+        raise DataError(f"{path} has no feature beside {sequence!r} and {target!r}")
+    numbers, _ = _codes(table[sequence])
+    order = np.argsort(numbers, kind="stable")
+    values = np.stack([_numbers(path, table[name]) for name in features], 1)[order]
+    labels = table[target].to_numpy()[order]
+    empty = np.flatnonzero(table[target].str.strip().to_numpy() == "")
+    if len(empty):
+        raise DataError(f"{path}, line {empty[0] + 2}, column {target!r}: the label is empty; every step needs one")
+    begin = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+    of_sequence = labels[begin]
+    sizes = np.diff([*begin, len(labels)])
+    other = np.flatnonzero(labels != np.repeat(of_sequence, sizes))
+    if len(other):
+        raise DataError(
+            f"{path}, line {order[other[0]] + 2}, column {target!r}: sequence "
+            f"{table[sequence].iloc[order[other[0]]]!r} has two labels; give each sequence one"
+        )
+    ptr = torch.from_numpy(np.append(begin, len(labels)).astype(np.int64))
+    names = sort_labels(of_sequence.tolist())
+    return LabelledSequences(torch.from_numpy(values), ptr, of_sequence.tolist(), names)
+
+
+def read_cells(path: Path, delimiter: str):  # type: ignore[no-untyped-def]  # pandas has no types here
+    r"""Return the cells of a CSV table as a pandas table of strings; nothing is guessed.
+
+    Args:
+        path: UTF-8 table with a header, plain or ``.gz``.
+        delimiter: character between cells.
+
+    Raises:
+        DataError: if it cannot be read as a table, or has no line below its header.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "one.csv").write_text("a,b\n1,x")
+        ...     read_cells(Path(folder, "one.csv"), ",").to_numpy().tolist()
+        [['1', 'x']]
+    """
+    import io
+
+    import pandas
+
+    try:
+        table = pandas.read_csv(
+            io.StringIO(read_text(path)), sep=delimiter, dtype=str, keep_default_na=False, index_col=False
+        )
+    except ValueError as error:  # pandas' own errors of parsing are ValueErrors too
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
+    if not len(table):
+        raise DataError(f"{path} has no line below its header")
+    return table
+
+
+def sort_labels(labels: Sequence[str]) -> list[str]:
+    """Return the different labels in order: whole numbers by value, else as text.
+
+    Args:
+        labels: labels as text.
+
+    Raises:
+        DataError: if all are the same.
+
+    Example:
+        >>> sort_labels(["10", "9", "9"])
+        ['9', '10']
+    """
+    different = sorted(set(labels))
+    if len(different) < 2:
+        raise DataError(f"all labels are {different[0]!r}; two classes are needed")
+    if all(label.strip().lstrip("-").isdigit() for label in different):
+        return sorted(different, key=int)
+    return different
+
+
+def _codes(column):  # type: ignore[no-untyped-def]  # pandas has no types here
+    import pandas
+
+    return pandas.factorize(column)
+
+
+def _numbers(path: Path, column) -> np.ndarray:  # type: ignore[no-untyped-def]  # pandas has no types here
+    import pandas
+
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
+        values = pandas.to_numeric(column, errors="coerce").to_numpy(np.float64).astype(np.float32)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise DataError(
+            f"{path}, line {wrong[0] + 2}, column {column.name!r}: {column.iloc[wrong[0]]!r} is no finite number "
+            f"({len(wrong)} such cells in this column); fill them in or leave the column out of features"
+        )
+    return values

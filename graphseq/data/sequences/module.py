@@ -1,0 +1,425 @@
+"""Data modules of labelled sequences: arrays, ``.ts`` files, CSV tables, and Japanese Vowels."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphseq.core.batches import IGNORED
+from graphseq.core.errors import DataError
+from graphseq.data.base import DataOptions
+from graphseq.data.cache import raw_files
+from graphseq.data.sequences.base import PaddedDataModule
+from graphseq.data.sequences.files import LabelledSequences, read_sequence_csv, read_ts
+from graphseq.data.sequences.store import SequenceStore
+from graphseq.data.splits import check_fractions, random_split
+
+__all__ = [
+    "JapaneseVowelsDataModule",
+    "SequenceCSVDataModule",
+    "SequenceDataModule",
+    "TSDataModule",
+]
+
+Split = dict[str, Tensor]
+
+
+class SequenceDataModule(PaddedDataModule):
+    """Your own labelled sequences of numbers: packed, standardised and split.
+
+    Features are standardised by mean and standard deviation over all steps of the training split (:attr:`mean`,
+    :attr:`std`); a feature that is constant there becomes zero. The numbers fitted are kept in checkpoints.
+
+    Memory: 4 bytes a feature and step, without padding; see :class:`SequenceStore`.
+
+    Args:
+        sequences: arrays or tensors (T_i, D), or (T_i,) for one feature; or a function without arguments that
+            returns a :class:`SequenceStore` or such a list (a config can name one).
+        labels: class number of each sequence, integers (N,), or numbers to predict, floating point (N,) or (N, K);
+            None for none.
+        step_labels: class number of each step, arrays (T_i,), -100 where there is none; None for none.
+        standardize: whether features are standardised.
+        fractions: shares of train, validation and test, summing to 1.
+        stratify: whether each split has the same share of each class, where there are class numbers.
+        pool_batches: see :class:`PaddedDataModule`.
+        options: see :class:`PaddedDataModule`.
+
+    Yields:
+        ``SequenceBatch`` with x float32 (B, T, D), lengths, and ``y`` or ``step_y`` where there are labels.
+
+    Raises:
+        ValueError: if an argument is out of range.
+        DataError: when the data are read, if there are no labels at all, or they do not fit the sequences.
+
+    Example:
+        >>> waves = [[0.1 * n] * (2 + n % 3) for n in range(20)]
+        >>> data = SequenceDataModule(waves, [0, 1] * 10, batch_size=4)
+        >>> data.num_features, data.num_outputs, next(data.batches()).x.shape[0]
+        (1, 2, 4)
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[Any] | Callable[[], SequenceStore],
+        labels: Sequence[Any] | None = None,
+        *,
+        step_labels: Sequence[Any] | None = None,
+        standardize: bool = True,
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        stratify: bool = True,
+        pool_batches: int | None = None,
+        **options: Unpack[DataOptions],
+    ) -> None:
+        super().__init__(pool_batches=pool_batches, **options)
+        self.sequences = sequences
+        self.labels = labels
+        self.step_labels = step_labels
+        self.standardize = standardize
+        self.fractions = check_fractions(fractions)
+        self.stratify = stratify
+        self._raw: SequenceStore | None = None
+        self._class_names: list[str] = []
+        self._mean: list[float] = []
+        self._std: list[float] = []
+
+    def read_sequences(self) -> tuple[SequenceStore, Split | None]:
+        """Return the sequences with their labels, and their splits where these are given; subclasses define it."""
+        given = self.sequences() if callable(self.sequences) else self.sequences
+        if isinstance(given, SequenceStore):
+            return given, None
+        return SequenceStore.from_sequences(given, y=self.labels, step_y=self.step_labels), None
+
+    def read(self) -> tuple[SequenceStore, Split]:
+        """Return the standardised sequences and their split."""
+        raw, splits = self.read_sequences()
+        if raw.y is None and raw.step_y is None:
+            raise DataError(f"{type(self).__name__} has neither labels nor step_labels; give one of them")
+        if not raw.x.is_floating_point():
+            raise DataError(f"sequences hold {raw.x.dtype}; features must be real numbers; StringDataModule reads text")
+        self._raw = raw
+        if splits is None:
+            splits = self._split(raw)
+        self._check_classes(raw, splits)
+        if self.standardize:
+            self._mean, self._std = _moments(raw, splits["train"])
+        else:
+            self._mean, self._std = [0.0] * raw.x.shape[1], [1.0] * raw.x.shape[1]
+        return self._standardized(raw), splits
+
+    def _split(self, raw: SequenceStore) -> Split:
+        classes = raw.y if self.stratify and raw.y is not None and not raw.y.is_floating_point() else None
+        if classes is not None and classes.dim() != 1:
+            classes = None
+        return random_split(len(raw), self.fractions, self.seed, classes)
+
+    def _check_classes(self, raw: SequenceStore, splits: Split) -> None:
+        for name, target in (("labels", raw.y), ("step_labels", raw.step_y)):
+            if target is None:
+                continue
+            if target.is_floating_point():
+                bad = (~torch.isfinite(target)).flatten(1).any(1).nonzero() if target.dim() > 1 else (
+                    ~torch.isfinite(target)).nonzero()  # fmt: skip
+                if len(bad) and name == "labels":
+                    raise DataError(f"{name}[{int(bad[0, 0])}] is not finite; every sequence needs a label")
+                continue
+            lowest = int(target[target != IGNORED].min()) if bool((target != IGNORED).any()) else -1
+            if lowest < 0 or (name == "labels" and bool((target == IGNORED).any())):
+                raise DataError(f"{name} reach down to {int(target.min())}; class numbers must be at least 0")
+
+    def _standardized(self, raw: SequenceStore) -> SequenceStore:
+        mean, std = torch.tensor(self._mean), torch.tensor(self._std)
+        return SequenceStore((raw.x - mean) / std, raw.ptr, y=raw.y, step_y=raw.step_y)
+
+    @property
+    def num_features(self) -> int:
+        """Number of features of a step."""
+        self.load()
+        return len(self._mean)
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of classes, of sequences or else of steps; for numbers to predict their count."""
+        self.load()
+        if self._class_names:
+            return len(self._class_names)
+        raw = self._raw
+        target = None if raw is None else raw.step_y if raw.y is None else raw.y
+        if target is None:
+            raise DataError(f"{type(self).__name__} has no labels")
+        if target.is_floating_point():
+            return target.shape[1] if target.dim() > 1 else 1
+        return int(target.max()) + 1
+
+    @property
+    def class_names(self) -> list[str]:
+        """Label of each class where the data name them; otherwise empty."""
+        self.load()
+        return list(self._class_names)
+
+    @property
+    def mean(self) -> list[float]:
+        """Mean of each feature over the steps of the training split; 0 without standardisation."""
+        self.load()
+        return list(self._mean)
+
+    @property
+    def std(self) -> list[float]:
+        """Standard deviation of each feature over the steps of the training split; 1 where it is zero."""
+        self.load()
+        return list(self._std)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the data: splits, classes, fitted mean and deviation."""
+        fitted = {"class_names": self.class_names, "mean": self.mean, "std": self.std}
+        return {**super().state_dict(), **fitted}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare a checkpoint's data with these, and standardise by its mean and standard deviation.
+
+        Raises:
+            DataError: if training would resume on another split, or the data have other features or classes.
+        """
+        super().load_state_dict(state_dict)
+        if state_dict["class_names"] != self.class_names or len(state_dict["mean"]) != self.num_features:
+            raise DataError(
+                f"the checkpoint was trained with {len(state_dict['mean'])} features and classes "
+                f"{state_dict['class_names']}, these data have {self.num_features} and {self.class_names}"
+            )
+        if self._raw is not None and (state_dict["mean"], state_dict["std"]) != (self._mean, self._std):
+            self._mean, self._std = list(state_dict["mean"]), list(state_dict["std"])
+            self._host = self._standardized(self._raw)
+            self._resident = None if self._resident is None else self._host.to(self._resident.device)
+
+    def take_labelled(self, parts: dict[str, LabelledSequences], val_fraction: float) -> tuple[SequenceStore, Split]:
+        """Join the sequences of files, and cut a validation split from the training file.
+
+        Args:
+            parts: sequences by split; ``train`` always, ``val`` and ``test`` where they have a file.
+            val_fraction: share of the training file that validates, where ``val`` has no file.
+
+        Raises:
+            DataError: if the files have different numbers of features or different classes.
+        """
+        first = parts["train"]
+        for name, part in parts.items():
+            if part.x.shape[1] != first.x.shape[1] or part.class_names != first.class_names:
+                raise DataError(
+                    f"the {name} file has {part.x.shape[1]} features and classes {part.class_names}, the train file "
+                    f"{first.x.shape[1]} and {first.class_names}; they must be equal"
+                )
+        self._class_names = first.class_names
+        counts = [len(part.labels) for part in parts.values()]
+        ends = np.cumsum([0, *counts])
+        splits = {name: torch.arange(ends[n], ends[n + 1]) for n, name in enumerate(parts)}
+        y = torch.cat([part.y for part in parts.values()])
+        if "val" not in splits:
+            inner = random_split(counts[0], [1 - val_fraction, val_fraction, 0.0], self.seed, first.y)
+            splits |= {"train": inner["train"], "val": inner["val"]}
+        splits.setdefault("test", torch.arange(0))
+        steps = [part.ptr.diff() for part in parts.values()]
+        ptr = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cat(steps)]).cumsum(0)
+        return SequenceStore(torch.cat([part.x for part in parts.values()]), ptr, y=y), splits
+
+
+def _moments(raw: SequenceStore, index: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each feature over the steps of the sequences ``index``."""
+    inside = torch.zeros(len(raw), dtype=torch.bool)
+    inside[index] = True
+    steps = raw.x[inside.repeat_interleave(raw.lengths)].double()
+    std = steps.std(0, correction=0)
+    # the deviation of equal numbers is seldom exactly zero
+    constant = (steps == steps[:1]).all(0)
+    return steps.mean(0).tolist(), torch.where(constant, 1.0, std).tolist()
+
+
+def _check_val_fraction(val_fraction: float) -> None:
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f"val_fraction is {val_fraction}; it must be in [0, 1)")
+
+
+class TSDataModule(SequenceDataModule):
+    """Labelled sequences from ``.ts`` files, as the UEA and UCR archives publish them; see :func:`read_ts`.
+
+    Args:
+        train: training file, plain or ``.gz``.
+        test: test file; None for no test split.
+        val: validation file; None cuts it from the training file.
+        val_fraction: share of the training sequences that validate where there is no file, in [0, 1), drawn with
+            the same share of each class.
+        standardize: see :class:`SequenceDataModule`.
+        pool_batches: see :class:`PaddedDataModule`.
+        options: see :class:`PaddedDataModule`.
+
+    Yields:
+        ``SequenceBatch`` with x float32 (B, T, D), lengths and y (B,).
+
+    Raises:
+        ValueError: if an argument is out of range.
+        DataError: when the data are read, see :func:`read_ts`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "small_TRAIN.ts")
+        ...     lines = ["@classLabel true a b", "@data", *["1,2,3:a", "4,5:b"] * 10]
+        ...     _ = path.write_text(chr(10).join(lines))
+        ...     data = TSDataModule(path)
+        ...     data.class_names, data.split_sizes()
+        (['a', 'b'], {'train': 16, 'val': 4, 'test': 0})
+    """
+
+    def __init__(
+        self,
+        train: str | os.PathLike[str],
+        test: str | os.PathLike[str] | None = None,
+        *,
+        val: str | os.PathLike[str] | None = None,
+        val_fraction: float = 0.2,
+        standardize: bool = True,
+        pool_batches: int | None = None,
+        **options: Unpack[DataOptions],
+    ) -> None:
+        super().__init__((), standardize=standardize, pool_batches=pool_batches, **options)
+        _check_val_fraction(val_fraction)
+        self.files: dict[str, str | os.PathLike[str] | None] = {"train": train, "val": val, "test": test}
+        self.val_fraction = val_fraction
+
+    def paths(self) -> dict[str, Path]:
+        """Return the file of each split that has one."""
+        return {name: Path(path) for name, path in self.files.items() if path is not None}
+
+    def read_sequences(self) -> tuple[SequenceStore, Split]:
+        """Return the sequences of all files and their splits."""
+        return self.take_labelled({name: read_ts(path) for name, path in self.paths().items()}, self.val_fraction)
+
+
+class JapaneseVowelsDataModule(TSDataModule):
+    """Japanese Vowels: 9 speakers to tell apart by 12 coefficients of a spoken vowel, 7 to 29 steps long.
+
+    270 training sequences, 30 a speaker, of which a share validates, and 370 test sequences.
+
+    Source: UCI machine learning repository, in the form of the UEA archive.
+
+    Args:
+        val_fraction: share of the training sequences that validate, in [0, 1).
+        verify_checksums: whether files other than the published ones are refused.
+        standardize: see :class:`SequenceDataModule`.
+        pool_batches: see :class:`PaddedDataModule`.
+        options: see :class:`PaddedDataModule`.
+
+    Yields:
+        ``SequenceBatch`` with x float32 (B, T, 12), lengths and y (B,).
+
+    Raises:
+        DataError: when the data are read, if a file is in neither mirror nor cache.
+
+    Example:
+        >>> JapaneseVowelsDataModule(batch_size=32).batch_size
+        32
+    """
+
+    def __init__(
+        self,
+        *,
+        val_fraction: float = 0.2,
+        verify_checksums: bool = True,
+        standardize: bool = True,
+        pool_batches: int | None = None,
+        **options: Unpack[DataOptions],
+    ) -> None:
+        super().__init__(
+            "JapaneseVowels_TRAIN.ts.gz",
+            "JapaneseVowels_TEST.ts.gz",
+            val_fraction=val_fraction,
+            standardize=standardize,
+            pool_batches=pool_batches,
+            **options,
+        )
+        self.verify_checksums = verify_checksums
+
+    def paths(self) -> dict[str, Path]:
+        """Return the files in the cache."""
+        names = {name: str(file) for name, file in self.files.items() if file is not None}
+        found = raw_files(
+            "JapaneseVowels", list(names.values()), checksums=_CHECKSUMS if self.verify_checksums else None
+        )
+        return {name: found[file] for name, file in names.items()}
+
+
+class SequenceCSVDataModule(SequenceDataModule):
+    """Labelled sequences from a CSV table with one step a line; see :func:`read_sequence_csv`.
+
+    Args:
+        csv: path of the table, UTF-8, plain or ``.gz``.
+        sequence: header of the column that names the sequence of a step.
+        target: header of the column with the label of the sequence.
+        features: headers of the features; None takes all other columns.
+        delimiter: character between cells.
+        standardize: see :class:`SequenceDataModule`.
+        fractions: shares of train, validation and test, summing to 1.
+        stratify: see :class:`SequenceDataModule`.
+        pool_batches: see :class:`PaddedDataModule`.
+        options: see :class:`PaddedDataModule`.
+
+    Yields:
+        ``SequenceBatch`` with x float32 (B, T, D), lengths and y (B,).
+
+    Raises:
+        ValueError: if an argument is out of range.
+        DataError: when the data are read, see :func:`read_sequence_csv`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "steps.csv")
+        ...     rows = ["id,speed,kind", *(f"{n // 3},{n % 5},{'run' if n // 3 % 2 else 'walk'}" for n in range(60))]
+        ...     _ = path.write_text(chr(10).join(rows))
+        ...     SequenceCSVDataModule(path, "id", "kind").class_names
+        ['run', 'walk']
+    """
+
+    def __init__(
+        self,
+        csv: str | os.PathLike[str],
+        sequence: str,
+        target: str,
+        *,
+        features: Sequence[str] | None = None,
+        delimiter: str = ",",
+        standardize: bool = True,
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        stratify: bool = True,
+        pool_batches: int | None = None,
+        **options: Unpack[DataOptions],
+    ) -> None:
+        super().__init__(
+            (),
+            standardize=standardize,
+            fractions=fractions,
+            stratify=stratify,
+            pool_batches=pool_batches,
+            **options,
+        )
+        self.csv = Path(csv)
+        self.sequence = sequence
+        self.target = target
+        self.features = None if features is None else list(features)
+        self.delimiter = delimiter
+
+    def read_sequences(self) -> tuple[SequenceStore, None]:
+        """Return the sequences of the table."""
+        found = read_sequence_csv(
+            self.csv, self.sequence, self.target, features=self.features, delimiter=self.delimiter
+        )
+        self._class_names = found.class_names
+        return SequenceStore(found.x, found.ptr, y=found.y), None
+
+
+_CHECKSUMS = {
+    "JapaneseVowels_TEST.ts.gz": "b2defceea4a3b652e3807872472d2d333d9246c05fc0cc7bbbe9494d52c70366",
+    "JapaneseVowels_TRAIN.ts.gz": "db1a95abb817aaa4d3ab941ffc48107d1a4dbca63cf30c739b3a72de7c4e7091",
+}

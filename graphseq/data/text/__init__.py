@@ -1,0 +1,1 @@
+"""Text as tokens: stores and data modules."""

@@ -1,0 +1,136 @@
+"""Stacks of torch's recurrent layers over padded sequences."""
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from graphseq.core import Recorded
+from graphseq.core.batches import step_mask
+
+__all__ = ["RecurrentStack"]
+
+Cell = Literal["lstm", "gru", "rnn"]
+State = Tensor | tuple[Tensor, Tensor]
+
+
+class RecurrentStack(Recorded, nn.Module):
+    r"""LSTM, GRU or Elman network of torch over padded sequences: the contract of every sequence layer here.
+
+    .. math:: y, s = f(x, s_0, \text{lengths})
+
+    Outputs behind the length of a sequence are 0, and the state is that after its last step; both are what the
+    sequence alone would give. Without a state to return, :meth:`outputs` gives the same outputs and, in one direction,
+    never asks the device for the lengths.
+
+    Args:
+        input_size: features of a step, D.
+        hidden_size: features of the state of a layer, H.
+        num_layers: layers, at least 1.
+        cell: ``lstm``, ``gru``, or ``rnn`` for the Elman network with tanh.
+        dropout: probability in [0, 1) of setting an output of a layer to zero before the next layer.
+        bidirectional: whether a second stack reads each sequence from its end; outputs are concatenated.
+
+    Shape:
+        x (B, T, D), state as torch's layer takes it, lengths (B,) -> y (B, T, H), or (B, T, 2 H) in both directions
+
+    Raises:
+        ValueError: if a size, ``cell`` or ``dropout`` is outside its range; in ``forward`` if ``x`` does not fit.
+
+    Example:
+        >>> import torch
+        >>> layer = RecurrentStack(3, 5, cell="gru")
+        >>> y, state = layer(torch.randn(2, 4, 3), lengths=torch.tensor([4, 2]))
+        >>> y.shape, state.shape, float(y[1, 2:].abs().sum())
+        (torch.Size([2, 4, 5]), torch.Size([1, 2, 5]), 0.0)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        cell: Cell = "lstm",
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+    ) -> None:
+        super().__init__()
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} is {size}; give a whole number of at least 1")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout is {dropout}; give a probability in [0, 1)")
+        cells: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+        if cell not in cells:
+            raise ValueError(f"cell is {cell!r}; give 'lstm', 'gru' or 'rnn'")
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.output_size = 2 * hidden_size if bidirectional else hidden_size
+        self.bidirectional = bidirectional
+        self.layers = cells[cell](
+            input_size,
+            hidden_size,
+            num_layers,
+            batch_first=True,
+            dropout=dropout if num_layers > 1 else 0.0,
+            bidirectional=bidirectional,
+        )
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, as the constructor did."""
+        self.layers.reset_parameters()
+
+    def outputs(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the outputs alone.
+
+        Args:
+            x: inputs (B, T, D).
+            lengths: steps of each sequence, int64 (B,); None if all have T.
+        """
+        self._check(x)
+        if lengths is None:
+            return self.layers(x)[0]
+        if self.bidirectional:  # the second stack must begin at the last step of each sequence
+            return self(x, None, lengths)[0]
+        y = self.layers(x)[0]  # no step sees a later one, so padding behind the end changes nothing before it
+        return y.masked_fill(~step_mask(lengths, x.shape[1])[..., None], 0)
+
+    def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Return the outputs of all steps and the state after the last one.
+
+        With lengths the sequences are packed, for which an accelerator is asked for them once.
+
+        Args:
+            x: inputs (B, T, D).
+            state: state before the first step, as torch's layer returns it; None for zeros.
+            lengths: steps of each sequence, int64 (B,), each in 1..T; None if all have T.
+        """
+        self._check(x)
+        if lengths is None:
+            return self.layers(x, state)
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        y, state = self.layers(packed, state)
+        return pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0], state
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() != 3 or x.shape[2] != self.input_size:
+            raise ValueError(f"inputs have shape {tuple(x.shape)}, where (B, T, {self.input_size}) is needed")
+
+
+def layer_outputs(layer: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return the outputs of any sequence layer ``(x, state, lengths) -> (y, state)``.
+
+    Args:
+        layer: the layer; of a :class:`RecurrentStack` no state is asked for.
+        x: inputs (B, T, D).
+        lengths: steps of each sequence, int64 (B,); None if all have T.
+
+    Example:
+        >>> import torch
+        >>> layer_outputs(RecurrentStack(3, 5), torch.randn(2, 4, 3), None).shape
+        torch.Size([2, 4, 5])
+    """
+    if isinstance(layer, RecurrentStack):
+        return layer.outputs(x, lengths)
+    return layer(x, None, lengths)[0]

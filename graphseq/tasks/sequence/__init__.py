@@ -1,0 +1,1 @@
+"""Tasks over sequences: classes of sequences and of steps, language models."""
