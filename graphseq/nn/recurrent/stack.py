@@ -41,7 +41,7 @@ class RecurrentStack(Recorded, nn.Module):
         >>> import torch
         >>> layer = RecurrentStack(3, 5, cell="gru")
         >>> y, state = layer(torch.randn(2, 4, 3), lengths=torch.tensor([4, 2]))
-        >>> y.shape, state.shape, float(y[1, 2:].abs().sum())
+        >>> y.shape, state.shape, float(y[1, 2:].detach().abs().sum())
         (torch.Size([2, 4, 5]), torch.Size([1, 2, 5]), 0.0)
     """
 
@@ -61,7 +61,7 @@ class RecurrentStack(Recorded, nn.Module):
                 raise ValueError(f"{name} is {size}; give a whole number of at least 1")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is {dropout}; give a probability in [0, 1)")
-        cells: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+        cells: dict[str, type[nn.LSTM | nn.GRU | nn.RNN]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
         if cell not in cells:
             raise ValueError(f"cell is {cell!r}; give 'lstm', 'gru' or 'rnn'")
         self.input_size = input_size

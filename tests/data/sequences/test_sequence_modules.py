@@ -198,7 +198,9 @@ class TestStrings:
         with pytest.warns(UserWarning, match="are not in the training split's vocabulary"):
             again.load()
         before, state = again.splits, data.state_dict()
-        with pytest.warns(UserWarning, match="the checkpoint was trained on splits|are not in the training split's vocabulary"):
+        with pytest.warns(
+            UserWarning, match="the checkpoint was trained on splits|are not in the training split's vocabulary"
+        ):
             again.load_state_dict(state)
         assert again.splits is before
         assert again.vocabulary == data.vocabulary
