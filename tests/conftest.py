@@ -85,13 +85,13 @@ def way(request):
     """Both ways of computing the same on a processor: compiled loops, and the operations that accelerators take."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "compiled":
-            patch.setattr("graphseq.ops.processor._load", lambda module: None)
+            patch.setattr("graphseq.ops.processor._numba_imports", lambda: False)
         yield request.param
 
 
 @pytest.fixture
 def as_an_accelerator(monkeypatch):
-    """Nothing is asked for and no loop compiled, so that a processor takes the way of accelerators."""
-    monkeypatch.setattr("graphseq.ops.processor._load", lambda module: None)
+    """No value is read and no loop compiled, so that a processor takes the way of accelerators."""
+    monkeypatch.setattr("graphseq.ops.processor._numba_imports", lambda: False)
     for module in ("decoder", "memory"):
-        monkeypatch.setattr(f"graphseq.nn.temporal.{module}.can_ask", lambda device: False)
+        monkeypatch.setattr(f"graphseq.nn.temporal.{module}.reads_are_free", lambda device: False)

@@ -1,9 +1,11 @@
+from graphseq.ops.attention import neighbor_attention as neighbor_attention
 from graphseq.ops.decorrelation import cluster_variables as cluster_variables
 from graphseq.ops.decorrelation import correlation_dissimilarity as correlation_dissimilarity
 from graphseq.ops.decorrelation import decorrelation_loss as decorrelation_loss
 from graphseq.ops.decorrelation import effective_sample_size as effective_sample_size
 from graphseq.ops.decorrelation import random_fourier_features as random_fourier_features
 from graphseq.ops.decorrelation import weighted_cross_covariance as weighted_cross_covariance
+from graphseq.ops.gru import mail_gru as mail_gru
 from graphseq.ops.segment.backends import segment_backend as segment_backend
 from graphseq.ops.segment.reduce import segment_argmax as segment_argmax
 from graphseq.ops.segment.reduce import segment_max as segment_max

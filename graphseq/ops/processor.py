@@ -1,15 +1,15 @@
-"""What may be done otherwise on a processor than on an accelerator: values asked for, loops compiled by numba.
+"""What a processor allows and an accelerator does not: reading values without a wait, and loops compiled by numba.
 
-A compiled loop goes once over what the operations of torch go over several times. Each stands beside operations of
-torch with the same result, which accelerators take, and is held to the same definition by the same tests. It runs on
-one thread; its first call with a type of number compiles it (seconds), and the result is kept on disk.
+A compiled loop passes once over data that several operations of torch pass over one after the other. Each loop stands
+beside torch operations with the same result (``plain.py`` or ``fused.py`` of the same folder), which accelerators use;
+both are held to the same definition by the same tests. A loop runs on one thread. Its first call with a type of number
+compiles it (seconds), and the result is kept on disk.
 """
 
 import functools
-import importlib
 import warnings
 from collections.abc import Callable
-from types import ModuleType
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -19,82 +19,111 @@ from torch.nn import Parameter
 __all__: list[str] = []
 
 # Sums may be taken in any order and products fused with sums; nothing is assumed of infinity and NaN, which are passed
-# on as torch does. What is kept on disk does not notice a change here: delete it then.
+# on as torch does. The cache on disk does not notice a change of this set: delete the cache then.
 _FREEDOM = {"reassoc", "contract", "nsz", "arcp"}
 
+_INLINED: set[Callable[..., Any]] = set()
 
-def can_ask(device: torch.device) -> bool:
-    """Return whether values can be asked for without a wait, so that rows with nothing to do may be left out."""
+
+def reads_are_free(device: torch.device) -> bool:
+    """Return true where reading a tensor needs no device synchronisation, so that a step may depend on values.
+
+    Args:
+        device: device of the tensor.
+    """
     return device.type == "cpu"
 
 
-def compile_loop(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function when it is first called, and keep the result on disk where there is a place for it.
-
-    Args:
-        function: of arrays and numbers, in what numba knows of Python.
-
-    Raises:
-        ImportError: if numba cannot be imported.
-    """
-    from numba import njit
-
-    options: dict[str, Any] = {"fastmath": _FREEDOM, "nogil": True, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # neither beside the file of the function nor in the user's cache
-        return njit(**options)(function)
-
-
-def inline_loop(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function part of the compiled loops that call it.
-
-    Args:
-        function: as for :func:`compile_loop`.
-    """
-    from numba import njit
-
-    return njit(fastmath=_FREEDOM, inline="always")(function)
-
-
-def compiled_loops(module: str, *tensors: Tensor) -> ModuleType | None:
-    """Return a module of compiled loops where they serve: for tensors on a processor, of one type that they know.
+def use_compiled(*tensors: Tensor) -> bool:
+    """Return whether compiled loops serve: numba is there and all tensors lie on a processor, of one type loops know.
 
     Without numba, as on a release of Python that is too new for it, torch's operations do the same in more time.
 
     Args:
-        module: full name.
-        tensors: those whose device and type decide, at least one; float32, float64 or int64.
+        tensors: the tensors whose device and type decide, at least one; loops know float32, float64 and int64.
     """
     kind = tensors[0].dtype
     if kind not in (torch.float32, torch.float64, torch.int64) or torch.compiler.is_compiling():
-        return None
+        return False
     for tensor in tensors:
-        # what only stands for a tensor, as when torch looks ahead, has no memory to work on
+        # a stand-in for a tensor, as when torch traces a graph, has no memory to work on
         if tensor.device.type != "cpu" or tensor.dtype != kind or type(tensor) not in (Tensor, Parameter):
-            return None
-    return _load(module)
+            return False
+    return _numba_imports()
 
 
 @functools.cache
-def _load(module: str) -> ModuleType | None:
+def _numba_imports() -> bool:
     try:
-        return importlib.import_module(module)
+        import numba  # noqa: F401
     except ImportError as error:
         warnings.warn(
             f"numba cannot be imported ({error}): networks over event streams take half as much time again on this "
             "processor. Install numba, or a release of it that knows this Python and this NumPy",
-            stacklevel=3,
+            stacklevel=4,
         )
-        return None
+        return False
+    return True
+
+
+def compile_loop(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function as a loop that numba compiles at its first call; nothing imports numba before.
+
+    Args:
+        function: a function of arrays and numbers, written in the part of Python that numba knows.
+    """
+
+    @functools.wraps(function)
+    def loop(*arguments: Any) -> Any:
+        return _compiled(function)(*arguments)
+
+    return loop
+
+
+def inline_loop(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function as part of the compiled loops that call it by its global name.
+
+    Args:
+        function: a function as for :func:`compile_loop`.
+    """
+    _INLINED.add(function)
+    return function
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a loop, and keep the result on disk where there is a place for it."""
+    from numba import njit
+
+    options: dict[str, Any] = {"fastmath": _FREEDOM, "nogil": True, "error_model": "numpy"}
+    whole = _with_inlined(function)
+    try:
+        return njit(cache=True, **options)(whole)
+    except RuntimeError:  # neither beside the file of the function nor in the user's cache
+        return njit(**options)(whole)
+
+
+def _with_inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with the inlined functions that it names, and those that they name, as numba takes them."""
+    from numba import njit
+
+    assert isinstance(function, FunctionType)  # loops are written with def
+    inlined = {
+        name: njit(fastmath=_FREEDOM, inline="always")(_with_inlined(value))
+        for name in function.__code__.co_names
+        if isinstance(value := function.__globals__.get(name), FunctionType) and value in _INLINED
+    }
+    whole = FunctionType(function.__code__, function.__globals__ | inlined, function.__name__)
+    whole.__qualname__ = function.__qualname__
+    return whole
 
 
 def arrays(*tensors: Tensor) -> list[Any]:
     """Return the memory of tensors as compiled loops take it; copies of those that are not contiguous.
 
-    What a loop writes to must be contiguous, then: made by ``torch.empty(shape)``, not by ``empty_like``.
+    A tensor that a loop writes to must be contiguous, then: made by ``torch.empty(shape)``, not by ``empty_like``.
 
     Args:
-        tensors: on a processor.
+        tensors: tensors on a processor.
     """
     return [tensor.detach().contiguous().numpy() for tensor in tensors]

@@ -8,19 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from graphseq.nn import TimeEncoder, mail_gru
-from graphseq.nn.temporal.time_encoding import time_cosines
-from graphseq.ops import processor
-
-LOOPS = "graphseq.nn.temporal.compiled"
+from graphseq.nn import TimeEncoder
+from graphseq.ops import mail_gru, processor
+from graphseq.ops.processor import use_compiled
+from graphseq.ops.time_encoding import cosines
 
 
 def test_loops_serve_plain_numbers_of_one_type():
     x = torch.zeros(3)
-    assert processor.compiled_loops(LOOPS, x, nn.Parameter(x)).__name__ == LOOPS
-    assert processor.compiled_loops(LOOPS, x.double(), x.double()) is not None
+    assert use_compiled(x, nn.Parameter(x))
+    assert use_compiled(x.double(), x.double())
     for others in ((x, x.double()), (x.bfloat16(),), (x.bool(),), (x, x.to("meta")), (x.to("meta"),)):
-        assert processor.compiled_loops(LOOPS, *others) is None
+        assert not use_compiled(*others)
 
 
 def test_loops_do_not_serve_what_only_stands_for_a_tensor():
@@ -28,23 +27,23 @@ def test_loops_do_not_serve_what_only_stands_for_a_tensor():
 
     with FakeTensorMode() as mode:
         fake = mode.from_tensor(torch.zeros(3))
-    assert processor.compiled_loops(LOOPS, fake) is None
+    assert not use_compiled(fake)
     encoder = TimeEncoder(3)
     with FakeTensorMode() as mode, torch.no_grad():
         time = (mode.from_tensor(parameter) for parameter in (encoder.weight, encoder.bias))
-        assert time_cosines(mode.from_tensor(torch.zeros(4)), *time, keep=False)[0].shape == (4, 3)
+        assert cosines(mode.from_tensor(torch.zeros(4)), *time).shape == (4, 3)
 
 
 def test_without_numba_torch_does_the_same_and_says_so_once(monkeypatch):
-    monkeypatch.setattr(processor, "_load", processor._load.__wrapped__)
-    monkeypatch.setitem(sys.modules, LOOPS, None)  # importing it raises ImportError
-    with pytest.warns(UserWarning, match="numba cannot be imported"):
-        assert processor.compiled_loops(LOOPS, torch.zeros(2)) is None
+    monkeypatch.setattr(processor, "_numba_imports", processor._numba_imports.__wrapped__)
+    monkeypatch.setitem(sys.modules, "numba", None)  # importing it raises ImportError
+    with pytest.warns(UserWarning, match="numba"):
+        assert not use_compiled(torch.zeros(2))
     program = """
 import sys, warnings
 sys.modules["numba"] = None
 import torch
-from graphseq.nn import Distinct, TimeEncoder
+from graphseq.nn.temporal.plan import Distinct
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     for _ in range(2):
@@ -55,10 +54,23 @@ print(sum("numba cannot be imported" in str(one.message) for one in caught))
     assert done.stdout.split("\n")[:3] == ["[5, 2]", "[5, 2]", "1"], done.stderr
 
 
-def test_loops_are_not_compiled_before_they_are_called():
-    program = f"import sys; from graphseq.models import TGN; TGN; print('{LOOPS}' in sys.modules)"
+def test_numba_is_not_imported_before_a_loop_is_called():
+    program = "import sys; from graphseq.models import TGN; import graphseq.ops.gru; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def _twice(x):
+    return 2 * x
+
+
+def _twice_and_one(x):
+    return _twice(x) + 1
+
+
+def test_inlined_functions_are_found_through_each_other(monkeypatch):
+    monkeypatch.setattr(processor, "_INLINED", {_twice, _twice_and_one})
+    assert processor.compile_loop(lambda x: _twice_and_one(x) + _twice(x))(3) == 13
 
 
 def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch):
@@ -73,9 +85,8 @@ def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch):
         return real(*args, **options)
 
     monkeypatch.setattr(numba, "njit", without_a_place)
-    loop = processor.compile_loop(lambda x: x + 1)
+    assert processor.compile_loop(lambda x: x + 1)(2) == 3
     assert asked == [True, False]
-    assert loop(2) == 3
 
 
 def test_what_is_given_is_not_written_to():
@@ -87,5 +98,5 @@ def test_what_is_given_is_not_written_to():
     weights = (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh, encoder.weight, encoder.bias)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        mail_gru(wide[:, :4], wide[:, 4:], torch.arange(5), None, *weights)
+        mail_gru(wide[:, :4], wide[:, 4:], torch.arange(5), *weights)
     assert torch.equal(wide, before)

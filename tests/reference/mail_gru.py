@@ -11,12 +11,9 @@ def dot(rows, vector):
     return torch.stack([(row * vector).sum() for row in rows])
 
 
-def mail_gru(own, mail, dt, pending, weight_ih, weight_hh, bias_ih, bias_hh, time_weight=None, time_bias=None):
+def mail_gru(own, mail, dt, weight_ih, weight_hh, bias_ih, bias_hh, time_weight=None, time_bias=None):
     rows = []
     for node in range(own.shape[0]):
-        if not pending[node]:
-            rows.append(own[node])
-            continue
         encoded = dt[node] if time_weight is None else torch.cos(dt[node].double() * time_weight + time_bias)
         message, state = torch.cat([own[node], mail[node], encoded]), own[node]
         from_message, from_state = dot(weight_ih, message) + bias_ih, dot(weight_hh, state) + bias_hh
@@ -28,8 +25,7 @@ def mail_gru(own, mail, dt, pending, weight_ih, weight_hh, bias_ih, bias_hh, tim
     return torch.stack(rows)
 
 
-def with_cell(own, mail, dt, pending, weight_ih, weight_hh, bias_ih, bias_hh, time_weight, time_bias):
+def with_cell(own, mail, dt, weight_ih, weight_hh, bias_ih, bias_hh, time_weight, time_bias):
     encoded = torch.cos(dt.to(own.dtype).unsqueeze(-1) * time_weight + time_bias)
     message = torch.cat([own, mail, encoded], dim=-1)
-    new = torch.gru_cell(message, own, weight_ih, weight_hh, bias_ih, bias_hh)
-    return torch.where(pending.unsqueeze(-1), new, own)
+    return torch.gru_cell(message, own, weight_ih, weight_hh, bias_ih, bias_hh)

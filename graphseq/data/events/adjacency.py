@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from graphseq.core import DataError, Neighbors
-from graphseq.ops.processor import arrays, can_ask, compiled_loops
+from graphseq.ops.lookup import EventIndex, recent
+from graphseq.ops.processor import reads_are_free
 
 __all__ = ["TemporalAdjacency"]
-
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class TemporalAdjacency:
@@ -66,10 +65,9 @@ class TemporalAdjacency:
         _check_events(src, dst, t, msg, num_nodes)
         self._num_events = len(src)
         self._num_nodes = num_nodes
-        self._msg = msg
         # Row 0 stands for "no such event": time 0, and x ^ 0 = x makes the queried node its own other endpoint.
-        self._t = torch.cat([t.new_zeros(1), t])
-        self._endpoints = torch.cat([src.new_zeros(1), src ^ dst])
+        times = torch.cat([t.new_zeros(1), t])
+        endpoints = torch.cat([src.new_zeros(1), src ^ dst])
         position: Tensor | None = None  # all of them
         if keep is not None:
             position = _as_mask(keep, len(src), src.device).nonzero().squeeze(1)
@@ -85,11 +83,11 @@ class TemporalAdjacency:
         of_dst.copy_(of_src if once is None else of_src[once])
         of_src.add_(src, alpha=self._num_events)
         of_dst.add_(dst if once is None else dst[once], alpha=self._num_events)
-        if can_ask(keys.device):
+        if reads_are_free(keys.device):
             keys.numpy().sort()  # in place; a fifth of the time of torch's over ten million events
-            self._keys = keys
         else:
-            self._keys = keys.sort().values
+            keys = keys.sort().values
+        self._index = EventIndex(keys, endpoints, times, msg)
 
     def __repr__(self) -> str:
         return (
@@ -105,12 +103,12 @@ class TemporalAdjacency:
     @property
     def device(self) -> torch.device:
         """Device of the tensors."""
-        return self._keys.device
+        return self._index.keys.device
 
     @property
     def nbytes(self) -> int:
         """Bytes of the index and its columns, without the features, which it shares with the events."""
-        return self._keys.nbytes + self._t.nbytes + self._endpoints.nbytes
+        return self._index.keys.nbytes + self._index.t.nbytes + self._index.endpoints.nbytes
 
     def to(self, device: torch.device | str, msg: Tensor | None = None) -> Self:
         """Return the index with its tensors on ``device``.
@@ -122,13 +120,13 @@ class TemporalAdjacency:
         Raises:
             ValueError: if ``msg`` has another shape than the features of the index.
         """
-        if msg is not None and msg.shape != self._msg.shape:
-            raise ValueError(f"msg has shape {tuple(msg.shape)}; the events have {tuple(self._msg.shape)}")
+        index = self._index
+        if msg is not None and msg.shape != index.msg.shape:
+            raise ValueError(f"msg has shape {tuple(msg.shape)}; the events have {tuple(index.msg.shape)}")
         moved = copy.copy(self)
-        moved._msg = self._msg.to(device) if msg is None else msg.to(device)
-        moved._t = self._t.to(device)
-        moved._endpoints = self._endpoints.to(device)
-        moved._keys = self._keys.to(device)
+        moved._index = EventIndex(
+            *(part.to(device) for part in index[:3]), (index.msg if msg is None else msg).to(device)
+        )
         return moved
 
     def cut_before(self, t_query: Tensor) -> Tensor:
@@ -142,10 +140,11 @@ class TemporalAdjacency:
         Shape:
             t_query (Q,) -> int64 (Q,)
         """
-        if t_query.is_floating_point() and not self._t.is_floating_point():
+        times = self._index.t[1:]
+        if t_query.is_floating_point() and not times.is_floating_point():
             # whole numbers below 2.5 are those below 3; infinity has no integer of its own
             t_query = t_query.ceil().clamp(-(2.0**62), 2.0**62)
-        return torch.searchsorted(self._t[1:], t_query.to(self._t.dtype))
+        return torch.searchsorted(times, t_query.to(times.dtype))
 
     def recent(self, nodes: Tensor, cut: int | Tensor, k: int) -> Neighbors:
         """Return the ``k`` latest events of each node among those at positions below ``cut``, newest first.
@@ -167,38 +166,7 @@ class TemporalAdjacency:
             shape = tuple(cut.shape) if isinstance(cut, Tensor) else "a number"
             raise ValueError(f"nodes has shape {tuple(nodes.shape)}, cut {shape}; give (Q,) and a number or (Q,)")
         cut = cut.clamp(max=self._num_events) if isinstance(cut, Tensor) else min(cut, self._num_events)
-        module = f"{__package__}.compiled_lookup"
-        if (loops := compiled_loops(module, self._keys, nodes)) and compiled_loops(module, self._msg):
-            cuts = cut if isinstance(cut, Tensor) else torch.tensor([cut])
-            index = (self._keys, self._endpoints, self._t, self._msg)
-            node, e_id = (torch.empty(len(nodes), k, dtype=torch.int64) for _ in range(2))
-            t, mask = torch.empty(len(nodes), k, dtype=self._t.dtype), torch.empty(len(nodes), k, dtype=torch.bool)
-            msg = torch.empty(len(nodes), k, self._msg.shape[1], dtype=self._msg.dtype)
-            results = (node, t, msg, mask, e_id)
-            loops.recent(*arrays(*index), self._num_events, *arrays(nodes, cuts, *results))
-            return Neighbors(*results)
-        nodes = nodes.unsqueeze(1)  # (Q, 1)
-        first = nodes * self._num_events
-        last = torch.searchsorted(self._keys, first + (cut.unsqueeze(1) if isinstance(cut, Tensor) else cut)) - 1
-        place = (last - torch.arange(k, device=nodes.device)).clamp_(min=0)  # (Q, K)
-        # (Q, K): 1 + position; the keys looked back at are of this node or of one further down, whose come out below 1
-        row = self._keys.index_select(0, place.view(-1)).view(place.shape).sub_(first).add_(1).clamp_(min=0)
-        mask, flat = row > 0, row.view(-1)
-        return Neighbors(
-            node=self._endpoints.index_select(0, flat).view(row.shape).bitwise_xor_(nodes),
-            t=self._t.index_select(0, flat).view(row.shape),
-            msg=self._features(flat, mask),
-            mask=mask,
-            e_id=row - 1,
-        )
-
-    def _features(self, flat: Tensor, mask: Tensor) -> Tensor:
-        if self._msg.numel() == 0:
-            return self._msg.new_zeros(*mask.shape, self._msg.shape[1])
-        msg = self._msg.index_select(0, (flat - 1).clamp_(min=0)).view(*mask.shape, -1)
-        # features of absent entries become 0 by their bits: fast as a product, and what is not finite is gone too
-        bits = msg.view(_BITS[msg.element_size()])
-        return bits.bitwise_and_(mask.unsqueeze(-1).to(bits.dtype).neg_()).view(msg.dtype)
+        return recent(self._index, nodes, cut, k)
 
 
 def _check_events(src: Tensor, dst: Tensor, t: Tensor, msg: Tensor, num_nodes: int) -> None:

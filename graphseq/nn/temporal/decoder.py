@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graphseq.core.spec import Recorded
-from graphseq.ops.processor import can_ask
+from graphseq.ops.processor import reads_are_free
 
 __all__ = ["LinkDecoder"]
 
@@ -66,7 +66,7 @@ def _half(linear: nn.Linear, h: Tensor, rows: Tensor) -> Tensor:
     """Return ``linear(h[rows])``, each row multiplied once where that is known to be less work."""
     flat = rows.flatten()
     first, count = 0, len(h)
-    if can_ask(h.device) and len(flat):  # sources and destinations of a bipartite stream each lie side by side
+    if reads_are_free(h.device) and len(flat):  # sources and destinations of a bipartite stream each lie side by side
         low, high = (int(bound) for bound in flat.aminmax())
         first, count = low, high + 1 - low
     if len(flat) < count:

@@ -155,8 +155,8 @@ class _NeighborEmbedding(TemporalEmbedding):
     """What embeddings over recent neighbours share: sizes, layers, relative times."""
 
     layers: nn.ModuleList
-    seated = True
-    """Whether layers know rows that share a lookup."""
+    layers_share = True
+    """Whether layers take rows that share a lookup."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class _NeighborEmbedding(TemporalEmbedding):
         self.out_channels, self.num_neighbors, self.num_layers = out_channels, num_neighbors, num_layers
         self.relative_time = relative_time
         self.share_rows = relative_time == "update"
-        self.share_lookups = self.seated and num_layers == 1 and not self.share_rows
+        self.share_lookups = self.layers_share and num_layers == 1 and not self.share_rows
 
     def forward(self, z: Tensor, plan: Plan, last_update: Tensor, time_encoder: TimeEncoder) -> Tensor:
         """Return the embeddings of the rows after the last layer."""
@@ -195,19 +195,19 @@ class _NeighborEmbedding(TemporalEmbedding):
         rows = plan.layers[depth]
         neighbor, neighbor_t = cast(Tensor, rows.neighbor), cast(Tensor, rows.neighbor_t)
         if level == 1:
-            own, source = self._of_rows(z, (rows.seats or rows).position), z
+            own, source = self._of_rows(z, (rows.shared or rows).position), z
         else:  # both at the moment of the root, by the layers below
             own = self._embed(level - 1, depth, z, plan, last_update, time_encoder)
             source = self._embed(level - 1, depth + 1, z, plan, last_update, time_encoder)
         if self.relative_time == "query":
-            gaps = (rows.seats or rows).t[:, None] - neighbor_t
+            gaps = (rows.shared or rows).t[:, None] - neighbor_t
         else:
             gaps = last_update.index_select(0, neighbor.flatten()).view_as(neighbor) - neighbor_t
         if level > 1:
             neighbor = torch.arange(len(source), device=source.device).view_as(neighbor)
         layer, msg = self.layers[level - 1], cast(Tensor, rows.msg).to(z.dtype)
         given = (own, source, neighbor, gaps, msg, cast(Tensor, rows.mask), time_encoder)
-        return layer(*given) if rows.seats is None else layer(*given, rows.seats)
+        return layer(*given) if rows.shared is None else layer(*given, rows.shared)
 
 
 class TemporalAttentionEmbedding(_NeighborEmbedding):
@@ -346,7 +346,7 @@ class TemporalSumEmbedding(_NeighborEmbedding):
         10
     """
 
-    seated = False
+    layers_share = False
 
     def __init__(
         self,

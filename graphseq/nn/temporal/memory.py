@@ -1,4 +1,4 @@
-"""The memory of every node and the mail that waits for it."""
+"""The memory of every node and the mail that waits for it: the message, aggregate and update steps of TGN."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ from torch.nn import functional
 
 from graphseq.core.events import EventBatch
 from graphseq.core.spec import Recorded
-from graphseq.nn.temporal.fused_gru import mail_gru
 from graphseq.nn.temporal.plan import Plan
 from graphseq.nn.temporal.time_encoding import TimeEncoder
-from graphseq.ops.processor import arrays, can_ask, compiled_loops
+from graphseq.ops.gru import mail_gru
+from graphseq.ops.nodes import last_events
+from graphseq.ops.processor import reads_are_free
 
-__all__ = ["MemoryRead", "NodeMemory"]
+__all__ = ["MemoryRead", "NodeMemory", "mail_gru"]
 
 
 @dataclass
@@ -24,12 +25,13 @@ class MemoryRead:
 
     Args:
         previous: memories before their mail, without gradient (U, D).
-        measured: memories after it, with gradient to the updater (U, D).
-        pending: whether there was mail, bool (U,).
+        measured: memories after their mail, with gradient to the updater (U, D).
+        pending: whether a node had mail, bool (U,).
         last_update: time of the last event of each node, its mail included, float64 (U,).
-        elapsed: time between the event that memory knew of and that of the mail, float64 (U,).
-        num_events: events that the mail stands for, 0 without mail (U,).
-        type_counts: the same by event type (U, C); None if the memory does not count types.
+        elapsed: time between the last event in the memory and the event of the mail, float64 (U,).
+        num_events: number of events that the mail stands for, 0 without mail (U,).
+        type_counts: number of events of each type that the mail stands for (U, C); None if the memory does not count
+            types.
 
     Example:
         >>> memory = NodeMemory(3, 4, 0, TimeEncoder(2))
@@ -50,16 +52,22 @@ class NodeMemory(Recorded, nn.Module):
     r"""Memory of each node, updated by the mail of the last batch in which the node took part.
 
     .. math::
-        m_u = [\,s_u \,\Vert\, s_v \,\Vert\, x_e \,\Vert\, \phi(t_e - t_u)\,], \qquad
-        s_u \leftarrow \mathrm{cell}(\mathrm{message}(m_u), s_u)
+        \text{message:}\quad m_e = [\,s_u \,\Vert\, s_v \,\Vert\, x_e \,\Vert\, \phi(t_e - t_u)\,], \qquad
+        \text{aggregate:}\quad \bar m_u = \operatorname{agg}_{e \ni u} m_e, \qquad
+        \text{update:}\quad s_u \leftarrow \mathrm{cell}(\mathrm{message}(\bar m_u), s_u)
 
-    where e is the event with partner v and :math:`t_u` the time of u's update before it. :meth:`read` applies waiting
-    mail to copies, differentiably and for the asked nodes only; :meth:`commit` stores what was read for the nodes of
-    the batch's events and puts their new mail down. Mail holds the values at the time of the event: a partner that
-    is updated later changes nothing.
+    for the events e of node u with partners v in one batch, where :math:`t_u` is the time of u's last update. The
+    steps are divided between two calls::
+
+        events of a batch --> raw messages --> aggregate --> mail           commit, after the loss of the batch
+        mail, memory ------> message -------> update ----> measured memory  read, for the nodes of a later batch
+
+    :meth:`read` applies waiting mail to copies, differentiably and for the queried nodes only; :meth:`commit` stores
+    the memories of the endpoints of the events and aggregates the events into new mail. Mail holds the values at the
+    time of the event: a partner that is updated later changes nothing.
 
     Of several events of a node in one batch, ``last`` keeps the one at the largest stream position, over both roles;
-    ``mean`` averages their messages, with the encoded times as they were when the mail was put down. A self-loop is
+    ``mean`` averages their messages, with the encoded times as they were when the mail was aggregated. A self-loop is
     one event and one message of its node.
 
     Source: arXiv 2006.10637, sections 3.1 and 3.2. Differs from it: none known; from its code: nodes in both roles
@@ -69,14 +77,15 @@ class NodeMemory(Recorded, nn.Module):
     Args:
         num_nodes: number of nodes N.
         dim: size D of a memory.
-        msg_channels: width of the event features, 0 without.
-        time_encoder: the encoder of time differences, shared with the network that owns the memory.
-        updater: ``gru`` or ``rnn`` (tanh).
-        aggregation: ``last`` or ``mean``.
-        message: module from raw messages (U, 2 D + D_e + D_t) to messages; None leaves them as they are.
-        message_dim: width of its output; needed with ``message``.
-        num_event_types: types C to count for a :class:`~graphseq.nn.PRESCorrector`, 0 for none. Types above C - 1
-            count as C - 1; events without a type are of type 0 for their source and 1 for their destination.
+        msg_channels: width D_e of the event features, 0 without.
+        time_encoder: encoder of time differences, shared with the network that owns the memory.
+        updater: recurrent cell that updates memories, ``gru`` or ``rnn`` (tanh).
+        aggregation: how several messages to a node in one batch become one, ``last`` or ``mean``.
+        message: module from raw messages (U, 2 D + D_e + D_t) to messages; None leaves raw messages as they are.
+        message_dim: width of the output of ``message``; needed with ``message``.
+        num_event_types: number C of event types to count for a :class:`~graphseq.nn.PRESCorrector`, 0 for none. Types
+            above C - 1 count as C - 1; events without a type are of type 0 for their source and 1 for their
+            destination.
 
     Shape:
         state: memory (N, D), mail (N, D + D_e), float64 times (N,): 8 D + 4 D_e + 21 bytes a node, with ``mean``
@@ -181,16 +190,16 @@ class NodeMemory(Recorded, nn.Module):
         self.num_nodes = num_nodes
 
     def read(self, nodes: Tensor) -> MemoryRead:
-        """Return memories of the nodes with their mail applied; changes no state.
+        """Return memories of the nodes with their mail applied (message and update); changes no state.
 
         Args:
-            nodes: int64 (U,).
+            nodes: node ids, int64 (U,).
         """
-        previous = self.memory.index_select(0, nodes)
+        previous = self.memory.index_select(0, nodes)  # (U, D)
         pending = self.pending.index_select(0, nodes)
         known, t = self.last_update.index_select(0, nodes), self.mail_t.index_select(0, nodes)
         elapsed = t - known
-        if can_ask(nodes.device):
+        if reads_are_free(nodes.device):
             some = pending.nonzero().squeeze(1)
             new = self._update(*(x.index_select(0, some) for x in (nodes, previous, elapsed)))
             measured = previous.index_copy(0, some, new)
@@ -201,15 +210,15 @@ class NodeMemory(Recorded, nn.Module):
         return MemoryRead(previous, measured, pending, t, elapsed, self.num_events.index_select(0, nodes), counts)
 
     def _update(self, nodes: Tensor, own: Tensor, elapsed: Tensor) -> Tensor:
-        """Return the memories of nodes after their mail; of those without any, something finite."""
-        mail = self.mail.index_select(0, nodes)
-        stored = None if self.mail_time is None else self.mail_time.index_select(0, nodes)
+        """Return the memories (U, D) that the messages of the waiting mail make; finite ones for nodes without mail."""
+        mail = self.mail.index_select(0, nodes)  # (U, D + D_e)
+        stored = None if self.mail_time is None else self.mail_time.index_select(0, nodes)  # (U, D_t)
         if isinstance(self.cell, nn.GRUCell) and self.message is None:
             weights = (self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh)
             if stored is not None:
-                return mail_gru(own, mail, stored, None, *weights, None, None)
-            return mail_gru(own, mail, elapsed, None, *weights, self.time_encoder.weight, self.time_encoder.bias)
-        # the state of a stream adds up rounding errors: it keeps its own precision, as in the function above
+                return mail_gru(own, mail, stored, *weights, None, None)
+            return mail_gru(own, mail, elapsed, *weights, self.time_encoder.weight, self.time_encoder.bias)
+        # the state of a stream adds up rounding errors: it keeps its own precision, as in mail_gru
         with torch.autocast(own.device.type, enabled=False):
             parts = (own, mail, self.time_encoder(elapsed) if stored is None else stored)
             if self.message is not None:
@@ -218,42 +227,57 @@ class NodeMemory(Recorded, nn.Module):
 
     @torch.no_grad()
     def commit(self, plan: Plan, read: MemoryRead, memory: Tensor, partner: Tensor | None = None) -> None:
-        """Store the memories of the events' endpoints and put down the mail of the events.
+        """Store the memories of the events' endpoints and aggregate the events of each into its new mail.
 
         Args:
-            plan: the batch; negatives and neighbours in it are left alone.
-            read: what was read for ``plan.nodes``.
-            memory: what is stored, and sent to partners (U, D).
-            partner: what is sent instead, by endpoint (2 B, D): sources first.
+            plan: the batch; its negatives and neighbours are left alone.
+            read: memories and mail as they were read for ``plan.nodes``.
+            memory: memories to be stored, and to be sent to partners (U, D).
+            partner: what is sent in place of memories, for each endpoint, sources first (2 B, D).
         """
         batch, endpoint = plan.batch, plan.endpoint
         if not len(batch):
             return
         events, count = len(batch), int(endpoint.max()) + 1
-        nodes = plan.nodes[:count]  # the events' endpoints are the first of the plan
-        source, num_events, once = _last_events(batch, endpoint, count)
-        event = source % events
+        nodes = plan.nodes[:count]  # the endpoints of the events are the first of the plan
+        once = torch.ones_like(endpoint, dtype=torch.int32)
+        once[events:] = batch.src != batch.dst  # a self-loop is one event of its node, not two
+        source, num_events = last_events(endpoint, once, count)  # (count,) each
         self.memory.index_copy_(0, nodes, memory.detach()[:count].to(self.memory.dtype))
         self.last_update.index_copy_(0, nodes, read.last_update[:count])
-        self.mail_t.index_copy_(0, nodes, batch.t.index_select(0, event).double())
+        self.mail_t.index_copy_(0, nodes, batch.t.index_select(0, source % events).double())
         self.pending.index_fill_(0, nodes, True)
         self.num_events.index_copy_(0, nodes, num_events)
         if self.type_counts is not None:
             self.type_counts.index_copy_(0, nodes, self._count_types(batch.event_type, endpoint, once, count))
-        other = memory.detach() if partner is None else partner.detach()
-        if self.mail_time is None:
-            rows = source if partner is not None else endpoint.index_select(0, source)
-            sent, msg = other.index_select(0, rows), batch.msg.index_select(0, event)
-            self.mail.index_copy_(0, nodes, torch.cat([part.to(self.mail.dtype) for part in (sent, msg)], 1))
-            return
-        swapped = torch.cat([endpoint[events:], endpoint[:events]])
-        sent = torch.cat([other[events:], other[:events]]) if partner is not None else other.index_select(0, swapped)
-        elapsed = torch.cat([batch.t, batch.t]).double() - read.last_update.index_select(0, endpoint)
+        # what each endpoint sends to the other end of its event, and where it stands
+        sent, row = memory.detach(), endpoint
+        if partner is not None:
+            sent, row = partner.detach(), torch.arange(2 * events, device=endpoint.device)
+        if self.aggregation == "last":
+            self._aggregate_last(batch, nodes, sent, row, source)
+        else:
+            elapsed = torch.cat([batch.t, batch.t]).double() - read.last_update.index_select(0, endpoint)  # (2 B,)
+            self._aggregate_mean(batch, nodes, sent.index_select(0, row.roll(events)), elapsed, endpoint, once)
+
+    def _aggregate_last(self, batch: EventBatch, nodes: Tensor, sent: Tensor, row: Tensor, source: Tensor) -> None:
+        """Keep the raw message of the last event of each node; its time is encoded when the mail is read."""
+        sent = sent.index_select(0, row.index_select(0, source))
+        msg = batch.msg.index_select(0, source % len(batch))
+        self.mail.index_copy_(0, nodes, torch.cat([part.to(self.mail.dtype) for part in (sent, msg)], 1))
+
+    def _aggregate_mean(
+        self, batch: EventBatch, nodes: Tensor, sent: Tensor, elapsed: Tensor, endpoint: Tensor, once: Tensor
+    ) -> None:
+        """Keep the mean of the raw messages of each node, and of their encoded times."""
+        number = once.new_zeros(len(nodes)).index_add_(0, endpoint, once)
         msg = torch.cat([batch.msg, batch.msg]).to(sent.dtype)
-        for buffer, value in ((self.mail, torch.cat([sent, msg], 1)), (self.mail_time, self.time_encoder(elapsed))):
-            total = buffer.new_zeros(count, buffer.size(1))
-            total.index_add_(0, endpoint, value.to(buffer.dtype) * once[:, None])
-            buffer.index_copy_(0, nodes, total / num_events[:, None])
+        raw, encoded = torch.cat([sent, msg], 1), self.time_encoder(elapsed)  # (2 B, D + D_e), (2 B, D_t)
+        for buffer, value in ((self.mail, raw), (self.mail_time, encoded)):
+            if buffer is not None:
+                total = buffer.new_zeros(len(nodes), buffer.size(1))
+                total.index_add_(0, endpoint, value.to(buffer.dtype) * once[:, None])
+                buffer.index_copy_(0, nodes, total / number[:, None])
 
     def _count_types(self, event_type: Tensor | None, entry: Tensor, once: Tensor, count: int) -> Tensor:
         """Count events by type, or by role (source, destination) where the events have no type."""
@@ -264,27 +288,6 @@ class NodeMemory(Recorded, nn.Module):
             kind = torch.arange(2, device=entry.device).repeat_interleave(len(entry) // 2)
         flat = entry * types + kind.clamp(0, types - 1)
         return once.new_zeros(count * types).index_add_(0, flat, once).view(count, types)
-
-
-def _last_events(batch: EventBatch, endpoint: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return, of each of ``count`` nodes, who sends its last mail, and of how many events that is the last.
-
-    The sender is an entry of ``endpoint`` (2 B,): the other end of the node's last event. Third, which endpoints count:
-    a self-loop is one event of its node, not two.
-    """
-    events = len(batch)
-    once = torch.ones_like(endpoint, dtype=torch.int32)
-    once[events:] = batch.src != batch.dst
-    number = once.new_zeros(count)
-    if loops := compiled_loops(f"{__package__}.compiled_nodes", endpoint):
-        source = torch.empty(count, dtype=torch.int64)
-        loops.last_events(*arrays(endpoint, once, source, number))
-        return source, number, once
-    # the largest (position, role) of each node: its last event, whichever end it was
-    latest = endpoint.new_zeros(count)
-    order = torch.arange(2 * events, device=endpoint.device)
-    latest.scatter_reduce_(0, endpoint.view(2, events).t().flatten(), order, "amax", include_self=False)
-    return (latest >> 1) + (1 - (latest & 1)) * events, number.index_add_(0, endpoint, once), once
 
 
 def _recurrent(cell: nn.RNNCellBase, own: Tensor, mail: Tensor, encoded: Tensor) -> Tensor:

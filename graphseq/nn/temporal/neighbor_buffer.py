@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from graphseq.core import Neighbors, Recorded
+from graphseq.ops.lookup import zero_absent
 
 __all__ = ["RecentNeighborBuffer"]
-
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class RecentNeighborBuffer(Recorded, nn.Module):
@@ -215,9 +214,7 @@ class RecentNeighborBuffer(Recorded, nn.Module):
         if not self.msg_channels:
             return self.msg.new_zeros(*mask.shape, 0)
         msg = self.msg.view(-1, self.msg_channels).index_select(0, flat).view(*mask.shape, -1)
-        # by their bits: fast as a product, and what is not finite is gone too
-        bits = msg.view(_BITS[msg.element_size()])
-        return bits.bitwise_and_(mask.unsqueeze(-1).to(bits.dtype).neg_()).view(msg.dtype)
+        return zero_absent(msg, mask)
 
     def _to_bits(self, t: Tensor) -> Tensor:
         return t.to(self.time_dtype).view(torch.int64)

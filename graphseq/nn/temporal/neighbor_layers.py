@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graphseq.nn.temporal.fused_attention import neighbor_attention
-from graphseq.nn.temporal.plan import Seats
+from graphseq.nn.temporal.plan import SharedLookups
 from graphseq.nn.temporal.time_encoding import TimeEncoder
+from graphseq.ops.attention import neighbor_attention
 
-__all__: list[str] = []
+__all__ = ["neighbor_attention"]
 
 
 class AttentionLayer(nn.Module):
@@ -49,14 +49,14 @@ class AttentionLayer(nn.Module):
         msg: Tensor,
         mask: Tensor,
         time_encoder: TimeEncoder,
-        seats: Seats | None = None,
+        shared: SharedLookups | None = None,
     ) -> Tensor:
         now = time_encoder(own.new_zeros(1))
         of_own, of_now = self.query.weight.split([own.size(1), now.size(1)], dim=1)
         query = functional.linear(own, of_own) + functional.linear(now, of_now, self.query.bias)
         folded = _fold(query, self.key.weight, self.num_heads)
         pairs = (source, neighbor, gaps, msg, mask)
-        sums = _attend(folded, pairs, time_encoder, seats, self.dropout if self.training else 0.0)
+        sums = _attend(folded, pairs, time_encoder, shared, self.dropout if self.training else 0.0)
         # from values to the ReLU of the merge all is linear: weights are multiplied with each other, once a batch
         first, heads = self.merge.first, self.num_heads
         ahead, of_self = first.weight.split([self.out.out_features, own.size(1)], dim=1)
@@ -66,8 +66,8 @@ class AttentionLayer(nn.Module):
         # a node without neighbours attends to nothing, not to a bias
         some = mask.any(1, keepdim=True).to(own.dtype) * functional.linear(self.out.bias, ahead)
         hidden = functional.linear(own, of_self, first.bias) + some
-        if seats is not None:
-            hidden = hidden.index_select(0, seats.lookup)
+        if shared is not None:
+            hidden = hidden.index_select(0, shared.lookup)
         hidden = torch.addmm(hidden, sums.flatten(1), values.flatten(1).t())
         return self.merge.second(functional.relu(hidden))
 
@@ -101,16 +101,16 @@ class TransformerLayer(nn.Module):
         msg: Tensor,
         mask: Tensor,
         time_encoder: TimeEncoder,
-        seats: Seats | None = None,
+        shared: SharedLookups | None = None,
     ) -> Tensor:
         skipped = self.skip(own)
-        if seats is not None:
-            skipped = skipped.index_select(0, seats.lookup)
+        if shared is not None:
+            skipped = skipped.index_select(0, shared.lookup)
         key = torch.cat([self.key.weight, self.edge.weight], dim=1)
         value = torch.cat([self.value.weight, self.edge.weight, self.value.bias[:, None]], dim=1)
         folded = _fold(self.query(own), key, self.num_heads)
         pairs = (source, neighbor, gaps, msg, mask)
-        sums = _attend(folded, pairs, time_encoder, seats, self.dropout if self.training else 0.0)
+        sums = _attend(folded, pairs, time_encoder, shared, self.dropout if self.training else 0.0)
         return _weighted_values(sums, value) + skipped
 
 
@@ -180,7 +180,7 @@ def _attend(
     query: Tensor,
     pairs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
     time_encoder: TimeEncoder,
-    seats: Seats | None,
+    shared: SharedLookups | None,
     dropout: float,
 ) -> Tensor:
     """Return weighted sums of neighbours, messages, times and 1 of all rows, (R, H, F + 1)."""
@@ -188,8 +188,8 @@ def _attend(
     time = (time_encoder.weight, time_encoder.bias)
     keep = None
     if dropout:
-        shape = (roots, heads if seats is None else seats.later.size(1) * heads, places)
+        shape = (roots, heads if shared is None else shared.later.size(1) * heads, places)
         keep = query.new_empty(shape, dtype=pairs[0].dtype).bernoulli_(1 - dropout).div_(1 - dropout)
-    if seats is None:
+    if shared is None:
         return neighbor_attention(query, *pairs, *time, keep)
-    return neighbor_attention(query, *pairs, *time, keep, later=seats.later, seat=seats.seat)
+    return neighbor_attention(query, *pairs, *time, keep, later=shared.later, slot=shared.slot)

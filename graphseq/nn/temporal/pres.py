@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphseq.core import Recorded
-from graphseq.ops.processor import arrays, compiled_loops
+from graphseq.ops.moments import RunningSums, extrapolate, mixture, moments, track
 
 __all__ = ["PRESCorrector"]
 
@@ -234,12 +233,10 @@ class PRESCorrector(Recorded, nn.Module):
         Shape:
             n_id (U,) -> mean (U, C, D), variance (U, C, D) or None without ``track_variance``
         """
-        weight = self.weight_sum[n_id].unsqueeze(-1)
-        weight = weight.masked_fill(weight == 0, 1)
-        mean = self.rate_sum[n_id] / weight
-        if self.square_sum is None:
-            return mean, None
-        return mean, (self.square_sum[n_id] / weight - mean.square()).clamp(min=0)  # rounding may take it below 0
+        return moments(n_id, self._sums())
+
+    def _sums(self) -> RunningSums:
+        return RunningSums(self.count, self.weight_sum, self.rate_sum, self.square_sum)
 
     def predict(
         self,
@@ -269,38 +266,18 @@ class PRESCorrector(Recorded, nn.Module):
         step = self._step(n_id, elapsed, num_events)
         if self.rate == "time":
             step = step.clamp(0, self.step_max)
-        sampled = self.sample_prediction and self.training
-        loops = None if sampled else compiled_loops(f"{__package__}.compiled_pres", previous, self.count)
-        if loops is not None:
-            predicted, known = (
-                torch.empty(previous.shape, dtype=previous.dtype),
-                torch.empty(len(n_id), dtype=torch.bool),
-            )
-            types = self.count[:0] if type_counts is None else type_counts.to(self.count.dtype)
-            sums = (self.count, self.weight_sum, self.rate_sum)
-            loops.extrapolate(*arrays(n_id, previous, step, types, *sums, predicted, known))
-            return predicted, known
-        count = self.count[n_id]
-        share = count if type_counts is None else type_counts.to(count.dtype) * (count > 0)
-        total = share.sum(1, keepdim=True)
-        share = share / total.masked_fill(total == 0, 1)  # (U, C)
-        step = step.unsqueeze(-1)
-        if sampled:
-            drift = step * self._sample(n_id, share, generator)
-        else:
-            # sum_j share_j * step * rate_sum_j / weight_j, read from the table in one pass
-            cells = n_id.unsqueeze(-1) * self.num_components + torch.arange(self.num_components, device=n_id.device)
-            weight = self.weight_sum[n_id]
-            factor = share * step / weight.masked_fill(weight == 0, 1)
-            drift = F.embedding_bag(cells, self.rate_sum.flatten(0, 1), per_sample_weights=factor, mode="sum")
-        return previous.detach() + drift, total.squeeze(1) > 0
+        if not (self.sample_prediction and self.training):
+            return extrapolate(n_id, previous, step, type_counts, self._sums())
+        share, known = mixture(n_id, type_counts, self._sums())
+        return previous.detach() + step.unsqueeze(-1) * self._sample(n_id, share, generator), known
 
     def _sample(self, n_id: Tensor, share: Tensor, generator: torch.Generator | None) -> Tensor:
-        mean, variance = self.moments(n_id)
+        """Draw one rate of each node from its mixture: (U,), (U, C) -> (U, D)."""
+        mean, variance = self.moments(n_id)  # (U, C, D) each
         assert variance is not None  # the constructor saw to it
         # the first of independent exponential clocks with these rates: no host sync, unlike torch.multinomial
         first = (share / torch.empty_like(share).exponential_(generator=generator)).argmax(1)[:, None, None]
-        mean, variance = (value.take_along_dim(first, 1).squeeze(1) for value in (mean, variance))
+        mean, variance = (value.take_along_dim(first, 1).squeeze(1) for value in (mean, variance))  # (U, D) each
         return mean + variance.sqrt() * torch.empty_like(mean).normal_(generator=generator)
 
     def forward(
@@ -388,28 +365,9 @@ class PRESCorrector(Recorded, nn.Module):
         share = torch.ones(len(n_id), 1, dtype=kind, device=n_id.device)  # (U, C)
         if type_counts is not None:
             share = type_counts.to(kind) / type_counts.sum(1, keepdim=True).clamp(min=1)
-        loops = compiled_loops(f"{__package__}.compiled_pres", previous, corrected, self.count)
-        if loops is not None:
-            given, by_step = (n_id, previous, corrected, pending, step, share), self.estimator == "ratio"
-            squares = self.rate_sum[:0] if self.square_sum is None else self.square_sum
-            sums = arrays(self.count, self.weight_sum, self.rate_sum, squares)
-            loops.track(*arrays(*given), by_step, self.decay, *sums)
-            return
-        step, share = step.unsqueeze(-1), share * pending.unsqueeze(-1)
-        rate = ((corrected - previous).to(kind) / step).unsqueeze(1)  # (U, 1, D)
-        weight = share * step if self.estimator == "ratio" else share
-        weighted = weight.unsqueeze(-1) * rate  # (U, C, D)
-        if self.decay < 1:
-            kept = torch.where(pending, self.decay, 1.0).to(kind)
-            for running in (self.count, self.weight_sum, self.rate_sum, self.square_sum):
-                if running is not None:
-                    rows = running.index_select(0, n_id)
-                    running.index_copy_(0, n_id, rows * kept.view(-1, *[1] * (rows.dim() - 1)))
-        self.count.index_add_(0, n_id, share)
-        self.weight_sum.index_add_(0, n_id, weight)
-        self.rate_sum.index_add_(0, n_id, weighted)
-        if self.square_sum is not None:
-            self.square_sum.index_add_(0, n_id, weighted * rate)
+        by_step = self.estimator == "ratio"
+        sums = self._sums()
+        track(n_id, previous, corrected, pending, step, share, sums, by_step=by_step, decay=self.decay)
 
     def _step(self, n_id: Tensor, elapsed: Tensor | None, num_events: Tensor | None) -> Tensor:
         if self.rate == "update":

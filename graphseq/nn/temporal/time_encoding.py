@@ -1,64 +1,16 @@
 """Differences of time as vectors of cosines, slow and fast ones side by side."""
 
-import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from graphseq.core import Recorded
-from graphseq.ops.processor import arrays, compiled_loops
+from graphseq.ops.time_encoding import encode_times
 
 __all__ = ["TimeEncoder"]
 
 TimeInit = Literal["geometric", "uniform"]
-
-
-def time_phase(dt: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return ``dt * weight + bias``, what the cosine is taken of: (*) and (D,), (D,) -> (*, D)."""
-    return torch.addcmul(bias, dt.to(weight.dtype).unsqueeze(-1), weight)
-
-
-def time_cosines(dt: Tensor, weight: Tensor, bias: Tensor, *, keep: bool) -> tuple[Tensor, Tensor | None]:
-    """Return ``cos(dt * weight + bias)`` without gradient, and the sine if asked: (N,), (D,) -> (N, D)."""
-    loops = compiled_loops(f"{__package__}.compiled", weight, bias)
-    if loops is None:
-        phase = time_phase(dt, weight, bias)
-        return (phase.cos(), phase.sin_()) if keep else (phase.cos_(), None)
-    cosine, sine = (torch.empty(len(dt), len(weight), dtype=weight.dtype) for _ in range(2))
-    loops.encode_times(*arrays(dt.double(), weight, bias, cosine, sine))
-    return cosine, sine
-
-
-def time_gradients(gradient: Tensor, sine: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of ``weight`` and ``bias`` from that of the cosines; ``gradient`` (N, D) is overwritten."""
-    if loops := compiled_loops(f"{__package__}.compiled", gradient, sine):
-        total = torch.zeros(2, sine.shape[1], dtype=torch.float64)
-        loops.sum_time_slopes(*arrays(gradient, sine, dt.double(), *total))
-        of_weight, of_bias = total.to(sine.dtype)
-        return of_weight, of_bias
-    slope = gradient.mul_(sine)
-    # one product reads the slopes once for both sums
-    moments = dt.to(slope.dtype)
-    of_weight, of_bias = (torch.stack((moments, torch.ones_like(moments))).neg_() @ slope).unbind()
-    return of_weight, of_bias
-
-
-def time_turns(dt: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of ``dt * weight + bias``, precise enough to be turned on by the angle of a later moment.
-
-    The phase of raw seconds is rounded to a tenth of a turn in float32. Here it is counted in turns, with frequencies
-    in two parts, and multiply-adds take whole turns off without rounding between: (*) and (D,), (D,) -> (*, D) twice.
-    """
-    dt = dt.to(weight.dtype).unsqueeze(-1)
-    if weight.dtype == torch.float32 and dt.device.type == "cpu":
-        exact = weight.double() / math.tau
-        most = exact.float()
-        turns = (dt * most).round_().addcmul_(dt, most, value=-1).addcmul_(dt, (exact - most).float(), value=-1)
-        phase = turns.mul_(-math.tau) if bias is None else torch.add(bias, turns, alpha=-math.tau)
-    else:
-        phase = dt * weight if bias is None else torch.addcmul(bias, dt, weight)
-    return phase.cos(), phase.sin_()
 
 
 class TimeEncoder(Recorded, nn.Module):
@@ -115,7 +67,7 @@ class TimeEncoder(Recorded, nn.Module):
 
     def forward(self, dt: Tensor) -> Tensor:
         """Encode time differences (*) as (*, D)."""
-        return time_phase(dt, self.weight, self.bias).cos()
+        return encode_times(dt, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Return what the module prints about itself."""

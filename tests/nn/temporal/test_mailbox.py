@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from graphseq.core import DataError, EventBatch, Neighbors
-from graphseq.nn import APANEncoder, APANMemory, Distinct, Mailbox, plan_batch
+from graphseq.nn import APANEncoder, APANMemory, Mailbox
+from graphseq.nn.temporal.plan import Distinct, plan_batch
 from tests.reference import apan as reference
 
 DIM, MAILS, HEADS = 6, 4, 2

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from graphseq.core import EventBatch, make
-from graphseq.nn import Distinct, NodeMemory, TimeEncoder, plan_batch
+from graphseq.nn import NodeMemory, TimeEncoder
+from graphseq.nn.temporal.plan import Distinct, plan_batch
 from tests.reference import tgn_memory as reference
 
 NODES, DIM, MSG, TIME = 7, 5, 2, 3

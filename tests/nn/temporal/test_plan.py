@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphseq.core import DataError, EventBatch
-from graphseq.nn import Distinct, plan_batch
+from graphseq.nn.temporal.plan import Distinct, plan_batch
 from tests.models.temporal.memory_networks import NEAR, NODES, stream
 from tests.reference.tgn_memory import recent
 
@@ -133,28 +133,28 @@ def test_what_is_missing_is_named():
 
 
 @pytest.mark.parametrize("own_sources", [False, True])
-def test_rows_of_a_node_sit_at_shared_lookups(own_sources):
+def test_rows_of_a_node_share_lookups(own_sources):
     batch = stream(own_sources=own_sources).batch(30, 72)
     plan = plan_batch(batch, Distinct(NODES), NEAR, 1, share_lookups=True)
     alone = plan_batch(batch, Distinct(NODES), NEAR, 1)
-    rows, seats, single = plan.layers[0], plan.layers[0].seats, alone.layers[0]
+    rows, shared, single = plan.layers[0], plan.layers[0].shared, alone.layers[0]
     assert torch.equal(plan.row, alone.row)
     assert torch.equal(plan.endpoint, plan.layers[0].position[: 2 * len(batch)])
     assert torch.equal(rows.t, single.t)
     assert torch.equal(plan.nodes[rows.position], alone.nodes[single.position])
-    lookup, size = seats.lookup, seats.later.size(1)
-    assert len(seats.seat.unique()) == len(seats.seat) == len(rows.t)
-    assert torch.equal(plan.nodes[seats.position[lookup]], alone.nodes[single.position])
-    assert torch.equal(seats.t[lookup] + seats.later.flatten()[seats.seat], single.t)
+    lookup, size = shared.lookup, shared.later.size(1)
+    assert len(shared.slot.unique()) == len(shared.slot) == len(rows.t)
+    assert torch.equal(plan.nodes[shared.position[lookup]], alone.nodes[single.position])
+    assert torch.equal(shared.t[lookup] + shared.later.flatten()[shared.slot], single.t)
     assert torch.equal(plan.nodes[rows.neighbor[lookup]], alone.nodes[single.neighbor])
     for name in ("neighbor_t", "msg", "mask"):
         assert torch.equal(getattr(rows, name)[lookup], getattr(single, name))
     _, counts = plan.nodes[rows.position].unique(return_counts=True)
     assert counts.max() > size, "no node needs two lookups"
-    assert len(seats.t) == int(((counts + size - 1) // size).sum())  # no more than are needed
+    assert len(shared.t) == int(((counts + size - 1) // size).sum())  # no more than are needed
 
 
 @pytest.mark.parametrize(("layers", "cut"), [(2, None), (1, "time")])
 def test_lookups_that_may_differ_are_not_shared(layers, cut):
     batch = stream().batch(60, 72, cut=cut)
-    assert plan_batch(batch, Distinct(NODES), NEAR, layers, share_lookups=True).layers[0].seats is None
+    assert plan_batch(batch, Distinct(NODES), NEAR, layers, share_lookups=True).layers[0].shared is None

@@ -7,7 +7,7 @@ from torch_geometric.nn.models.tgn import TimeEncoder as PyGTimeEncoder
 
 from graphseq.core import MISSING
 from graphseq.nn import TimeEncoder
-from graphseq.nn.temporal.time_encoding import time_cosines, time_gradients
+from graphseq.ops.time_encoding import cosines, cosines_and_sines, gradients
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -77,9 +77,10 @@ def test_gradients():
     arriving = torch.randn(4, 3, dtype=torch.float64)
     expected = torch.autograd.grad(encoder(dt), [encoder.weight, encoder.bias], arriving)
     with torch.no_grad():
-        cosines, sines = time_cosines(dt, encoder.weight, encoder.bias, keep=True)
-        ours = time_gradients(arriving.clone(), sines, dt)
-    torch.testing.assert_close(cosines, encoder(dt), rtol=0, atol=1e-12)
+        cosine, sine = cosines_and_sines(dt, encoder.weight, encoder.bias)
+        ours = gradients(arriving.clone(), sine, dt)
+    torch.testing.assert_close(cosine, encoder(dt), rtol=0, atol=1e-12)
+    assert torch.equal(cosines(dt, encoder.weight, encoder.bias), cosine)
     for mine, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-12)
 
@@ -89,10 +90,10 @@ def test_seconds_of_years_keep_their_angle_in_single_precision(way, init):
     """Compiled loops count phases in float64; products in float32 lose a tenth of a turn, twice over."""
     encoder, dt = TimeEncoder(50, init=init), torch.arange(0, 10**8, 1_234_567)
     exact = torch.cos(dt.double()[:, None] * encoder.weight.double() + encoder.bias.double())
-    cosines, sines = time_cosines(dt, encoder.weight.detach(), encoder.bias.detach(), keep=True)
-    error = (cosines - exact).abs().max()
+    cosine, sine = cosines_and_sines(dt, encoder.weight.detach(), encoder.bias.detach())
+    error = (cosine - exact).abs().max()
     assert error < (3e-7 if way == "compiled" else 8)
-    torch.testing.assert_close(cosines.square() + sines.square(), torch.ones_like(cosines), rtol=0, atol=1e-6)
+    torch.testing.assert_close(cosine.square() + sine.square(), torch.ones_like(cosine), rtol=0, atol=1e-6)
 
 
 def test_reset_copy_and_state():

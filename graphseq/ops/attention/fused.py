@@ -1,10 +1,7 @@
-"""Attention of roots over their padded neighbours from the side of the query, with its own gradient.
+"""Attention over padded neighbours with its own gradient, in torch operations.
 
-The usual order makes a key and a value for each (root, neighbour) pair. Here the weights of keys were folded into the
-queries, and those of values are applied to weighted sums, so that all products with weights have one row a root; pairs
-only see gathers, cosines and batched products of small matrices: on a processor a compiled loop over rows, elsewhere
-operations of torch, for which memories, messages and cosines stay three tensors, since copying them into one costs as
-much as the product that reads it.
+Memories, messages and cosines stay three tensors, since copying them into one costs as much as the product that reads
+it; pairs of root and neighbour only see gathers, cosines and batched products of small matrices.
 """
 
 from collections.abc import Sequence
@@ -14,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from graphseq.nn.temporal.time_encoding import time_gradients, time_phase, time_turns
-from graphseq.ops.processor import arrays, compiled_loops
+from graphseq.ops.time_encoding import gradients as time_gradients
+from graphseq.ops.time_encoding import precise_cosines_and_sines
+from graphseq.ops.time_encoding.plain import phase
 
-__all__ = ["neighbor_attention"]
+__all__: list[str] = []
 
-_CHUNK = 128  # roots whose pairs stay in the cache of a processor while they are worked on
+_CHUNK = 128  # roots whose pairs stay in the cache of a processor together
 
 Blocks = tuple[Tensor, Tensor, Tensor]
 
@@ -55,58 +53,10 @@ def _weights(query: Blocks, keys: Blocks, mask: Tensor, dropout_mask: Tensor | N
     return share, kept
 
 
-def _refuse_second_derivative() -> None:
+def refuse_second_derivative() -> None:
+    """Raise where a gradient is recorded in order to be differentiated again."""
     if torch.is_grad_enabled():
         raise RuntimeError("neighbor_attention cannot be differentiated twice (create_graph=True): use plain modules")
-
-
-class _CompiledAttention(Function):
-    """Both of the functions below as loops over rows, for a processor."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        loops: Any,
-        query: Tensor,
-        z: Tensor,
-        neighbor: Tensor,
-        dt: Tensor,
-        msg: Tensor,
-        mask: Tensor,
-        time_weight: Tensor,
-        time_bias: Tensor,
-        dropout_mask: Tensor | None,
-        later: Tensor | None,
-        seat: Tensor | None,
-    ) -> Tensor:
-        query = query.transpose(0, 1)  # heads first, as products by head make it and take it
-        (heads, roots, width), places = query.shape, neighbor.shape[1]
-        lookup, moment, keep = torch.arange(roots), torch.zeros(roots, dtype=torch.float64), dropout_mask
-        if later is not None and seat is not None:
-            lookup, moment = seat // later.shape[1], later.flatten().index_select(0, seat).double()
-            keep = None if keep is None else keep.reshape(-1, heads, places).index_select(0, seat)
-        if keep is None:
-            keep = query.new_ones(len(lookup), heads, places)
-        sums = torch.empty(heads, len(lookup), width + 1, dtype=query.dtype)
-        share, kept = (torch.empty(keep.shape, dtype=query.dtype) for _ in range(2))
-        inputs = (query, z, neighbor, dt.double(), msg, mask, moment, lookup)
-        time, results = (time_weight, time_bias), (sums, share, kept)
-        loops.attend(*arrays(*inputs, keep, *time, *results))
-        ctx.loops = loops
-        ctx.save_for_backward(*inputs, *time, share, kept)
-        return sums.transpose(0, 1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivative()
-        query, z, *_, time_weight, _, _, _ = ctx.saved_tensors
-        # of their own strides: loops write to contiguous memory
-        to_query, to_z = (torch.zeros(x.shape, dtype=x.dtype) for x in (query, z))
-        of_time = torch.zeros(2, len(time_weight), dtype=torch.float64)
-        results = (to_query, to_z, *of_time)
-        ctx.loops.attend_backward(*arrays(gradients[0].transpose(0, 1), *ctx.saved_tensors, *results))
-        to_time = of_time.to(time_weight.dtype)
-        return None, to_query.transpose(0, 1), to_z, None, None, None, None, *to_time.unbind(), None, None, None
 
 
 class _NeighborAttention(Function):
@@ -124,8 +74,9 @@ class _NeighborAttention(Function):
         dropout_mask: Tensor | None,
     ) -> Tensor:
         dt = dt.to(z.dtype) * mask  # those of an absent neighbour count for nothing
-        phase = time_phase(dt, time_weight, time_bias)
-        encoded, sine = phase.cos(), phase.sin_() if ctx.needs_input_grad[6] or ctx.needs_input_grad[7] else None
+        learns_time = ctx.needs_input_grad[6] or ctx.needs_input_grad[7]
+        angle = phase(dt, time_weight, time_bias)  # (R, K, T)
+        encoded, sine = angle.cos(), angle.sin_() if learns_time else None
         keys = (_pairs(z, neighbor), msg, encoded)
         widths = (z.shape[1], msg.shape[2], encoded.shape[2])
         share, kept = _weights(_blocks(query, widths), keys, mask, dropout_mask)
@@ -135,7 +86,7 @@ class _NeighborAttention(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivative()
+        refuse_second_derivative()
         query, *keys, neighbor, dt, sine, share, kept = ctx.saved_tensors
         widths = (keys[0].shape[2], keys[1].shape[2], keys[2].shape[2])
         of_sums, of_total = gradients[0][..., :-1], gradients[0][..., -1:]
@@ -157,11 +108,12 @@ class _NeighborAttention(Function):
         return to_query, to_z, None, None, None, None, *to_time, None
 
 
-class _SeatedAttention(Function):
-    """G rows sit at each root: queries, neighbours and cosines are theirs in common, and only the moment differs.
+class _SharedAttention(Function):
+    """Up to G rows share each lookup: queries, neighbours and cosines are common to them, and only the moment differs.
 
-    The cosine at a later moment is cos(a + b) = cos a cos b - sin a sin b: with a of the pair and b of the seat, it
-    turns queries before they meet cosines and sines of the pair, and weighted sums of these after.
+    The cosine at a later moment is cos(a + b) = cos a cos b - sin a sin b. With a the phase of the pair and b the
+    phase of the row, queries are turned before they are multiplied with cosines and sines of the pair, and weighted
+    sums of these are turned back after.
     """
 
     @staticmethod
@@ -177,30 +129,30 @@ class _SeatedAttention(Function):
         time_bias: Tensor,
         dropout_mask: Tensor | None,
         later: Tensor,
-        seat: Tensor,
+        slot: Tensor,
     ) -> Tensor:
-        (roots, heads, _), seats = query.shape, later.shape[1]
+        (roots, heads, _), slots = query.shape, later.shape[1]
         dt = dt.to(z.dtype) * mask
         later = later.to(z.dtype)
         widths = (z.shape[1], msg.shape[2], time_weight.shape[0])
         query_z, query_msg, query_time = _blocks(query, widths)
-        # room for the sums of all seats, which chunks of roots fill
-        sums = [z.new_empty(roots, seats * heads, width) for width in (*widths, widths[2])]
+        # the sums of all slots, which chunks of roots fill
+        sums = [z.new_empty(roots, slots * heads, width) for width in (*widths, widths[2])]
         of_time = torch.empty_like(sums[2])
         shares, keeps, turns = [], [], []
         for rows in _chunks(z, roots):
             present = mask[rows].to(z.dtype).unsqueeze(1)
-            cosine, sine = time_turns(dt[rows], time_weight, time_bias)
-            ahead_cosine, ahead_sine = time_turns(later[rows], time_weight)
+            cosine, sine = precise_cosines_and_sines(dt[rows], time_weight, time_bias)
+            ahead_cosine, ahead_sine = precise_cosines_and_sines(later[rows], time_weight)
             near = _pairs(z, neighbor[rows])
             logits = ((1 - present) * (torch.finfo(z.dtype).min / 2)).repeat(1, heads, 1)
-            logits = _add_products(logits, (query_z[rows], query_msg[rows]), (near, msg[rows])).repeat(1, seats, 1)
+            logits = _add_products(logits, (query_z[rows], query_msg[rows]), (near, msg[rows])).repeat(1, slots, 1)
             turned = _turned(query_time[rows], ahead_cosine, ahead_sine)
             share = _add_products(logits, turned, (cosine, sine)).softmax(-1)
             kept = share * (present if dropout_mask is None else present * dropout_mask[rows])
             for total, part in zip(sums, (near, msg[rows], cosine, sine), strict=True):
                 torch.bmm(kept, part, out=total[rows])
-            shape = (len(near), seats, heads, -1)
+            shape = (len(near), slots, heads, -1)
             turned_back = torch.mul(sums[2][rows].view(shape), ahead_cosine.unsqueeze(2), out=of_time[rows].view(shape))
             turned_back.addcmul_(sums[3][rows].view(shape), ahead_sine.unsqueeze(2), value=-1)
             shares.append(share)
@@ -210,27 +162,27 @@ class _SeatedAttention(Function):
         of_z, of_msg, of_cosine, of_sine = sums
         ctx.save_for_backward(
             *(query, z, neighbor, dt, later, msg, time_weight, time_bias),
-            *(share, kept, of_cosine, of_sine, seat, *turns),
+            *(share, kept, of_cosine, of_sine, slot, *turns),
         )
         results = torch.cat((of_z, of_msg, of_time, kept.sum(-1, keepdim=True)), 2)
-        return results.view(roots * seats, heads, -1).index_select(0, seat)
+        return results.view(roots * slots, heads, -1).index_select(0, slot)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivative()
+        refuse_second_derivative()
         device = gradients[0].device.type
         if torch.is_autocast_enabled(device):  # products of the same types as ahead
             with torch.autocast(device, enabled=False):
-                return _SeatedAttention.backward(ctx, *gradients)
+                return _SharedAttention.backward(ctx, *gradients)
         query, z, neighbor, dt, later, msg, time_weight, time_bias, *rest = ctx.saved_tensors
-        share, kept, of_cosine, of_sine, seat, *turns = rest
-        (roots, heads, _), seats = query.shape, later.shape[1]
+        share, kept, of_cosine, of_sine, slot, *turns = rest
+        (roots, heads, _), slots = query.shape, later.shape[1]
         widths = (z.shape[1], msg.shape[2], time_weight.shape[0])
         query_z, _, query_time = _blocks(query, widths)
-        # back to the seats; nothing comes from those where nobody sits
+        # back to the slots; unused ones get no gradient
         gradient = gradients[0]
-        placed = gradient.new_zeros(roots * seats, *gradient.shape[1:]).index_copy_(0, seat, gradient)
-        placed = placed.view(roots, seats * heads, -1)
+        placed = gradient.new_zeros(roots * slots, *gradient.shape[1:]).index_copy_(0, slot, gradient)
+        placed = placed.view(roots, slots * heads, -1)
         (to_z_sum, to_msg_sum, to_time_sum), to_total = _blocks(placed, widths), placed[..., -1:]
         to_query = [query.new_empty(roots, heads, width) for width in widths]
         to_z = torch.zeros_like(z) if ctx.needs_input_grad[1] else None
@@ -238,14 +190,14 @@ class _SeatedAttention(Function):
         to_weight, to_bias = torch.zeros_like(time_weight), torch.zeros_like(time_bias)
         for rows, (cosine, sine, ahead_cosine, ahead_sine) in zip(_chunks(z, roots), _fours(turns), strict=True):
             near = _pairs(z, neighbor[rows])
-            to_time = to_time_sum[rows].unflatten(1, (seats, heads))
+            to_time = to_time_sum[rows].unflatten(1, (slots, heads))
             to_cosine_sum = (to_time * ahead_cosine.unsqueeze(2)).flatten(1, 2)
             to_sine_sum = (to_time * ahead_sine.neg().unsqueeze(2)).flatten(1, 2)
             to_logits = to_total[rows].expand_as(kept[rows]).contiguous()
             sums = (to_z_sum[rows], to_msg_sum[rows], to_cosine_sum, to_sine_sum)
             to_logits = _add_products(to_logits, sums, (near, msg[rows], cosine, sine)).mul_(kept[rows])
             to_logits = torch.addcmul(to_logits, share[rows], to_logits.sum(-1, keepdim=True), value=-1)
-            together = to_logits.view(len(near), seats, heads, -1).sum(1)
+            together = to_logits.view(len(near), slots, heads, -1).sum(1)
             torch.bmm(together, near, out=to_query[0][rows])
             torch.bmm(together, msg[rows], out=to_query[1][rows])
             to_turned_cosine = to_logits.bmm(cosine).view_as(to_time)
@@ -287,7 +239,7 @@ def _fours(tensors: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
 
 
 def _turned(query: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
-    """Return queries (R, H, T) turned by the angles of their G seats, (R, G H, T): for cosines, and for sines."""
+    """Return queries (R, H, T) turned by the angles of their G slots, (R, G H, T): for cosines, and for sines."""
     query = query.unsqueeze(1)
     return (query * cosine.unsqueeze(2)).flatten(1, 2), (query * sine.neg().unsqueeze(2)).flatten(1, 2)
 
@@ -301,80 +253,12 @@ def neighbor_attention(
     mask: Tensor,
     time_weight: Tensor,
     time_bias: Tensor,
-    dropout_mask: Tensor | None = None,
-    *,
-    later: Tensor | None = None,
-    seat: Tensor | None = None,
+    dropout_mask: Tensor | None,
+    later: Tensor | None,
+    slot: Tensor | None,
 ) -> Tensor:
-    r"""Attend over neighbours, messages and encoded times, and return their weighted sums before any value weights.
-
-    .. math::
-        x_{rk} = [\,z_{n(r,k)} \,\Vert\, x_e \,\Vert\, \cos(\Delta t_{rk}\, w + b)\,], \quad
-        \alpha_{rhk} = \mathrm{softmax}_{k}(q_{rh} \cdot x_{rk}), \quad
-        \tilde\alpha_{rhk} = d_{rhk}\, \alpha_{rhk}, \qquad
-        y_{rh} = \sum_k \tilde\alpha_{rhk}\, [\,x_{rk} \,\Vert\, 1\,]
-
-    over the present neighbours k of root r; zeros for a root without neighbours. The last column is what is left of
-    the weights. An attention with queries Q, key weights K, value weights V and value bias c is
-    :math:`[V \,\Vert\, c]_h\, y_{rh}` with :math:`q_h = K_h^\top Q_h / \sqrt{C_h}`; a bias of the keys changes
-    nothing, since it adds the same number to all logits of a root.
-
-    Gradients go to queries, ``z`` and the time encoder, and cannot be differentiated twice; messages are data. On a
-    GPU those of ``z`` are added in changing order unless ``torch.use_deterministic_algorithms`` is on.
-
-    Source: arXiv 2006.10637, section 3.1 (temporal graph attention). Differs from it: the order of products only.
-
-    Args:
-        query: already folded with the weights of the keys and scaled; columns for memories, then messages, then times.
-        z: memories or embeddings of the nodes of the batch.
-        neighbor: rows of ``z``; where ``mask`` is False any valid row.
-        dt: time between root and event, in the unit of ``time_weight``; finite also where ``mask`` is False.
-        msg: features of the events; D_e may be 0; finite also where ``mask`` is False.
-        mask: whether there is such a neighbour.
-        time_weight: frequencies of the time encoder.
-        time_bias: phases of the time encoder.
-        dropout_mask: what the softmax is multiplied by: 0 or 1 / (1 - p). None for no dropout.
-        later: where G rows share each root: what ``dt`` is more for each of them, so that all but the moment is
-            looked up and encoded once. None for one row a root.
-        seat: place of each row among the R G, none twice; given together with ``later``. Results are those of the
-            rows.
-
-    Shape:
-        query (R, H, F) with F = D + D_e + D_t, z (U, D), neighbor (R, K) int64, dt (R, K) of any real type,
-        msg (R, K, D_e), mask (R, K) bool, time weight and bias (D_t,), dropout_mask (R, H, K) -> (R, H, F + 1);
-        with later (R, G) and seat (S,): dropout_mask (R, G H, K), the G H with heads inside, -> (S, H, F + 1)
-
-    Raises:
-        ValueError: if the query is not as wide as what it is multiplied with, one of ``later`` and ``seat`` is
-            missing, or a gradient is asked for messages or times.
-
-    Example:
-        >>> neighbor, mask = torch.randint(9, (5, 3)), torch.ones(5, 3, dtype=torch.bool)
-        >>> sums = neighbor_attention(torch.randn(5, 2, 8 + 4), torch.randn(9, 8), neighbor, torch.rand(5, 3),
-        ...     torch.zeros(5, 3, 0), mask, torch.ones(4), torch.zeros(4))
-        >>> sums.shape, sums[..., -1].allclose(torch.ones(5, 2))
-        (torch.Size([5, 2, 13]), True)
-    """
-    widths = (z.shape[1], msg.shape[-1], time_weight.shape[0])
-    if query.shape[-1] != sum(widths):
-        raise ValueError(
-            f"neighbor_attention(query of width {query.shape[-1]}): z, msg and the time encoder have {widths}, "
-            f"{sum(widths)} together; fold all columns of the key weights into the queries"
-        )
-    if (later is None) != (seat is None):
-        raise ValueError("neighbor_attention got one of later and seat; give both, or none for one row a root")
-    if torch.is_grad_enabled() and (msg.requires_grad or dt.requires_grad):
-        raise ValueError("neighbor_attention gives no gradient to msg and dt: detach them")
-    device = z.device.type
-    if torch.is_autocast_enabled(device):
-        with torch.autocast(device, enabled=False):
-            dtype = time_weight.dtype
-            data = (z.to(dtype), neighbor, dt, msg.to(dtype), mask)
-            time = (time_weight, time_bias)
-            return neighbor_attention(query.to(dtype), *data, *time, dropout_mask, later=later, seat=seat)
+    """Return the weighted sums of :func:`graphseq.ops.neighbor_attention`."""
     arguments = (query, z, neighbor, dt, msg, mask, time_weight, time_bias, dropout_mask)
-    if loops := compiled_loops(f"{__package__}.compiled", query, z, msg, time_weight, time_bias):
-        return cast(Tensor, _CompiledAttention.apply(loops, *arguments, later, seat))
-    if later is not None and seat is not None:
-        return cast(Tensor, _SeatedAttention.apply(*arguments, later, seat))
+    if later is not None and slot is not None:
+        return cast(Tensor, _SharedAttention.apply(*arguments, later, slot))
     return cast(Tensor, _NeighborAttention.apply(*arguments))

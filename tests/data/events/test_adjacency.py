@@ -168,7 +168,7 @@ def test_copies_pickles_and_moves_answer_the_same(device):
     there = events[3].to(device)
     moved = index.to(device, msg=there)
     assert moved.device.type == device.type
-    assert moved._msg is there
+    assert moved._index.msg is there
     assert columns(moved.recent(nodes.to(device), 50, 4)) == expected
     for twin in (copy.deepcopy(index), pickle.loads(pickle.dumps(index)), index.to(device).to("cpu")):
         assert columns(twin.recent(nodes, 50, 4)) == expected

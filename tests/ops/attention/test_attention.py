@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.nn import TransformerConv
 
-from graphseq.nn import neighbor_attention
-from tests.reference import temporal_attention as reference
+from graphseq.ops import neighbor_attention
+from graphseq.ops.attention import plain
+from tests.reference import attention as reference
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -33,9 +34,9 @@ def draw(
     return query, z, (neighbor, dt, normal(roots, places, msg_dim), mask), time, dropout
 
 
-def attend(query, z, neighbor, dt, msg, *rest, **seats):
+def attend(query, z, neighbor, dt, msg, *rest, **shared):
     """The function with its query and its result in blocks, as the definition has them."""
-    sums = neighbor_attention(torch.cat(query, 2), z, neighbor, dt, msg, *rest, **seats)
+    sums = neighbor_attention(torch.cat(query, 2), z, neighbor, dt, msg, *rest, **shared)
     *blocks, share = sums.split([*(block.shape[2] for block in query), 1], 2)
     return *blocks, share.squeeze(2)
 
@@ -71,6 +72,9 @@ def test_equals_the_definition(roots, nodes, places, heads, dim, msg_dim, time_d
     mask = dropout if dropped else None
     ours = attend(query, z, *data, *time, mask)
     compare(ours, reference.neighbor_attention(query, z, *data, *time, mask), [*query, z, *time], 1e-10)
+    whole = torch.cat(query, 2)
+    pair = [form(whole, z, *data, *time, mask) for form in (neighbor_attention, plain.neighbor_attention)]
+    compare(pair[:1], pair[1:], [*query, z, *time], 1e-10)
 
 
 @pytest.mark.parametrize(("heads", "places", "msg_dim"), [(1, 1, 0), (2, 3, 2), (2, 1, 1), (1, 3, 0)])
@@ -264,7 +268,7 @@ def test_wrong_arguments():
 @settings(max_examples=25, deadline=None)
 @given(
     roots=st.integers(1, 5),
-    seats=st.integers(1, 3),
+    slots=st.integers(1, 3),
     heads=st.integers(1, 2),
     places=st.integers(1, 4),
     msg_dim=st.integers(0, 2),
@@ -272,27 +276,30 @@ def test_wrong_arguments():
     dropped=st.booleans(),
     seed=st.integers(0, 10**6),
 )
-def test_rows_that_share_a_root_equal_rows_of_their_own(roots, seats, heads, places, msg_dim, taken, dropped, seed):
+def test_rows_that_share_a_root_equal_rows_of_their_own(roots, slots, heads, places, msg_dim, taken, dropped, seed):
     query, z, data, time, _ = draw(roots, 6, places, heads, msg_dim=msg_dim, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    later = torch.rand(roots, seats, generator=generator, dtype=torch.float64) * 5
-    seat = torch.randperm(roots * seats, generator=generator)[: max(int(taken * roots * seats), 1)]
-    dropout = (torch.rand(roots, seats * heads, places, generator=generator) < 0.8).double() / 0.8
-    ours = attend(query, z, *data, *time, dropout if dropped else None, later=later, seat=seat)
-    root, (neighbor, dt, msg, mask) = seat // seats, data
+    later = torch.rand(roots, slots, generator=generator, dtype=torch.float64) * 5
+    slot = torch.randperm(roots * slots, generator=generator)[: max(int(taken * roots * slots), 1)]
+    dropout = (torch.rand(roots, slots * heads, places, generator=generator) < 0.8).double() / 0.8
+    ours = attend(query, z, *data, *time, dropout if dropped else None, later=later, slot=slot)
+    root, (neighbor, dt, msg, mask) = slot // slots, data
     own = tuple(block[root] for block in query)
-    gaps = dt[root] + later.flatten()[seat, None]
-    keep = dropout.view(roots * seats, heads, places)[seat] if dropped else None
+    gaps = dt[root] + later.flatten()[slot, None]
+    keep = dropout.view(roots * slots, heads, places)[slot] if dropped else None
     theirs = reference.neighbor_attention(own, z, neighbor[root], gaps, msg[root], mask[root], *time, keep)
     compare(ours, theirs, [*query, z, *time], 1e-10)
+    given = (torch.cat(query, 2), z, *data, *time, dropout if dropped else None)
+    pair = neighbor_attention(*given, later=later, slot=slot), plain.neighbor_attention(*given, later, slot)
+    compare(pair[:1], pair[1:], [*query, z, *time], 1e-10)
 
 
 def test_shared_roots_in_several_chunks_and_real_seconds(monkeypatch):
-    monkeypatch.setattr("graphseq.nn.temporal.fused_attention._CHUNK", 2)
+    monkeypatch.setattr("graphseq.ops.attention.fused._CHUNK", 2)
     query, z, (neighbor, dt, msg, mask), time, _ = draw(roots=5, dtype=torch.float32)
     dt, later = (dt * 130_000).long(), torch.arange(10).view(5, 2) * 1_999
     wide = [block.detach().double().requires_grad_() for block in (*query, z, *time)]
-    ours = attend(query, z, neighbor, dt, msg, mask, *time, later=later, seat=torch.arange(10))
+    ours = attend(query, z, neighbor, dt, msg, mask, *time, later=later, slot=torch.arange(10))
     root = torch.arange(10) // 2
     gaps = dt[root] + later.view(-1, 1)
     own, data = tuple(block[root] for block in wide[:3]), (neighbor[root], gaps, msg[root].double(), mask[root])
@@ -305,10 +312,10 @@ def test_shared_roots_in_several_chunks_and_real_seconds(monkeypatch):
         torch.testing.assert_close(one, two.float(), rtol=1e-3, atol=1e-4)
 
 
-def test_seats_without_the_moments_that_sit_there():
+def test_slots_without_their_moments():
     query, z, data, time, _ = draw()
-    with pytest.raises(ValueError, match="one of later and seat"):
-        attend(query, z, *data, *time, seat=torch.arange(6))
+    with pytest.raises(ValueError, match="one of later and slot"):
+        attend(query, z, *data, *time, slot=torch.arange(6))
 
 
 def test_what_is_not_finite_is_passed_on():
@@ -327,7 +334,7 @@ def test_what_is_not_finite_is_passed_on():
 def test_neighbours_that_are_no_rows(wrong):
     query, z, (neighbor, dt, msg, mask), time, _ = draw()
     neighbor[1, 0] = wrong
-    with pytest.raises(IndexError, match="out of range|no row of z"):
+    with pytest.raises(IndexError, match="out of range|neighbor"):
         attend(query, z, neighbor, dt, msg, mask, *time)
 
 

@@ -83,7 +83,7 @@ def test_moving_takes_the_history_along():
     store = EventStore(events, history(events), "time", torch.arange(12) > 8)
     moved = store.to("meta")
     assert moved.device.type == moved.history.device.type == "meta"
-    assert moved.history._msg is moved.events.msg  # features are there once
+    assert moved.history._index.msg is moved.events.msg  # features are there once
     assert moved.cut == "time"
     batch = next(moved.batches(torch.arange(3), 3))
     assert {value.device.type for value in vars(batch).values() if isinstance(value, torch.Tensor)} == {"meta"}

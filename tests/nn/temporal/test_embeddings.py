@@ -9,7 +9,6 @@ from torch import nn
 from torch_geometric.nn import TransformerConv
 
 from graphseq.nn import (
-    Distinct,
     IdentityEmbedding,
     TemporalAttentionEmbedding,
     TemporalEmbedding,
@@ -17,8 +16,8 @@ from graphseq.nn import (
     TimeEncoder,
     TimeProjectionEmbedding,
     TransformerEmbedding,
-    plan_batch,
 )
+from graphseq.nn.temporal.plan import Distinct, plan_batch
 from tests.models.temporal.memory_networks import MSG, NEAR, NODES, TIME, WIDTH, stream
 
 START, END = 20, 32
@@ -123,7 +122,7 @@ def test_rows_that_share_lookups_equal_rows_with_their_own(kind):
     assert embedding.share_lookups
     z, plan, last_update, time_encoder = parts(embedding, start=6)
     shared = plan_batch(plan.batch, Distinct(NODES), NEAR, 1, share_lookups=True)
-    assert shared.layers[0].seats is not None
+    assert shared.layers[0].shared is not None
     assert torch.equal(shared.nodes, plan.nodes)
     given = [z, *time_encoder.parameters(), *embedding.parameters()]
     assert_same(embedding(z, shared, last_update, time_encoder), embedding(z, plan, last_update, time_encoder), given)
