@@ -13,3 +13,8 @@ from graphseq.ops.segment.reduce import segment_mean as segment_mean
 from graphseq.ops.segment.reduce import segment_min as segment_min
 from graphseq.ops.segment.reduce import segment_sum as segment_sum
 from graphseq.ops.segment.softmax import segment_softmax as segment_softmax
+from graphseq.ops.self_normalizing import SELU_ALPHA as SELU_ALPHA
+from graphseq.ops.self_normalizing import SELU_SCALE as SELU_SCALE
+from graphseq.ops.self_normalizing import fixed_point as fixed_point
+from graphseq.ops.self_normalizing import moment_map as moment_map
+from graphseq.ops.self_normalizing import selu_parameters as selu_parameters
