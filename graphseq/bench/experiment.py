@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsIndex, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,8 +110,8 @@ class Experiment(ABC):
         True
     """
 
-    name: ClassVar[str]
-    kind: ClassVar[Kind]
+    name: str
+    kind: Kind
     origin: "tuple[Path, str] | None" = None
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:

@@ -17,6 +17,7 @@ from graphseq.bench.environment import environment
 from graphseq.bench.experiment import Conclusion, Experiment, Row, Scale, SkipCell
 from graphseq.bench.records import finite
 from graphseq.bench.rows import RowFile, default_state_dir, fingerprint, plain
+from graphseq.bench.speed import Speed
 
 __all__ = ["run_experiment"]
 
@@ -166,7 +167,9 @@ def _outcomes(
 
 
 def _rule(experiment: Experiment) -> str:
-    """The docstring of the class itself, without a base's: a rule is not inherited."""
+    """What a declaration states, or the docstring of the class itself, without a base's: a rule is not inherited."""
+    if isinstance(experiment, Speed):
+        return inspect.cleandoc(experiment.protocol)
     return inspect.cleandoc(vars(type(experiment)).get("__doc__") or "")
 
 

@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-__all__ = ["Epoch", "Ratio", "alternate", "copy_bandwidth", "interleave", "peak_memory", "ratios"]
+__all__ = [
+    "Epoch",
+    "Ratio",
+    "alternate",
+    "copy_bandwidth",
+    "copying",
+    "interleave",
+    "multiplying",
+    "peak_memory",
+    "ratios",
+]
 
 
 @contextlib.contextmanager
@@ -120,8 +130,10 @@ def interleave(epochs: Mapping[str, Epoch], rounds: int, steps_a_turn: int) -> d
             while running:
                 for name, steps in list(running.items()):
                     gc.collect()
+                    _synchronize()
                     start_time = time.perf_counter()
                     done = sum(1 for _ in islice(steps, steps_a_turn))
+                    _synchronize()
                     seconds[name] += time.perf_counter() - start_time
                     if done < steps_a_turn:
                         del running[name]
@@ -194,21 +206,59 @@ def copy_bandwidth(nbytes: int, rounds: int = 9, device: str = "cpu") -> float:
         >>> copy_bandwidth(1 << 20) > 0
         True
     """
+    copy = copying(nbytes, device)
+    # one clock read costs about 0.1 µs: small copies are repeated until a round moves 16 MB
+    repeats = max(1, (1 << 24) // nbytes)
+
+    def several() -> None:
+        for _ in range(repeats):
+            copy()
+
+    seconds = statistics.median(alternate({"copy": several}, rounds)["copy"])
+    return 2 * nbytes * repeats / seconds / 1e9
+
+
+def copying(nbytes: int, device: str = "cpu") -> Callable[[], object]:
+    """Return a call that copies so many bytes: as many are read, and as many written.
+
+    Args:
+        nbytes: size of the tensor that is copied, at least 1.
+        device: where source and target live.
+
+    Raises:
+        ValueError: if ``nbytes`` < 1.
+
+    Example:
+        >>> copying(3)()
+        tensor([1, 1, 1], dtype=torch.uint8)
+    """
     if nbytes < 1:
         raise ValueError(f"nbytes is {nbytes}; it is at least 1")
     import torch
 
     source = torch.ones(nbytes, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)  # zeros, not empty: its pages exist before the first timed copy
-    # one clock read costs about 0.1 µs: small copies are repeated until a round moves 16 MB
-    repeats = max(1, (1 << 24) // nbytes)
+    return lambda: target.copy_(source)
 
-    def copy() -> None:
-        for _ in range(repeats):
-            target.copy_(source)
 
-    seconds = statistics.median(alternate({"copy": copy}, rounds)["copy"])
-    return 2 * nbytes * repeats / seconds / 1e9
+def multiplying(device: str = "cpu") -> tuple[Callable[[], object], int]:
+    """Return a product of large square matrices in float32, and its additions and multiplications.
+
+    Operations over its time is the rate to hold a computation against.
+
+    Args:
+        device: where it is computed.
+
+    Example:
+        >>> multiplying()[1] == 2 * 512**3
+        True
+    """
+    import torch
+
+    size = 512 if device == "cpu" else 8192
+    left, right = torch.ones(2, size, size, device=device)
+    out = torch.zeros_like(left)
+    return lambda: torch.matmul(left, right, out=out), 2 * size**3
 
 
 def _resident(field: str) -> int:
@@ -219,17 +269,18 @@ def _resident(field: str) -> int:
     raise OSError(f"/proc/self/status has no {field}")
 
 
-def peak_memory(call: Callable[[], object]) -> int:
-    """Return by how many bytes the resident memory of this process grew at its highest while a call ran.
+def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
+    """Return by how many bytes the resident memory of this process, or that of a GPU, grew at its highest in a call.
 
     The kernel keeps the highest resident size (``VmHWM``); writing 5 to ``/proc/self/clear_refs`` sets it back to
     the present size, so the peak of one call is read exactly, without sampling, in the process that holds the data
     (a subprocess would count the import of torch, a sampling thread would miss short peaks). Pages that the
     allocator holds from earlier work are handed back first where the C library offers it; else they hide growth.
-    Memory of a GPU is not counted.
+    On a GPU it is what torch's allocator counts.
 
     Args:
         call: what is measured; run it once before, so that libraries' own first allocations do not count.
+        device: ``"cpu"`` for the memory of the process, ``"cuda"`` for that of the GPU.
 
     Raises:
         OSError: where the kernel offers no such counter (only Linux does).
@@ -240,6 +291,14 @@ def peak_memory(call: Callable[[], object]) -> int:
         True
     """
     gc.collect()
+    if device != "cpu":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return max(0, torch.cuda.max_memory_allocated() - held)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     try:

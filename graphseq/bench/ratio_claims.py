@@ -1,0 +1,158 @@
+"""Claims on how many times as fast one contender of a speed comparison is as another."""
+
+import itertools
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from graphseq.bench.experiment import Check, Row
+
+__all__ = ["MEASURED", "AtLeast", "Claim", "TakesAtMost", "case_label", "case_of"]
+
+MEASURED = ("rounds", "calls", "ms", "ratio", "limit", "peak_mb", "versions", "absent")
+"""Columns of every row of a speed comparison; they follow the keys of its case."""
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """Claim: one contender is at least so many times as fast as another.
+
+    Args:
+        ratio: ``"ours/PyG"``: how many times as fast the first is as the second, seconds of the second over
+            seconds of the first.
+        bound: the least ratio.
+        where: keys of cases and their values; only these cases count. All by default.
+        text: the claim in words; written from the other arguments by default.
+        over: ``"every case"`` holds the smallest median ratio against the bound, ``"geometric mean"`` that of all.
+
+    Raises:
+        ValueError: if ``ratio`` does not name two contenders, or ``bound`` is not positive.
+
+    Example:
+        >>> claim = AtLeast("ours/PyG", 10)
+        >>> row = {"data": "NCI1", "ratio": {"ours/PyG": {"median": 12.0, "low": 11.0, "high": 13.0}}}
+        >>> claim([row])[0].claim
+        'ours at least 10 times as fast as PyG in every case (smallest: data NCI1)'
+    """
+
+    ratio: str
+    bound: float
+    where: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+    over: Literal["every case", "geometric mean"] = "every case"
+
+    def __post_init__(self) -> None:
+        if len(self.contenders) != 2 or not all(self.contenders):
+            raise ValueError(f"ratio is {self.ratio!r}; it names two contenders, as in 'ours/PyG'")
+        if not self.bound > 0:
+            raise ValueError(f"bound is {self.bound}; it must be positive")
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """Names of the two contenders."""
+        return tuple(self.ratio.split("/"))
+
+    def __call__(self, rows: Sequence[Row]) -> list[Check]:
+        """Return the check, or none where no case counts.
+
+        Args:
+            rows: rows of cases.
+        """
+        counting = _matching(rows, self.where, self.ratio)
+        if not counting:
+            return []
+        ours, peer = self.contenders
+        text = self.text or f"{ours} at least {self.bound:g} times as fast as {peer}"
+        if self.over == "geometric mean":
+            value = statistics.geometric_mean(row["ratio"][self.ratio]["median"] for row in counting)
+            text += f" in the geometric mean of {len(counting)} cases"
+        else:
+            worst = min(counting, key=lambda row: row["ratio"][self.ratio]["median"])
+            value = worst["ratio"][self.ratio]["median"]
+            if len(counting) > 1 or not self.where:
+                text += "" if self.text else " in every case"
+                text += f" (smallest: {case_label(case_of(worst), self.where)})"
+        return [Check(text, value, self.bound, value >= self.bound)]
+
+
+@dataclass(frozen=True)
+class TakesAtMost:
+    """Claim: one contender takes at most so many times as long as another.
+
+    Args:
+        time: ``"ours/plain"``: seconds of the first over seconds of the second.
+        bound: the largest quotient.
+        where: keys of cases and their values; only these cases count. All by default.
+        text: the claim in words; written from the other arguments by default.
+
+    Raises:
+        ValueError: if ``time`` does not name two contenders, or ``bound`` is not positive.
+
+    Example:
+        >>> row = {"ratio": {"ours/plain": {"median": 0.5, "low": 0.4, "high": 0.6}}}
+        >>> TakesAtMost("ours/plain", 2.0)([row])[0].holds
+        True
+    """
+
+    time: str
+    bound: float
+    where: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        AtLeast(self.time, self.bound)
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """Names of the two contenders."""
+        return AtLeast(self.time, self.bound).contenders
+
+    def __call__(self, rows: Sequence[Row]) -> list[Check]:
+        """Return the check, or none where no case counts.
+
+        Args:
+            rows: rows of cases.
+        """
+        counting = _matching(rows, self.where, self.time)
+        if not counting:
+            return []
+        ours, other = self.contenders
+        value = max(1 / row["ratio"][self.time]["median"] for row in counting)
+        text = self.text or f"{ours} takes at most {self.bound:g} times as long as {other}"
+        return [Check(text, value, self.bound, value <= self.bound)]
+
+
+Claim: TypeAlias = AtLeast | TakesAtMost | Callable[[Sequence[Row]], list[Check]]
+"""Rows to checks: :class:`AtLeast`, :class:`TakesAtMost`, or a function for what they cannot say."""
+
+
+def _matching(rows: Sequence[Row], where: Mapping[str, Any], ratio: str) -> list[Row]:
+    return [row for row in rows if where.items() <= row.items() and ratio in row.get("ratio", {})]
+
+
+def case_label(case: Row, without: Mapping[str, Any] | Sequence[str] = ()) -> str:
+    """Return a case in words.
+
+    Args:
+        case: keys and values.
+        without: keys that are left out.
+
+    Example:
+        >>> case_label({"data": "NCI1", "batch_size": 32})
+        'data NCI1, batch_size 32'
+    """
+    return ", ".join(f"{key} {value}" for key, value in case.items() if key not in without)
+
+
+def case_of(row: Row) -> Row:
+    """Return the keys of the case and the device, which come before what was measured.
+
+    Args:
+        row: a row of a speed comparison.
+
+    Example:
+        >>> case_of({"data": "NCI1", "rounds": 9, "ms": {}})
+        {'data': 'NCI1'}
+    """
+    return dict(itertools.takewhile(lambda item: item[0] not in MEASURED, row.items()))

@@ -1,0 +1,394 @@
+"""A speed comparison as one declaration: cases, contenders, what must be equal, what is claimed."""
+
+import dataclasses
+import importlib.metadata
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
+
+from graphseq.bench.comparison import OutputsDiffer, same_outputs
+from graphseq.bench.experiment import Conclusion, Experiment, Kind, Row, Scale, SkipCell
+from graphseq.bench.limits import Bytes, Operations
+from graphseq.bench.ratio_claims import MEASURED, AtLeast, Claim, TakesAtMost, case_label, case_of
+from graphseq.bench.timing import alternate, interleave, peak_memory, ratios
+from graphseq.core import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "AtLeast",
+    "Bytes",
+    "Call",
+    "Claim",
+    "Operations",
+    "OutputsDiffer",
+    "Setting",
+    "Speed",
+    "TakesAtMost",
+    "combinations",
+    "same_outputs",
+]
+
+Call: TypeAlias = Callable[[], Any]
+"""What is timed: a call without arguments; where contenders take turns, one that returns an iterator over steps."""
+
+_ROUNDS: Mapping[Scale, int] = {"quick": 3, "default": 9, "full": 25}
+_SECONDS: Mapping[Scale, float] = {"quick": 0.02, "default": 0.35, "full": 0.5}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a case is measured.
+
+    Args:
+        scale: how much is measured.
+        device: where tensors live, ``"cpu"`` or ``"cuda"``.
+
+    Example:
+        >>> Setting("quick").device
+        'cpu'
+    """
+
+    scale: Scale
+    device: str = "cpu"
+
+
+def combinations(**values: Sequence[Any]) -> list[Row]:
+    """Return every combination of values as a list of cases, the last key varying fastest.
+
+    Args:
+        **values: the values of each key.
+
+    Example:
+        >>> combinations(data=["NCI1"], batch_size=[32, 128])
+        [{'data': 'NCI1', 'batch_size': 32}, {'data': 'NCI1', 'batch_size': 128}]
+    """
+    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
+
+
+class Speed(Experiment):
+    """Ours and a peer in one process, alternating, on the same data and thread count, outputs compared first.
+
+    For each case: the subject is prepared; every contender makes its call from it; outputs are compared, and a
+    difference stops the experiment before anything is timed; the calls alternate, each repeated until a measurement
+    takes a third of a second; the ratio is the median over rounds of the pairwise quotients, beside the smallest and
+    the largest. A contender that is not installed is left out and named; a case with fewer than two is a visible skip.
+
+    Args:
+        name: ``speed.<what>``.
+        protocol: what is compared and how, and the claim, as it was stated before the run; its first line is a title.
+        cases: plain dictionaries of the same keys, or a function that gives those of a scale.
+        contenders: name -> function of the subject that returns the call to be timed, or None where the contender has
+            no part in a case. The first is the one whose speed is claimed.
+        equal: ``(subject, calls)`` -> columns for the row; raises :class:`OutputsDiffer`. See :func:`same_outputs`.
+        claims: what is held against the rows measured on a processor.
+        prepare: ``(case, setting)`` -> subject, not timed; the case by default. :class:`graphseq.core.DataError`
+            makes the case a visible skip.
+        limit: subject -> :class:`Bytes` or :class:`Operations` that one call needs at least; None states none.
+        turn: subject -> steps that one contender takes before the next has its turn; calls then return iterators.
+        notes: ``(subject, seconds of each contender by name)`` -> further columns for the row.
+        packages: contender -> distribution whose version is recorded.
+        memory: whether the peak memory of one call beyond what is held is measured.
+        rounds: scale -> measurements of each contender.
+        seconds: scale -> least seconds of one measurement.
+        columns: columns of ``equal`` and ``notes`` that the printed table shows.
+        run: ``(case, setting)`` -> row, in place of all of the above, for what contenders cannot say.
+        table: rows -> lines of the printed table, in place of the general one.
+        draw: ``(record, axes)``, in place of the general figure.
+
+    Raises:
+        ValueError: if there are no cases, cases differ in their keys, fewer than two contenders, nothing compares
+            outputs, or a claim names a contender or a key that is not there.
+
+    Example:
+        >>> speed = Speed(
+        ...     name="speed.sum",
+        ...     protocol="Sum of a list by the interpreter and by a loop.",
+        ...     cases=[{"size": 100}],
+        ...     prepare=lambda case, setting: list(range(case["size"])),
+        ...     contenders={"ours": lambda items: lambda: sum(items), "copy": lambda items: lambda: sum(list(items))},
+        ...     equal=same_outputs(),
+        ...     claims=[AtLeast("ours/copy", 0.01)],
+        ... )
+        >>> row = speed.run({"size": 100}, "quick")
+        >>> sorted(row["ms"]), speed.conclude([{"size": 100, **row}]).checks[0].holds
+        (['copy', 'ours'], True)
+    """
+
+    kind: Kind = "speed"
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        protocol: str,
+        cases: Sequence[Row] | Callable[[Scale], Sequence[Row]],
+        contenders: Mapping[str, Callable[[Any], Call | None]] | None = None,
+        equal: Callable[[Any, Mapping[str, Call]], Row | None] | None = None,
+        claims: Sequence[Claim] = (),
+        prepare: Callable[[Row, Setting], Any] | None = None,
+        limit: Callable[[Any], Bytes | Operations | None] | None = None,
+        turn: Callable[[Any], int] | None = None,
+        notes: Callable[[Any, Mapping[str, list[float]]], Row] | None = None,
+        packages: Mapping[str, str] | None = None,
+        memory: bool = False,
+        rounds: Mapping[Scale, int] = _ROUNDS,
+        seconds: Mapping[Scale, float] = _SECONDS,
+        columns: Sequence[str] = (),
+        run: Callable[[Row, Setting], Row] | None = None,
+        table: Callable[[Sequence[Row]], list[Row]] | None = None,
+        draw: "Callable[[Row, Axes], None] | None" = None,
+    ) -> None:
+        self.name, self.protocol, self.claims = name, protocol, tuple(claims)
+        self.cases, self.contenders, self.equal = cases, dict(contenders or {}), equal
+        self.prepare, self.limit, self.turn, self.notes = prepare, limit, turn, notes
+        self.packages, self.memory, self.columns = dict(packages or {}), memory, tuple(columns)
+        self.rounds, self.seconds = dict(rounds), dict(seconds)
+        self.device = "cpu"
+        self._run, self._table, self._draw = run, table, draw
+        self._check()
+
+    def _check(self) -> None:
+        if not self.name.startswith("speed."):
+            raise ValueError(f"name is {self.name!r}; it starts with 'speed.'")
+        for scale in get_args(Scale):
+            cases = self.cells(scale, 1)
+            if not cases:
+                raise ValueError(f"{self.name}: cases is empty for scale {scale}; give at least one dictionary")
+            if len({tuple(case) for case in cases}) > 1:
+                raise ValueError(f"{self.name}: cases have different keys, {cases[0]} and others; give all the same")
+            clash = sorted({*MEASURED, "device"} & set(cases[0]))
+            if clash:
+                raise ValueError(f"{self.name}: cases have the key {clash[0]!r}, which is a column of every row")
+        if self._run is None:
+            if len(self.contenders) < 2:
+                raise ValueError(f"{self.name}: contenders is {list(self.contenders)}; give ours and at least one peer")
+            if self.equal is None:
+                raise ValueError(f"{self.name}: equal is missing; outputs are compared before they are timed")
+        self._check_claims()
+
+    def _check_claims(self) -> None:
+        known = {scale: self.cells(scale, 1) for scale in get_args(Scale)}
+        for claim in self.claims:
+            if not isinstance(claim, AtLeast | TakesAtMost):
+                continue
+            unknown = [name for name in claim.contenders if name not in self.contenders]
+            if unknown and (self._run is None or self.contenders):
+                raise ValueError(
+                    f"{self.name}: a claim is on the contender {unknown[0]!r}; there are {', '.join(self.contenders)}"
+                )
+            if not any(claim.where.items() <= case.items() for cases in known.values() for case in cases):
+                raise ValueError(f"{self.name}: a claim is on cases where {dict(claim.where)}; there are none")
+
+    def on(self, device: str) -> "Speed":
+        """Return the same comparison on another device; its rows name it, and no claim is held against them.
+
+        Args:
+            device: ``"cpu"`` or ``"cuda"``.
+
+        Example:
+            >>> speed = Speed(name="speed.nothing", protocol="", cases=[{"size": 1}], run=lambda case, setting: {})
+            >>> speed.on("cuda").cells("quick", 1)
+            [{'size': 1, 'device': 'cuda'}]
+        """
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.device = device
+        return twin
+
+    def cells(self, scale: Scale, seeds: int) -> list[Row]:
+        """Return the cases.
+
+        Args:
+            scale: how much is measured.
+            seeds: does not change the list; the rounds are the repetitions.
+        """
+        cases = self.cases(scale) if callable(self.cases) else self.cases
+        where = {} if self.device == "cpu" else {"device": self.device}
+        return [{**case, **where} for case in cases]
+
+    def run(self, cell: Row, scale: Scale) -> Row:
+        """Compare, then time, one case.
+
+        Args:
+            cell: one of :meth:`cells`.
+            scale: how much is measured.
+
+        Raises:
+            SkipCell: if data or all peers are missing.
+            OutputsDiffer: if contenders give different outputs.
+        """
+        case = {key: value for key, value in cell.items() if key != "device"}
+        setting = Setting(scale, self.device)
+        try:
+            if self._run is not None:
+                return self._run(case, setting)
+            subject = case if self.prepare is None else self.prepare(case, setting)
+            calls, absent = self._calls(subject)
+        except DataError as error:
+            raise SkipCell(f"the data are not here: {error}") from error
+        try:
+            noted = dict(cast(Any, self.equal)(subject, calls) or {})
+        except OutputsDiffer as error:
+            raise OutputsDiffer(f"{self.name}, {case_label(case)}: {error}; nothing was timed") from error
+        row = self._time(calls, subject, scale)
+        seconds = row.pop("seconds")
+        noted |= self.notes(subject, seconds) if self.notes else {}
+        clash = sorted({*MEASURED, "device", *case} & set(noted))
+        if clash:
+            raise ValueError(f"{self.name}: equal or notes give the column {clash[0]!r}, which the row has already")
+        if self.memory:
+            row["peak_mb"] = {name: _peak(call, self.device, self.turn is not None) for name, call in calls.items()}
+        return {**row, "versions": self._versions(calls), **({"absent": absent} if absent else {}), **noted}
+
+    def _calls(self, subject: Any) -> tuple[dict[str, Call], dict[str, str]]:
+        """Return the calls of those contenders that are here, and why others are not."""
+        calls: dict[str, Call] = {}
+        absent: dict[str, str] = {}
+        for place, (name, make) in enumerate(self.contenders.items()):
+            try:
+                call = make(subject)
+            except (ImportError, SkipCell, DataError) as error:
+                if place == 0:
+                    raise  # ours cannot be built: a fault, or a case without data
+                absent[name] = str(error)
+                continue
+            if call is not None:
+                calls[name] = call
+        if len(calls) < 2 or (absent and next(iter(self.contenders)) in absent):
+            raise SkipCell(
+                "; ".join(f"{name}: {reason}" for name, reason in absent.items()) or "nothing to compare with"
+            )
+        return calls, absent
+
+    def _time(self, calls: dict[str, Call], subject: Any, scale: Scale) -> Row:
+        rounds = self.rounds[scale]
+        limit = self.limit(subject) if self.limit else None
+        timed, factor = dict(calls), 1.0
+        if limit is not None:
+            timed["limit"], factor = limit.contender(self.device)
+        if self.turn is not None:
+            repeats = dict.fromkeys(calls, 1)
+            seconds = interleave(calls, rounds, self.turn(subject))
+            if limit is not None:
+                seconds |= alternate({"limit": timed["limit"]}, rounds)
+        else:
+            repeats = {name: _repeats(call, self.seconds[scale]) for name, call in timed.items()}
+            totals = alternate({name: _repeated(call, repeats[name]) for name, call in timed.items()}, rounds, warmup=0)
+            seconds = {name: [total / repeats[name] for total in totals[name]] for name in timed}
+        row: Row = {
+            "rounds": rounds,
+            "calls": {name: repeats[name] for name in calls},
+            "ms": {name: 1e3 * statistics.median(seconds[name]) for name in calls},
+            "ratio": {
+                f"{ours}/{peer}": dataclasses.asdict(ratios(seconds, ours, peer)) for ours, peer in self._pairs(calls)
+            },
+        }
+        first = next(iter(calls))
+        if limit is not None:
+            bound = [factor * second for second in seconds.pop("limit")]
+            times = statistics.median(own / least for own, least in zip(seconds[first], bound, strict=True))
+            row["limit"] = {**limit.describe(), "ms": 1e3 * statistics.median(bound), "times": times}
+        return {**row, "seconds": seconds}
+
+    def _pairs(self, calls: Mapping[str, Call]) -> list[tuple[str, str]]:
+        """Return the first contender with each other one, and the pairs of the claims."""
+        first, *others = calls
+        pairs = [(first, other) for other in others]
+        pairs += [cast(Any, claim.contenders) for claim in self.claims if isinstance(claim, AtLeast | TakesAtMost)]
+        return [pair for pair in dict.fromkeys(pairs) if set(pair) <= set(calls)]
+
+    def _versions(self, calls: Mapping[str, Call]) -> Row:
+        found = {name: package for name, package in self.packages.items() if name in calls}
+        return {name: f"{package} {importlib.metadata.version(package)}" for name, package in found.items()}
+
+    def conclude(self, rows: list[Row]) -> Conclusion:
+        """Hold the rows against the claims.
+
+        Args:
+            rows: the cases that ran.
+        """
+        on_processor = [row for row in rows if "device" not in row]
+        checks = [check for claim in self.claims for check in claim(on_processor)] if on_processor else []
+        lines = self._table(rows) if self._table else [line for row in rows for line in self._lines(row)]
+        return Conclusion(None, checks, lines)
+
+    def _lines(self, row: Row) -> Iterator[Row]:
+        """Yield one line for each ratio of a row; the first line has what is not about the peer."""
+        for place, (pair, ratio) in enumerate(row.get("ratio", {}).items()):
+            ours, peer = pair.split("/")
+            line: Row = case_of(row)
+            line["compared"] = f"{ours} / {row['versions'].get(peer, peer)}"
+            line |= {"ms": row["ms"][ours], "other ms": row["ms"][peer]}
+            line |= {"ratio": ratio["median"], "lowest": ratio["low"], "highest": ratio["high"]}
+            if "limit" in row:
+                line["times limit"] = row["limit"]["times"] if place == 0 else None
+            if "peak_mb" in row:
+                line |= {"MB": row["peak_mb"][ours], "other MB": row["peak_mb"][peer]}
+            yield line | {name: row.get(name) if place == 0 else None for name in self.columns}
+
+    def draw(self, record: Row, axes: "Axes") -> None:
+        """Draw each ratio with its range, and the bounds of the claims.
+
+        Args:
+            record: the whole record.
+            axes: one empty matplotlib Axes.
+        """
+        if self._draw is not None:
+            return self._draw(record, axes)
+        rows = [row for row in record["rows"] if "skipped" not in row]
+        bars = [(row, pair, ratio) for row in rows for pair, ratio in row.get("ratio", {}).items()][::-1]
+        several = len({pair for _, pair, _ in bars}) > 1
+        for place, (row, pair, ratio) in enumerate(bars):
+            spread = [[ratio["median"] - ratio["low"]], [ratio["high"] - ratio["median"]]]
+            axes.barh(place, ratio["median"], xerr=spread, color="tab:blue", capsize=2)
+            bounds = [
+                claim.bound
+                for claim in self.claims
+                if isinstance(claim, AtLeast) and claim.ratio == pair and claim.where.items() <= row.items()
+            ]
+            axes.scatter(bounds, [place] * len(bounds), s=120, marker="|", linewidths=2, color="black", zorder=3)
+        names = [
+            ", ".join(str(value) for value in case_of(row).values()) + (f": {pair}" if several else "")
+            for row, pair, _ in bars
+        ]
+        axes.set_yticks(range(len(bars)), names, fontsize="small" if len(bars) < 15 else "xx-small")
+        axes.axvline(1.0, color="tab:gray", linewidth=0.8)
+        pair = bars[0][1] if bars else "/"
+        label = "times as fast as the other" if several else f"times as fast as {pair.partition('/')[2]}"
+        axes.set_xlabel(f"{label} (median and range; marks: claims)")
+        if bars and max(ratio["median"] for _, _, ratio in bars) > 30 * min(ratio["median"] for _, _, ratio in bars):
+            axes.set_xscale("log")
+        axes.figure.set_size_inches(7.0, max(2.5, 0.9 + 0.2 * len(bars)))  # type: ignore[union-attr]
+
+
+def _peak(call: Call, device: str, steps: bool) -> float | None:
+    """Megabytes that a call takes beyond what is held; None where that cannot be known."""
+    whole = (lambda: _exhaust(call())) if steps else call
+    try:
+        return peak_memory(whole, device) / 1e6
+    except OSError:
+        return None
+
+
+def _exhaust(steps: Iterator[Any]) -> None:
+    for _ in steps:
+        pass
+
+
+def _repeated(call: Call, repeats: int) -> Callable[[], None]:
+    def run() -> None:
+        for _ in range(repeats):
+            call()
+
+    return run
+
+
+def _repeats(call: Call, seconds: float) -> int:
+    """Return how often a call fits into a time; this also warms the contender up."""
+    (once,) = alternate({"call": call}, rounds=1)["call"]
+    return max(1, math.ceil(seconds / max(once, 1e-9)))
