@@ -13,7 +13,7 @@ from graphseq.bench.comparison import OutputsDiffer, same_outputs
 from graphseq.bench.experiment import Conclusion, Experiment, Kind, Row, Scale, SkipCell
 from graphseq.bench.limits import Bytes, Operations
 from graphseq.bench.ratio_claims import MEASURED, AtLeast, Claim, TakesAtMost, case_label, case_of
-from graphseq.bench.timing import alternate, interleave, peak_memory, ratios
+from graphseq.bench.timing import alternate, exhaust, interleave, peak_memory, ratios
 from graphseq.core import DataError
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ class Speed(Experiment):
             if limit is not None:
                 seconds |= alternate({"limit": timed["limit"]}, rounds)
         else:
-            repeats = {name: _repeats(call, self.seconds[scale]) for name, call in timed.items()}
+            repeats = _repeats(timed, self.seconds[scale])
             totals = alternate({name: _repeated(call, repeats[name]) for name, call in timed.items()}, rounds, warmup=0)
             seconds = {name: [total / repeats[name] for total in totals[name]] for name in timed}
         row: Row = {
@@ -368,16 +368,11 @@ class Speed(Experiment):
 
 def _peak(call: Call, device: str, steps: bool) -> float | None:
     """Megabytes that a call takes beyond what is held; None where that cannot be known."""
-    whole = (lambda: _exhaust(call())) if steps else call
+    whole = (lambda: exhaust(call())) if steps else call
     try:
         return peak_memory(whole, device) / 1e6
     except OSError:
         return None
-
-
-def _exhaust(steps: Iterator[Any]) -> None:
-    for _ in steps:
-        pass
 
 
 def _repeated(call: Call, repeats: int) -> Callable[[], None]:
@@ -388,7 +383,7 @@ def _repeated(call: Call, repeats: int) -> Callable[[], None]:
     return run
 
 
-def _repeats(call: Call, seconds: float) -> int:
-    """Return how often a call fits into a time; this also warms the contender up."""
-    (once,) = alternate({"call": call}, rounds=1)["call"]
-    return max(1, math.ceil(seconds / max(once, 1e-9)))
+def _repeats(calls: Mapping[str, Call], seconds: float) -> dict[str, int]:
+    """Return how often each call fits into a time; this also warms the contenders up."""
+    once = {name: times[0] for name, times in alternate(calls, rounds=1).items()}
+    return {name: max(1, math.ceil(seconds / max(took, 1e-9))) for name, took in once.items()}

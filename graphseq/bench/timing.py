@@ -7,7 +7,7 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ __all__ = [
     "alternate",
     "copy_bandwidth",
     "copying",
+    "exhaust",
     "interleave",
     "multiplying",
     "peak_memory",
@@ -140,6 +141,18 @@ def interleave(epochs: Mapping[str, Epoch], rounds: int, steps_a_turn: int) -> d
             for name in names:
                 times[name].append(seconds[name])
     return times
+
+
+def exhaust(steps: Iterable[object]) -> None:
+    """Take all items of an iterable and keep none.
+
+    Args:
+        steps: batches, or the steps of an epoch.
+
+    Example:
+        >>> exhaust(iter([1, 2]))
+    """
+    collections.deque(steps, maxlen=0)
 
 
 @dataclass(frozen=True)

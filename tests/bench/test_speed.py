@@ -124,7 +124,7 @@ class TestRow:
     def test_ratio_is_seconds_of_the_peer_over_ours(self, monkeypatch):
         seconds = {"ours": [1.0, 2.0, 1.0], "peer": [2.0, 2.0, 4.0]}
         monkeypatch.setattr(module, "alternate", lambda calls, rounds, **_: {name: seconds.get(name) for name in calls})
-        monkeypatch.setattr(module, "_repeats", lambda call, seconds: 1)
+        monkeypatch.setattr(module, "_repeats", lambda calls, seconds: dict.fromkeys(calls, 1))
         found = summing().run({"size": 10}, "quick")
         assert found["ratio"] == {"ours/peer": {"median": 2.0, "low": 1.0, "high": 4.0}}
         assert found["ms"] == {"ours": 1000.0, "peer": 2000.0}
