@@ -94,6 +94,7 @@ class Experiment(ABC):
     Attributes:
         name: ``<kind>.<what>``.
         kind: ``"effect"`` or ``"speed"``.
+        protocol: what is compared, how, and the rule, for the record; the docstring of the class if empty.
         origin: file and variable an experiment was loaded from; None for one that was built otherwise.
 
     Example:
@@ -112,6 +113,7 @@ class Experiment(ABC):
 
     name: str
     kind: Kind
+    protocol: str = ""
     origin: "tuple[Path, str] | None" = None
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:

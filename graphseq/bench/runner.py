@@ -17,7 +17,6 @@ from graphseq.bench.environment import environment
 from graphseq.bench.experiment import Conclusion, Experiment, Row, Scale, SkipCell
 from graphseq.bench.records import finite
 from graphseq.bench.rows import RowFile, default_state_dir, fingerprint, plain
-from graphseq.bench.speed import Speed
 
 __all__ = ["run_experiment"]
 
@@ -168,9 +167,7 @@ def _outcomes(
 
 def _rule(experiment: Experiment) -> str:
     """What a declaration states, or the docstring of the class itself, without a base's: a rule is not inherited."""
-    if isinstance(experiment, Speed):
-        return inspect.cleandoc(experiment.protocol)
-    return inspect.cleandoc(vars(type(experiment)).get("__doc__") or "")
+    return inspect.cleandoc(experiment.protocol or vars(type(experiment)).get("__doc__") or "")
 
 
 def run_experiment(
