@@ -3,6 +3,7 @@ from graphseq.models.graph.classifier import GraphEncoder as GraphEncoder
 from graphseq.models.graph.gin import GINClassifier as GINClassifier
 from graphseq.models.graph.node import NodeClassifier as NodeClassifier
 from graphseq.models.graph.pyg import FromPyG as FromPyG
+from graphseq.models.highway import HighwayMLP as HighwayMLP
 from graphseq.models.mlp import MLP as MLP
 from graphseq.models.sequence.classifier import SequenceClassifier as SequenceClassifier
 from graphseq.models.sequence.classifier import SequenceTagger as SequenceTagger

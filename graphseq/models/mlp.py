@@ -3,9 +3,13 @@
 import copy
 import itertools
 import math
+from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import is_parametrized
 
 from graphseq.core import Recorded
 
@@ -26,9 +30,11 @@ class MLP(Recorded, nn.Module):
         hidden_features: width of the hidden layers.
         num_layers: L, linear layers, at least 1; 1 is a linear model and has no hidden layer.
         dropout: probability in [0, 1) of setting a hidden unit to zero in training.
-        norm: normalisation before the activation: ``none``, ``batch`` over the samples of a batch, or ``layer``
-            over the units of a sample.
+        norm: normalisation before the activation: ``none``, ``batch`` over the samples of a batch, ``layer`` over the
+            units of a sample, or ``weight``, which writes each unit's weights as a direction times a length.
         activation: :math:`\sigma`; each hidden layer gets a copy of its own. None is ``nn.ReLU()``.
+        initialization: of the weights: ``torch`` (the default of ``nn.Linear``, uniform of variance 1 / (3 fan-in)) or
+            ``he`` (normal of variance 2 / fan-in, biases 0, as deep networks of ReLU need it).
 
     Shape:
         x (B, *) real, with ``in_features`` features in ``*`` -> (B, out_features)
@@ -53,8 +59,9 @@ class MLP(Recorded, nn.Module):
         hidden_features: int = 128,
         num_layers: int = 2,
         dropout: float = 0.0,
-        norm: Literal["none", "batch", "layer"] = "none",
+        norm: Literal["none", "batch", "layer", "weight"] = "none",
         activation: nn.Module | None = None,
+        initialization: Literal["torch", "he"] = "torch",
     ) -> None:
         super().__init__()
         sizes = {
@@ -68,16 +75,26 @@ class MLP(Recorded, nn.Module):
                 raise ValueError(f"{name} is {size}; give a whole number of at least 1")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is {dropout}; give a probability in [0, 1)")
-        norms: dict[str, type[nn.Module]] = {"none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+        norms: dict[str, type[nn.Module]] = {
+            "none": nn.Identity,
+            "batch": nn.BatchNorm1d,
+            "layer": nn.LayerNorm,
+            "weight": nn.Identity,
+        }
         if norm not in norms:
-            raise ValueError(f"norm is {norm!r}; give 'none', 'batch' or 'layer'")
+            raise ValueError(f"norm is {norm!r}; give 'none', 'batch', 'layer' or 'weight'")
+        if initialization not in ("torch", "he"):
+            raise ValueError(f"initialization is {initialization!r}; give 'torch' or 'he'")
+        self.initialization = initialization
         self.in_features = in_features
         self.out_features = out_features
         self.encoded_features = hidden_features if num_layers > 1 else in_features
         widths = [in_features] + [hidden_features] * (num_layers - 1)
+        wrap: Callable[[nn.Module], nn.Module] = weight_norm if norm == "weight" else lambda layer: layer
         self.hidden = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(before, after, bias=norm != "batch"),  # batch norm takes the mean, and a bias with it, away
+                # batch norm takes the mean, and a bias with it, away
+                wrap(nn.Linear(before, after, bias=norm != "batch")),
                 norms[norm](after),
                 nn.ReLU() if activation is None else copy.deepcopy(activation),
                 nn.Dropout(dropout),
@@ -85,14 +102,35 @@ class MLP(Recorded, nn.Module):
             for before, after in itertools.pairwise(widths)
         )
         self.head = nn.Linear(widths[-1], out_features)
+        if initialization != "torch":
+            for layer in self.modules():
+                if isinstance(layer, nn.Linear):
+                    self._draw(layer)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew, as the constructor did; copies of an activation that cannot keep theirs."""
         for block in self.hidden:
             for layer in block:  # type: ignore[attr-defined]
-                if hasattr(layer, "reset_parameters"):
+                if isinstance(layer, nn.Linear):
+                    self._draw(layer)
+                elif hasattr(layer, "reset_parameters"):
                     layer.reset_parameters()
-        self.head.reset_parameters()
+        self._draw(self.head)
+
+    @torch.no_grad()
+    def _draw(self, layer: nn.Linear) -> None:
+        fresh = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+        if self.initialization == "he":
+            nn.init.kaiming_normal_(fresh.weight, nonlinearity="linear" if layer is self.head else "relu")
+            if fresh.bias is not None:
+                nn.init.zeros_(fresh.bias)
+        fresh = fresh.to(layer.weight)
+        if is_parametrized(layer):
+            layer.weight = fresh.weight.detach()  # written back to its direction and length
+        else:
+            layer.weight.copy_(fresh.weight)
+        if layer.bias is not None:
+            layer.bias.copy_(fresh.bias)
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the last hidden layer, the input of the linear head; the flattened input without hidden layers.

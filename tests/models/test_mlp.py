@@ -129,7 +129,7 @@ def test_each_layer_has_an_activation_of_its_own():
     assert given_activation.weight.grad is None
 
 
-@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "weight"])
 def test_reset_parameters_draws_what_the_constructor_draws(norm):
     torch.manual_seed(5)
     fresh = MLP(6, 2, num_layers=3, norm=norm, activation=make(nn.PReLU))
@@ -141,6 +141,26 @@ def test_reset_parameters_draws_what_the_constructor_draws(norm):
     used.reset_parameters()
     for (name, value), (_, expected) in zip(used.state_dict().items(), fresh.state_dict().items(), strict=True):
         assert torch.equal(value, expected), name
+
+
+def test_he_initialisation_and_weight_norm():
+    torch.manual_seed(0)
+    model = MLP(400, 10, 400, 3, norm="weight", initialization="he")
+    model.reset_parameters()
+    for block in model.hidden:
+        assert abs(float(block[0].weight.square().sum(1).mean()) - 2) < 0.1
+        assert not block[0].bias.any()
+    assert abs(float(model.head.weight.square().sum(1).mean()) - 1) < 0.2
+    # the length of a unit's weights is a parameter of its own
+    layer = model.hidden[0][0]
+    length, direction = layer.parametrizations.weight.original0, layer.parametrizations.weight.original1
+    torch.testing.assert_close(layer.weight, length * direction / direction.norm(dim=1, keepdim=True))
+    plain = MLP(400, 10, 400, 3)
+    for block, other in zip(plain.hidden, model.hidden, strict=True):
+        block[0].load_state_dict({"weight": other[0].weight.detach(), "bias": other[0].bias.detach()})
+    plain.head.load_state_dict(model.head.state_dict())
+    x = torch.randn(3, 400)
+    assert torch.equal(model(x), plain(x))
 
 
 def test_state_dict_copy_and_record():
@@ -180,7 +200,8 @@ def test_traces_without_breaks():
         ({"hidden_features": 0}, "hidden_features is 0"),
         ({"num_layers": 0}, "num_layers is 0"),
         ({"dropout": 1.0}, r"dropout is 1\.0; give a probability"),
-        ({"norm": "group"}, "norm is 'group'; give 'none', 'batch' or 'layer'"),
+        ({"norm": "group"}, "norm is 'group'"),
+        ({"initialization": "zeros"}, "initialization is 'zeros'"),
     ],
 )
 def test_wrong_arguments(arguments, message):
