@@ -15,6 +15,10 @@ ROOT = Path(__file__).parent.parent / "graphseq"
 EXPERIMENTS = sorted((ROOT.parent / "experiments").rglob("*.py"))
 FILES = sorted(ROOT.rglob("*.py"))
 LONGEST = 500
+# file -> its own limit, and why it is not split
+LONGER = {
+    "models.temporal.link_stream": (660, "one class with its state and checks")
+}
 
 # room -> rooms it may import (a whole room, or one file of it)
 ALLOWED = {
@@ -114,7 +118,8 @@ def test_third_party_edges(path):
 
 @pytest.mark.parametrize("path", FILES, ids=dotted)
 def test_size(path):
-    assert len(path.read_text().splitlines()) <= LONGEST, f"{dotted(path)} is longer than {LONGEST} lines: split it"
+    longest, _ = LONGER.get(dotted(path), (LONGEST, ""))
+    assert len(path.read_text().splitlines()) <= longest, f"{dotted(path)} is longer than {longest} lines: split it"
 
 
 @pytest.mark.parametrize("path", FILES, ids=dotted)

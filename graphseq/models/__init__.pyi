@@ -10,12 +10,12 @@ from graphseq.models.sequence.classifier import SequenceTagger as SequenceTagger
 from graphseq.models.sequence.language import RecurrentLanguageModel as RecurrentLanguageModel
 from graphseq.models.sequence.language import generate_tokens as generate_tokens
 from graphseq.models.temporal.apan import APAN as APAN
+from graphseq.models.temporal.dyrep import DyRep as DyRep
 from graphseq.models.temporal.edgebank import EdgeBank as EdgeBank
+from graphseq.models.temporal.jodie import JODIE as JODIE
 from graphseq.models.temporal.link_stream import LinkStream as LinkStream
 from graphseq.models.temporal.memory_network import MemoryNetwork as MemoryNetwork
 from graphseq.models.temporal.memory_network import MemoryUpdate as MemoryUpdate
-from graphseq.models.temporal.tgn import JODIE as JODIE
-from graphseq.models.temporal.tgn import TGAT as TGAT
+from graphseq.models.temporal.tgat import TGAT as TGAT
 from graphseq.models.temporal.tgn import TGN as TGN
-from graphseq.models.temporal.tgn import DyRep as DyRep
 from graphseq.models.vision.convnet import ConvNet as ConvNet

@@ -1,4 +1,4 @@
-"""APAN: a network that scores from mailboxes and tells neighbours afterwards."""
+"""APAN: a network that scores from mailboxes and delivers messages to neighbours afterwards."""
 
 from dataclasses import replace
 from typing import Any, cast
@@ -6,7 +6,7 @@ from typing import Any, cast
 from torch import nn
 
 from graphseq.core.events import EventBatch
-from graphseq.models.temporal.memory_network import MemoryNetwork, MemoryUpdate
+from graphseq.models.temporal.memory_network import MemoryNetwork, MemoryUpdate, event_types
 from graphseq.nn.temporal.apan import APANMemory
 from graphseq.nn.temporal.embeddings import IdentityEmbedding
 from graphseq.nn.temporal.pres import PRESCorrector
@@ -15,7 +15,7 @@ __all__ = ["APAN"]
 
 
 class APAN(MemoryNetwork):
-    r"""Asynchronous propagation attention network: each node attends over its own mailbox, and no neighbour is asked.
+    r"""Asynchronous propagation attention network: each node attends over its own mailbox; no neighbours are looked up.
 
     For a batch of events that start at stream position a:
 
@@ -35,12 +35,13 @@ class APAN(MemoryNetwork):
         num_nodes: number of nodes.
         edge_channels: width of the event features, 0 without; they are projected where it is not ``memory_dim``.
         memory_dim: width of an embedding.
-        num_mails: mails that a node keeps.
-        num_neighbors: neighbours of an endpoint that hear of its events, the latest ones; 0 for none.
-        num_heads: heads of the attention over mails; they divide ``memory_dim``.
-        dropout: of attention weights and in the encoder, in [0, 1).
-        corrector: PRES, or None.
-        mean_gap: mean time between events of a node, for the corrector; linked from the data.
+        num_mails: number of mails that a node keeps.
+        num_neighbors: number of neighbours of an endpoint that receive its messages, the most recent ones; 0 for none.
+        num_heads: number of heads of the attention over mails; it must divide ``memory_dim``.
+        dropout: probability of dropping an attention weight or a unit of the encoder, in [0, 1).
+        corrector: PRES corrector of the embeddings; None for no correction.
+        mean_gap: mean time between events of a node, the time scale of the corrector; linked from the data on the
+            command line.
 
     Shape:
         batch of B events with M negatives each -> logits (B, 1 + M)
@@ -79,7 +80,7 @@ class APAN(MemoryNetwork):
             num_neighbors=num_neighbors,
             num_heads=num_heads,
             dropout=dropout,
-            num_event_types=0 if corrector is None or corrector.num_components == 1 else corrector.num_components,
+            num_event_types=event_types(corrector),
         )
         # the memory is read and written as a NodeMemory is; nothing here encodes times
         super().__init__(
@@ -95,7 +96,7 @@ class APAN(MemoryNetwork):
         Raises:
             DataError: if a node is not below ``num_nodes``.
         """
-        # nodes are encoded once for the whole batch: no history is asked, so there is nothing to cut
+        # nodes are encoded once for the whole batch: no history is looked up, so there is nothing to cut
         return super().encode(replace(data, cut=None))
 
     def _state_modules(self) -> dict[str, nn.Module]:

@@ -1,6 +1,7 @@
-"""A trained network at work: events come in one by one, scores and rankings are asked for at any moment."""
+"""A trained network at work: events come in one by one, scores and rankings are computed at any moment."""
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -13,8 +14,8 @@ from torch import Tensor
 from graphseq.core.errors import DataError
 from graphseq.core.events import EventBatch
 from graphseq.models.temporal.memory_network import MemoryNetwork
-from graphseq.models.temporal.stream_columns import as_ids, as_integers, as_times, given_events, plain, usable_events
-from graphseq.models.temporal.stream_state import StreamState
+from graphseq.nn.temporal.memory import NodeMemory
+from graphseq.nn.temporal.neighbor_buffer import RecentNeighborBuffer
 from graphseq.nn.temporal.pres import moments_tracked
 
 __all__ = ["LinkStream"]
@@ -22,8 +23,14 @@ __all__ = ["LinkStream"]
 Numbers = Tensor | np.ndarray | Sequence[int] | Sequence[float] | int | float
 Output = Literal["probability", "logit"]
 
+_EXACT = 2**53
+"""Whole numbers below this are exact in float64, in which times are kept."""
 
-class LinkStream(StreamState):
+_MOST_NODES = 10**9
+"""No stream grows beyond this: a larger id is a name, such as the number of an account, and no rank."""
+
+
+class LinkStream:
     r"""A trained network that goes on observing: scores at any moment are those that evaluation would compute.
 
     .. math:: p(u, v, t) = \sigma(f(u, v, t \mid \text{all events observed}))
@@ -41,14 +48,17 @@ class LinkStream(StreamState):
     Where a chunk cannot be used, a ``DataError`` says why and the state is what it was before.
 
     Args:
-        network: trained, such as ``graphseq.load(path).model``; it is set to evaluation. The stream runs on its device.
-        num_neighbors: events kept of each node, at least those that the network asks for, which is the default.
-        batch_size: longer calls of :meth:`observe` are worked off in batches of this many events; None for one batch.
-        growth: what an id beyond ``num_nodes`` does: ``error``, or ``grow``, which makes room for nodes never seen.
-        max_nodes: with ``grow``, ids are refused from here on; None for no limit but the machine's memory.
-        time_offset: subtracted from the times of :meth:`observe`, :meth:`score` and :meth:`rank`; the
+        network: trained network, such as ``graphseq.load(path).model``; it is set to evaluation mode. The stream runs
+            on its device.
+        num_neighbors: number of events kept of each node, at least as many as the network looks up, which is the
+            default.
+        batch_size: largest number of events that :meth:`observe` treats as one batch; longer calls are split. None
+            for one batch a call.
+        growth: what happens with an id beyond ``num_nodes``: ``error`` refuses it, ``grow`` makes room for new nodes.
+        max_nodes: number of nodes beyond which ``grow`` refuses ids; None for no limit but the machine's memory.
+        time_offset: number subtracted from the times of :meth:`observe`, :meth:`score` and :meth:`rank`: the
             ``time_offset`` of the events that the network was trained on, which count from 0. Times in an
-            ``EventBatch`` are those of a data module and count from there already.
+            ``EventBatch`` come from a data module and count from there already.
 
     Raises:
         TypeError: if the network is not a :class:`MemoryNetwork`.
@@ -77,7 +87,36 @@ class LinkStream(StreamState):
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1, or None for one batch a call")
-        super().__init__(network, num_neighbors, growth, max_nodes, time_offset)
+        if not isinstance(network, MemoryNetwork):
+            raise TypeError(f"the network is a {type(network).__name__}; a MemoryNetwork, such as TGN, is needed")
+        # an embedding looks neighbours up, APAN's memory delivers mails to them
+        needed = max(network.embedding.num_neighbors, getattr(network.memory, "num_neighbors", 0))
+        if num_neighbors is not None and num_neighbors < max(needed, 1):
+            raise ValueError(f"num_neighbors is {num_neighbors}; the network looks up {needed}, and 1 is the least")
+        if growth not in ("error", "grow"):
+            raise ValueError(f"growth is {growth!r}; it must be 'error' or 'grow'")
+        if growth == "grow" and network.corrector is not None:
+            raise ValueError("a network with a corrector cannot grow: its moments are kept by node; use growth='error'")
+        if max_nodes is not None and max_nodes < network.num_nodes:
+            raise ValueError(f"max_nodes is {max_nodes}; the network has {network.num_nodes} nodes already")
+        if not math.isfinite(time_offset):
+            raise ValueError(f"time_offset is {time_offset}; it must be finite")
+        weight = next(network.parameters())
+        self.network = network.eval()
+        self.device, self.dtype = weight.device, weight.dtype
+        self.growth: Literal["error", "grow"] = growth
+        self.max_nodes = max_nodes
+        self.time_offset = time_offset
+        self.msg_channels = network.msg_channels or 0
+        self.num_nodes = network.num_nodes
+        self._least_nodes = network.num_nodes
+        self.history: RecentNeighborBuffer | None = None
+        if needed:
+            buffer = RecentNeighborBuffer(network.num_nodes, num_neighbors or needed, self.msg_channels, "float64")
+            self.history = buffer.to(self.device, self.dtype)
+        self._is_destination = torch.zeros(network.num_nodes, dtype=torch.bool, device=self.device)
+        self._num_events = 0
+        self._now = self._memory_time()
         self.batch_size = batch_size
 
     @classmethod
@@ -93,14 +132,14 @@ class LinkStream(StreamState):
         """Return a stream that has the past behind it.
 
         Args:
-            network: trained.
-            history: a temporal data module, whose events and whose ``time_offset`` are taken; or batches of events in
-                the order of time.
-            replay: whether memory is built anew, batch by batch, by the weights as they are now. If not, the state in
-                the network's buffers stays, as a checkpoint written after validation brings it, and the history gives
-                the neighbours only, which takes no forward pass.
-            splits: splits of the data module that are past.
-            options: see :class:`LinkStream`.
+            network: trained network.
+            history: event data module, whose events and whose ``time_offset`` are taken; or batches of events in the
+                order of time.
+            replay: whether the memory is built anew, batch by batch, by the weights as they are now. If not, the state
+                in the network's buffers stays, as a checkpoint written after validation brings it, and the history
+                gives the neighbours only, which takes no forward pass.
+            splits: splits of the data module that belong to the past.
+            options: further arguments of :class:`LinkStream`.
 
         Raises:
             DataError: if the history does not fit the network, or ``replay`` is False and the state does not end
@@ -132,7 +171,7 @@ class LinkStream(StreamState):
             raise
         if not replay and network.memory is not None and stream._now != reached:
             raise DataError(
-                f"the state in the network ends at time {plain(reached)}, the history at {plain(stream._now)}; name "
+                f"the state in the network ends at time {_plain(reached)}, the history at {_plain(stream._now)}; name "
                 "the splits that the network has seen, or give replay=True"
             )
         return stream
@@ -189,12 +228,12 @@ class LinkStream(StreamState):
         """Take in events that happened, in the order of time; return the logits they had just before.
 
         Args:
-            src: source nodes; or a batch with everything, whose times count from 0 as a data module's do. Its history
-                is not used, its negatives are scored beside its events.
-            dst: destination nodes.
-            t: times, integers or float64, not decreasing, not before those observed already.
-            msg: features, if the network was trained with any.
-            event_type: kinds of the events, where a corrector counts them.
+            src: source node of each event; or a batch with all columns, whose times count from 0 as a data module's
+                do. The history of such a batch is not used, its negatives are scored beside its events.
+            dst: destination node of each event.
+            t: time of each event, integer or float64, not decreasing, not before the times observed already.
+            msg: features of each event, if the network was trained with features.
+            event_type: type of each event, where a corrector counts types.
 
         Shape:
             src, dst, t, event_type (B,), msg (B, D) -> logits (B, 1 + M), the events in column 0
@@ -215,7 +254,7 @@ class LinkStream(StreamState):
         else:
             if dst is None or t is None:
                 raise TypeError("observe needs src, dst and t, or an EventBatch")
-            columns, offset = given_events(src, dst, t, msg, event_type), self.time_offset
+            columns, offset = _given_events(src, dst, t, msg, event_type), self.time_offset
         events = self._checked(columns, offset)
         if not len(events):
             return torch.zeros(0, 1 if events.neg_dst is None else 1 + events.neg_dst.size(1), device=self.device)
@@ -232,10 +271,10 @@ class LinkStream(StreamState):
         """Return how probable events between pairs of nodes are at given times, all that was observed being past.
 
         Args:
-            src: source nodes, one or for each pair.
-            dst: destination nodes, one or for each pair.
-            t: times, one or for each pair, in any order, not before those observed already.
-            output: ``probability``, or ``logit``.
+            src: source nodes, one for each pair or one for all.
+            dst: destination nodes, one for each pair or one for all.
+            t: times, one for each pair or one for all, in any order, not before the times observed already.
+            output: form of the scores, ``probability`` or ``logit``.
 
         Shape:
             (B,) each, or one number -> (B,)
@@ -243,15 +282,15 @@ class LinkStream(StreamState):
         Raises:
             DataError: if ids are out of range or times are not usable.
         """
-        sources, destinations, times = as_ids("src", src), as_ids("dst", dst), as_times(t, self.time_offset)
+        sources, destinations, times = _as_ids("src", src), _as_ids("dst", dst), _as_times(t, self.time_offset)
         count = max(len(sources), len(destinations), len(times))
         if {len(sources), len(destinations), len(times)} - {1, count}:
             raise DataError(
                 f"src, dst and t have {len(sources)}, {len(destinations)} and {len(times)} entries; give one for each "
                 "pair, or one for all"
             )
-        logits = self._ask(sources.expand(count), destinations.expand(count)[:, None], times.expand(count))
-        return _as(logits.squeeze(1), output)
+        logits = self._logits(sources.expand(count), destinations.expand(count)[:, None], times.expand(count))
+        return _output_of(logits.squeeze(1), output)
 
     @torch.no_grad()
     def rank(
@@ -268,11 +307,11 @@ class LinkStream(StreamState):
 
         Args:
             src: source nodes.
-            candidates: nodes to choose from, the same for all sources (C,) or their own (Q, C); None for all
-                destinations observed so far. ``torch.arange(stream.num_nodes)`` are all nodes.
-            t: times, one or for each source, not before those observed already.
-            k: number of destinations, at least 1; of fewer candidates all are returned.
-            output: ``probability``, or ``logit``.
+            candidates: destinations to choose from, the same for all sources (C,) or for each source (Q, C); None for
+                all destinations observed so far. ``torch.arange(stream.num_nodes)`` are all nodes.
+            t: times, one for each source or one for all, not before the times observed already.
+            k: number of destinations, at least 1; all candidates are returned where there are fewer.
+            output: form of the scores, ``probability`` or ``logit``.
 
         Shape:
             src (Q,) or one number -> ids int64 (Q, k), scores (Q, k)
@@ -283,11 +322,11 @@ class LinkStream(StreamState):
         """
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
-        sources, times = as_ids("src", src), as_times(t, self.time_offset)
+        sources, times = _as_ids("src", src), _as_times(t, self.time_offset)
         if candidates is None:
             chosen = self._is_destination.nonzero().view(1, -1)
         else:
-            chosen = as_integers("candidates", candidates)
+            chosen = _as_integers("candidates", candidates)
             chosen = chosen[None] if chosen.dim() == 1 else chosen
         if len(times) not in (1, len(sources)) or chosen.dim() != 2 or len(chosen) not in (1, len(sources)):
             raise DataError(
@@ -297,17 +336,83 @@ class LinkStream(StreamState):
         if not chosen.size(1):
             raise DataError("there are no candidates: no destination was observed so far, or none was given")
         chosen = chosen.to(self.device).expand(len(sources), -1)
-        logits = self._ask(sources, chosen, times.expand(len(sources)))
+        logits = self._logits(sources, chosen, times.expand(len(sources)))
         logits, order = logits.sort(dim=1, descending=True, stable=True)
-        return chosen.gather(1, order[:, :k]), _as(logits[:, :k], output)
+        return chosen.gather(1, order[:, :k]), _output_of(logits[:, :k], output)
+
+    def reset_state(self) -> None:
+        """Forget all events: the state before the first."""
+        self.network.reset_state()
+        if self.history is not None:
+            self.history.reset_state()
+        self._is_destination.zero_()
+        self._num_events, self._now, self.num_nodes = 0, 0.0, self._least_nodes
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return copies of all that events have written, as tensors; weights stay in the checkpoint."""
+        state = {f"network.{name}": value for name, value in self.network.state_buffers().items()}
+        if self.history is not None:
+            state |= {f"history.{name}": value.clone() for name, value in self.history.named_buffers()}
+        state["is_destination"] = self._is_destination.clone()
+        room, used = self.network.num_nodes, self.num_nodes
+        if used < room:  # what is kept in reserve for nodes to come is no state
+            state = {
+                name: value[:used].clone() if value.dim() and len(value) == room else value
+                for name, value in state.items()
+            }
+        state["num_events"] = torch.tensor(self._num_events)
+        state["now"] = torch.tensor(self._now, dtype=torch.float64)
+        state["time_offset"] = torch.from_numpy(np.asarray(self.time_offset))
+        return state
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from where :meth:`state_dict` was taken, bit for bit, with the network of the same checkpoint.
+
+        Args:
+            state: state that :meth:`state_dict` returned; ``torch.load(path, weights_only=True)`` reads it from a file.
+
+        Raises:
+            ValueError: if it does not fit the network and the options of this stream, which then stays as it is.
+        """
+        own = self.state_dict()
+        if own.keys() != state.keys():
+            raise ValueError(
+                f"the state of a stream has {', '.join(sorted(own))}; {', '.join(sorted(own.keys() ^ state.keys()))} "
+                "is missing or too much: build the stream with the network and options it was saved with"
+            )
+        nodes = len(state["is_destination"])
+        if nodes != self.num_nodes and (self.growth == "error" or nodes < self._least_nodes):
+            raise ValueError(
+                f"the state is of {nodes} nodes, the network was built for {self._least_nodes}; a stream that grew is "
+                "loaded with growth='grow', one of fewer nodes belongs to another network"
+            )
+        for name, value in own.items():
+            shape = (nodes, *value.shape[1:]) if value.dim() and len(value) == self.num_nodes else tuple(value.shape)
+            kinds = {value.dtype, torch.int64, torch.float64} if name == "time_offset" else {value.dtype}
+            if tuple(state[name].shape) != shape or state[name].dtype not in kinds:
+                raise ValueError(
+                    f"the state does not fit: {name} is {state[name].dtype} {tuple(state[name].shape)} there and "
+                    f"{value.dtype} {shape} here"
+                )
+        self._reserve(nodes)
+        self.reset_state()
+        room = self.network.state_buffers()
+        for name, value in room.items():
+            _copy_rows(value, state[f"network.{name}"])
+        self.network.load_state_buffers(room)
+        if self.history is not None:
+            for name, value in self.history.named_buffers():
+                _copy_rows(value, state[f"history.{name}"])
+        _copy_rows(self._is_destination, state["is_destination"])
+        self.num_nodes, self._num_events = nodes, int(state["num_events"])
+        self._now, self.time_offset = float(state["now"]), state["time_offset"].item()
 
     def __repr__(self) -> str:
         return (
             f"LinkStream({type(self.network).__name__}, {self.num_nodes} nodes, {self._num_events} events observed, "
-            f"time {plain(self._now + self.time_offset)})"
+            f"time {_plain(self._now + self.time_offset)})"
         )
-
-    # one batch
 
     def _commit(self, batch: EventBatch) -> Tensor:
         """Let the network see a batch, and return its logits of before."""
@@ -328,7 +433,7 @@ class LinkStream(StreamState):
         position = torch.arange(start, start + len(events), device=self.device)
         return replace(events, e_id=position, start=start, history=self.history)
 
-    def _ask(self, src: Tensor, dst: Tensor, t: Tensor) -> Tensor:
+    def _logits(self, src: Tensor, dst: Tensor, t: Tensor) -> Tensor:
         """Return the logits (Q, C) of sources (Q,) with destinations (Q, C), which change nothing."""
         if not dst.numel():
             return torch.zeros(dst.shape, device=self.device)
@@ -340,18 +445,98 @@ class LinkStream(StreamState):
         self.network.eval()
         return self.network(self._placed(batch))
 
-    # what comes in
-
     def _checked(self, events: EventBatch, offset: float = 0.0) -> EventBatch:
         """Return a batch of usable columns on the stream's device, with room made for its nodes.
 
         Nothing is written before all is known to be usable: a memory that took in half a batch could not be mended.
         """
-        events = usable_events(events, self.msg_channels, offset)
+        events = _usable_events(events, self.msg_channels, offset)
         self._check_past(events.t, offset)
         parts = {name: getattr(events, name) for name in ("src", "dst", "neg_dst", "neg_src")}
         self._check_ids({name: value for name, value in parts.items() if value is not None})
         return replace(events, msg=events.msg.to(self.dtype)).to(self.device)
+
+    def _note(self, events: EventBatch) -> None:
+        """Add events to the past that neighbours and candidates are taken from."""
+        if not len(events):
+            return
+        if self.history is not None:
+            self.history.insert(events.src, events.dst, events.t, events.msg)
+        self._is_destination[events.dst] = True
+        self._num_events += len(events)
+        self._now = float(events.t[-1])
+        self.num_nodes = max(self.num_nodes, int(torch.stack([events.src, events.dst]).max()) + 1)
+
+    def _check_past(self, t: Tensor, offset: float) -> None:
+        if len(t) and float(t.min()) < self._now:
+            raise DataError(
+                f"t is {_plain(float(t.min()) + offset)}, before the state, which has reached "
+                f"{_plain(self._now + offset)}: what came later is in memory already and cannot be taken out. Drop "
+                "late events, or load a state from before them"
+            )
+
+    def _check_ids(self, parts: dict[str, Tensor]) -> None:
+        """Refuse ids out of range, and make room for new ones if that is wanted."""
+        self._reserve(self._largest_id(parts) + 1)
+
+    def _rows_of(self, parts: dict[str, Tensor]) -> list[Tensor]:
+        """Return the rows of the state that answer a question about nodes, or refuse ids out of range.
+
+        Nodes beyond all that were observed share one free row, for they are alike; so a question makes no room for
+        the ids that it names.
+        """
+        largest = self._largest_id(parts)
+        if largest >= self.num_nodes:
+            self._refuse_beyond(largest)
+            self._reserve(self.num_nodes + 1)
+        return [ids.clamp(max=self.num_nodes) for ids in parts.values()]
+
+    def _largest_id(self, parts: dict[str, Tensor]) -> int:
+        """Return the largest id, -1 without any, or refuse ids that the stream cannot have."""
+        largest = -1
+        for name, value in parts.items():
+            if not value.numel():
+                continue
+            low, high = value.aminmax()
+            if int(low) < 0:
+                raise DataError(f"{name} names node {int(low)}; nodes are numbered from 0")
+            if self.growth == "error" and int(high) >= self.num_nodes:
+                raise DataError(
+                    f"{name} names node {int(high)}; the network knows nodes 0 to {self.num_nodes - 1}. Leave such "
+                    "events out, or build the stream with growth='grow', which gives new nodes an empty memory"
+                )
+            largest = max(largest, int(high))
+        return largest
+
+    def _refuse_beyond(self, node: int) -> None:
+        if self.max_nodes is not None and node >= self.max_nodes:
+            raise DataError(f"node {node} is beyond max_nodes = {self.max_nodes}; number new nodes consecutively")
+        if node >= _MOST_NODES:
+            raise DataError(
+                f"node {node} cannot be kept by a stream of {self.num_nodes} nodes: it keeps a state for every number "
+                f"up to there, so ids must be below {_MOST_NODES}. Number new nodes consecutively"
+            )
+
+    def _reserve(self, nodes: int) -> None:
+        """Make room for nodes: half as much again each time, so that a node more does not copy all the others."""
+        room = self.network.num_nodes
+        if nodes <= room:
+            return
+        self._refuse_beyond(nodes - 1)
+        nodes = max(nodes, min(room + room // 2, self.max_nodes or room + room // 2))
+        self.network.resize(nodes)
+        if self.history is not None:
+            self.history.resize(nodes)
+        grown = self._is_destination.new_zeros(nodes)
+        grown[:room] = self._is_destination
+        self._is_destination = grown
+
+    def _memory_time(self) -> float:
+        """Return the time of the last event in the network's memory, 0 without any."""
+        memory: Any = self.network.memory
+        if memory is None:
+            return 0.0
+        return float((memory.mail_t if isinstance(memory, NodeMemory) else memory.mailbox.t).max())
 
 
 def _piece(events: EventBatch, low: int, high: int) -> EventBatch:
@@ -359,7 +544,104 @@ def _piece(events: EventBatch, low: int, high: int) -> EventBatch:
     return replace(events, **{name: value[low:high] for name, value in columns.items()})
 
 
-def _as(logits: Tensor, output: Output) -> Tensor:
+def _output_of(logits: Tensor, output: Output) -> Tensor:
     if output not in ("probability", "logit"):
         raise ValueError(f"output is {output!r}; it must be 'probability' or 'logit'")
     return logits.sigmoid() if output == "probability" else logits
+
+
+def _copy_rows(target: Tensor, rows: Tensor) -> None:
+    target[: len(rows)].copy_(rows) if rows.dim() else target.copy_(rows)
+
+
+def _given_events(src: Any, dst: Any, t: Any, msg: Any, event_type: Any) -> EventBatch:
+    """Return columns as a batch; lengths and values are not checked yet."""
+    sources = _as_ids("src", src)
+    features = torch.zeros(len(sources), 0) if msg is None else _as_numbers("msg", msg)
+    kinds = None if event_type is None else _as_ids("event_type", event_type)
+    return EventBatch(sources, _as_ids("dst", dst), _as_numbers("t", t), features, sources, start=0, event_type=kinds)
+
+
+def _usable_events(events: EventBatch, msg_channels: int, offset: float) -> EventBatch:
+    """Return columns and negatives of a batch, times from the offset on, or say what is wrong with them."""
+    src, dst, t = _as_ids("src", events.src), _as_ids("dst", events.dst), _as_times(events.t, offset)
+    kinds = None if events.event_type is None else _as_ids("event_type", events.event_type)
+    lengths = {"src": len(src), "dst": len(dst), "t": len(t)} | ({} if kinds is None else {"event_type": len(kinds)})
+    if len(set(lengths.values())) != 1:
+        raise DataError(f"columns differ in length: {lengths}; give one entry for each event")
+    msg = events.msg
+    if msg.shape != (len(src), msg_channels):
+        raise DataError(
+            f"msg has shape {tuple(msg.shape)}; the network was trained on {msg_channels} features an event, so it "
+            f"must be {(len(src), msg_channels)}"
+        )
+    if not bool(torch.isfinite(msg).all()):
+        raise DataError("msg holds NaN or infinite values, which would stay in memory; drop or mend these events")
+    backwards = (t.diff() < 0).nonzero()
+    if len(backwards):
+        at = int(backwards[0]) + 1
+        raise DataError(
+            f"times are not sorted: event {at} of the chunk is at {_plain(float(t[at]) + offset)}, the one before at "
+            f"{_plain(float(t[at - 1]) + offset)}; sort the chunk by time"
+        )
+    if kinds is not None and len(kinds) and int(kinds.min()) < 0:
+        raise DataError(f"event_type has a {int(kinds.min())}; types are numbered from 0")
+    for name in ("neg_dst", "neg_src"):
+        value = getattr(events, name)
+        if value is not None and (value.dim() != 2 or len(value) != len(src) or value.dtype != torch.int64):
+            raise DataError(f"{name} is {value.dtype} {tuple(value.shape)}; it must be int64 ({len(src)}, negatives)")
+    return EventBatch(src, dst, t, msg, src, start=0, event_type=kinds, neg_dst=events.neg_dst, neg_src=events.neg_src)
+
+
+def _as_numbers(name: str, value: Any) -> Tensor:
+    """Return numbers as they are, at least one-dimensional; numpy reads fractions as float64 where torch does not."""
+    try:
+        tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} is no column of numbers: {error}") from error
+    if tensor.dtype == torch.bool or tensor.is_complex():
+        raise DataError(f"{name} is {tensor.dtype}; numbers are needed")
+    return tensor.detach().reshape(1) if tensor.dim() == 0 else tensor.detach()
+
+
+def _as_integers(name: str, value: Any) -> Tensor:
+    tensor = _as_numbers(name, value)
+    if tensor.is_floating_point() and tensor.numel():
+        raise DataError(f"{name} is {tensor.dtype}; nodes are named by integers")
+    return tensor.to(torch.int64)
+
+
+def _as_ids(name: str, value: Any) -> Tensor:
+    tensor = _as_integers(name, value)
+    if tensor.dim() != 1:
+        raise DataError(f"{name} has shape {tuple(tensor.shape)}; one integer for each event is needed")
+    return tensor
+
+
+def _as_times(value: Any, offset: float) -> Tensor:
+    """Return times as float64, counted from the offset."""
+    t = _as_numbers("t", value)
+    if t.dim() != 1:
+        raise DataError(f"t has shape {tuple(t.shape)}; one time for each event is needed")
+    if t.is_floating_point() and t.dtype != torch.float64:
+        raise DataError(
+            f"t is {t.dtype}, which cannot tell Unix times of the same minute apart: read times as integers or "
+            "float64; do not convert them back"
+        )
+    if not bool(torch.isfinite(t).all()):
+        at = int((~torch.isfinite(t)).nonzero()[0])
+        raise DataError(f"t of event {at} of the chunk is {float(t[at])}; every event needs a time")
+    if offset and not t.is_floating_point() and float(offset).is_integer():
+        t = t - int(offset)  # before the conversion: of whole numbers the difference is exact
+    elif offset:
+        t = t.to(torch.float64) - offset
+    if not t.is_floating_point() and t.numel() and int(t.abs().max()) >= _EXACT:
+        raise DataError(
+            f"t reaches {int(t.abs().max())} after time_offset = {_plain(offset)}; times are kept as float64, exact "
+            f"below {_EXACT}: give a time_offset, or a coarser unit"
+        )
+    return t.to(torch.float64)
+
+
+def _plain(t: float) -> str:
+    return f"{t:.0f}" if float(t).is_integer() else f"{t}"

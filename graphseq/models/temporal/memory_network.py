@@ -1,4 +1,4 @@
-"""What networks with a memory have in common: who is read, scored and written, and in which order."""
+"""Networks with a memory: the order in which memories are read, corrected, embedded, scored and written."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +21,13 @@ __all__ = ["MemoryNetwork", "MemoryUpdate"]
 
 @dataclass
 class MemoryUpdate:
-    """What a batch leaves to be written once its loss has been taken.
+    """Memories and embeddings of a batch, to be committed once its loss has been taken.
 
     Args:
-        plan: the batch and its nodes (U).
+        plan: the batch with its U distinct nodes and R rows to score.
         read: memories and mail as they were read; None for a network without memory.
-        memory: memories that the embeddings were made of, corrected where there is a corrector, with gradient (U, D).
+        memory: memories from which the embeddings were made, corrected where there is a corrector, with gradient
+            (U, D).
         embedding: embedding of each row (R, C).
 
     Example:
@@ -56,11 +57,21 @@ class MemoryUpdate:
 class MemoryNetwork(Recorded, nn.Module):
     r"""A memory for each node, an embedding of memories, and a decoder that scores pairs of embeddings.
 
-    For a batch of events that start at stream position a:
+    The steps of the paper for a batch of events that start at stream position a::
 
-    1. memories of all endpoints and of their neighbours before a, with the mail of earlier batches applied;
-    2. embeddings of the endpoints, and logits of events and negatives;
-    3. after the loss, :meth:`commit` stores the memories of the events' endpoints and puts down the events' mail.
+        earlier batches                      this batch of events and negatives
+             |                                      |
+             v                                      v
+        memory (N, D) -- read: message, update --> z (U, D) --[corrector]--> embed --> h (R, C) --> decoder
+        mail (N, ...)                               |                                                 |
+             ^                                      |                                                 v
+             +------- commit: store, aggregate -----+  after the loss                    logits (B, 1 + M)
+
+    1. **message, update**: memories of all endpoints and of their neighbours before a, with the mail of earlier
+       batches applied (:meth:`NodeMemory.read`);
+    2. **embed**: embeddings of the endpoints, and logits of events and negatives;
+    3. **aggregate**: after the loss, :meth:`commit` stores the memories of the endpoints of the events and aggregates
+       the raw messages of the events into new mail (:meth:`NodeMemory.commit`).
 
     Step 2 never sees an event of its own batch; negatives write nothing. :meth:`forward` is steps 1 and 2 and changes
     no state. All state is in buffers, so a checkpoint holds it.
@@ -68,15 +79,15 @@ class MemoryNetwork(Recorded, nn.Module):
     Source: arXiv 2006.10637, algorithm 2. Differs from it: none known.
 
     Args:
-        memory: memory of the nodes; None for a network without, whose nodes start from zeros.
-        embedding: from memories to embeddings.
-        time_encoder: encoder of time differences, the one the memory has.
-        decoder: scores pairs; default a :class:`~graphseq.nn.LinkDecoder` of the embedding's width. Called as that is,
-            with embeddings, rows of sources (B, 1) or (B, 1 + M), and rows of destinations (B, 1 + M).
-        corrector: PRES, between memory and embedding; None for none.
-        num_nodes: number of nodes; needed without ``memory``.
-        dim: size of a memory; needed without ``memory``.
-        mean_gap: mean time between events of a node, the time scale of the corrector.
+        memory: memory of the nodes; None for a network without memory, whose nodes start from zeros.
+        embedding: module that turns memories into embeddings.
+        time_encoder: encoder of time differences, the same module as in the memory.
+        decoder: module that scores pairs; None for a :class:`~graphseq.nn.LinkDecoder` of the embedding's width. It is
+            called with embeddings, rows of sources (B, 1) or (B, 1 + M), and rows of destinations (B, 1 + M).
+        corrector: PRES corrector between memory and embedding; None for no correction.
+        num_nodes: number of nodes; required without ``memory``.
+        dim: size of a memory; required without ``memory``.
+        mean_gap: mean time between events of a node, the time scale of the corrector; None leaves the corrector's own.
 
     Shape:
         batch of B events with M negatives each -> logits (B, 1 + M), the event itself in column 0
@@ -127,6 +138,11 @@ class MemoryNetwork(Recorded, nn.Module):
         """Number of nodes."""
         return len(self.distinct.place)
 
+    @property
+    def msg_channels(self) -> int | None:
+        """Width of the event features the network was built for; None if it looks at none."""
+        return self.embedding.msg_channels if self.memory is None else self.memory.msg_channels
+
     def reset_parameters(self) -> None:
         """Set all parameters to their first values; the state stays, see :meth:`reset_state`."""
         reset_children(self)
@@ -158,14 +174,25 @@ class MemoryNetwork(Recorded, nn.Module):
             DataError: if a node is not below ``num_nodes``, times are neither int64 nor float64, or events have another
                 width than the network was built for.
         """
+        plan = self._plan(data)
+        if self.memory is None:
+            z = self.time_encoder.weight.new_zeros(len(plan.nodes), self.dim)  # (U, D)
+            last_update = torch.zeros(len(plan.nodes), dtype=torch.float64, device=z.device)
+            return MemoryUpdate(plan, None, z, self.embedding(z, plan, last_update, self.time_encoder))
+        read = self.memory.read(plan.nodes)
+        z = read.measured if self.corrector is None else self._correct(plan, read, self.corrector)  # (U, D)
+        h = self.embedding(z, plan, read.last_update, self.time_encoder)  # (R, C)
+        return MemoryUpdate(plan, read, z, h)
+
+    def _plan(self, data: EventBatch) -> Plan:
+        """Plan a batch for the embedding, or say why it does not fit the network."""
         embedding = self.embedding
-        known = embedding.msg_channels if self.memory is None else self.memory.msg_channels
-        if known is not None and data.msg.size(1) != known:
-            raise DataError(f"events have {data.msg.size(1)} features; the network was built for {known}")
+        if self.msg_channels not in (None, data.msg.size(1)):
+            raise DataError(f"events have {data.msg.size(1)} features; the network was built for {self.msg_channels}")
         if data.t.dtype not in (torch.int64, torch.float64):
             raise DataError(f"t is {data.t.dtype}; times are int64 or float64, since float32 tells no seconds apart")
         try:
-            plan = plan_batch(
+            return plan_batch(
                 data,
                 self.distinct,
                 embedding.num_neighbors,
@@ -176,23 +203,19 @@ class MemoryNetwork(Recorded, nn.Module):
         except (IndexError, RuntimeError):
             self._refuse_unknown(data)
             raise
-        if self.memory is None:
-            z = self.time_encoder.weight.new_zeros(len(plan.nodes), self.dim)
-            last_update = torch.zeros(len(plan.nodes), dtype=torch.float64, device=z.device)
-            return MemoryUpdate(plan, None, z, embedding(z, plan, last_update, self.time_encoder))
-        read = self.memory.read(plan.nodes)
-        z = read.measured
-        if self.corrector is not None:
-            z = self.corrector(
-                plan.nodes,
-                read.previous,
-                read.measured,
-                read.pending,
-                elapsed=read.elapsed,
-                num_events=read.num_events,
-                type_counts=read.type_counts,
-            )
-        return MemoryUpdate(plan, read, z, embedding(z, plan, read.last_update, self.time_encoder))
+
+    @staticmethod
+    def _correct(plan: Plan, read: MemoryRead, corrector: PRESCorrector) -> Tensor:
+        """Return the measured memories pulled towards the expected ones (U, D)."""
+        return corrector(
+            plan.nodes,
+            read.previous,
+            read.measured,
+            read.pending,
+            elapsed=read.elapsed,
+            num_events=read.num_events,
+            type_counts=read.type_counts,
+        )
 
     def _score(self, update: MemoryUpdate) -> Tensor:
         """Return the logits (B, 1 + M) of a batch from what was encoded."""
@@ -207,27 +230,27 @@ class MemoryNetwork(Recorded, nn.Module):
         return self.decoder(self.decoded(update), source, destination)
 
     def decoded(self, update: MemoryUpdate) -> Tensor:
-        """Return what the decoder scores, for each row: the embeddings.
+        """Return what the decoder scores, one for each row: the embeddings.
 
         Args:
-            update: what was encoded.
+            update: memories and embeddings of the batch.
         """
         return update.embedding
 
     def partner(self, update: MemoryUpdate) -> Tensor | None:
-        """Return what mail carries of the other end, by endpoint (2 B, D); None for its memory.
+        """Return what mail carries of the other end of the event, for each endpoint (2 B, D); None for its memory.
 
         Args:
-            update: what was encoded.
+            update: memories and embeddings of the batch.
         """
         return None
 
     @torch.no_grad()
     def commit(self, update: MemoryUpdate) -> None:
-        """Write memories and mail of a batch; before the optimiser's step, so that they are those of the loss.
+        """Write memories and mail of a batch, before the optimiser's step, so that they are those of the loss.
 
         Args:
-            update: of :meth:`forward_with_update`.
+            update: memories and embeddings that :meth:`forward_with_update` returned.
         """
         if self.memory is None or update.read is None:
             return
@@ -270,7 +293,7 @@ class MemoryNetwork(Recorded, nn.Module):
         """Put back what :meth:`state_buffers` returned.
 
         Args:
-            buffers: copies by name.
+            buffers: copies of the state by name.
 
         Raises:
             ValueError: if names or shapes are not those of this network.
@@ -314,7 +337,7 @@ class MemoryNetwork(Recorded, nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _refuse_unknown(self, data: EventBatch) -> None:
-        """Say which node is unknown. Asked only when listing the nodes has failed: looking costs time in each batch."""
+        """Say which node is unknown; called only when listing the nodes has failed, since the check costs time."""
         ids = [data.src, data.dst, *(part for part in (data.neg_dst, data.neg_src) if part is not None)]
         for part in ids:
             low, high = (int(bound) for bound in part.aminmax()) if part.numel() else (0, 0)
@@ -323,6 +346,11 @@ class MemoryNetwork(Recorded, nn.Module):
                     f"the batch names node {high if low >= 0 else low}; the network knows nodes 0 to "
                     f"{self.num_nodes - 1}. Build it with more num_nodes, or call resize"
                 )
+
+
+def event_types(corrector: PRESCorrector | None) -> int:
+    """Return how many event types a memory counts for its corrector, 0 where the corrector tells none apart."""
+    return 0 if corrector is None or corrector.num_components == 1 else corrector.num_components
 
 
 def _shape(buffers: dict[str, Tensor], name: str) -> tuple[int, ...] | str:
