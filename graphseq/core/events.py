@@ -1,4 +1,4 @@
-"""What one temporal batch holds, and what a network may ask about the events before it."""
+"""A batch of events, and the lookups that a network may make in the events before it."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
@@ -17,7 +17,7 @@ class Neighbors:
     ``msg`` 0, so that every entry may be used as an index.
 
     Args:
-        node: the other endpoint of the event, int64 (Q, K).
+        node: other endpoint of the event, int64 (Q, K).
         t: time of the event, int64 or float64 (Q, K).
         msg: features of the event, float32 (Q, K, D); D may be 0.
         mask: whether there is such a neighbour, bool (Q, K).
@@ -48,8 +48,8 @@ class EventHistory(Protocol):
         """Return the ``k`` latest events of each node among those at positions below ``cut``, newest first.
 
         Args:
-            nodes: int64 (Q,).
-            cut: position in the stream; one for all, or int64 (Q,).
+            nodes: queried nodes, int64 (Q,).
+            cut: position in the stream below which events count; one for all nodes, or one for each, int64 (Q,).
             k: number of neighbours, at least 1.
         """
         ...
@@ -57,23 +57,23 @@ class EventHistory(Protocol):
 
 @dataclass
 class EventBatch:
-    """Consecutive events of a stream: who met whom, when, with which features.
+    """Consecutive events of a stream: pairs of nodes with a time and features.
 
     Args:
-        src: source nodes, int64 (B,).
-        dst: destination nodes, int64 (B,).
-        t: times, non-decreasing, int64 or float64 (B,).
-        msg: features, float32 (B, D); D may be 0.
-        e_id: positions in the stream, which order events of equal time, int64 (B,).
-        start: the smallest position of the batch, known on the host: everything below is the past.
-        y: labels (B,), such as state changes; None without.
-        event_type: int64 (B,), such as the sign of a rating; None without.
-        neg_dst: destinations that did not happen, int64 (B, M); None where none were drawn.
-        neg_src: their sources, int64 (B, M); None for the sources of the events.
-        new_node: whether an endpoint was never seen in training, bool (B,); None where nobody asked.
-        history: the events before, for neighbour queries; None without.
-        cut: positions below which history may be asked, int64 (B,), one for each event; None for ``start``.
-        stop: the position after the last event, known on the host; None for events without gaps, ``start + B``.
+        src: source node of each event, int64 (B,).
+        dst: destination node of each event, int64 (B,).
+        t: time of each event, non-decreasing, int64 or float64 (B,).
+        msg: features of each event, float32 (B, D); D may be 0.
+        e_id: position of each event in the stream, which orders events of equal time, int64 (B,).
+        start: smallest position of the batch, known on the host; everything below is the past.
+        y: label of each event (B,), such as a state change; None for no labels.
+        event_type: type of each event, int64 (B,), such as the sign of a rating; None for no types.
+        neg_dst: negative destinations, events that did not happen, int64 (B, M); None where none were drawn.
+        neg_src: sources of the negatives, int64 (B, M); None for the sources of the events.
+        new_node: whether an endpoint was never seen in training, bool (B,); None where it is not known.
+        history: earlier events, for neighbour lookups; None for no history.
+        cut: position below which each event may look up history, int64 (B,); None for ``start``.
+        stop: position after the last event, known on the host; None for events without gaps, ``start + B``.
 
     Example:
         >>> one = torch.tensor([1])
@@ -108,8 +108,8 @@ class EventBatch:
         """Return the batch with its tensors on ``device``; the history stays where it is.
 
         Args:
-            device: target.
-            non_blocking: as in ``Tensor.to``.
+            device: device of the returned batch.
+            non_blocking: whether the copy may return before it is done, as in ``Tensor.to``.
         """
         tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()})

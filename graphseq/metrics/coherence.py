@@ -38,9 +38,9 @@ def num_pending_events(src: Tensor, dst: Tensor, t: Tensor | None = None) -> Ten
     Source: arXiv 2402.04284, Definitions 1 and 2. Differs from it: none.
 
     Args:
-        src: source nodes, integers, with ``dst`` from one range of ids.
-        dst: destination nodes.
-        t: times in any order; None for the position.
+        src: source node of each event, integers, with ``dst`` from one range of ids.
+        dst: destination node of each event.
+        t: time of each event, in any order; None for the position.
 
     Shape:
         src (B,), dst (B,)[, t (B,)] -> int64 (B,)
@@ -75,9 +75,9 @@ def pending_statistics(src: Tensor, dst: Tensor, t: Tensor | None = None) -> tup
     event its prediction cannot see. See :func:`num_pending_events` for the definition.
 
     Args:
-        src: source nodes, integers.
-        dst: destination nodes.
-        t: times in any order; None for the position.
+        src: source node of each event, integers.
+        dst: destination node of each event.
+        t: time of each event, in any order; None for the position.
 
     Shape:
         src (B,), dst (B,)[, t (B,)] -> scalar in [0, 1], scalar in [0, B)
@@ -105,7 +105,7 @@ class PendingStatistics(Metric):
     Source: arXiv 2402.04284, Definitions 1 and 2. Differs from it: none.
 
     Args:
-        kwargs: arguments of ``torchmetrics.Metric``.
+        kwargs: further arguments of ``torchmetrics.Metric``.
 
     Example:
         >>> metric = PendingStatistics()
@@ -129,9 +129,9 @@ class PendingStatistics(Metric):
         """Count one batch.
 
         Args:
-            src: source nodes, (B,).
-            dst: destination nodes, (B,).
-            t: times, (B,); None for the position.
+            src: source node of each event (B,).
+            dst: destination node of each event (B,).
+            t: time of each event (B,); None for the position.
         """
         pending = num_pending_events(src, dst, t)
         self.num_with_pending += (pending > 0).sum()
@@ -168,7 +168,7 @@ def memory_coherence(fresh: Tensor, stale: Tensor, mask: Tensor | None = None) -
     Args:
         fresh: gradients with every pending event applied; (E, 2, D) and (E, 2 * D) are the same.
         stale: gradients with the memory as of each of P pending events.
-        mask: which of the P are there, bool, where events have different numbers of them; None for all.
+        mask: whether there is such a pending event, bool, where events have different numbers of them; None for all.
 
     Shape:
         fresh (E, *), stale (E, P, *), mask (E, P) -> (E,)

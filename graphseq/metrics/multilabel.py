@@ -48,8 +48,8 @@ def masked_auroc(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the area under the ROC curve, averaged over the labels that have both classes.
 
     Args:
-        prediction: scores or logits, (B, K); where one of a known label is NaN, so is the result.
-        target: 0, 1 or NaN for missing, (B, K).
+        prediction: scores or logits (B, K); where the score of a known label is NaN, so is the result.
+        target: labels 0 or 1, NaN for missing (B, K).
 
     Raises:
         ValueError: if the shapes differ, or a target is something else.
@@ -66,8 +66,8 @@ def masked_average_precision(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the average precision, averaged over the labels that have both classes.
 
     Args:
-        prediction: scores or logits, (B, K); where one of a known label is NaN, so is the result.
-        target: 0, 1 or NaN for missing, (B, K).
+        prediction: scores or logits (B, K); where the score of a known label is NaN, so is the result.
+        target: labels 0 or 1, NaN for missing (B, K).
 
     Raises:
         ValueError: if the shapes differ, or a target is something else.
@@ -104,8 +104,8 @@ class _MaskedRanking(Metric):
         """Keep one batch.
 
         Args:
-            prediction: (B, K).
-            target: 0, 1 or NaN, (B, K).
+            prediction: scores or logits (B, K).
+            target: labels 0 or 1, NaN for missing (B, K).
         """
         if prediction.dim() != 2 or prediction.size(1) != self.num_labels or prediction.shape != target.shape:
             raise ValueError(
@@ -132,8 +132,8 @@ class MaskedAUROC(_MaskedRanking):
     The functional twin is :func:`masked_auroc`. Where no label has both classes the value is NaN with a warning.
 
     Args:
-        num_labels: K, at least 1.
-        kwargs: arguments of ``torchmetrics.Metric``.
+        num_labels: number of labels K, at least 1.
+        kwargs: further arguments of ``torchmetrics.Metric``.
 
     Example:
         >>> metric = MaskedAUROC(1)
@@ -153,8 +153,8 @@ class MaskedAveragePrecision(_MaskedRanking):
     a warning.
 
     Args:
-        num_labels: K, at least 1.
-        kwargs: arguments of ``torchmetrics.Metric``.
+        num_labels: number of labels K, at least 1.
+        kwargs: further arguments of ``torchmetrics.Metric``.
 
     Example:
         >>> metric = MaskedAveragePrecision(1)

@@ -1,4 +1,4 @@
-"""How well events are told from links that did not happen: ranks among candidates, and pooled ranking curves.
+"""How well scores separate events from negatives: ranks among candidates, and pooled ranking curves.
 
 All take scores (B, 1 + M) whose column 0 is the event and the rest its negatives, and targets of the same shape, 1 in
 column 0 and 0 elsewhere, so that they share a ``MetricCollection``.
@@ -67,7 +67,7 @@ def link_ranks(preds: Tensor) -> Tensor:
     Source: arXiv 2307.01026, whose evaluator takes this mean.
 
     Args:
-        preds: scores, the event in column 0, (B, 1 + M).
+        preds: scores, with the event in column 0 (B, 1 + M).
 
     Example:
         >>> link_ranks(torch.tensor([[0.5, 0.1, 0.9], [1.0, 1.0, 1.0]]))
@@ -83,8 +83,8 @@ def mean_reciprocal_rank(preds: Tensor, target: Tensor) -> Tensor:
     """Return the mean of one over the rank of the event, with ranks of :func:`link_ranks`; NaN for no event.
 
     Args:
-        preds: scores, the event in column 0, (B, 1 + M).
-        target: 1 in column 0 and 0 elsewhere, (B, 1 + M).
+        preds: scores, with the event in column 0 (B, 1 + M).
+        target: labels, 1 in column 0 and 0 elsewhere (B, 1 + M).
 
     Raises:
         ValueError: if the shapes differ or the targets are others.
@@ -102,9 +102,9 @@ def hits_at_k(preds: Tensor, target: Tensor, k: int = 10) -> Tensor:
     """Return the share of events whose rank, as of :func:`link_ranks`, is at most k; NaN for no event.
 
     Args:
-        preds: scores, the event in column 0, (B, 1 + M).
-        target: 1 in column 0 and 0 elsewhere, (B, 1 + M).
-        k: 1 to M.
+        preds: scores, with the event in column 0 (B, 1 + M).
+        target: labels, 1 in column 0 and 0 elsewhere (B, 1 + M).
+        k: largest rank that counts as a hit, from 1 to M.
 
     Raises:
         ValueError: if the shapes differ, the targets are others, or ``k`` is out of range.
@@ -128,8 +128,8 @@ def link_average_precision(preds: Tensor, target: Tensor) -> Tensor:
     targets may be floats.
 
     Args:
-        preds: scores or logits, (B, 1 + M).
-        target: 1 or 0, (B, 1 + M).
+        preds: scores or logits (B, 1 + M).
+        target: labels 1 or 0 (B, 1 + M).
 
     Raises:
         ValueError: if the shapes differ or a target is something else.
@@ -147,8 +147,8 @@ def link_auroc(preds: Tensor, target: Tensor) -> Tensor:
     """Return the area under the ROC curve over all scores of all events; NaN if a score is.
 
     Args:
-        preds: scores or logits, (B, 1 + M); see :func:`link_average_precision`.
-        target: 1 or 0, (B, 1 + M).
+        preds: scores or logits (B, 1 + M).
+        target: labels 1 or 0 (B, 1 + M).
 
     Raises:
         ValueError: if the shapes differ or a target is something else.
@@ -169,7 +169,7 @@ class LinkAveragePrecision(MaskedAveragePrecision):
     targets stay on the device until the end of the split.
 
     Args:
-        kwargs: arguments of ``torchmetrics.Metric``.
+        kwargs: further arguments of ``torchmetrics.Metric``.
 
     Example:
         >>> metric = LinkAveragePrecision()
@@ -185,8 +185,8 @@ class LinkAveragePrecision(MaskedAveragePrecision):
         """Keep one batch.
 
         Args:
-            preds: scores or logits, (B, 1 + M).
-            target: 1 or 0, (B, 1 + M).
+            preds: scores or logits (B, 1 + M).
+            target: labels 1 or 0 (B, 1 + M).
         """
         _check_shapes(preds, target)
         super().update(preds.reshape(-1, 1), target.reshape(-1, 1))
@@ -199,7 +199,7 @@ class LinkAUROC(MaskedAUROC):
     on the device until the end of the split.
 
     Args:
-        kwargs: arguments of ``torchmetrics.Metric``.
+        kwargs: further arguments of ``torchmetrics.Metric``.
 
     Example:
         >>> metric = LinkAUROC()
@@ -215,8 +215,8 @@ class LinkAUROC(MaskedAUROC):
         """Keep one batch.
 
         Args:
-            preds: scores or logits, (B, 1 + M).
-            target: 1 or 0, (B, 1 + M).
+            preds: scores or logits (B, 1 + M).
+            target: labels 1 or 0 (B, 1 + M).
         """
         _check_shapes(preds, target)
         super().update(preds.reshape(-1, 1), target.reshape(-1, 1))
@@ -262,7 +262,7 @@ class MeanReciprocalRank(_MeanMetric):
     :func:`link_ranks` says.
 
     Args:
-        kwargs: arguments of ``torchmetrics.Metric``.
+        kwargs: further arguments of ``torchmetrics.Metric``.
 
     Example:
         >>> metric = MeanReciprocalRank()
@@ -275,8 +275,8 @@ class MeanReciprocalRank(_MeanMetric):
         """Add one batch.
 
         Args:
-            preds: scores, the event in column 0, (B, 1 + M).
-            target: 1 in column 0 and 0 elsewhere, (B, 1 + M).
+            preds: scores, with the event in column 0 (B, 1 + M).
+            target: labels, 1 in column 0 and 0 elsewhere (B, 1 + M).
         """
         _check_shapes(preds, target)
         self.misplaced += _misplaced(target)
@@ -289,8 +289,8 @@ class HitsAtK(_MeanMetric):
     The functional twin is :func:`hits_at_k`.
 
     Args:
-        k: 1 to M.
-        kwargs: arguments of ``torchmetrics.Metric``.
+        k: largest rank that counts as a hit, from 1 to M.
+        kwargs: further arguments of ``torchmetrics.Metric``.
 
     Raises:
         ValueError: if ``k`` < 1; by ``update`` if it is above M, where every event would be a hit.
@@ -312,8 +312,8 @@ class HitsAtK(_MeanMetric):
         """Add one batch.
 
         Args:
-            preds: scores, the event in column 0, (B, 1 + M).
-            target: 1 in column 0 and 0 elsewhere, (B, 1 + M).
+            preds: scores, with the event in column 0 (B, 1 + M).
+            target: labels, 1 in column 0 and 0 elsewhere (B, 1 + M).
         """
         _check_shapes(preds, target)
         _check_k(self.k, preds.size(1))
@@ -330,7 +330,7 @@ class PerBatchAveragePrecision(_MeanMetric):
     full one. Report :class:`LinkAveragePrecision`. NaN if a score is.
 
     Args:
-        kwargs: arguments of ``torchmetrics.Metric``.
+        kwargs: further arguments of ``torchmetrics.Metric``.
 
     Example:
         >>> metric = PerBatchAveragePrecision()
@@ -344,8 +344,8 @@ class PerBatchAveragePrecision(_MeanMetric):
         """Add one batch; an empty one is left out. It waits for the device.
 
         Args:
-            preds: scores or logits, (B, 1 + M).
-            target: 1 in column 0 and 0 elsewhere, (B, 1 + M).
+            preds: scores or logits (B, 1 + M).
+            target: labels, 1 in column 0 and 0 elsewhere (B, 1 + M).
         """
         _check_shapes(preds, target)
         if len(preds) == 0:

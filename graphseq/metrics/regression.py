@@ -29,8 +29,8 @@ def masked_mean_absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the mean absolute error over the known targets; NaN if there is none.
 
     Args:
-        prediction: any shape.
-        target: the same shape, NaN where unknown.
+        prediction: predictions of any shape.
+        target: targets of the same shape, NaN where unknown.
 
     Raises:
         ValueError: if the shapes differ.
@@ -47,8 +47,8 @@ def masked_root_mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor
     """Return the root of the mean squared error over the known targets; NaN if there is none.
 
     Args:
-        prediction: any shape.
-        target: the same shape, NaN where unknown.
+        prediction: predictions of any shape.
+        target: targets of the same shape, NaN where unknown.
 
     Raises:
         ValueError: if the shapes differ.
@@ -77,8 +77,8 @@ class MaskedMeanAbsoluteError(MeanAbsoluteError):
         """Add one batch.
 
         Args:
-            preds: any shape.
-            target: the same shape, NaN where unknown.
+            preds: predictions of any shape.
+            target: targets of the same shape, NaN where unknown.
         """
         super().update(*_known(preds, target))
 
@@ -89,7 +89,7 @@ class MaskedRootMeanSquaredError(MeanSquaredError):
     The functional twin is :func:`masked_root_mean_squared_error`.
 
     Args:
-        kwargs: arguments of ``torchmetrics.Metric``.
+        kwargs: further arguments of ``torchmetrics.Metric``.
 
     Example:
         >>> metric = MaskedRootMeanSquaredError()
@@ -105,7 +105,7 @@ class MaskedRootMeanSquaredError(MeanSquaredError):
         """Add one batch.
 
         Args:
-            preds: any shape.
-            target: the same shape, NaN where unknown.
+            preds: predictions of any shape.
+            target: targets of the same shape, NaN where unknown.
         """
         super().update(*_known(preds, target))

@@ -25,15 +25,15 @@ class MLP(Recorded, nn.Module):
         y = W_L h_{L-1} + b_L
 
     Args:
-        in_features: features of one sample after flattening; C * Y * X for images.
-        out_features: outputs of one sample.
+        in_features: number of features of one sample after flattening; C * Y * X for images.
+        out_features: number of outputs of one sample.
         hidden_features: width of the hidden layers.
-        num_layers: L, linear layers, at least 1; 1 is a linear model and has no hidden layer.
+        num_layers: number of linear layers L, at least 1; 1 is a linear model and has no hidden layer.
         dropout: probability in [0, 1) of setting a hidden unit to zero in training.
         norm: normalisation before the activation: ``none``, ``batch`` over the samples of a batch, ``layer`` over the
             units of a sample, or ``weight``, which writes each unit's weights as a direction times a length.
-        activation: :math:`\sigma`; each hidden layer gets a copy of its own. None is ``nn.ReLU()``.
-        initialization: of the weights: ``torch`` (the default of ``nn.Linear``, uniform of variance 1 / (3 fan-in)) or
+        activation: activation :math:`\sigma`, of which each hidden layer gets its own copy; None for ``nn.ReLU()``.
+        initialization: initial weights: ``torch`` (the default of ``nn.Linear``, uniform of variance 1 / (3 fan-in)) or
             ``he`` (normal of variance 2 / fan-in, biases 0, as deep networks of ReLU need it).
 
     Shape:

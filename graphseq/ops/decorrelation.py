@@ -39,13 +39,13 @@ def random_fourier_features(
     [0, pi / 2], which would couple the variables.
 
     Args:
-        z: representations, one row a sample.
-        num_features: cosines Q of each variable, at least 1.
+        z: representations, one row for each sample.
+        num_features: number of cosines Q of each variable, at least 1.
         standardize: whether each column is first brought to mean 0 and deviation 1, without gradient through the two.
             The features of a constant column are then 0, so that it has no part in either covariance.
-        omega: frequencies (D, Q) instead of drawn ones.
-        phase: phases (D, Q) instead of drawn ones.
-        generator: of the random numbers; None for torch's own.
+        omega: frequencies (D, Q); None draws them.
+        phase: phases (D, Q); None draws them.
+        generator: generator of the frequencies and phases; None for torch's own.
 
     Shape:
         z (N, D) -> (N, D, Q)
@@ -112,9 +112,9 @@ def weighted_cross_covariance(features: Tensor, weight: Tensor, estimator: Estim
     weights that make two variables independent are a zero of the first alone, so it is the default.
 
     Args:
-        features: of each variable, such as :func:`random_fourier_features`.
-        weight: of each sample, at least 0, not all 0.
-        estimator: which of the two.
+        features: features of each variable, such as :func:`random_fourier_features` returns.
+        weight: weight of each sample, at least 0, not all 0.
+        estimator: one of the estimators above.
 
     Shape:
         features (N, D, Q), weight (N,) -> (D, D, Q, Q); memory D^2 Q^2, which :func:`decorrelation_loss` does not take
@@ -149,11 +149,11 @@ def decorrelation_loss(
     Source: arXiv 2312.12475, eq. 5. Differs from it: its indicator is printed the wrong way round, against the text.
 
     Args:
-        features: of each variable, such as :func:`random_fourier_features`.
-        weight: of each sample, at least 0, not all 0.
-        cluster: cluster of each variable, int64; None for all different.
-        estimator: see :func:`weighted_cross_covariance`.
-        reduction: ``mean`` or ``sum``.
+        features: features of each variable, such as :func:`random_fourier_features` returns.
+        weight: weight of each sample, at least 0, not all 0.
+        cluster: cluster of each variable, int64; None for a cluster of its own for each.
+        estimator: estimator of :func:`weighted_cross_covariance`.
+        reduction: reduction over the pairs of variables, ``mean`` or ``sum``.
 
     Shape:
         features (N, D, Q), weight (N,), cluster (D,) -> scalar; memory N D Q and a few blocks of 64 MB, with gradients
@@ -206,7 +206,7 @@ def effective_sample_size(weight: Tensor) -> Tensor:
     Source: Kish, Survey Sampling (1965).
 
     Args:
-        weight: at least 0, not all 0.
+        weight: weight of each sample, at least 0, not all 0.
 
     Shape:
         weight (N,) -> scalar
@@ -231,9 +231,9 @@ def correlation_dissimilarity(z: Tensor, group: Tensor, min_count: int = 5) -> T
     paper takes mini-batches.
 
     Args:
-        z: variables, one row a sample, or a node where groups are graphs.
+        z: variables, one row for each sample, or for each node where groups are graphs.
         group: group of each row, int64, at least 0.
-        min_count: rows that a group needs, at least 3.
+        min_count: number of rows that a group needs, at least 3.
 
     Shape:
         z (M, D), group (M,) -> (D, D), symmetric with a zero diagonal; memory L D (D + rows of the largest group)
@@ -282,7 +282,7 @@ def cluster_variables(dissimilarity: Tensor, num_clusters: int) -> Tensor:
     dissimilarity does not define.
 
     Args:
-        dissimilarity: symmetric, finite, with a zero diagonal.
+        dissimilarity: symmetric, finite matrix with a zero diagonal.
         num_clusters: number of clusters, from 1 to the number of variables.
 
     Shape:

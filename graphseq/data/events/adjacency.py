@@ -1,4 +1,4 @@
-"""Which events a node took part in last: an exact index over a whole stream, asked at any position."""
+"""Recent neighbours: an exact index over a whole stream, queried at any position."""
 
 import copy
 from typing import Self
@@ -31,11 +31,11 @@ class TemporalAdjacency:
     one pointer a node, hence no state; the most recent neighbours only, no random ones.
 
     Args:
-        src: source nodes, int64.
-        dst: destination nodes, int64.
-        t: times, non-decreasing, int64 or float64.
-        msg: features of the events; D may be 0. Kept, not copied.
-        num_nodes: number of nodes N; ids are below it.
+        src: source node of each event, int64.
+        dst: destination node of each event, int64.
+        t: time of each event, non-decreasing, int64 or float64.
+        msg: features of the events, which the index keeps without a copy; D may be 0.
+        num_nodes: number of nodes N; all ids are below it.
         keep: events that count as neighbours, all by default: a mask, or positions in any order. Positions, and so
             ``cut`` and ``e_id``, stay those of the whole stream; the rest is as if it had never happened, which is
             what training with unseen nodes needs.
@@ -114,8 +114,8 @@ class TemporalAdjacency:
         """Return the index with its tensors on ``device``.
 
         Args:
-            device: target.
-            msg: the features where they lie on ``device`` already, to be shared instead of copied once more.
+            device: device of the returned index.
+            msg: features that lie on ``device`` already, to be shared instead of copied once more; None for a copy.
 
         Raises:
             ValueError: if ``msg`` has another shape than the features of the index.
@@ -124,9 +124,9 @@ class TemporalAdjacency:
         if msg is not None and msg.shape != index.msg.shape:
             raise ValueError(f"msg has shape {tuple(msg.shape)}; the events have {tuple(index.msg.shape)}")
         moved = copy.copy(self)
-        moved._index = EventIndex(
-            *(part.to(device) for part in index[:3]), (index.msg if msg is None else msg).to(device)
-        )
+        features = index.msg if msg is None else msg
+        columns = (part.to(device) for part in (index.keys, index.endpoints, index.t, features))
+        moved._index = EventIndex._make(columns)
         return moved
 
     def cut_before(self, t_query: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class TemporalAdjacency:
         Events at the queried time itself are not history: one of them may be the event that is to be predicted.
 
         Args:
-            t_query: times, on the device of the index.
+            t_query: queried times, on the device of the index.
 
         Shape:
             t_query (Q,) -> int64 (Q,)
@@ -150,8 +150,9 @@ class TemporalAdjacency:
         """Return the ``k`` latest events of each node among those at positions below ``cut``, newest first.
 
         Args:
-            nodes: nodes, int64, not negative; one that is not in the stream has no neighbours.
-            cut: position in the stream; one for all, or one for each node. Beyond the last event means all of them.
+            nodes: queried nodes, int64, not negative; a node that is not in the stream has no neighbours.
+            cut: position in the stream below which events count; one for all nodes, or one for each. A position beyond
+                the last event means all events.
             k: number of neighbours, at least 1.
 
         Shape:

@@ -32,8 +32,8 @@ class Batching(ABC):
 
         Args:
             events: the whole stream, on any device.
-            index: positions to serve, ascending, int64 (M,).
-            generator: for rules that draw; seeded anew for each epoch.
+            index: positions of the events to serve, ascending, int64 (M,).
+            generator: generator for rules that draw, seeded anew for each epoch.
 
         Returns:
             positions (M,), ascending within each batch, and sizes that sum to M.
@@ -48,7 +48,7 @@ class FixedBatches(Batching):
     """Batches of equal size; the last may be smaller.
 
     Args:
-        batch_size: events of one batch, at least 1.
+        batch_size: number of events of one batch, at least 1.
 
     Raises:
         ValueError: if ``batch_size`` is out of range.
@@ -76,7 +76,7 @@ class TimeWindowBatches(Batching):
 
     Args:
         seconds: width of a window, positive, in the unit of the times, which is seconds for every set here.
-        max_batch_size: windows with more events are cut into batches of this size; None for no limit.
+        max_batch_size: number of events beyond which a window is cut into batches; None for no limit.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -110,8 +110,8 @@ class RandomChunkBatches(Batching):
     steps is constant.
 
     Args:
-        batch_size: b, at least 1.
-        num_chunks: c, from 1 (boundaries stay) to ``batch_size``.
+        batch_size: number of events b of one batch, at least 1.
+        num_chunks: number of chunks c in a batch, from 1, which leaves the boundaries in place, to ``batch_size``.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -152,8 +152,8 @@ class AdaptiveBatches(Batching):
     Source: own, after the bounded information loss of ETC (VLDB 2024).
 
     Args:
-        max_pending_ratio: share of pending events, in [0, 1].
-        max_batch_size: at least 1.
+        max_pending_ratio: largest share of pending events in a batch, in [0, 1].
+        max_batch_size: largest number of events of one batch, at least 1.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -195,7 +195,7 @@ class TBatches(Batching):
     Source: arXiv 1908.01207, section 3.3.
 
     Args:
-        max_batch_size: larger batches are cut; None for no limit.
+        max_batch_size: number of events beyond which a batch is cut; None for no limit.
 
     Raises:
         ValueError: if ``max_batch_size`` is out of range.
@@ -229,8 +229,8 @@ def checked_batching(name: str, given: Any) -> Batching:
     """Return a rule as it is; refuse names of rules and numbers.
 
     Args:
-        name: of the option, for the message.
-        given: what was given for it.
+        name: name of the option, for the message.
+        given: value that was given for the option.
 
     Raises:
         TypeError: if it is no rule.

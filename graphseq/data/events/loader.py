@@ -33,15 +33,15 @@ class EventLoader(BatchLoader):
     position and for what Lightning does with it.
 
     Args:
-        store: the events.
+        store: store of the events.
         batching: rule that cuts batches; a number stands for :class:`FixedBatches` of that size.
-        index: positions to serve, ascending, int64 (M,); default all.
-        negatives: prepared for the split that the index is; None without.
-        seed: seeds random batches, together with epoch and pass.
+        index: positions of the events to serve, ascending, int64 (M,); None for all.
+        negatives: negative sampler, prepared for the split of ``index``; None for no negatives.
+        seed: seed of random batches, together with epoch and pass.
         world_size: number of processes, which must be 1.
-        device: where batches are moved; default where the store is.
-        stop: position up to which the index reaches, where the last events before it were left out; the last batch
-            says so.
+        device: device of the batches; None for the device of the store.
+        stop: position up to which ``index`` reaches, where the last events before it were left out; the last batch
+            carries it.
 
     Raises:
         UnsupportedStrategyError: if there are several processes.

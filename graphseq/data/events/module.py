@@ -31,7 +31,7 @@ _FRACTION = 0.15
 class TemporalDataModule(StoreDataModule):
     """One stream of events, split by time: the past trains, what comes after validates, the rest tests.
 
-    Batches are slices of the stream in its order and carry the history, so that a network may ask for the neighbours
+    Batches are slices of the stream in its order and carry the history, so that a network may look up the neighbours
     that a node had before; they are cut the same way for every network. Statistics come from the training events.
     One process only: what is remembered is not shared.
 
@@ -39,27 +39,28 @@ class TemporalDataModule(StoreDataModule):
     that training sees; validation and test see the whole past.
 
     Args:
-        events: the stream, or a function without arguments that returns it.
-        batch_size: training events of one batch, at least 1.
-        eval_batch_size: events of one batch in validation and test; results depend on it, so keep it when
+        events: stream of events, or a function without arguments that returns it.
+        batch_size: number of training events of one batch, at least 1.
+        eval_batch_size: number of events of one batch in validation and test; results depend on it, so keep it when
             ``batch_size`` is varied.
-        batching: rule that cuts training batches, instead of ``batch_size``.
-        eval_batching: the same for validation and test, instead of ``eval_batch_size``.
+        batching: rule that cuts training batches, in place of ``batch_size``.
+        eval_batching: rule that cuts batches of validation and test, in place of ``eval_batch_size``.
         val_fraction: share of the events (or of the time) before the test split, in [0, 1).
         test_fraction: share of the events (or of the time) at the end, in [0, 1).
-        split_by: where the boundaries are: at quantiles of the times (``time_quantile``, the customary protocol), at
-            fractions of the number of events (``count``), or of the time from the first to the last
+        split_by: rule for the boundaries of the splits: quantiles of the times (``time_quantile``, the customary
+            protocol), fractions of the number of events (``count``), or of the time from the first to the last
             (``time_span``). Events of equal time are never divided.
         boundaries: times at which validation and test begin, instead of the fractions and ``split_by``, which are then
             not to be given; as the source of the stream has them, before ``time_offset`` was subtracted.
         inductive_ratio: share of all nodes that are kept from training, drawn among those that occur after it.
-        cut: what of the history a batch sees, see :class:`EventStore`.
-        train_negatives: what draws the negatives of training batches; default ``RandomNegatives``.
-        eval_negatives: the same for validation and test; default ``RandomNegatives``.
+        cut: part of the history that a batch may look up, ``batch`` or ``time``, see :class:`EventStore`.
+        train_negatives: sampler of the negatives of training batches; None for ``RandomNegatives``.
+        eval_negatives: sampler of the negatives of validation and test; None for ``RandomNegatives``.
         negatives: whether batches have negatives at all; node classification needs none.
-        max_events: use only the first events of the stream, for small experiments.
-        seed: seeds the nodes kept from training, random batches and the default negatives.
-        device_resident: see :class:`StoreDataModule`; the history moves along, and does so in any case.
+        max_events: number of events at the beginning of the stream that are used, for small experiments; None for all.
+        seed: seed of the nodes kept from training, of random batches and of the default negatives.
+        device_resident: whether the events are moved to the device once, as in :class:`StoreDataModule`; the history is
+            moved in any case.
 
     Yields:
         ``EventBatch`` with ``history``, ``neg_dst`` (B, M), in validation and test ``new_node``, and ``y`` and
@@ -239,7 +240,7 @@ class TemporalDataModule(StoreDataModule):
         """Return the loader of one stage.
 
         Args:
-            stage: split; ``predict`` is the test split.
+            stage: name of the split; ``predict`` is the test split.
 
         Raises:
             UnsupportedStrategyError: if there are several processes.
@@ -288,10 +289,11 @@ def chronological_split(t: Tensor, val_fraction: float, test_fraction: float, by
     Source: arXiv 2006.10637 for ``time_quantile``: training up to the quantile, inclusive.
 
     Args:
-        t: times, non-decreasing, (E,).
-        val_fraction: in [0, 1).
-        test_fraction: in [0, 1).
-        by: see :class:`TemporalDataModule`; ``count`` moves a boundary inside equal times behind them.
+        t: time of each event, non-decreasing (E,).
+        val_fraction: share of the events (or of the time) before the test split, in [0, 1).
+        test_fraction: share of the events (or of the time) at the end, in [0, 1).
+        by: rule for the boundaries, as ``split_by`` of :class:`TemporalDataModule`; ``count`` moves a boundary inside
+            equal times behind them.
 
     Raises:
         DataError: if a split that is to have events has none.
@@ -360,10 +362,10 @@ def hold_out_nodes(events: TemporalEvents, train: Tensor, ratio: float, seed: in
     Source: arXiv 2006.10637 (its inductive setting).
 
     Args:
-        events: the stream.
+        events: stream of events.
         train: positions of the training events, the first of the stream, int64.
-        ratio: nodes to keep from training, as a share of all that occur; in [0, 1).
-        seed: seeds the draw.
+        ratio: share of all nodes that occur which is kept from training, in [0, 1).
+        seed: seed of the random choice of nodes.
 
     Raises:
         DataError: if there is no node to draw or no event is left.
@@ -398,7 +400,7 @@ def node_gaps(events: TemporalEvents, index: Tensor) -> tuple[tuple[Tensor, Tens
     """Return for each event the time since its source and its destination took part in one last, in either role.
 
     Args:
-        events: the stream.
+        events: stream of events.
         index: positions of the events that count, ascending, int64 (M,).
 
     Returns:

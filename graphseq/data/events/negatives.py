@@ -65,8 +65,8 @@ class NegativeSampler(ABC):
     In training the epoch changes the draw; in evaluation it does not.
 
     Args:
-        num_negatives: negatives of each event M, at least 1.
-        seed: seeds the draw, together with split, epoch and position; at least 0.
+        num_negatives: number of negatives M of each event, at least 1.
+        seed: seed of the random negatives, together with split, epoch and position; at least 0.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -100,9 +100,9 @@ class NegativeSampler(ABC):
         """Return a copy that serves one split of a stream; the object itself stays as it is and may serve others.
 
         Args:
-            events: the whole stream, in order of time.
+            events: whole stream of events, in order of time.
             train_index: positions of the training events, int64.
-            split: ``"train"``, ``"val"``, ``"test"`` or ``"predict"``.
+            split: name of the split, ``"train"``, ``"val"``, ``"test"`` or ``"predict"``.
             index: positions of the events of this split, ascending int64; default ``train_index`` in training, and
                 else all events after the last one of training. Given, tables are no larger than the split needs.
 
@@ -149,7 +149,7 @@ class NegativeSampler(ABC):
 
         Args:
             batch: events of the split.
-            epoch: epoch of training, from 0; of no effect in evaluation.
+            epoch: epoch of training, from 0; without effect in evaluation.
 
         Raises:
             ValueError: if :meth:`prepare` was not called.
@@ -170,8 +170,8 @@ def checked_sampler(name: str, given: Any) -> NegativeSampler:
     """Return a sampler as it is; refuse names of samplers and anything else.
 
     Args:
-        name: of the option, for the message.
-        given: what was given for it.
+        name: name of the option, for the message.
+        given: value that was given for the option.
 
     Raises:
         TypeError: if it is no sampler.
@@ -189,9 +189,9 @@ class TableSource(Protocol):
         """Return ``count`` destinations for each event, int64 (R, M).
 
         Args:
-            positions: of the events in the stream, int64 (R,).
-            count: M.
-            generator: on the host.
+            positions: positions of the events in the stream, int64 (R,).
+            count: number of negatives M of each event.
+            generator: generator on the host.
         """
         ...
 
@@ -234,7 +234,7 @@ class TableNegatives(NegativeSampler):
 
         Args:
             batch: events of the split.
-            epoch: epoch of training, from 0; of no effect in evaluation.
+            epoch: epoch of training, from 0; without effect in evaluation.
 
         Raises:
             ValueError: if :meth:`prepare` was not called.
@@ -262,8 +262,8 @@ class RandomNegatives(TableNegatives):
     Source: arXiv 2006.10637, whose code draws so.
 
     Args:
-        num_negatives: negatives of each event M, at least 1.
-        seed: seeds the draw, together with split, epoch and position; at least 0.
+        num_negatives: number of negatives M of each event, at least 1.
+        seed: seed of the random negatives, together with split, epoch and position; at least 0.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -319,7 +319,7 @@ class _PairNegatives(NegativeSampler):
 
         Args:
             batch: events of the split.
-            epoch: epoch of training, from 0; of no effect in evaluation.
+            epoch: epoch of training, from 0; without effect in evaluation.
 
         Raises:
             ValueError: if :meth:`prepare` was not called.
@@ -369,8 +369,8 @@ class HistoricalNegatives(_PairNegatives):
     so that events at the time of the first one of the batch are told apart.
 
     Args:
-        num_negatives: negatives of each event M, at least 1.
-        seed: seeds the draw, together with split, epoch and position; at least 0.
+        num_negatives: number of negatives M of each event, at least 1.
+        seed: seed of the random negatives, together with split, epoch and position; at least 0.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -403,8 +403,8 @@ class InductiveNegatives(_PairNegatives):
     Source: arXiv 2207.10128, section 4.1. Differs from the paper: as :class:`HistoricalNegatives`.
 
     Args:
-        num_negatives: negatives of each event M, at least 1.
-        seed: seeds the draw, together with split and position; at least 0.
+        num_negatives: number of negatives M of each event, at least 1.
+        seed: seed of the random negatives, together with split and position; at least 0.
 
     Raises:
         ValueError: if an argument is out of range, or ``prepare`` is asked for training.

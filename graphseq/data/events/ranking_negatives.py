@@ -44,8 +44,8 @@ class _Ranked:
         self.destinations = dst[pool].unique()
         # one number for each source and time, then one for each of those with a destination
         times, when = events.t.cpu().unique(return_inverse=True)
-        self.asked = (self.src * len(times) + when).unique(return_inverse=True)[1]
-        self.truth = (self.asked * self.num_nodes + dst).sort().values
+        self.queried = (self.src * len(times) + when).unique(return_inverse=True)[1]
+        self.truth = (self.queried * self.num_nodes + dst).sort().values
         # the destinations of a source in order of first sight: those known at a position are a prefix of its run
         first = seen[first_seen((self.src * self.num_nodes + dst)[seen])]
         self.seen, order = (self.src[first] * self.total + first).sort()
@@ -53,7 +53,7 @@ class _Ranked:
 
     def is_true(self, positions: Tensor, dst: Tensor) -> Tensor:
         """Return whether the source of each position met a node (R, K) at the time of the event."""
-        return contains(self.truth, self.asked[positions][:, None] * self.num_nodes + dst)
+        return contains(self.truth, self.queried[positions][:, None] * self.num_nodes + dst)
 
     def _rows(self, positions: Tensor, count: int, width: int, generator: torch.Generator) -> Tensor:
         num_seen = int(self.share * count)
@@ -99,10 +99,10 @@ class RankingNegatives(TableNegatives):
     instead of those of training, and candidates are distinct throughout.
 
     Args:
-        num_negatives: candidates of each event M besides the true one, at least 1; with ``candidates`` their number
-            counts instead.
-        seed: seeds the draw, together with split and position; at least 0.
-        historical_share: share of earlier destinations, in [0, 1].
+        num_negatives: number of candidates M of each event besides the true one, at least 1; with ``candidates`` their
+            number counts instead.
+        seed: seed of the random candidates, together with split and position; at least 0.
+        historical_share: share of earlier destinations among the candidates, in [0, 1].
         candidates: a table to use instead, integers (events of the split, M), distinct within each row, as a tensor,
             an array or lists; or one for each split by its name. Give ``prepare`` the positions of its rows as
             ``index``.

@@ -21,11 +21,11 @@ class EventStore:
     Where the index has gaps, as after nodes were taken out of training, the events of a batch are gathered.
 
     Args:
-        events: the stream.
-        history: index of the stream that batches carry for neighbour queries, on the same device; None without.
-        cut: what of the history a batch may see: ``batch``, the events before its first one, whatever the batch
-            holds; or ``time``, for each event those of an earlier time, some of which may be in the same batch.
-        new_node: whether an endpoint of an event is unknown from training, bool (E,); None without.
+        events: stream of events.
+        history: index of the stream that batches carry for neighbour lookups, on the same device; None for no lookups.
+        cut: part of the history that a batch may look up: ``batch``, the events before its first one, whatever the
+            batch holds; or ``time``, for each event those of an earlier time, some of which may be in the same batch.
+        new_node: whether an endpoint of an event is unknown from training, bool (E,); None where it is not known.
 
     Raises:
         ValueError: if ``cut`` is something else.
@@ -80,7 +80,7 @@ class EventStore:
         """Return the store with events and history on ``device``; tensors already there are shared, not copied.
 
         Args:
-            device: target.
+            device: device of the returned store.
         """
         events = self.events.to(device)
         history = None if self.history is None else self.history.to(device, msg=events.msg)
@@ -90,7 +90,7 @@ class EventStore:
         """Return a store of the same events with another history that does not say which nodes are new.
 
         Args:
-            history: on any device; it is moved to that of the events.
+            history: index of the training events, on any device; it is moved to the device of the events.
         """
         if history is not None and history.device != self.device:
             history = history.to(self.device, msg=self.events.msg)
@@ -100,9 +100,9 @@ class EventStore:
         """Yield the events at ``index`` in batches: views of the stream where they are consecutive.
 
         Args:
-            index: positions, ascending within each batch, int64 (M,).
-            sizes: batch size, or the size of each batch.
-            device: where batches go; default where the events are. The history is moved there as a whole.
+            index: positions of the events, ascending within each batch, int64 (M,).
+            sizes: one batch size, or the size of each batch.
+            device: device of the batches; None for the device of the events. The history is moved there as a whole.
 
         Raises:
             DataError: if positions do not ascend within a batch.
@@ -141,6 +141,6 @@ class EventStore:
         """Return the events at ``index`` as one batch.
 
         Args:
-            index: positions, ascending, int64 (M,).
+            index: positions of the events, ascending, int64 (M,).
         """
         return next(self.batches(index, [len(index)]))

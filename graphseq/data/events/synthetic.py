@@ -34,15 +34,16 @@ def periodic_events(
     last of them, so that the state change follows from the events before it.
 
     Args:
-        num_events: events drawn, at least 1; those that would come after a dropout are left out.
-        num_sources: at least 1, without ``num_destinations`` at least 2.
-        num_destinations: numbered after the sources; None for one kind of nodes, of which any two may meet.
-        period: destinations of a source, at least 1.
-        repeat: probability of the next one in turn, in [0, 1].
-        num_edge_features: D, normally distributed features with deviation 0.5.
+        num_events: number of events drawn, at least 1; those that would come after a dropout are left out.
+        num_sources: number of sources, at least 1, without ``num_destinations`` at least 2.
+        num_destinations: number of destinations, numbered after the sources; None for one kind of nodes, of which any
+            two may meet.
+        period: number of destinations that a source visits in turn, at least 1.
+        repeat: probability that the next destination in turn is visited, in [0, 1].
+        num_edge_features: number of features D of each event, normally distributed with deviation 0.5.
         dropout_ratio: share of sources that drop out, in [0, 1]; at 0 there is no ``y``.
-        num_abnormal: abnormal events before a dropout, at least 1.
-        generator: of the random numbers; None for torch's own.
+        num_abnormal: number of abnormal events before a dropout, at least 1.
+        generator: generator of the random numbers; None for torch's own.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -122,16 +123,16 @@ class SyntheticEventsDataModule(TemporalDataModule):
     """A stream from :func:`periodic_events`, small enough for a test and without any file.
 
     Args:
-        num_events: see :func:`periodic_events`.
-        num_sources: see :func:`periodic_events`.
-        num_destinations: see :func:`periodic_events`.
-        period: see :func:`periodic_events`.
-        repeat: see :func:`periodic_events`.
-        num_edge_features: see :func:`periodic_events`.
-        dropout_ratio: see :func:`periodic_events`; above 0 for the task of state changes.
-        num_abnormal: see :func:`periodic_events`.
-        seed: seeds the stream, and what it seeds in :class:`TemporalDataModule`.
-        options: see :class:`TemporalDataModule`.
+        num_events: number of events drawn, at least 1; those that would come after a dropout are left out.
+        num_sources: number of sources, at least 1, without ``num_destinations`` at least 2.
+        num_destinations: number of destinations; None for one kind of nodes, of which any two may meet.
+        period: number of destinations that a source visits in turn, at least 1.
+        repeat: probability that the next destination in turn is visited, in [0, 1].
+        num_edge_features: number of features of each event.
+        dropout_ratio: share of sources that drop out, in [0, 1]; above 0 for the task of state changes.
+        num_abnormal: number of abnormal events before a dropout, at least 1.
+        seed: seed of the stream, and of what ``seed`` of :class:`TemporalDataModule` seeds.
+        options: further arguments of :class:`TemporalDataModule`.
 
     Yields:
         ``EventBatch``, see :class:`TemporalDataModule`.

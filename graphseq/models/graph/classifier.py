@@ -53,18 +53,18 @@ class GraphEncoder(Recorded, nn.Module):
             needs ``edge_dim``, ``edge_channels`` or, for categories, ``hidden_channels``.
         edge_channels: width of real edge features; None or 0 for none.
         node_categories: number of categories of each column of integer ``x``; their embeddings are summed.
-        edge_categories: the same for ``edge_attr``.
+        edge_categories: number of categories of each column of integer ``edge_attr``; their embeddings are summed.
         degree_histogram: number of training nodes of in-degree 0, 1, 2, ...; required by pna.
-        norm: after each convolution: over the nodes of the batch, over the channels of a node, or none.
+        norm: normalisation after each convolution: over the nodes of the batch, over the channels of a node, or none.
         dropout: probability that an entry of a layer's output is dropped, in [0, 1).
         residual: whether a layer's input is added to its output, where the widths are equal.
-        jumping_knowledge: nodes are the last layer, or all layers side by side, their maximum, or their mean
-            weighted by a bidirectional LSTM.
+        jumping_knowledge: representation of a node after the last layer: the output of that layer, or the outputs of
+            all layers side by side, their maximum, or their mean weighted by a bidirectional LSTM.
         virtual_node: whether each graph has a state that its nodes share; a module in place of True must work as
             :class:`graphseq.nn.VirtualNode` does. Real node features are then mapped linearly to
             ``hidden_channels`` first, the width of that state.
-        pool: how nodes become a graph.
-        heads: attention heads of gat, a divisor of ``hidden_channels``.
+        pool: reduction of the nodes of a graph.
+        heads: number of attention heads of gat, a divisor of ``hidden_channels``.
         train_eps: whether gin and gine learn the weight of the node itself.
 
     Shape:
@@ -205,7 +205,8 @@ class GraphEncoder(Recorded, nn.Module):
             edge_index: edges from row 0 to row 1.
             batch: graph of each node; without it and ``ptr`` all nodes are one graph.
             edge_attr: edge features.
-            ptr: offsets of the graphs in the nodes; with it the device is not waited for.
+            ptr: first node of each graph and, last, the number of nodes; given, the step needs no device
+                synchronisation.
         """
         node = self.encode_nodes(x, edge_index, batch, edge_attr, ptr)
         return self.pool(node, batch, ptr), node
@@ -229,13 +230,13 @@ class GraphClassifier(Recorded, nn.Module):
 
     Args:
         in_channels: width of the node features.
-        out_channels: number of classes or of predicted quantities K.
+        out_channels: number K of classes or of predicted quantities.
         hidden_channels: width of every layer, and of the perceptron between its layers.
         num_layers: number of convolutions.
-        conv: as in :class:`GraphEncoder`.
-        head_layers: linear maps of the perceptron, at least 1.
+        conv: convolution by name, or what builds one from two widths, as in :class:`GraphEncoder`.
+        head_layers: number of linear maps of the perceptron, at least 1.
         dropout: probability that an entry is dropped after a convolution and inside the perceptron, in [0, 1).
-        options: the other arguments of :class:`GraphEncoder`.
+        options: further arguments of :class:`GraphEncoder`.
 
     Shape:
         x (N, in_channels), edge_index (2, E), batch (N,), edge_attr (E, edge_channels), ptr (G+1,) -> (G, K)

@@ -30,9 +30,10 @@ class GINClassifier(Recorded, nn.Module):
         in_channels: width of the node features; the paper's are one-hot node labels or degrees.
         out_channels: number of classes K.
         hidden_channels: width of every layer; the paper's grid is 16 and 32.
-        num_layers: number of depths read out, the input included, so there are ``num_layers - 1`` convolutions.
-        mlp_layers: linear maps in the perceptron of each convolution.
-        pool: how nodes become a graph; the paper sums on molecules and takes means on social networks.
+        num_layers: number of depths that are read out, the input included, so there are ``num_layers - 1``
+            convolutions.
+        mlp_layers: number of linear maps in the perceptron of each convolution.
+        pool: reduction of the nodes of a graph; the paper sums on molecules and takes means on social networks.
         dropout: probability that a logit of one depth is dropped, in [0, 1); the paper's grid is 0 and 0.5.
         train_eps: whether :math:`\epsilon` is learned instead of 0.
 
@@ -106,8 +107,9 @@ class GINClassifier(Recorded, nn.Module):
             x: node features.
             edge_index: edges from row 0 to row 1.
             batch: graph of each node; without it and ``ptr`` all nodes are one graph.
-            edge_attr: taken for the sake of a common signature, and not used.
-            ptr: offsets of the graphs in the nodes; with it the device is not waited for.
+            edge_attr: edge features, accepted for a common signature and not used.
+            ptr: first node of each graph and, last, the number of nodes; given, the step needs no device
+                synchronisation.
         """
         node = torch.cat(self._depths(x, edge_index), dim=1)
         return self.pool(node, batch, ptr), node

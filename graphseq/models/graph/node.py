@@ -24,18 +24,18 @@ class NodeClassifier(Recorded, nn.Module):
 
     Args:
         in_channels: width of the node features.
-        out_channels: number of classes or of predicted quantities K.
+        out_channels: number K of classes or of predicted quantities.
         hidden_channels: width of the hidden layers.
         num_layers: number of convolutions, the last one included.
-        conv: as in :class:`GraphEncoder`.
+        conv: convolution by name, or what builds one from two widths, as in :class:`GraphEncoder`.
         output: whether the last of the convolutions gives the logits, with one head and neither norm nor ReLU, or a
             linear map after all of them does.
         input_dropout: probability that an entry of real node features is dropped, in [0, 1).
         dropout: probability that an entry is dropped after a hidden layer, in [0, 1).
-        edge_channels: as in :class:`GraphEncoder`.
-        degree_histogram: as in :class:`GraphEncoder`.
-        train_eps: as in :class:`GraphEncoder`.
-        options: the other arguments of :class:`GraphEncoder`.
+        edge_channels: width of real edge features; None or 0 for none.
+        degree_histogram: number of training nodes of in-degree 0, 1, 2, ...; required by pna.
+        train_eps: whether gin and gine learn the weight of the node itself.
+        options: further arguments of :class:`GraphEncoder`.
 
     Shape:
         x (N, in_channels), edge_index (2, E), batch (N,), edge_attr (E, edge_channels), ptr (G+1,) -> (N, K)

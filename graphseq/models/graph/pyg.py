@@ -24,9 +24,9 @@ class FromPyG(Recorded, nn.Module):
     ``in_channels`` written.
 
     Args:
-        network: maps nodes to nodes (N, D), or to graphs (G, D) if it pools by itself.
-        pool: how nodes become a graph; None takes the network's output as it is.
-        out_channels: width K of a linear map after it; None for no map.
+        network: network that maps nodes to nodes (N, D), or to graphs (G, D) if it pools by itself.
+        pool: reduction of the nodes of a graph; None takes the network's output as it is.
+        out_channels: width K of a linear map after network and pooling; None for no map.
         channels: width D of the network's output; None reads its attribute ``out_channels``, which every
             ``BasicGNN`` has. Only needed for the linear map.
 
@@ -106,7 +106,7 @@ class FromPyG(Recorded, nn.Module):
             edge_index: edges from row 0 to row 1.
             batch: graph of each node; without it and ``ptr`` all nodes are one graph.
             edge_attr: edge features.
-            ptr: offsets of the graphs in the nodes.
+            ptr: first node of each graph and, last, the number of nodes.
 
         Raises:
             ValueError: if ``pool`` is None: there are then no two kinds of vectors.

@@ -14,7 +14,7 @@ __all__ = ["DyRep"]
 
 
 class DyRep(MemoryNetwork):
-    """Recurrent memory that is told the embedding of the partner, an attention over its neighbourhood.
+    """Recurrent memory whose messages carry the embedding of the partner, an attention over its neighbourhood.
 
     Source: DyRep (Trivedi et al., ICLR 2019) in the form of arXiv 2006.10637, table 1: RNN updater, memory as
     embedding, the attention embedding of the other end in the message. Differs from the former: mail has no gradient,

@@ -67,7 +67,7 @@ class _PairTable(nn.Module):
         self.set(self.code.new_empty(0), _Seen(*(column.new_empty(0) for column in self.seen())))
 
     def find(self, query: Tensor) -> _Seen:
-        """Return what is known of each code asked for; never is from infinity to -infinity, position -1, 0 times."""
+        """Return what is known of each queried code; one never seen has times inf to -inf, position -1 and count 0."""
         if len(self) == 0:
             never = torch.full_like(query, _INFINITY, dtype=torch.float64)
             return _Seen(never, -never, torch.full_like(query, -1), torch.zeros_like(query))
@@ -116,8 +116,8 @@ class EdgeBank(Recorded, nn.Module):
     the small one; a commit waits for the device, scores do not.
 
     Args:
-        mode: which pairs are remembered.
-        window: how long, in mode ``window``.
+        mode: rule for the pairs that are remembered, as listed above.
+        window: length of the window in mode ``window``.
         share: share of the events, in (0, 1], with ``window="share"``.
 
     Shape:
@@ -189,7 +189,7 @@ class EdgeBank(Recorded, nn.Module):
         """Remember what :meth:`state_buffers` returned, and nothing else.
 
         Args:
-            buffers: state of an EdgeBank.
+            buffers: state that :meth:`state_buffers` of an EdgeBank returned.
 
         Raises:
             RuntimeError: if a buffer is missing or unknown.
@@ -219,7 +219,7 @@ class EdgeBank(Recorded, nn.Module):
         """Return scores (B, 1 + M) from the events committed so far; changes no state.
 
         Args:
-            data: the batch; without negatives scores are (B, 1).
+            data: batch of events; without negatives, scores are (B, 1).
         """
         src, dst = data.src[:, None], data.dst[:, None]
         if data.neg_dst is not None:
@@ -231,7 +231,7 @@ class EdgeBank(Recorded, nn.Module):
         """Return the scores, and what :meth:`commit` takes: the batch itself.
 
         Args:
-            data: the batch.
+            data: batch of events with their negatives.
         """
         return self(data), data
 
@@ -240,7 +240,7 @@ class EdgeBank(Recorded, nn.Module):
         """Remember the events of a batch; its negatives leave no trace.
 
         Args:
-            update: the batch.
+            update: batch whose pairs are to be remembered.
         """
         if len(update) == 0:
             return

@@ -316,7 +316,7 @@ class MemoryNetwork(Recorded, nn.Module):
         """Make room for nodes that the network was not built for; their memory starts at zero.
 
         Args:
-            num_nodes: at least the present number.
+            num_nodes: new number of nodes, at least the present one.
 
         Raises:
             ValueError: if it is less, or a corrector keeps moments by node.

@@ -21,10 +21,10 @@ class ConvNet(Recorded, nn.Module):
         y = W\, \mathrm{dropout}(\mathrm{mean}_{y,x}\, h_L) + b
 
     Args:
-        in_channels: channels of the images.
-        out_channels: outputs of one image.
-        hidden_channels: channels of the first block; block i has :math:`2^{i-1}` times as many.
-        num_layers: L, blocks, at least 1; the images need :math:`2^L` pixels on each side, so 3 for 8 x 8.
+        in_channels: number of channels of the images.
+        out_channels: number of outputs of one image.
+        hidden_channels: number of channels of the first block; block i has :math:`2^{i-1}` times as many.
+        num_layers: number of blocks L, at least 1; the images need :math:`2^L` pixels on each side, so 3 for 8 x 8.
         dropout: probability in [0, 1) of setting a feature before the head to zero in training.
 
     Shape:

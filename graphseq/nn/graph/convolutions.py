@@ -122,11 +122,11 @@ def make_convolution(
     Args:
         conv: name of the layer, or what builds one from the two widths, such as the class
             ``torch_geometric.nn.GraphConv`` or a partial of it; it is called with them and nothing else.
-        in_channels: width of the nodes.
-        out_channels: width of the new nodes.
+        in_channels: width of the node features.
+        out_channels: width of the new node features.
         edge_channels: width of the edge features; required by gine, used by gat and pna. None or 0: no features.
         degree_histogram: number of training nodes of in-degree 0, 1, 2, ...; required by pna.
-        heads: attention heads of gat, which share ``out_channels``.
+        heads: number of attention heads of gat, which share ``out_channels``.
         train_eps: whether the weight of the node itself in gin and gine is learned; it starts at 0.
 
     Shape:

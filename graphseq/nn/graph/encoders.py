@@ -23,7 +23,7 @@ class CategoricalEncoder(Recorded, nn.Module):
 
     Args:
         num_categories: number of categories of each column.
-        dim: width of the sum.
+        dim: width of each embedding and of their sum.
 
     Shape:
         input (N, F) or, for one column, (N,); integers in [0, num_categories[f]) -> output (N, dim)
@@ -100,7 +100,7 @@ class FeatureEncoder(Recorded, nn.Module):
         out_channels: width of the result; None leaves real features as they are.
         categories: number of categories of each column, see :class:`CategoricalEncoder`; None or [] for real
             features.
-        field: the field of the batch these features are, for messages.
+        field: name of the batch field that holds these features, for error messages.
 
     Shape:
         input (N, in_channels) -> output (N, out_channels); of one column also (N,)

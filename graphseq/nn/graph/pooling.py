@@ -24,8 +24,8 @@ def graph_index(num_nodes: int, batch: Tensor | None, ptr: Tensor | None, device
     Args:
         num_nodes: number of nodes N.
         batch: graph of each node.
-        ptr: offsets of the graphs in the nodes.
-        device: where the result is made if neither is given.
+        ptr: first node of each graph and, last, the number of nodes.
+        device: device of the result if neither ``batch`` nor ``ptr`` is given.
 
     Returns:
         ``batch`` and the number of graphs G.
@@ -58,7 +58,7 @@ class GraphPool(Recorded, nn.Module):
     atomic additions.
 
     Args:
-        mode: the reduction.
+        mode: name of the reduction over the nodes of a graph.
 
     Shape:
         x (N, D), batch (N,), ptr (G+1,) -> (G, D)
@@ -84,10 +84,10 @@ class GraphPool(Recorded, nn.Module):
         """Reduce the nodes of each graph to one vector; without ``batch`` and ``ptr`` all nodes are one graph.
 
         Args:
-            x: nodes.
+            x: node features.
             batch: graph of each node, in any order if ``ptr`` is not given.
-            ptr: offsets of the graphs in the nodes.
-            num_graphs: number of graphs, which spares reading it from ``batch``.
+            ptr: first node of each graph and, last, the number of nodes.
+            num_graphs: number of graphs; given, it need not be read from ``batch``.
         """
         if ptr is not None:
             return _REDUCTIONS[self.mode](x, ptr=ptr)

@@ -28,11 +28,11 @@ class VirtualNode(Recorded, nn.Module):
     arXiv 2005.00687. Differs from them: none known.
 
     Args:
-        dim: width of the nodes and of the state.
-        num_layers: layers of the network, at least 1; there are ``num_layers - 1`` updates.
+        dim: width of the node features and of the state.
+        num_layers: number of layers of the network, at least 1; there are ``num_layers - 1`` updates.
         dropout: probability that an entry of an update is dropped, in [0, 1).
         residual: whether an update is added to the state instead of replacing it.
-        pool: how the nodes of a graph are gathered for an update.
+        pool: reduction of the nodes of a graph for an update.
 
     Shape:
         x (N, D), state (G, D) -> x (N, D), state (G, D)

@@ -28,10 +28,10 @@ def memory_coherence_loss(
     Source: arXiv 2402.04284, Algorithm 2. Differs from it: the mode ``node``.
 
     Args:
-        previous: memory before the update.
-        corrected: memory after it, with gradient.
-        mask: which nodes were updated, bool; None for all.
-        mode: what a cosine is taken of.
+        previous: memories before the update.
+        corrected: memories after the update, with gradient.
+        mask: whether a node was updated, bool; None for all nodes.
+        mode: whether one cosine is taken of the whole matrices (``global``) or one of each node (``node``).
         eps: lower bound of the norms.
 
     Shape:

@@ -1,4 +1,4 @@
-"""Losses over several environments that ask for more than a low mean: the same risk, or the same features."""
+"""Losses over several environments that add to the mean: equal risks, or equal features, across environments."""
 
 from dataclasses import dataclass
 
@@ -17,11 +17,11 @@ class EnvironmentBatch:
     The risk of an environment is :math:`R_e = \sum_{n \in e} s_n / \sum_{n \in e} c_n`.
 
     Args:
-        terms: sum of the losses of each sample, :math:`s_n`, (B,).
-        sizes: number of terms of each sum, :math:`c_n`, (B,).
-        env: environment of each sample, int64 of at least 0, (B,).
-        prediction: output of the network, which ``terms`` depend on, (B, K).
-        representation: what the head of the network read, (B, D).
+        terms: sum of the losses of each sample, :math:`s_n` (B,).
+        sizes: number of terms of each sum, :math:`c_n` (B,).
+        env: environment of each sample, int64, at least 0 (B,).
+        prediction: output of the network, on which ``terms`` depend (B, K).
+        representation: input of the network's head (B, D).
 
     Example:
         >>> terms, env = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([0, 0, 3])
@@ -49,7 +49,7 @@ class EnvironmentBatch:
         """Return sums over the samples of each environment that is there.
 
         Args:
-            values: (B, *).
+            values: values of the samples (B, *).
         """
         return values.new_zeros(len(self.present), *values.shape[1:]).index_add(0, self.number, values)
 
@@ -57,7 +57,7 @@ class EnvironmentBatch:
         """Return sums over the samples of each environment, divided by its number of terms.
 
         Args:
-            values: (B,).
+            values: values of the samples (B,).
         """
         return self.sums(values) / self.sums(self.sizes).clamp(min=1)
 
@@ -80,7 +80,7 @@ class _Penalized(Recorded, nn.Module):
         """Return the loss of a batch and what to log.
 
         Args:
-            batch: losses with their environments.
+            batch: losses of the samples with their environments.
         """
         penalty = self.penalty(batch)
         return batch.risks().mean() + self.scale * penalty, {"environment_penalty": penalty.detach()}
@@ -95,7 +95,7 @@ class InvariantRisk(_Penalized):
     Source: arXiv 1907.02893 (IRMv1). Differs from it: means over environments instead of sums.
 
     Args:
-        scale: :math:`\lambda`, at least 0.
+        scale: weight :math:`\lambda` of the penalty, at least 0.
 
     Raises:
         ValueError: if ``scale`` is negative.
@@ -114,7 +114,7 @@ class InvariantRisk(_Penalized):
         """Return the mean over environments of the squared derivative.
 
         Args:
-            batch: losses with their environments.
+            batch: losses of the samples with their environments.
         """
         # the derivative of a sample's loss by the common scale is its gradient times its output
         (gradient,) = torch.autograd.grad(batch.terms.sum(), batch.prediction, create_graph=True)
@@ -129,7 +129,7 @@ class VarianceRisk(_Penalized):
     Source: arXiv 2003.00688. Differs from it: the mean of the risks instead of their sum.
 
     Args:
-        scale: :math:`\lambda`, at least 0.
+        scale: weight :math:`\lambda` of the penalty, at least 0.
 
     Raises:
         ValueError: if ``scale`` is negative.
@@ -147,7 +147,7 @@ class VarianceRisk(_Penalized):
         """Return the variance of the risks.
 
         Args:
-            batch: losses with their environments.
+            batch: losses of the samples with their environments.
         """
         return batch.risks().var(correction=0)
 
@@ -163,7 +163,7 @@ class CORAL(_Penalized):
     Source: arXiv 1607.01719, eq. 1. Differs from it: all pairs of training environments instead of source and target.
 
     Args:
-        scale: :math:`\lambda`, at least 0.
+        scale: weight :math:`\lambda` of the penalty, at least 0.
 
     Raises:
         ValueError: if ``scale`` is negative.
@@ -181,7 +181,7 @@ class CORAL(_Penalized):
         """Return the mean over pairs of environments.
 
         Args:
-            batch: losses with their environments.
+            batch: losses of the samples with their environments.
         """
         z = batch.representation
         z = z.to(torch.promote_types(z.dtype, torch.float32))
@@ -208,8 +208,8 @@ class GroupDRO(Recorded, nn.Module):
     Source: arXiv 1911.08731, algorithm 1. Differs from it: all environments of a batch count at once.
 
     Args:
-        num_environments: E; environments are numbered from 0 to E - 1.
-        step_size: :math:`\eta`, at least 0.
+        num_environments: number of environments E, numbered from 0 to E - 1.
+        step_size: step size :math:`\eta` of the shares, at least 0.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -237,7 +237,7 @@ class GroupDRO(Recorded, nn.Module):
         """Return the loss of a batch and what to log.
 
         Args:
-            batch: losses with their environments.
+            batch: losses of the samples with their environments.
         """
         last = int(batch.present[-1])
         if int(batch.present[0]) < 0 or last >= len(self.share):

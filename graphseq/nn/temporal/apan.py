@@ -1,4 +1,4 @@
-"""APAN: what a node becomes follows from its last embedding and its mails alone; who hears of it comes after."""
+"""APAN: nodes are encoded from their last embedding and their mails alone; neighbours receive messages after."""
 
 import math
 from collections.abc import Callable
@@ -37,10 +37,10 @@ class APANEncoder(Recorded, nn.Module):
 
     Args:
         dim: width D of an embedding; a multiple of ``num_heads``.
-        num_mails: mails M that a node keeps.
-        num_heads: heads of the attention.
-        dropout: of attention weights and before the perceptron, in [0, 1).
-        msg_channels: width D_e of event features that stand beside the mails and are projected, 0 without.
+        num_mails: number of mails M that a node keeps.
+        num_heads: number of attention heads.
+        dropout: probability of dropping an attention weight, or an input of the perceptron, in [0, 1).
+        msg_channels: width D_e of event features that stand beside the mails and are projected; 0 for none.
 
     Shape:
         z (U, D), mail (U, M, D + D_e), mask (U, M) -> (U, D)
@@ -94,8 +94,8 @@ class APANEncoder(Recorded, nn.Module):
         """Return the new embeddings.
 
         Args:
-            z: last embeddings.
-            mail: mails, newest first, with the event features to be projected in the last columns.
+            z: last embedding of each node.
+            mail: mails of each node, newest first, with the event features to be projected in the last columns.
             mask: whether there is such a mail, bool.
         """
         h = torch.cat([z, self._attend(z, mail, mask)], dim=1)
@@ -151,13 +151,14 @@ class APANMemory(Recorded, nn.Module):
     Args:
         num_nodes: number of nodes N.
         dim: width D of an embedding.
-        msg_channels: width of the event features, 0 without.
-        num_mails: mails that a node keeps.
-        num_neighbors: neighbours of an endpoint that hear of its events, the latest ones; 0 for none.
-        num_heads: heads of the attention over mails; they divide ``dim``.
-        dropout: see :class:`APANEncoder`.
-        num_event_types: types C to count for a :class:`~graphseq.nn.PRESCorrector`, 0 for none. Types above C - 1
-            count as C - 1; events without a type are of type 0 for their source and 1 for their destination.
+        msg_channels: width of the event features, 0 without features.
+        num_mails: number of mails that a node keeps.
+        num_neighbors: number of neighbours of an endpoint that receive its messages, the most recent ones; 0 for none.
+        num_heads: number of heads of the attention over mails; it must divide ``dim``.
+        dropout: dropout probability of the :class:`APANEncoder`, in [0, 1).
+        num_event_types: number C of event types to count for a :class:`~graphseq.nn.PRESCorrector`, 0 for none. Types
+            above C - 1 count as C - 1; events without a type are of type 0 for their source and 1 for their
+            destination.
 
     Shape:
         state: memory (N, D), float64 times (N,), mailbox.
@@ -235,7 +236,7 @@ class APANMemory(Recorded, nn.Module):
         """Make room for more nodes, keeping all state; the new ones have never been seen.
 
         Args:
-            num_nodes: at least the present number.
+            num_nodes: new number of nodes, at least the present one.
 
         Raises:
             ValueError: if it is less.
@@ -252,7 +253,7 @@ class APANMemory(Recorded, nn.Module):
         mail that the stored embedding knew of; ``num_events`` are the node's own events since it was stored.
 
         Args:
-            nodes: int64 (U,).
+            nodes: node ids, int64 (U,).
         """
         previous = self.memory.index_select(0, nodes)
         mail, mask = self.mailbox.read(nodes)
@@ -276,10 +277,10 @@ class APANMemory(Recorded, nn.Module):
         """Store the embeddings of the events' endpoints and deliver the mails of the events.
 
         Args:
-            plan: the batch; negatives in it are left alone.
-            read: what was read for ``plan.nodes``.
-            memory: what is stored, and made messages of (U, D).
-            partner: not used; mails carry both ends.
+            plan: the batch; its negatives are left alone.
+            read: embeddings and mails as they were read for ``plan.nodes``.
+            memory: embeddings to be stored, from which messages are made (U, D).
+            partner: not used, since mails carry both ends of an event.
 
         Raises:
             DataError: if the batch has no history to find neighbours in, or features of another width.
@@ -287,14 +288,14 @@ class APANMemory(Recorded, nn.Module):
         batch, history = plan.batch, plan.batch.history
         if self.num_neighbors and history is None:
             raise DataError(
-                "mails go to neighbours and the batch has no history; take the batch from a temporal data module, set "
+                "mails go to neighbours and the batch has no history; take the batch from an event data module, set "
                 "EventBatch.history, or deliver to endpoints only with num_neighbors=0"
             )
         if batch.msg.size(1) != self.msg_channels:
             raise DataError(f"events have {batch.msg.size(1)} features; the network was built for {self.msg_channels}")
         source, destination = plan.endpoint.split(len(batch))
         stored = memory.detach().to(self.memory.dtype)
-        message = stored.index_select(0, source) + stored.index_select(0, destination)
+        message = stored.index_select(0, source) + stored.index_select(0, destination)  # (B, D)
         msg = batch.msg.to(message.dtype)
         if self.msg_channels == self.dim:
             message = message + msg
@@ -303,12 +304,12 @@ class APANMemory(Recorded, nn.Module):
         # a self-loop is one event of its node, not two
         once = torch.cat([torch.ones_like(batch.src, dtype=torch.bool), batch.src != batch.dst]).to(torch.int32)
         count = once.new_zeros(len(plan.nodes)).index_add_(0, plan.endpoint, once)
-        total = message.new_zeros(len(plan.nodes), message.size(1)).index_add_(0, source, message)
+        total = message.new_zeros(len(plan.nodes), message.size(1)).index_add_(0, source, message)  # (U, D + D_e)
         total.index_add_(0, destination, message * once[len(batch) :].unsqueeze(1))
         latest = torch.full_like(plan.nodes, -torch.inf, dtype=torch.float64)
         latest.scatter_reduce_(0, plan.endpoint, torch.cat([batch.t, batch.t]).double(), "amax")
 
-        written = count.nonzero().squeeze(1)
+        written = count.nonzero().squeeze(1)  # places of the C endpoints among the U nodes
         nodes, count = plan.nodes.index_select(0, written), count.index_select(0, written)
         self.memory.index_copy_(0, nodes, stored.index_select(0, written))
         self.last_update.index_copy_(0, nodes, read.last_update.index_select(0, written))
@@ -323,7 +324,7 @@ class APANMemory(Recorded, nn.Module):
             near = history.recent(nodes, batch.start, self.num_neighbors)
             sender = torch.cat([sender, sender.unsqueeze(1).expand_as(near.node).masked_select(near.mask)])
             receiver = torch.cat([receiver, near.node.masked_select(near.mask)])
-        mean = total.index_select(0, written) / count.unsqueeze(1)
+        mean = total.index_select(0, written) / count.unsqueeze(1)  # (C, D + D_e)
         self.mailbox.deliver(mean, latest.index_select(0, written), sender, receiver)
 
     def _count_types(self, event_type: Tensor | None, plan: Plan, once: Tensor) -> Tensor:

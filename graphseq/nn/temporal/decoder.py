@@ -1,4 +1,4 @@
-"""Whether two nodes meet: a score of two embeddings."""
+"""Link prediction: the score of an event between two nodes from their embeddings."""
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,11 +15,11 @@ class LinkDecoder(Recorded, nn.Module):
     .. math:: f(u, v) = w^\top \mathrm{ReLU}(W_s h_u + W_d h_v + b) + c
 
     Source: arXiv 2006.10637, section 3 (a two-layer perceptron on both embeddings). Differs from it: none; each half
-    of the first layer is applied to what was asked or to all rows, whichever are fewer.
+    of the first layer is applied to the named rows or to all rows, whichever are fewer.
 
     Args:
         in_channels: width of an embedding.
-        hidden_channels: width of the hidden layer; default ``in_channels``.
+        hidden_channels: width of the hidden layer; None for ``in_channels``.
 
     Shape:
         h (R, D), source (*), destination (*), which may be broadcast -> (*)
@@ -54,8 +54,8 @@ class LinkDecoder(Recorded, nn.Module):
         """Return the logits of pairs of rows.
 
         Args:
-            h: embeddings (R, D).
-            source: row of each pair's source (*); (B, 1) for one source of all the destinations (B, M).
+            h: embedding of each row (R, D).
+            source: row of each pair's source (*); (B, 1) for one source with all its destinations (B, M).
             destination: row of each pair's destination (*).
         """
         left, right = _half(self.source, h, source), _half(self.destination, h, destination)

@@ -1,4 +1,4 @@
-"""From memories to embeddings: the memory itself, its drift in time, sums and attention over recent neighbours."""
+"""The embed step: the memory itself, its drift in time, sums and attention over recent neighbours."""
 
 import math
 from typing import Literal, cast
@@ -24,15 +24,15 @@ RelativeTime = Literal["query", "update"]
 
 
 class TemporalEmbedding(Recorded, nn.Module):
-    """Base of what turns the memories of a batch into one embedding for each of its rows.
+    """Base class of embeddings, which turn the memories of a batch into one embedding for each of its rows.
 
     Attributes:
         out_channels: width of an embedding.
-        num_neighbors: neighbours of each row, 0 if none are looked up.
-        num_layers: layers that look them up.
-        share_rows: whether endpoints of the same node share a row, see :func:`~graphseq.nn.plan_batch`.
-        share_lookups: whether its layers know rows that share a lookup of neighbours, see the same.
-        msg_channels: width of the event features it was built for; None if it looks at none.
+        num_neighbors: number of neighbours looked up for each row, 0 for none.
+        num_layers: number of layers that look up neighbours.
+        share_rows: whether endpoints of the same node share one row, which then has no moment of its own.
+        share_lookups: whether the layers take rows of one node that share a neighbour lookup.
+        msg_channels: width of the event features the embedding was built for; None if it looks at none.
 
     Example:
         >>> IdentityEmbedding(8).num_neighbors
@@ -51,7 +51,7 @@ class TemporalEmbedding(Recorded, nn.Module):
 
         Args:
             z: memories of ``plan.nodes``, their mail applied (U, D).
-            plan: the batch.
+            plan: the batch with its rows and neighbours.
             last_update: time of the last event of ``plan.nodes`` (U,).
             time_encoder: encoder of time differences.
         """
@@ -103,8 +103,8 @@ class TimeProjectionEmbedding(TemporalEmbedding):
 
     Args:
         dim: size of a memory.
-        time_statistics: mean and deviation of the gaps of sources, then of destinations, in units of time; the data
-            module offers them.
+        time_statistics: mean and deviation of the time between events of sources, then of destinations, as the data
+            module's ``time_statistics`` has them.
 
     Shape:
         z (U, D) -> (R, D)
@@ -144,15 +144,15 @@ class TimeProjectionEmbedding(TemporalEmbedding):
         destination = torch.ones_like(rows.position, dtype=torch.bool)
         destination[:events] = False
         destination[len(destination) - sources_of_negatives :] = False
-        gap = rows.t.double() - last_update.index_select(0, rows.position)
+        gap = rows.t.double() - last_update.index_select(0, rows.position)  # (R,)
         source, of_source, other, of_other = self.time_statistics  # mean and deviation of each role
         scaled = torch.where(destination, (gap - other) / of_other, (gap - source) / of_source)
-        drift = 1 + scaled.to(z.dtype)[:, None] * self.weight + self.bias
+        drift = 1 + scaled.to(z.dtype)[:, None] * self.weight + self.bias  # (R, D)
         return z.index_select(0, rows.position) * drift
 
 
 class _NeighborEmbedding(TemporalEmbedding):
-    """What embeddings over recent neighbours share: sizes, layers, relative times."""
+    """Base class of embeddings over recent neighbours: sizes, layers, relative times."""
 
     layers: nn.ModuleList
     layers_share = True
@@ -178,7 +178,7 @@ class _NeighborEmbedding(TemporalEmbedding):
         if relative_time not in ("query", "update"):
             raise ValueError(f"relative_time is {relative_time!r}; it must be 'query' or 'update'")
         if relative_time == "update" and num_layers > 1:
-            raise ValueError("relative_time='update' knows no moment of a row, which deeper layers need; use 'query'")
+            raise ValueError("relative_time='update' gives rows no moment, which deeper layers need; use 'query'")
         self.out_channels, self.num_neighbors, self.num_layers = out_channels, num_neighbors, num_layers
         self.relative_time = relative_time
         self.share_rows = relative_time == "update"
@@ -191,16 +191,16 @@ class _NeighborEmbedding(TemporalEmbedding):
     def _embed(
         self, level: int, depth: int, z: Tensor, plan: Plan, last_update: Tensor, time_encoder: TimeEncoder
     ) -> Tensor:
-        """Return what ``level`` layers make of the rows that are ``depth`` steps away from the roots."""
+        """Return the output of ``level`` layers for the rows that are ``depth`` steps away from the roots."""
         rows = plan.layers[depth]
         neighbor, neighbor_t = cast(Tensor, rows.neighbor), cast(Tensor, rows.neighbor_t)
         if level == 1:
-            own, source = self._of_rows(z, (rows.shared or rows).position), z
+            own, source = self._of_rows(z, (rows.shared or rows).position), z  # (R, D), (U, D)
         else:  # both at the moment of the root, by the layers below
             own = self._embed(level - 1, depth, z, plan, last_update, time_encoder)
-            source = self._embed(level - 1, depth + 1, z, plan, last_update, time_encoder)
+            source = self._embed(level - 1, depth + 1, z, plan, last_update, time_encoder)  # (R K, D)
         if self.relative_time == "query":
-            gaps = (rows.shared or rows).t[:, None] - neighbor_t
+            gaps = (rows.shared or rows).t[:, None] - neighbor_t  # (R, K)
         else:
             gaps = last_update.index_select(0, neighbor.flatten()).view_as(neighbor) - neighbor_t
         if level > 1:
@@ -227,10 +227,10 @@ class TemporalAttentionEmbedding(_NeighborEmbedding):
         out_channels: width of an embedding.
         msg_channels: width of the event features.
         time_dim: width of an encoded time.
-        num_neighbors: neighbours K of each node, the latest ones.
-        num_layers: layers; each looks K neighbours farther.
-        num_heads: heads; they divide ``dim + time_dim``.
-        dropout: of attention weights, in [0, 1).
+        num_neighbors: number of neighbours K looked up for each node, the most recent ones.
+        num_layers: number of layers; each reaches neighbours one step farther.
+        num_heads: number of attention heads; it must divide ``dim + time_dim``.
+        dropout: probability of dropping an attention weight, in [0, 1).
         relative_time: ``query`` encodes the time since the event at the moment of the root, one row for each
             endpoint; ``update`` the time between the event and the neighbour's last update, one row for each node, as
             PyG's example does: faster, and the embedding does not know how much time has passed.
@@ -239,7 +239,7 @@ class TemporalAttentionEmbedding(_NeighborEmbedding):
         z (U, D) -> (R, out_channels)
 
     Raises:
-        ValueError: if a size is out of range, or ``update`` is asked with several layers.
+        ValueError: if a size is out of range, or ``relative_time`` is ``update`` with several layers.
 
     Example:
         >>> TemporalAttentionEmbedding(dim=8, out_channels=8, msg_channels=0, time_dim=4, num_neighbors=5).num_layers
@@ -284,10 +284,11 @@ class TransformerEmbedding(_NeighborEmbedding):
         out_channels: width of an embedding.
         msg_channels: width of the event features.
         time_dim: width of an encoded time.
-        num_neighbors: neighbours K of each node, the latest ones.
-        num_heads: heads; they divide ``out_channels``.
-        dropout: of attention weights, in [0, 1).
-        relative_time: see :class:`TemporalAttentionEmbedding`; PyG's example has ``update``.
+        num_neighbors: number of neighbours K looked up for each node, the most recent ones.
+        num_heads: number of attention heads; it must divide ``out_channels``.
+        dropout: probability of dropping an attention weight, in [0, 1).
+        relative_time: time that is encoded, ``query`` or ``update`` as in :class:`TemporalAttentionEmbedding`; PyG's
+            example has ``update``.
 
     Shape:
         z (U, D) -> (R, out_channels)
@@ -331,15 +332,15 @@ class TemporalSumEmbedding(_NeighborEmbedding):
         out_channels: width of an embedding.
         msg_channels: width of the event features.
         time_dim: width of an encoded time.
-        num_neighbors: neighbours K of each node, the latest ones.
-        num_layers: layers; each looks K neighbours farther.
-        relative_time: see :class:`TemporalAttentionEmbedding`.
+        num_neighbors: number of neighbours K looked up for each node, the most recent ones.
+        num_layers: number of layers; each reaches neighbours one step farther.
+        relative_time: time that is encoded, ``query`` or ``update`` as in :class:`TemporalAttentionEmbedding`.
 
     Shape:
         z (U, D) -> (R, out_channels)
 
     Raises:
-        ValueError: if a size is out of range, or ``update`` is asked with several layers.
+        ValueError: if a size is out of range, or ``relative_time`` is ``update`` with several layers.
 
     Example:
         >>> TemporalSumEmbedding(dim=8, out_channels=8, msg_channels=0, time_dim=4).num_neighbors

@@ -25,7 +25,7 @@ class Mailbox(Recorded, nn.Module):
     Args:
         num_nodes: number of nodes N.
         channels: width C of a mail.
-        num_mails: mails M kept of each node.
+        num_mails: number of mails M kept of each node.
 
     Shape:
         state: mail (N, M, C), count (N,) int64, t (N,) float64: 4 M C + 16 bytes a node. Times stay
@@ -86,7 +86,7 @@ class Mailbox(Recorded, nn.Module):
         """Make room for more nodes, whose boxes are empty.
 
         Args:
-            num_nodes: at least the present number.
+            num_nodes: new number of nodes, at least the present one.
 
         Raises:
             ValueError: if it is less.
@@ -101,7 +101,7 @@ class Mailbox(Recorded, nn.Module):
         """Return copies of the mails, newest first and zeros where there are fewer, and which of them there are.
 
         Args:
-            nodes: int64.
+            nodes: node ids, int64.
 
         Shape:
             nodes (U,) -> mail (U, M, C), mask (U, M) bool
@@ -120,10 +120,10 @@ class Mailbox(Recorded, nn.Module):
         a wait for the device.
 
         Args:
-            mail: what is sent.
-            t: when it was sent, not before what was delivered earlier.
-            mail_index: row of ``mail`` that each delivery brings, int64.
-            receiver: node to which it goes, int64; the same mail may reach a node several times and then counts so.
+            mail: mails to be delivered.
+            t: time at which each mail was sent, not before the times of earlier deliveries.
+            mail_index: row of ``mail`` of each delivery, int64.
+            receiver: node that each delivery goes to, int64; a mail that reaches a node several times counts as often.
 
         Shape:
             mail (S, C), t (S,), mail_index (K,), receiver (K,)

@@ -77,7 +77,7 @@ class NodeMemory(Recorded, nn.Module):
     Args:
         num_nodes: number of nodes N.
         dim: size D of a memory.
-        msg_channels: width D_e of the event features, 0 without.
+        msg_channels: width D_e of the event features, 0 without features.
         time_encoder: encoder of time differences, shared with the network that owns the memory.
         updater: recurrent cell that updates memories, ``gru`` or ``rnn`` (tanh).
         aggregation: how several messages to a node in one batch become one, ``last`` or ``mean``.
@@ -176,7 +176,7 @@ class NodeMemory(Recorded, nn.Module):
         """Make room for more nodes, keeping all state; the new ones have never been seen.
 
         Args:
-            num_nodes: at least the present number.
+            num_nodes: new number of nodes, at least the present one.
 
         Raises:
             ValueError: if it is less.

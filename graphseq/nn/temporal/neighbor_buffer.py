@@ -28,8 +28,9 @@ class RecentNeighborBuffer(Recorded, nn.Module):
 
     Args:
         num_nodes: number of nodes N; :meth:`resize` adds more.
-        size: events kept of each node.
-        msg_channels: features D kept of each event. With 0 the features that :meth:`insert` is given are left out.
+        size: number of events kept of each node.
+        msg_channels: width D of the features kept of each event. With 0, the features given to :meth:`insert` are
+            dropped.
         time_dtype: type of the times. They are kept as 64 bits whatever precision the module is converted to.
 
     Shape:
@@ -100,7 +101,7 @@ class RecentNeighborBuffer(Recorded, nn.Module):
         """Make room for more nodes; what is known of the others stays.
 
         Args:
-            num_nodes: new number of nodes, not below the present one.
+            num_nodes: new number of nodes, at least the present one.
 
         Raises:
             ValueError: if it is below.
@@ -123,12 +124,12 @@ class RecentNeighborBuffer(Recorded, nn.Module):
         another. Times are looked at on the processor only; elsewhere their type is all that is checked.
 
         Args:
-            src: source nodes, int64.
-            dst: destination nodes, int64.
-            t: times, non-decreasing, not before those inserted; integers, or also float64 with
+            src: source node of each event, int64.
+            dst: destination node of each event, int64.
+            t: time of each event, non-decreasing, not before the times inserted earlier; integers, or also float64 with
                 ``time_dtype="float64"``.
-            msg: features; needed if ``msg_channels`` is not 0.
-            e_id: positions in the stream, increasing; by default those that follow the last one.
+            msg: features of each event; required if ``msg_channels`` is not 0.
+            e_id: position of each event in the stream, increasing; None for those that follow the last one.
 
         Shape:
             src, dst, t, e_id (B,), msg (B, D)
@@ -176,8 +177,8 @@ class RecentNeighborBuffer(Recorded, nn.Module):
         of the ``size`` that are kept. With a ``cut`` at or above all positions inserted the answer is exact.
 
         Args:
-            nodes: nodes, int64.
-            cut: position in the stream; one for all, or one for each node.
+            nodes: queried nodes, int64.
+            cut: position in the stream below which events count; one for all nodes, or one for each.
             k: number of neighbours, from 1 to ``size``.
 
         Shape:

@@ -1,4 +1,4 @@
-"""Layers over the recent neighbours of a node, what the embeddings of that name are made of."""
+"""Layers over the recent neighbours of a node, of which the embeddings of the same names are made."""
 
 import math
 
@@ -51,23 +51,23 @@ class AttentionLayer(nn.Module):
         time_encoder: TimeEncoder,
         shared: SharedLookups | None = None,
     ) -> Tensor:
-        now = time_encoder(own.new_zeros(1))
+        now = time_encoder(own.new_zeros(1))  # (1, D_t)
         of_own, of_now = self.query.weight.split([own.size(1), now.size(1)], dim=1)
-        query = functional.linear(own, of_own) + functional.linear(now, of_now, self.query.bias)
-        folded = _fold(query, self.key.weight, self.num_heads)
+        query = functional.linear(own, of_own) + functional.linear(now, of_now, self.query.bias)  # (R, H C)
+        folded = _fold(query, self.key.weight, self.num_heads)  # (R, H, F)
         pairs = (source, neighbor, gaps, msg, mask)
-        sums = _attend(folded, pairs, time_encoder, shared, self.dropout if self.training else 0.0)
+        sums = _attend(folded, pairs, time_encoder, shared, self.dropout if self.training else 0.0)  # (S, H, F + 1)
         # from values to the ReLU of the merge all is linear: weights are multiplied with each other, once a batch
         first, heads = self.merge.first, self.num_heads
         ahead, of_self = first.weight.split([self.out.out_features, own.size(1)], dim=1)
-        by_head = (ahead @ self.out.weight).view(len(ahead), heads, -1).transpose(0, 1)
+        by_head = (ahead @ self.out.weight).view(len(ahead), heads, -1).transpose(0, 1)  # (H, D, C)
         value = torch.cat([self.value.weight, self.value.bias[:, None]], dim=1)
-        values = torch.bmm(by_head, value.view(heads, by_head.size(2), -1)).transpose(0, 1)
+        values = torch.bmm(by_head, value.view(heads, by_head.size(2), -1)).transpose(0, 1)  # (D, H, F + 1)
         # a node without neighbours attends to nothing, not to a bias
         some = mask.any(1, keepdim=True).to(own.dtype) * functional.linear(self.out.bias, ahead)
-        hidden = functional.linear(own, of_self, first.bias) + some
+        hidden = functional.linear(own, of_self, first.bias) + some  # (R, D)
         if shared is not None:
-            hidden = hidden.index_select(0, shared.lookup)
+            hidden = hidden.index_select(0, shared.lookup)  # (S, D)
         hidden = torch.addmm(hidden, sums.flatten(1), values.flatten(1).t())
         return self.merge.second(functional.relu(hidden))
 
@@ -103,14 +103,14 @@ class TransformerLayer(nn.Module):
         time_encoder: TimeEncoder,
         shared: SharedLookups | None = None,
     ) -> Tensor:
-        skipped = self.skip(own)
+        skipped = self.skip(own)  # (R, H C)
         if shared is not None:
-            skipped = skipped.index_select(0, shared.lookup)
+            skipped = skipped.index_select(0, shared.lookup)  # (S, H C)
         key = torch.cat([self.key.weight, self.edge.weight], dim=1)
         value = torch.cat([self.value.weight, self.edge.weight, self.value.bias[:, None]], dim=1)
-        folded = _fold(self.query(own), key, self.num_heads)
+        folded = _fold(self.query(own), key, self.num_heads)  # (R, H, F)
         pairs = (source, neighbor, gaps, msg, mask)
-        sums = _attend(folded, pairs, time_encoder, shared, self.dropout if self.training else 0.0)
+        sums = _attend(folded, pairs, time_encoder, shared, self.dropout if self.training else 0.0)  # (S, H, F + 1)
         return _weighted_values(sums, value) + skipped
 
 
@@ -137,11 +137,11 @@ class SumLayer(nn.Module):
         time_encoder: TimeEncoder,
     ) -> Tensor:
         # the sum of W x + b over neighbours is W times the sum of x, plus b times their number
-        present = mask.to(own.dtype)[:, None, :]
-        near = source.index_select(0, neighbor.flatten()).view(*neighbor.shape, -1)
+        present = mask.to(own.dtype)[:, None, :]  # (R, 1, K)
+        near = source.index_select(0, neighbor.flatten()).view(*neighbor.shape, -1)  # (R, K, D)
         parts = (near, msg, time_encoder(gaps))
-        total = torch.cat([torch.bmm(present, part).squeeze(1) for part in parts], dim=1)
-        count = present.sum(2)
+        total = torch.cat([torch.bmm(present, part).squeeze(1) for part in parts], dim=1)  # (R, F)
+        count = present.sum(2)  # (R, 1)
         summed = functional.relu(functional.linear(total, self.neighbor.weight) + count * self.neighbor.bias)
         now = time_encoder(own.new_zeros(1)).expand(len(own), -1)
         return self.merge(torch.cat([summed, own, now], dim=1))

@@ -1,4 +1,4 @@
-"""What a node is, or is about to become: scores of an embedding."""
+"""Node classification: the scores of a node from its embedding."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,9 +19,9 @@ class NodeDecoder(Recorded, nn.Module):
 
     Args:
         in_channels: width of an embedding.
-        out_channels: logits of a node; 1 for a state that changes or does not.
-        hidden_channels: widths of the hidden layers; default 80 and 10.
-        dropout: after each hidden layer, in [0, 1).
+        out_channels: number of logits of a node; 1 for a state that changes or does not.
+        hidden_channels: widths of the hidden layers; None for 80 and 10.
+        dropout: dropout probability after each hidden layer, in [0, 1).
 
     Shape:
         h (R, D) -> (R, K)
@@ -67,6 +67,6 @@ class NodeDecoder(Recorded, nn.Module):
         """Return the logits of nodes.
 
         Args:
-            h: embeddings (R, D).
+            h: embedding of each node (R, D).
         """
         return self.layers(h)

@@ -98,7 +98,7 @@ class Plan:
     """A batch of events, planned before any parameter is used.
 
     Args:
-        batch: the events.
+        batch: events with their negatives.
         nodes: distinct nodes of rows and neighbours, in order of first occurrence in the rows and then in the
             neighbours, so that the endpoints of the events come first, int64 (U,). Embeddings rely on this order.
         layers: rows of each layer of the embedding, the last layer first; rows of a later entry are the flattened
@@ -136,7 +136,7 @@ def plan_batch(
     Args:
         batch: events with their negatives.
         distinct: finds the distinct nodes of a list of ids below the number of nodes.
-        num_neighbors: neighbours of each row, 0 for none.
+        num_neighbors: number of neighbours looked up for each row, 0 for none.
         num_layers: number of layers that look up neighbours.
         share_rows: whether endpoints of the same node share one row, which then has no moment of its own (its ``t``
             is that of its first occurrence); otherwise each endpoint is a row at the time of its event.
@@ -179,7 +179,7 @@ def plan_batch(
     for _ in range(num_layers if num_neighbors else 0):
         if batch.history is None:
             raise DataError(
-                "the network asks for neighbours and the batch has no history; take the batch from an event data "
+                "the network looks up neighbours and the batch has no history; take the batch from an event data "
                 "module, or set EventBatch.history"
             )
         near = batch.history.recent(queried, cut, num_neighbors)

@@ -1,4 +1,8 @@
-"""PRES: what the memory of a node is expected to become, and how far the measured memory is trusted against it."""
+"""PRES: the memory that a network measured is corrected by the memory that is expected.
+
+Eq. 7 (prediction) and Eq. 9 (running sums) stand in ``graphseq.ops.moments.plain``; the correction is
+:meth:`PRESCorrector.forward`.
+"""
 
 import contextlib
 import math
@@ -61,27 +65,30 @@ class PRESCorrector(Recorded, nn.Module):
     the default estimator the ratio; types are those of events that happened, negatives are never tracked.
 
     Args:
-        num_nodes: N; None if :meth:`materialize` gives it later.
+        num_nodes: number of nodes N; None if :meth:`materialize` gives it later.
         memory_dim: width of the memory; None if :meth:`materialize` gives it later.
         num_components: number of event types C, at least 1.
         gamma_init: initial weight of the measured memory; in (0, 1), or in [0, 1] if it is not learned. 1 turns the
             correction off.
         gamma_learnable: whether the gate is a parameter; keep it out of weight decay, which pulls it to 0.5.
-        rate: the step.
-        estimator: the weights.
+        rate: unit of a step :math:`\tau`, see the table.
+        estimator: weight of an update in the moments: its step (``ratio``) or 1 (``mean``).
         time_scale: time that counts as one step, above 0, such as the mean gap between events of a node; None for
             what :meth:`materialize` gives, or 1.
         step_min: lower bound of observed steps, above 0, which keeps rates finite at equal times.
-        step_max: upper bound of predicted time steps: a node silent for a year does not drift for a year.
+        step_max: upper bound of predicted time steps, so that a node silent for a year does not drift for a year.
         sample_prediction: whether training draws one rate of the mixture instead of its mean; needs
             ``track_variance``.
-        track_variance: whether squares are kept, which only samples and :meth:`moments` need; as much memory again.
+        track_variance: whether sums of squares are kept, which only samples and :meth:`moments` need; this doubles the
+            memory used.
         update_in_eval: whether the running sums also move in evaluation.
-        persist: whether the network stores the corrected memory; else the measured one is stored and the correction
-            only serves the embeddings. The network reads it, the corrector does not.
+        persist: whether the network stores the corrected memory; otherwise it stores the measured one, and the
+            correction only serves the embeddings. The network reads this setting, the corrector does not.
         decay: factor of a node's sums at each of its updates, in (0, 1].
-        min_events: pending events from which on a node is corrected, at least 1; above 1 it needs ``num_events``.
-        min_updates: tracked updates, as far as ``decay`` remembers them, from which on a node is corrected, at least 1.
+        min_events: number of pending events from which on a node is corrected, at least 1; above 1, ``num_events`` is
+            required.
+        min_updates: number of tracked updates, as far as ``decay`` remembers them, from which on a node is corrected,
+            at least 1.
 
     Shape:
         n_id (U,), previous (U, D), measured (U, D), pending (U,) -> corrected (U, D)
@@ -183,9 +190,10 @@ class PRESCorrector(Recorded, nn.Module):
         """Create the running sums; the network that owns the corrector calls it once, in its constructor.
 
         Args:
-            num_nodes: N, at least 1.
+            num_nodes: number of nodes N, at least 1.
             memory_dim: width of the memory, at least 1.
-            time_scale: time that counts as one step; None, or one given to the constructor, leaves it as it is.
+            time_scale: time that counts as one step; None leaves it as it is, and so does a time scale given to the
+                constructor.
 
         Raises:
             ValueError: if sizes differ from those given before, or are not positive.
@@ -228,7 +236,7 @@ class PRESCorrector(Recorded, nn.Module):
         """Return mean and variance of the rate of change of each component, 0 where none was observed.
 
         Args:
-            n_id: nodes, (U,).
+            n_id: node ids, int64 (U,).
 
         Shape:
             n_id (U,) -> mean (U, C, D), variance (U, C, D) or None without ``track_variance``
@@ -251,12 +259,12 @@ class PRESCorrector(Recorded, nn.Module):
         """Extrapolate the memory (Eq. 7); also say for which nodes there was anything to extrapolate from.
 
         Args:
-            n_id: nodes, (U,).
-            previous: their memory before the update.
-            elapsed: time since that memory, in the unit of the stream; for ``rate="time"``.
-            num_events: number of pending events; for ``rate="event"``.
+            n_id: node ids, int64 (U,).
+            previous: memories of the nodes before the update.
+            elapsed: time since the previous memory, in the unit of the stream; required for ``rate="time"``.
+            num_events: number of pending events of each node; required for ``rate="event"``.
             type_counts: number of pending events of each type; None weighs the components by how often they occurred.
-            generator: of the samples; on the device of the memory.
+            generator: generator of the sampled rates, on the device of the memory; None for torch's own.
 
         Shape:
             n_id (U,), previous (U, D)[, elapsed (U,), num_events (U,), type_counts (U, C)] -> predicted (U, D), bool
@@ -295,14 +303,15 @@ class PRESCorrector(Recorded, nn.Module):
         """Return the corrected memory; changes no state.
 
         Args:
-            n_id: nodes, (U,).
-            previous: their memory before the update.
-            measured: the memory the network computed, with gradient.
-            pending: whether the node has pending events, bool.
-            elapsed: time since ``previous``, in the unit of the stream; for ``rate="time"``.
-            num_events: number of pending events; for ``rate="event"``.
+            n_id: node ids, int64 (U,).
+            previous: memories of the nodes before the update.
+            measured: memories that the network computed, with gradient.
+            pending: whether a node has pending events, bool.
+            elapsed: time since the previous memory, in the unit of the stream; required for ``rate="time"``.
+            num_events: number of pending events of each node; required for ``rate="event"`` and for ``min_events``
+                above 1.
             type_counts: number of pending events of each type; None weighs the components by how often they occurred.
-            generator: of the samples; on the device of the memory.
+            generator: generator of the sampled rates, on the device of the memory; None for torch's own.
         """
         if measured.shape != previous.shape:
             raise ValueError(
@@ -323,7 +332,7 @@ class PRESCorrector(Recorded, nn.Module):
             corrected = corrected & (num_events >= self.min_events)
         if self.min_updates > 1:
             corrected = corrected & (self.count[n_id].sum(1) >= self.min_updates)
-        trust = torch.where(corrected, self.gamma, 1.0).unsqueeze(-1)
+        trust = torch.where(corrected, self.gamma, 1.0).unsqueeze(-1)  # (U, 1)
         return torch.lerp(predicted.to(measured.dtype), measured, trust.to(measured.dtype))  # exact at weight 1
 
     @torch.no_grad()
@@ -341,12 +350,12 @@ class PRESCorrector(Recorded, nn.Module):
         """Add what was observed to the running sums (Eq. 9); in evaluation nothing, unless ``update_in_eval``.
 
         Args:
-            n_id: nodes, (U,); one that stands in it twice is counted twice.
-            previous: their memory before the update.
-            corrected: their memory after it.
-            pending: whether the node had pending events, bool; others are left alone.
-            elapsed: time since ``previous``, in the unit of the stream; for ``rate="time"``.
-            num_events: number of pending events; for ``rate="event"``.
+            n_id: node ids, int64 (U,); a node that stands in it twice is counted twice.
+            previous: memories of the nodes before the update.
+            corrected: memories of the nodes after the update.
+            pending: whether a node had pending events, bool; other nodes are left alone.
+            elapsed: time since the previous memory, in the unit of the stream; required for ``rate="time"``.
+            num_events: number of pending events of each node; required for ``rate="event"``.
             type_counts: number of pending events of each type; required if there is more than one type.
 
         Raises:

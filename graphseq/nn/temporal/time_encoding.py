@@ -27,8 +27,8 @@ class TimeEncoder(Recorded, nn.Module):
 
     Args:
         dim: number of cosines D, at least 1.
-        trainable: whether frequencies and phases learn.
-        init: how frequencies and phases start.
+        trainable: whether frequencies and phases are learned.
+        init: initial frequencies and phases, ``geometric`` or ``uniform``.
 
     Shape:
         dt (*), int64, float64 or float32 -> (*, D) in the type of the frequencies. Differences of times must be

@@ -70,7 +70,7 @@ def neighbor_attention(
 
     Raises:
         ValueError: if the query is not as wide as what it is multiplied with, one of ``later`` and ``slot`` is
-            missing, or a gradient is asked for messages or times.
+            missing, or a gradient is required for messages or times.
 
     Example:
         >>> neighbor, mask = torch.randint(9, (5, 3)), torch.ones(5, 3, dtype=torch.bool)

@@ -54,7 +54,7 @@ def mail_gru(
 
     Raises:
         ValueError: if ``weight_ih`` does not fit the message, one of ``time_weight`` and ``time_bias`` is missing, or
-            a gradient is asked for memories or mail.
+            a gradient is required for memories or mail.
 
     Example:
         >>> cell, own = torch.nn.GRUCell(2 * 4 + 1 + 3, 4), torch.zeros(2, 4)

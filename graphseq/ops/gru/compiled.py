@@ -63,8 +63,8 @@ def _gate(gates, own, candidate, new):  # type: ignore[no-untyped-def]
     """Write what a gated recurrent unit makes of the inputs of its gates.
 
     Args:
-        gates: inputs of reset gate and update gate, then the two parts of the candidate's, of which the reset gate
-            multiplies the second; overwritten with the gates where they are (U, 4 D).
+        gates: inputs of reset gate and update gate, then the two parts of the candidate's input, of which the reset
+            gate multiplies the second; the two gates overwrite their inputs (U, 4 D).
         own: memories (U, D).
         candidate: candidate for the new memory, written (U, D).
         new: memories after the update, written (U, D).

@@ -67,9 +67,9 @@ def backend(operation: _Operation, by_ptr: bool, device: torch.device) -> Backen
     """Return what carries an operation out: the override of :func:`segment_backend`, else the measured rule.
 
     Args:
-        operation: what is reduced to; a mean is a sum, a softmax a max and a sum.
+        operation: name of the reduction; a mean counts as a sum, a softmax as a max and a sum.
         by_ptr: whether the rows are sorted and given by ``ptr``.
-        device: where they are; only the CPU was measured, elsewhere the answer is native.
+        device: device of the rows; only the CPU was measured, elsewhere the answer is native.
 
     Example:
         >>> backend("sum", True, torch.device("cpu"))
@@ -93,7 +93,8 @@ def segment_backend(name: Literal["auto", "native", "torch_scatter"]) -> Iterato
     infinite entries are not supported.
 
     Args:
-        name: the choice. An installed but broken torch-scatter warns and leaves torch's own operations in place.
+        name: name of the backend. An installed but broken torch-scatter warns and leaves torch's own operations in
+            place.
 
     Raises:
         ValueError: if there is no backend of that name.

@@ -8,7 +8,7 @@ def row_segments(index: Tensor | None, ptr: Tensor | None, num_values: int) -> T
     """Return the segment of each row, int64 ``(N,)``, from ``index`` or else from ``ptr``; no device sync.
 
     Args:
-        index: segment of each row, or None.
+        index: segment of each row; None if ``ptr`` is given.
         ptr: first row of each segment of sorted rows and, last, the number of rows; int64 ``(G+1,)``, or None.
         num_values: number of rows N.
 
@@ -31,7 +31,7 @@ def count_rows(index: Tensor | None, ptr: Tensor | None, num_segments: int) -> T
     """Return the number of rows of each segment, int64 ``(G,)``, without a device sync.
 
     Args:
-        index: segment of each row, or None if ``ptr`` is given.
+        index: segment of each row; None if ``ptr`` is given.
         ptr: boundaries of sorted segments, or None.
         num_segments: number of segments G.
 
@@ -112,12 +112,12 @@ def check_segments(
     next synchronisation. Other devices check shapes and types only.
 
     Args:
-        values: the rows.
-        index: segment of each row, or None.
+        values: rows to be reduced.
+        index: segment of each row; None if ``ptr`` is given.
         ptr: boundaries of sorted segments, or None.
         num_segments: number of segments, or None to derive it: from the length of ``ptr``, or from the largest
             index, which on an accelerator waits for the device.
-        floating: refuse integers.
+        floating: whether integers are refused.
 
     Raises:
         TypeError: if a type is not accepted.

@@ -29,10 +29,10 @@ def segment_sum(
     float16 and bfloat16 are accumulated in float32. Integers keep their type and wrap around.
 
     Args:
-        values: the rows, of a floating or an integer type.
+        values: rows to be reduced, of a floating or an integer type.
         index: segment of each row, int64 in 0..G-1, in any order.
-        ptr: instead of ``index``, the boundaries of rows sorted by segment, int64, from 0 to N, never decreasing.
-        num_segments: number of segments G; by default what ``ptr`` says, or the largest index plus one, which on an
+        ptr: boundaries of rows sorted by segment, in place of ``index``, int64, from 0 to N, never decreasing.
+        num_segments: number of segments G; None for what ``ptr`` says, or for the largest index plus one, which on an
             accelerator waits for the device.
 
     Shape:
@@ -59,10 +59,11 @@ def segment_mean(
     .. math:: y_g = \frac{1}{\max(1, |\{i: \mathrm{index}_i = g\}|)} \sum_{i:\, \mathrm{index}_i = g} x_i
 
     Args:
-        values: the rows, of a floating type.
-        index: as in :func:`segment_sum`.
-        ptr: as in :func:`segment_sum`.
-        num_segments: as in :func:`segment_sum`.
+        values: rows to be reduced, of a floating type.
+        index: segment of each row, int64 in 0..G-1, in any order.
+        ptr: boundaries of rows sorted by segment, in place of ``index``, int64, from 0 to N, never decreasing.
+        num_segments: number of segments G; None for what ``ptr`` says, or for the largest index plus one, which on an
+            accelerator waits for the device.
 
     Shape:
         values (N, \*), index (N,) or ptr (G+1,) -> (G, \*)
@@ -93,10 +94,11 @@ def segment_max(
     share the gradient equally, so gradients do not depend on the order of the rows.
 
     Args:
-        values: the rows, of a floating or an integer type.
-        index: as in :func:`segment_sum`.
-        ptr: as in :func:`segment_sum`.
-        num_segments: as in :func:`segment_sum`.
+        values: rows to be reduced, of a floating or an integer type.
+        index: segment of each row, int64 in 0..G-1, in any order.
+        ptr: boundaries of rows sorted by segment, in place of ``index``, int64, from 0 to N, never decreasing.
+        num_segments: number of segments G; None for what ``ptr`` says, or for the largest index plus one, which on an
+            accelerator waits for the device.
 
     Shape:
         values (N, \*), index (N,) or ptr (G+1,) -> (G, \*)
@@ -122,10 +124,11 @@ def segment_min(
     NaN, ties and empty segments are treated as in :func:`segment_max`.
 
     Args:
-        values: the rows, of a floating or an integer type.
-        index: as in :func:`segment_sum`.
-        ptr: as in :func:`segment_sum`.
-        num_segments: as in :func:`segment_sum`.
+        values: rows to be reduced, of a floating or an integer type.
+        index: segment of each row, int64 in 0..G-1, in any order.
+        ptr: boundaries of rows sorted by segment, in place of ``index``, int64, from 0 to N, never decreasing.
+        num_segments: number of segments G; None for what ``ptr`` says, or for the largest index plus one, which on an
+            accelerator waits for the device.
 
     Shape:
         values (N, \*), index (N,) or ptr (G+1,) -> (G, \*)
@@ -152,10 +155,11 @@ def segment_argmax(
     take the last. The first NaN of a segment wins. There is no gradient.
 
     Args:
-        values: the rows, of a floating or an integer type.
-        index: as in :func:`segment_sum`.
-        ptr: as in :func:`segment_sum`.
-        num_segments: as in :func:`segment_sum`.
+        values: rows to be reduced, of a floating or an integer type.
+        index: segment of each row, int64 in 0..G-1, in any order.
+        ptr: boundaries of rows sorted by segment, in place of ``index``, int64, from 0 to N, never decreasing.
+        num_segments: number of segments G; None for what ``ptr`` says, or for the largest index plus one, which on an
+            accelerator waits for the device.
 
     Shape:
         values (N, \*), index (N,) or ptr (G+1,) -> int64 (G, \*)

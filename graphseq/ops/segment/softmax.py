@@ -54,10 +54,11 @@ def segment_softmax(
     ``torch.softmax``. Entries of ``-inf`` get 0; where all of a segment are, all get 0 (``torch.softmax``: NaN).
 
     Args:
-        values: the rows, of a floating type.
-        index: as in :func:`segment_sum`.
-        ptr: as in :func:`segment_sum`.
-        num_segments: as in :func:`segment_sum`.
+        values: rows to be reduced, of a floating type.
+        index: segment of each row, int64 in 0..G-1, in any order.
+        ptr: boundaries of rows sorted by segment, in place of ``index``, int64, from 0 to N, never decreasing.
+        num_segments: number of segments G; None for what ``ptr`` says, or for the largest index plus one, which on an
+            accelerator waits for the device.
 
     Shape:
         values (N, \*), index (N,) or ptr (G+1,) -> (N, \*)

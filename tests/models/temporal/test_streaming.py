@@ -438,7 +438,7 @@ def test_bad_questions(ask, error, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"num_neighbors": 3}, ValueError, "asks for 4"),
+        ({"num_neighbors": 3}, ValueError, "num_neighbors"),
         ({"batch_size": 0}, ValueError, "batch_size is 0"),
         ({"growth": "yes"}, ValueError, "growth is 'yes'"),
         ({"max_nodes": 3}, ValueError, "max_nodes is 3"),
