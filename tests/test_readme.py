@@ -34,7 +34,8 @@ def test_python_blocks(code, tmp_path, monkeypatch):
 def test_command_lines(tmp_path, monkeypatch, capsys):
     """The commands in their order, in one folder; training is cut short by a fragment of the configs."""
     monkeypatch.chdir(tmp_path)
-    os.symlink(ROOT / "configs", "configs")
+    for folder in ("configs", "experiments"):
+        os.symlink(ROOT / folder, folder)
     commands = [line for language, body in BLOCKS if language == "bash" for line in body.strip().splitlines()]
     assert len(commands) == 8
     for command in commands:

@@ -1,5 +1,6 @@
 """The command line: ``graphseq fit | validate | test | predict | list | show | plot | bench``."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ train and use, all with --config FILE (several: later ones win) and --help:
   predict     outputs of a checkpoint for the test split
 
 look:
-  list        names with a line each: graphseq list [tasks|nn|models|data|callbacks|configs|...]
+  list        names with a line each: graphseq list [tasks|nn|models|data|methods|configs|...]
   show        what a config builds, resolved, with sizes: graphseq show CONFIG
   plot        curves of one or more runs: graphseq plot RUN...
 
@@ -55,6 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in ("-V", "--version"):
         print(f"graphseq {__version__}")
         return 0
+    try:
+        return _run(command, rest)
+    except BrokenPipeError:  # `graphseq list | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(command: str, rest: Sequence[str]) -> int:
     # each command imports what it needs: only training loads Lightning
     if command in _TRAINING:
         from graphseq.cli.training import train

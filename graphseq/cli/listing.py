@@ -14,7 +14,7 @@ from graphseq.core.lazy import public_names
 __all__ = ["list_configs", "list_experiments", "list_room", "main"]
 
 _ROOMS = ("tasks", "nn", "models", "data", "callbacks", "metrics", "ops", "analysis", "sparsity")
-_OTHER = ("configs", "bench")
+_OTHER = ("methods", "configs", "bench")
 
 
 def _row(name: str, docstring: str) -> dict[str, str]:
@@ -105,10 +105,21 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("room", nargs="?", choices=(*_ROOMS, *_OTHER), metavar="ROOM",
                         help=", ".join((*_ROOMS, *_OTHER)))  # fmt: skip
+    parser.add_argument("key", nargs="?", metavar="KEY", help="after `methods`: one of its keys, for the whole entry")
+    parser.add_argument("--markdown", nargs="?", const="-", metavar="FILE", help="after `methods`: print the table as "
+                        "Markdown, or write it between the markers of FILE")  # fmt: skip
     try:
-        room = parser.parse_args(list(argv)).room
+        arguments = parser.parse_args(list(argv))
+        room = arguments.room
+        if room != "methods" and (arguments.key is not None or arguments.markdown is not None):
+            parser.error(f"{arguments.key or '--markdown'} is understood after `graphseq list methods` only")
     except SystemExit as stop:  # argparse has said what is wrong, or printed the help
         return int(stop.code or 0)
+
+    if room == "methods":
+        from graphseq.cli.methods import list_methods
+
+        return list_methods(arguments.key, arguments.markdown)
 
     from rich.console import Console
 

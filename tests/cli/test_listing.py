@@ -4,12 +4,12 @@ import importlib
 import inspect
 import subprocess
 import sys
-import time
 
 import pytest
 
 from graphseq.bench import experiments
 from graphseq.cli.listing import list_configs, list_experiments, list_room, main
+from graphseq.core.methods import BEGIN, END, read_methods
 
 ROOMS = ("tasks", "nn", "models", "data", "callbacks", "metrics", "ops", "analysis", "sparsity")
 
@@ -88,15 +88,59 @@ def test_unknown_room_is_refused(capsys):
     assert main(["--help"]) == 0
 
 
-@pytest.mark.parametrize("room", [[], ["data"]])
+@pytest.mark.parametrize("room", [[], ["data"], ["methods"]])
 def test_answers_without_heavy_imports_in_half_a_second(room):
     code = (
         "import sys; from graphseq.cli.listing import main; status = main(sys.argv[1:]); assert status == 0;"
         "assert not {'torch', 'lightning', 'numpy', 'matplotlib'} & set(sys.modules), 'heavy import'"
     )
-    seconds = []
-    for _ in range(3):  # the machine may be busy: the best of three
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code, *room], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.5
+    code += "; import time; assert time.process_time() < 0.5"  # not the clock on the wall: the machine may be busy
+    subprocess.run([sys.executable, "-c", code, *room], check=True, capture_output=True)
+
+
+def test_methods_are_listed_and_shown(capsys):
+    methods = read_methods()
+    assert main(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == [method.key for method in methods]
+    assert [line.split()[-1] for line in lines] == [method.state for method in methods]
+    assert main(["methods", "pres"]) == 0
+    shown = capsys.readouterr().out
+    (pres,) = (method for method in methods if method.key == "pres")
+    for part in (pres.title, pres.claim, pres.deviations, pres.code, *pres.classes, *pres.configs, *pres.experiments):
+        assert part in shown
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_details_of_a_method_fit_a_terminal(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    assert main(["methods", "pres"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= width
+
+
+def test_table_of_methods_is_written_between_the_markers(tmp_path, capsys):
+    document = tmp_path / "README.md"
+    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert main(["methods", "--markdown", str(document)]) == 0
+    assert main(["methods", "--markdown"]) == 0
+    table = capsys.readouterr().out.strip()
+    assert document.read_text() == f"before\n{BEGIN}\n\n{table}\n\n{END}\nafter\n"
+
+
+def test_wrong_words_after_methods(tmp_path, capsys):
+    assert main(["methods", "press"]) == 2
+    assert "did you mean pres?" in capsys.readouterr().err
+    assert main(["methods", "--markdown", str(tmp_path / "nothing.md")]) == 2
+    assert "nothing.md" in capsys.readouterr().err
+    assert main(["nn", "pres"]) == 2
+    assert "pres" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_ends_the_list_quietly():
+    code = "import sys; from graphseq.cli import main; sys.exit(main(['list', 'methods']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 0

@@ -1,0 +1,228 @@
+"""The table of methods, ``graphseq/methods.toml``: reading it, checking it, and the part of the README made from it.
+
+Documentation, not a registry: nothing is built from it. Nothing heavy is imported here, so that commands which only
+name things stay quick.
+"""
+
+import difflib
+import importlib
+import tomllib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from graphseq.core.lazy import public_names
+
+TABLE = Path(__file__).parents[1] / "methods.toml"
+STATES = ("complete", "partly", "planned")
+BEGIN = "<!-- methods: written by `graphseq list methods --markdown README.md` -->"
+END = "<!-- end of methods -->"
+
+
+class MethodError(ValueError):
+    """An entry of the table of methods that is wrong; the message names the entry and the key.
+
+    Example:
+        >>> raise MethodError("methods.toml, [pres], classes: there is no graphseq.nn.PRES")
+        Traceback (most recent call last):
+        graphseq.core.methods.MethodError: methods.toml, [pres], classes: there is no graphseq.nn.PRES
+    """
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry of the table.
+
+    Args:
+        key: name of the entry.
+        title: what tables call the method.
+        papers: arXiv numbers, that of the method first.
+        claim: what the paper claims of it, in one sentence.
+        state: ``complete``, ``partly`` or ``planned``.
+        classes: public import paths; none while it is planned.
+        configs: files below ``configs/``, without ``.yaml``.
+        experiments: names of ``graphseq bench``.
+        deviations: what differs from the paper and why; empty only while it is planned.
+        code: address of the authors' code, where it was read.
+        licence: licence of that code, where it is known.
+
+    Example:
+        >>> Method("gin", "GIN", ("1810.00826",), "Sums tell most graphs apart.", "planned").classes
+        ()
+    """
+
+    key: str
+    title: str
+    papers: tuple[str, ...]
+    claim: str
+    state: str
+    classes: tuple[str, ...] = ()
+    configs: tuple[str, ...] = ()
+    experiments: tuple[str, ...] = ()
+    deviations: str = ""
+    code: str = ""
+    licence: str = ""
+
+
+_LISTS = ("papers", "classes", "configs", "experiments")
+_REQUIRED = ("title", "papers", "claim", "state")
+_KEYS = tuple(field.name for field in fields(Method) if field.name != "key")
+
+
+def read_methods(path: Path = TABLE) -> tuple[Method, ...]:
+    """Return the entries of a table of methods in their order, after checking all that the file alone can tell.
+
+    Args:
+        path: a TOML file; default that of the package.
+
+    Raises:
+        MethodError: if the file is no TOML, an entry stands twice, a key is unknown, missing, empty or stands for
+            another kind of value, the state is none of the three, or a class does not exist.
+
+    Example:
+        >>> {method.key: method.papers for method in read_methods()}["pres"]
+        ('2402.04284',)
+    """
+    try:
+        entries = tomllib.loads(path.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:  # names line and column, and an entry or key that stands twice
+        raise MethodError(f"{path.name} is no valid table of methods: {error}") from None
+    known: dict[str, Collection[str]] = {}
+    return tuple(_method(f"{path.name}, [{key}]", key, entry, known) for key, entry in entries.items())
+
+
+def _method(where: str, key: str, entry: Any, known: dict[str, Collection[str]]) -> Method:
+    if not isinstance(entry, dict):
+        raise MethodError(f"{where} is {entry!r}; each entry is a table of keys")
+    for name, value in entry.items():
+        if name not in _KEYS:
+            raise MethodError(f"{where}: there is no key {name}{_close(name, _KEYS)}; keys are {', '.join(_KEYS)}")
+        _check_value(f"{where}, {name}", name, value)
+    missing = [name for name in _REQUIRED if name not in entry]
+    if missing:
+        raise MethodError(f"{where}: {', '.join(missing)} must be given")
+    if entry["state"] not in STATES:
+        raise MethodError(f"{where}, state is {entry['state']!r}; it must be one of {', '.join(STATES)}")
+    planned = entry["state"] == "planned"
+    for name in ("classes", "deviations"):
+        if planned and name in entry:
+            raise MethodError(f"{where}, {name}: a planned method has none yet; set its state to partly or complete")
+        if not planned and name not in entry:
+            raise MethodError(f"{where}, {name} must be given, since its state is {entry['state']}")
+    if "licence" in entry and "code" not in entry:
+        raise MethodError(f"{where}, licence is given without code; name the address of the code")
+    for path in entry.get("classes", ()):
+        _check_class(f"{where}, classes", path, known)
+    return Method(key, **{name: tuple(value) if name in _LISTS else value for name, value in entry.items()})
+
+
+def _check_value(where: str, name: str, value: Any) -> None:
+    if name not in _LISTS:
+        if not isinstance(value, str) or not value.strip():
+            raise MethodError(f"{where} is {value!r}; it must be text")
+        return
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
+        raise MethodError(f"{where} is {value!r}; it must be a list of texts, left out where there are none")
+    twice = sorted({item for item in value if value.count(item) > 1})
+    if twice:
+        raise MethodError(f"{where}: {', '.join(twice)} stands twice")
+
+
+def _check_class(where: str, path: str, known: dict[str, Collection[str]]) -> None:
+    room, _, name = path.rpartition(".")
+    if room not in known:
+        known[room] = ()
+        if room.startswith("graphseq."):  # importing a room loads none of its files
+            try:
+                importlib.import_module(room)
+                known[room] = public_names(room)
+            except ImportError:
+                pass
+    if name not in known[room]:
+        raise MethodError(
+            f"{where}: there is no {path}{_close(name, known[room])}; give a path such as graphseq.nn.Name"
+        )
+
+
+def _close(name: str, names: Collection[str]) -> str:
+    found = difflib.get_close_matches(name, names, n=1)
+    return f", did you mean {found[0]}?" if found else ""
+
+
+def check_files(methods: Sequence[Method], configs: Path, experiments: Collection[str]) -> None:
+    """Check that the configs and experiments of methods exist.
+
+    Args:
+        methods: the entries.
+        configs: the folder of configs.
+        experiments: names of all experiments.
+
+    Raises:
+        MethodError: if one does not exist, naming the entry and the key.
+
+    Example:
+        >>> method = Method("gin", "GIN", ("1810.00826",), "It counts.", "partly", experiments=("effect.gin",))
+        >>> check_files([method], Path("configs"), ["effect.gin_tu"])
+        Traceback (most recent call last):
+        graphseq.core.methods.MethodError: [gin], experiments: there is no effect.gin, did you mean effect.gin_tu?
+    """
+    for method in methods:
+        for config in method.configs:
+            if not (configs / f"{config}.yaml").is_file():
+                names = [path.relative_to(configs).with_suffix("").as_posix() for path in configs.rglob("*.yaml")]
+                raise MethodError(f"[{method.key}], configs: there is no {config}{_close(config, names)}")
+        for name in method.experiments:
+            if name not in experiments:
+                raise MethodError(f"[{method.key}], experiments: there is no {name}{_close(name, experiments)}")
+
+
+def markdown(methods: Sequence[Method]) -> str:
+    """Return the methods that exist as a Markdown table, and those that are planned as a list below it.
+
+    Args:
+        methods: the entries.
+
+    Example:
+        >>> print(markdown([Method("gin", "GIN", ("1810.00826",), "It counts.", "planned")]))
+        Planned: GIN ([1810.00826](https://arxiv.org/abs/1810.00826)).
+    """
+    lines: list[str] = []
+    there = [method for method in methods if method.state != "planned"]
+    if there:
+        lines = ["| method | classes | paper | configs | experiments |", "|---|---|---|---|---|"]
+    for method in there:
+        title = method.title + (" (in part)" if method.state == "partly" else "")
+        classes = ", ".join(f"`{path.removeprefix('graphseq.')}`" for path in method.classes)
+        experiments = ", ".join(f"`{name}`" for name in method.experiments)
+        cells = (title, classes, _links(method), ", ".join(f"`{config}`" for config in method.configs), experiments)
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    planned = [f"{method.title} ({_links(method)})" for method in methods if method.state == "planned"]
+    if planned:
+        lines += [""] if lines else []
+        lines.append(f"Planned: {'; '.join(planned)}.")
+    return "\n".join(lines)
+
+
+def _links(method: Method) -> str:
+    return ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in method.papers)
+
+
+def replace_table(text: str, methods: Sequence[Method]) -> str:
+    r"""Return a Markdown document with the part between the markers replaced by the table of methods.
+
+    Args:
+        text: the document, which holds :data:`BEGIN` and :data:`END` once each, in this order.
+        methods: the entries.
+
+    Raises:
+        MethodError: if it does not hold the markers so.
+
+    Example:
+        >>> replace_table(f"{BEGIN}\nold\n{END}", []) == f"{BEGIN}\n\n\n\n{END}"
+        True
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise MethodError(f"the document must hold the lines {BEGIN} and {END}, once each and in this order")
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{markdown(methods)}\n\n{END}{rest.partition(END)[2]}"
