@@ -114,7 +114,8 @@ def _method(where: str, key: str, entry: Any, known: dict[str, Collection[str]])
         raise MethodError(f"{where}, licence is given without code; name the address of the code")
     for path in entry.get("classes", ()):
         _check_class(f"{where}, classes", path, known)
-    return Method(key, **{name: tuple(value) if name in _LISTS else value for name, value in entry.items()})
+    values: dict[str, Any] = {name: tuple(value) if name in _LISTS else value for name, value in entry.items()}
+    return Method(key, **values)
 
 
 def _check_value(where: str, name: str, value: Any) -> None:
