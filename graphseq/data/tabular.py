@@ -1,8 +1,7 @@
 """Your own table: a CSV file of numbers with one target column."""
 
-import csv as csv_format
-import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,12 +12,17 @@ from torch import Tensor, nn
 
 from graphseq.core.errors import DataError
 from graphseq.data.base import StoreDataModule
+from graphseq.data.records import is_number
 from graphseq.data.splits import check_fractions, random_split
 from graphseq.data.store import TensorStore
+from graphseq.data.tables import Column, Kind, TextTable
 
 __all__ = ["TabularDataModule"]
 
 TargetKind = Literal["auto", "classification", "regression"]
+
+_WHOLE = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_MISSING = {"na", "n/a", "nan", "null", "none", "nil", "#n/a", "?", "-", "."}
 
 
 class TabularDataModule(StoreDataModule):
@@ -29,18 +33,18 @@ class TabularDataModule(StoreDataModule):
     in checkpoints: a network tested on another table sees it in the units that it was trained with.
 
     Args:
-        csv: path of the table, UTF-8.
+        csv: path of the table: UTF-8 text with a header, may be compressed by gzip.
         target: header of the column to predict.
-        features: headers of the features, in this order; None takes every column that has a header and at least one
-            number in it, but the target: name them if one is a mere row number.
+        features: headers of the feature columns, in this order; None takes every column except the target that has a
+            header and at least one number. Name the features if one of these columns is a mere row number.
         task: ``classification`` numbers the labels in sorted order (whole numbers by value, else as text);
-            ``regression`` takes numbers; ``auto`` is regression if the target's cells are numbers and not all of
-            them whole, as in ``3.0``, and classification otherwise. Whole numbers that count something need
-            ``regression``.
-        split: ``stratified`` (needs a class of each row) or ``random``; None is stratified for classification and
-            random for regression.
-        fractions: of train, validation and test, summing to 1.
-        delimiter: character between cells.
+            ``regression`` takes numbers within float32; ``auto`` is regression if the target's cells are numbers and
+            not all of them are written as integers (``3.0`` is not), and classification otherwise. Integers that
+            count something need ``regression``.
+        split: rule of the split: ``stratified`` keeps the share of each class and needs classes, ``random`` does not;
+            None is ``stratified`` for classification and ``random`` for regression.
+        fractions: fractions of train, validation and test samples, summing to 1; see :func:`random_split`.
+        delimiter: ASCII character between cells.
         batch_size: see :class:`StoreDataModule`.
         eval_batch_size: see :class:`StoreDataModule`.
         seed: see :class:`StoreDataModule`.
@@ -54,8 +58,9 @@ class TabularDataModule(StoreDataModule):
 
     Raises:
         ValueError: if an argument is not valid.
-        DataError: when the data are read, if the table is missing or not rectangular, lacks a column, has a cell
-            that is empty or no finite number where one is needed, or has fewer than two classes.
+        DataError: when the data are read, if the table is missing, has rows with too few or too many cells or a quote
+            that is not closed, lacks or repeats a column, has a cell that is empty or no finite number where one is
+            needed, or has fewer than two classes; the message names the line.
 
     Example:
         >>> import tempfile
@@ -105,8 +110,8 @@ class TabularDataModule(StoreDataModule):
             raise ValueError(f"split is {split!r}; it must be 'stratified', 'random' or None")
         if split == "stratified" and task == "regression":
             raise ValueError("split is 'stratified' and task 'regression', which has no classes; give split='random'")
-        if len(delimiter) != 1:
-            raise ValueError(f"delimiter is {delimiter!r}; give one character, such as ',' or ';'")
+        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+            raise ValueError(f"delimiter is {delimiter!r}; give one ASCII character, such as ',' or ';', and no quote")
         self.csv = Path(csv)
         self.target = target
         self.features = None if features is None else list(features)
@@ -161,29 +166,64 @@ class TabularDataModule(StoreDataModule):
 
     def read(self) -> tuple[TensorStore, dict[str, Tensor]]:
         """Return standardised features and targets, and their split."""
-        table = _Table(self.csv, self.delimiter)
-        self._feature_names = self.features or table.numeric_columns(but=self.target)
-        self._values = np.stack([table.numbers(name) for name in self._feature_names], 1)
-        target, self._class_names = table.target(self.target, self.task)
+        table = TextTable(self.csv, [self.delimiter], header="columns", names=[*(self.features or []), self.target])
+        repeated = sorted({name for name in table.header if table.header.count(name) > 1})
+        if repeated:
+            raise DataError(
+                f"{self.csv} has more than one column {', '.join(map(repr, repeated))}; give each its own header"
+            )
+        place = {name: position for position, name in enumerate(table.header)}
+        kind: Kind = "feature" if self.features is None else "real"
+        named = [name for name in table.header if name not in ("", self.target)]
+        wanted = named if self.features is None else self.features
+        target: Column = (place[self.target], "text")
+        columns = table.read([*((place[name], kind) for name in wanted), target])
+        self._feature_names = [name for name in wanted if (place[name], kind) in columns]
+        if not self._feature_names:
+            raise DataError(f"{self.csv} has no column of numbers beside the target {self.target!r}")
+        self._values = np.stack([columns[place[name], kind] for name in self._feature_names], 1)  # (N, D)
+        found = _classes(table, columns[target], self.target, self.task)
+        if found is None:
+            numbers: Column = (place[self.target], "float32")
+            again = TextTable(self.csv, [self.delimiter], header="columns", names=[self.target])
+            targets, self._class_names = torch.from_numpy(again.read([numbers])[numbers]), []
+        else:
+            targets, self._class_names = torch.from_numpy(found[0]), found[1]
         split = self.split or ("stratified" if self._class_names else "random")
         if split == "stratified" and not self._class_names:
             raise DataError(f"the target {self.target!r} of {self.csv} is a number; a stratified split needs classes")
         try:
-            splits = random_split(len(target), self.fractions, self.seed, target if split == "stratified" else None)
+            splits = random_split(len(targets), self.fractions, self.seed, targets if split == "stratified" else None)
         except DataError as error:
             hint = "; give split='random'" + (
                 ", or task='regression' if the target is a quantity" * (self.task == "auto")
             )
             raise DataError(f"{self.csv}: {error}{hint if split == 'stratified' else ''}") from error
         training = self._values[splits["train"].numpy()]
-        std = training.std(0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, std = training.mean(0), training.std(0)
+        beyond = np.flatnonzero(~(np.isfinite(mean) & np.isfinite(std)))
+        if len(beyond):
+            raise DataError(
+                f"{self.csv}, column {self._feature_names[beyond[0]]!r}: values up to "
+                f"{np.abs(training[:, beyond[0]]).max():g} have no standard deviation in float64; rescale the column"
+            )
         # the deviation of equal numbers is seldom exactly zero
         constant = (training == training[:1]).all(0)
-        self._mean, self._std = training.mean(0).tolist(), np.where(constant, 1.0, std).tolist()
-        return TensorStore(self._standardized(), target), splits
+        self._mean, self._std = mean.tolist(), np.where(constant, 1.0, std).tolist()
+        return TensorStore(self._standardized(table.lines), targets), splits
 
-    def _standardized(self) -> Tensor:
-        return torch.from_numpy(((self._values - self._mean) / self._std).astype(np.float32))
+    def _standardized(self, lines: np.ndarray | None = None) -> Tensor:
+        with np.errstate(over="ignore"):
+            values = ((self._values - self._mean) / self._std).astype(np.float32)
+        row, column = np.unravel_index(np.argmin(np.isfinite(values)), values.shape)
+        if not np.isfinite(values[row, column]):
+            raise DataError(
+                f"{self.csv}{'' if lines is None else f', line {lines[row]}'}, column {self._feature_names[column]!r}: "
+                f"{self._values[row, column]:g} standardised by mean {self._mean[column]:g} and deviation "
+                f"{self._std[column]:g} does not fit into float32; correct it, or leave the column out of features"
+            )
+        return torch.from_numpy(values)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the data: splits, columns, classes, fitted mean and deviation."""
@@ -215,90 +255,26 @@ class TabularDataModule(StoreDataModule):
             self._resident = None if self._resident is None else self._host.to(self._resident.device)
 
 
-class _Table:
-    """Cells of a CSV file by column, as text."""
-
-    def __init__(self, path: Path, delimiter: str) -> None:
-        self.path = path
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv_format.reader(file, delimiter=delimiter, strict=True)
-                header = [name.strip() for name in next(reader, [])]
-                rows, self._lines = [], []
-                for row in reader:
-                    if not row:
-                        continue  # a blank line, as at the end of many files
-                    if len(row) != len(header):
-                        raise DataError(
-                            f"{path}, line {reader.line_num}: {len(row)} cells where the header has {len(header)}; "
-                            f"every row needs one for each column, parted by {delimiter!r}"
-                        )
-                    rows.append(row)
-                    self._lines.append(reader.line_num)
-        except (OSError, UnicodeDecodeError, csv_format.Error) as error:
-            raise DataError(f"csv is {str(path)!r}, which cannot be read as a table ({error})") from error
-        if not rows:
-            raise DataError(f"{path} has no rows below its header; give a table with a header and samples")
-        repeated = sorted({name for name in header if header.count(name) > 1})
-        if repeated:
-            raise DataError(
-                f"{path} has more than one column {', '.join(map(repr, repeated))}; give each its own header"
-            )
-        self._cells = dict(zip(header, zip(*rows, strict=True), strict=True))
-
-    def cells(self, name: str) -> Sequence[str]:
-        if name not in self._cells:
-            raise DataError(f"{self.path} has no column {name!r}; its columns are {', '.join(self._cells)}")
-        return self._cells[name]
-
-    def numeric_columns(self, but: str) -> list[str]:
-        self.cells(but)  # a wrong target is named first
-        found = [name for name, cells in self._cells.items() if name not in ("", but) and any(map(_is_number, cells))]
-        if not found:
-            raise DataError(f"{self.path} has no column of numbers beside the target {but!r}")
-        return found
-
-    def numbers(self, name: str) -> np.ndarray:
-        cells = self.cells(name)
-        try:
-            values = np.array([float(cell) for cell in cells])
-        except ValueError:
-            values = np.array([float(cell) if _is_number(cell) else math.nan for cell in cells])
-        wrong = np.flatnonzero(~np.isfinite(values))
-        if len(wrong):
-            first = int(wrong[0])
-            raise DataError(
-                f"{self.path}, line {self._lines[first]}, column {name!r}: {cells[first]!r} is no finite number "
-                f"({len(wrong)} such cells in this column); fill them in, drop the rows, or leave it out of features"
-            )
-        return values
-
-    def target(self, name: str, task: TargetKind) -> tuple[Tensor, list[str]]:
-        """Targets, and the names of the classes; none of these for numbers."""
-        cells = [cell.strip() for cell in self.cells(name)]
-        empty = next((line for line, cell in zip(self._lines, cells, strict=True) if not cell), None)
-        if empty is not None:
-            raise DataError(f"{self.path}, line {empty}, column {name!r}: the target is empty; every row needs one")
-        whole = all(map(_is_whole, cells))
-        if task == "regression" or (task == "auto" and not whole and all(map(_is_number, cells))):
-            return torch.from_numpy(self.numbers(name).astype(np.float32)), []
-        labels, index = np.unique([int(cell) for cell in cells] if whole else cells, return_inverse=True)
-        if len(labels) < 2:
-            raise DataError(f"{self.path}, column {name!r}: all targets are {cells[0]!r}; two classes are needed")
-        return torch.from_numpy(index.astype(np.int64)), [str(label) for label in labels]
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_whole(cell: str) -> bool:
-    try:
-        int(cell)
-    except ValueError:
-        return False
-    return True
+def _classes(table: TextTable, column: np.ndarray, name: str, task: TargetKind) -> tuple[np.ndarray, list[str]] | None:
+    """Return the class of each row and the label of each class; None if the targets are numbers to predict."""
+    cells = [str(cell).strip() for cell in column]
+    if "" in cells:
+        table.fail(cells.index(""), f", column {name!r}: the target is empty; every row needs one")
+    distinct = set(cells)
+    whole = all(map(_WHOLE.fullmatch, distinct))
+    missing = {cell for cell in distinct if cell.lower() in _MISSING}
+    numbers = all(map(is_number, distinct - missing)) and distinct != missing
+    if missing and numbers:
+        row = next(row for row, cell in enumerate(cells) if cell in missing)
+        table.fail(
+            row, f", column {name!r}: the target is {cells[row]!r} where others are numbers; drop rows without one"
+        )
+    if task == "regression" or (task == "auto" and not whole and numbers):
+        return None
+    # whole numbers are labels by value, of any size
+    labels: list[Any] = sorted({int(cell) for cell in distinct} if whole else distinct)
+    if len(labels) < 2:
+        raise DataError(f"{table.path}, column {name!r}: all targets are {cells[0]!r}; two classes are needed")
+    place = {label: number for number, label in enumerate(labels)}
+    index = [place[int(cell) if whole else cell] for cell in cells]
+    return np.array(index, dtype=np.int64), [str(label) for label in labels]

@@ -1,8 +1,6 @@
 """Readers of files with one event a line: JODIE csv, SNAP and KONECT edge lists, signed edges, contacts."""
 
-import csv
-import gzip
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from graphseq.core.errors import DataError
 from graphseq.data.events.table import TemporalEvents, check_num_nodes, numbered
+from graphseq.data.tables import Column, TextTable
 
 __all__ = [
     "read_contacts",
@@ -25,10 +24,7 @@ __all__ = [
 EdgeFeatures = Literal["auto", "all", "none"]
 """Which features of a file are kept: ``auto`` all unless every column is constant, ``all``, or ``none``."""
 
-_COMMENTS = ("#", "%")
-
-_ENCODING = "utf-8-sig"
-"""UTF-8, perhaps with the mark that spreadsheets write before the first line."""
+_NO_EVENT = "no event; at least one is needed"
 
 
 def read_jodie_csv(path: Path | str, edge_features: EdgeFeatures = "auto", *, sort: bool = False) -> TemporalEvents:
@@ -56,24 +52,23 @@ def read_jodie_csv(path: Path | str, edge_features: EdgeFeatures = "auto", *, so
     """
     if edge_features not in ("auto", "all", "none"):
         raise ValueError(f"edge_features is {edge_features!r}; it must be 'auto', 'all' or 'none'")
-    _check_header(path, ",", "Put a line with names before it")
-    width = len(_first_line(path, header=True).split(","))
-    if width < 4:
-        raise DataError(f"{path} has {width} columns; user, item, timestamp and state_label are needed")
-    fields: list[tuple] = [("src", "i8"), ("dst", "i8"), ("t", "i8"), ("y", "f8")]
-    if width > 4:
-        fields.append(("msg", "f4", (width - 4,)))
-    table = _read(path, fields, ",", header=True)
-    if len(table) and min(int(table["src"].min()), int(table["dst"].min())) < 0:
-        raise DataError(f"{path} has users or items below 0; they are numbered from 0")
-    src, dst = _tensor(table["src"]), _tensor(table["dst"])
+    table = TextTable(path, [","], header="free", comments=True, empty=_NO_EVENT)
+    if table.width < 4:
+        raise DataError(f"{path} has {table.width} columns; user, item, timestamp and state_label are needed")
+    kept = range(4, 4 if edge_features == "none" else table.width)
+    features: list[Column] = [(position, "float32") for position in kept]
+    names = {0: "user", 1: "item", 2: "timestamp", 3: "state_label"}
+    columns = table.read([(0, "integer"), (1, "integer"), (2, "time"), (3, "label"), *features], names)
+    for position in (0, 1):
+        _check_from_zero(table, columns[position, "integer"], names[position])
+    src, dst = torch.from_numpy(columns[0, "integer"]), torch.from_numpy(columns[1, "integer"])
     num_sources = int(src.max()) + 1
     check_num_nodes(num_sources + int(dst.max()) + 1, src, -1 - dst)  # before the sum, which may not fit into int64
-    msg = _tensor(table["msg"]) if width > 4 and edge_features != "none" else None
+    msg = torch.from_numpy(np.stack([columns[feature] for feature in features], 1)) if features else None  # (E, D)
     if msg is not None and edge_features == "auto" and bool((msg == msg[0]).all()):
         msg = None
-    y = _whole(table["y"])
-    return TemporalEvents(src, dst + num_sources, _whole(table["t"]), msg, y, num_sources=num_sources, sort=sort)
+    t, y = _whole(columns[2, "time"]), _whole(columns[3, "label"])
+    return TemporalEvents(src, dst + num_sources, t, msg, y, num_sources=num_sources, sort=sort)
 
 
 def read_edge_list(
@@ -110,13 +105,16 @@ def read_edge_list(
     """
     if kind not in ("snap", "konect"):
         raise ValueError(f"kind is {kind!r}; it must be 'snap' (src dst t) or 'konect' (src dst weight t)")
-    if header:
-        _check_header(path, None, "Give header=False")
-    weight = [("msg", "f4", (1,))] if kind == "konect" else []
-    table = _read(path, [("src", "i8"), ("dst", "i8"), *weight, ("t", "i8")], None, header=header)
-    node_ids, src, dst, num_sources = numbered(_tensor(table["src"]), _tensor(table["dst"]), bipartite)
-    msg = _tensor(table["msg"]) if weight else None
-    return TemporalEvents(src, dst, _whole(table["t"]), msg, node_ids=node_ids, num_sources=num_sources, sort=sort)
+    table = TextTable(path, [",", None], header="free" if header else None, comments=True, empty=_NO_EVENT)
+    names = ["src", "dst", *(["weight"] if kind == "konect" else []), "t"]
+    _check_columns(table, names)
+    time = len(names) - 1
+    weight: list[Column] = [(2, "float32")] if kind == "konect" else []
+    columns = table.read([(0, "integer"), (1, "integer"), *weight, (time, "time")], dict(enumerate(names)))
+    node_ids, src, dst, num_sources = _numbered(columns, 0, 1, bipartite)
+    msg = torch.from_numpy(columns[2, "float32"])[:, None] if weight else None  # (E, 1)
+    t = _whole(columns[time, "time"])
+    return TemporalEvents(src, dst, t, msg, node_ids=node_ids, num_sources=num_sources, sort=sort)
 
 
 def read_event_table(
@@ -158,27 +156,25 @@ def read_event_table(
         >>> events.src.tolist(), events.t.tolist()
         ([0, 1], [0, 5])
     """
-    first = _first_line(path, header=False)
-    delimiter = next((mark for mark in (",", "\t", ";") if mark in first), None)
-    present = [name.strip().strip('"') for name in first.split(delimiter)]
-    types = {src: "i8", dst: "i8", **dict.fromkeys(msg, "f4"), t: "i8"}
-    types |= {name: kind for name, kind in ((y, "f8"), (event_type, "i8")) if name is not None}
-    missing = [name for name in types if name not in present]
-    if missing:
-        raise DataError(f"{path} has no column {', '.join(missing)}; its first line names {', '.join(present)}")
-    place = {name: f"column {present.index(name)}" for name in types}
-    fields = [(f"column {number}", types.get(name, "U1")) for number, name in enumerate(present)]
-    table = _read(path, fields, delimiter, header=True, time=place[t], comments=None)
-    node_ids, source, destination, num_sources = numbered(
-        _tensor(table[place[src]]), _tensor(table[place[dst]]), bipartite
+    wanted = [src, dst, t, *msg, *(name for name in (y, event_type) if name is not None)]
+    table = TextTable(path, [",", "\t", ";", None], header="columns", names=wanted, empty=_NO_EVENT)
+    place = {name: table.header.index(name) for name in wanted}
+    features: list[Column] = [(place[name], "float32") for name in msg]
+    labels: list[Column] = [] if y is None else [(place[y], "label")]
+    types: list[Column] = [] if event_type is None else [(place[event_type], "integer")]
+    columns = table.read(
+        [(place[src], "integer"), (place[dst], "integer"), (place[t], "time"), *features, *labels, *types]
     )
+    if event_type is not None:
+        _check_from_zero(table, columns[types[0]], event_type)
+    node_ids, source, destination, num_sources = _numbered(columns, place[src], place[dst], bipartite)
     return TemporalEvents(
         source,
         destination,
-        _whole(table[place[t]]),
-        torch.stack([_tensor(table[place[name]]) for name in msg], dim=1) if msg else None,
-        None if y is None else _whole(table[place[y]]),
-        None if event_type is None else _whole(table[place[event_type]]),
+        _whole(columns[place[t], "time"]),
+        torch.from_numpy(np.stack([columns[feature] for feature in features], 1)) if features else None,  # (E, D)
+        _whole(columns[labels[0]]) if labels else None,
+        torch.from_numpy(columns[types[0]]) if types else None,
         node_ids=node_ids,
         num_sources=num_sources,
         sort=sort,
@@ -209,11 +205,15 @@ def read_signed_edges(path: Path | str, scale: float = 10.0, *, sort: bool = Fal
     """
     if not scale > 0:
         raise ValueError(f"scale is {scale}; the largest rating must be positive")
-    table = _read(path, [("src", "i8"), ("dst", "i8"), ("rating", "f8"), ("t", "i8")], None)
-    node_ids, src, dst, _ = numbered(_tensor(table["src"]), _tensor(table["dst"]))
-    rating = _tensor(table["rating"])
+    table = TextTable(path, [",", None], comments=True, empty=_NO_EVENT)
+    names = ["source", "target", "rating", "time"]
+    _check_columns(table, names)
+    columns = table.read([(0, "integer"), (1, "integer"), (2, "real"), (3, "time")], dict(enumerate(names)))
+    node_ids, src, dst, _ = _numbered(columns, 0, 1)
+    rating = torch.from_numpy(columns[2, "real"])
     msg, kind = (rating / scale)[:, None], (rating > 0).long()
-    return TemporalEvents(src, dst, _whole(table["t"]), msg, event_type=kind, node_ids=node_ids, sort=sort)
+    t = _whole(columns[3, "time"])
+    return TemporalEvents(src, dst, t, msg, event_type=kind, node_ids=node_ids, sort=sort)
 
 
 def read_contacts(path: Path | str, *, sort: bool = False) -> tuple[TemporalEvents, list[str]]:
@@ -238,18 +238,28 @@ def read_contacts(path: Path | str, *, sort: bool = False) -> tuple[TemporalEven
         >>> events.src.tolist(), events.node_labels.tolist(), names
         ([0, 1], [1, 0, 1], ['1A', '3B'])
     """
-    fields = [("t", "i8"), ("src", "i8"), ("dst", "i8"), ("class_src", "O"), ("class_dst", "O")]
-    table = _read(path, fields, None)
-    node_ids, src, dst, _ = numbered(_tensor(table["src"]), _tensor(table["dst"]))
-    named, given = np.unique(np.concatenate([table["class_src"], table["class_dst"]]), return_inverse=True)
-    nodes, classes = torch.cat([src, dst]), torch.from_numpy(given.astype(np.int64))
+    table = TextTable(path, [",", None], comments=True, empty=_NO_EVENT)
+    names = ["time", "i", "j", "class_i", "class_j"]
+    _check_columns(table, names)
+    columns = table.read(
+        [(0, "time"), (1, "integer"), (2, "integer"), (3, "text"), (4, "text")], dict(enumerate(names))
+    )
+    node_ids, src, dst, _ = _numbered(columns, 1, 2)
+    written = [str(cell).strip() for position in (3, 4) for cell in columns[position, "text"]]
+    if "" in written:
+        table.fail(written.index("") % len(table.lines), ": a class is empty; every contact names the classes of both")
+    named, given = np.unique(np.array(written, dtype=object), return_inverse=True)
+    nodes, classes = torch.cat([src, dst]), torch.from_numpy(given.astype(np.int64))  # (2 E,)
     labels = torch.zeros(len(node_ids), dtype=torch.int64).scatter_reduce(0, nodes, classes, "amax")
     other = (labels[nodes] != classes).nonzero()
     if len(other):
-        node = int(nodes[other[0, 0]])
-        names = sorted({str(named[number]) for number in classes[nodes == node].tolist()})
-        raise DataError(f"{path} gives node {int(node_ids[node])} the classes {', '.join(names)}; one is needed")
-    events = TemporalEvents(src, dst, _whole(table["t"]), node_ids=node_ids, node_labels=labels, sort=sort)
+        at = int(other[0, 0])
+        of_node = sorted({str(named[number]) for number in classes[nodes == nodes[at]].tolist()})
+        table.fail(
+            at % len(table.lines),
+            f": node {int(node_ids[nodes[at]])} has the classes {', '.join(of_node)} in this file; one is needed",
+        )
+    events = TemporalEvents(src, dst, _whole(columns[0, "time"]), node_ids=node_ids, node_labels=labels, sort=sort)
     return events, named.tolist()
 
 
@@ -272,124 +282,49 @@ def read_node_labels(path: Path | str, node_ids: Tensor) -> Tensor:
         ...     read_node_labels(path, torch.tensor([3, 5, 7]))
         tensor([ 0, -1,  1])
     """
-    table = _read(path, [("node", "i8"), ("label", "i8")], None)
-    node, label = _tensor(table["node"]), _tensor(table["label"])
+    table = TextTable(path, [",", None], comments=True, empty="no labels; at least one is needed")
+    names = ["node", "label"]
+    _check_columns(table, names)
+    columns = table.read([(0, "integer"), (1, "integer")], dict(enumerate(names)))
+    node, label = torch.from_numpy(columns[0, "integer"]), torch.from_numpy(columns[1, "integer"])
     place = torch.searchsorted(node_ids, node).clamp(max=len(node_ids) - 1)
     unknown = (node_ids[place] != node).nonzero()
     if len(unknown):
-        raise DataError(f"{path} labels node {int(node[unknown[0, 0]])}, which takes part in no event")
+        row = int(unknown[0, 0])
+        table.fail(row, f" labels node {int(node[row])}, which takes part in no event; drop this line")
     labels = torch.full((len(node_ids),), -1)
     found, labels[place] = label.unique(return_inverse=True)
     other = (found[labels[place]] != label).nonzero()
     if len(other):
-        name = int(node[other[0, 0]])
-        given = ", ".join(str(one) for one in label[node == name].unique().tolist())
-        raise DataError(f"{path} gives node {name} the labels {given}; one is needed: drop the lines that are wrong")
+        row = int(other[0, 0])
+        given = ", ".join(str(one) for one in label[node == node[row]].unique().tolist())
+        table.fail(row, f": node {int(node[row])} has the labels {given} in this file; one is needed: drop other lines")
     return labels
 
 
-def _whole(values: np.ndarray) -> Tensor:
-    """Integers where every number is whole and exact, else float64."""
-    if values.dtype.kind == "f" and bool(np.isfinite(values).all()):
-        whole = bool((values == np.floor(values)).all()) and float(np.abs(values).max(initial=0)) < 2**53
-        values = values.astype(np.int64) if whole else values
-    return _tensor(values)
-
-
-def _tensor(values: np.ndarray) -> Tensor:
-    # a copy, for a field of a single line counts as contiguous whatever its stride is
-    return torch.from_numpy(values.copy())
-
-
-def _lines(path: Path | str) -> Iterator[tuple[int, str]]:
-    """Lines that hold data or a header, with their numbers from 1."""
-    path = Path(path)
-    with gzip.open(path, "rt", encoding=_ENCODING) if path.suffix == ".gz" else path.open(encoding=_ENCODING) as file:
-        for number, line in enumerate(file, 1):
-            if line.strip() and not line.startswith(_COMMENTS):
-                yield number, line.strip()
-
-
-def _first_line(path: Path | str, *, header: bool) -> str:
-    lines = _lines(path)
-    try:
-        found = [line for _, line in (next(lines, (0, "")) for _ in range(1 + header))]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}; it is damaged or not text") from error
-    if not found[-1]:
-        raise DataError(f"{path} holds no event")
-    return found[-1]
-
-
-def _check_header(path: Path | str, delimiter: str | None, remedy: str) -> None:
-    """Refuse a first line of numbers where names are expected: an event would be lost."""
-    _first_line(path, header=False)  # says so if there is none
-    number, line = next(_lines(path))
-    if delimiter is None and "," in line:
-        delimiter = ","
-    try:
-        for field in line.split(delimiter):
-            float(field)
-    except ValueError:
-        return
-    raise DataError(
-        f"{path}, line {number} should name the columns, but holds numbers only and would be lost as an event: "
-        f"{line[:80]!r}. {remedy}"
-    )
-
-
-def _read(
-    path: Path | str,
-    fields: Sequence[tuple],
-    delimiter: str | None,
-    *,
-    header: bool = False,
-    time: str = "t",
-    comments: Sequence[str] | None = _COMMENTS,
-) -> np.ndarray:
-    """Return the columns as a structured array; without a delimiter, commas are sought in the first line."""
-    first = _first_line(path, header=header)
-    if delimiter is None and "," in first:
-        delimiter = ","
-    begin = next(number for number, _ in _lines(path)) if header else 0
-    try:
-        return np.loadtxt(
-            path,
-            dtype=np.dtype(list(fields)),
-            delimiter=delimiter,
-            comments=comments,
-            quotechar=None if comments else '"',
-            skiprows=begin,
-            ndmin=1,
-            encoding=_ENCODING,
+def _check_columns(table: TextTable, names: Sequence[str]) -> None:
+    if table.width != len(names):
+        raise DataError(
+            f"{table.path}, line {table.first_line} has {table.width} columns, {len(names)} are needed "
+            f"({', '.join(names)})"
         )
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}; it is damaged or not text") from error
-    except ValueError as error:
-        # whole times are read as integers, of which none is rounded; fractional ones make the column a float one;
-        # anything else is a bad line
-        if (time, "i8") in fields:
-            wider = [(time, "f8") if field == (time, "i8") else field for field in fields]
-            return _read(path, wider, delimiter, header=header, comments=comments)
-        raise _bad_line(path, fields, delimiter, header) or DataError(f"{path}: {error}") from error
 
 
-def _bad_line(path: Path | str, fields: Sequence[tuple], delimiter: str | None, header: bool) -> DataError | None:
-    """Find the first line that does not fit; slow, but only run when there is one."""
-    kinds = [field[1][0] for field in fields for _ in range(field[2][0] if len(field) > 2 else 1)]
-    names = ", ".join(field[0] for field in fields)
-    for position, (number, line) in enumerate(_lines(path)):
-        if header and not position:
-            continue
-        parts = line.split() if delimiter is None else next(csv.reader([line], delimiter=delimiter))
-        if len(parts) != len(kinds):
-            return DataError(
-                f"{path}, line {number} has {len(parts)} columns, {len(kinds)} are needed ({names}): {line[:80]!r}"
-            )
-        for part, kind in zip(parts, kinds, strict=True):
-            try:
-                {"i": int, "f": float, "U": str, "O": str}[kind](part)
-            except ValueError:
-                wanted = "an integer" if kind == "i" else "a number"
-                return DataError(f"{path}, line {number}: {part!r} is not {wanted} ({names}): {line[:80]!r}")
-    return None
+def _check_from_zero(table: TextTable, values: np.ndarray, name: str) -> None:
+    if values.min() < 0:
+        row = int(values.argmin())
+        table.fail(row, f", column {name!r}: {values[row]} is below 0; these are numbered from 0")
+
+
+def _numbered(
+    columns: dict[Column, np.ndarray], src: int, dst: int, bipartite: bool = False
+) -> tuple[Tensor, Tensor, Tensor, int | None]:
+    ids = [torch.from_numpy(columns[position, "integer"]) for position in (src, dst)]
+    return numbered(ids[0], ids[1], bipartite)
+
+
+def _whole(values: np.ndarray) -> Tensor:
+    """Return integers where every number is whole and exact in float64, else float64."""
+    if values.dtype.kind == "f" and bool((values == np.floor(values)).all()) and np.abs(values).max(initial=0) < 2**53:
+        values = values.astype(np.int64)
+    return torch.from_numpy(values)

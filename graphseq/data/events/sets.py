@@ -353,7 +353,7 @@ class EventCSVDataModule(TemporalDataModule):
 
 def _kept(name: str, path: Path, options: Sequence[object], read: Callable[[], TemporalEvents]) -> TemporalEvents:
     """Return the events of a file from the cache, or read and keep them."""
-    key = ["events-1", *options, checksum(path)]
+    key = ["events-2", *options, checksum(path)]
     return TemporalEvents.from_dict(cached(f"events-{name}", key, lambda: read().to_dict()))
 
 

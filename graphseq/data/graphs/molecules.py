@@ -1,17 +1,14 @@
 """Molecules from tables of SMILES: the MoleculeNet sets and CSV files of your own."""
 
-import csv as csv_format
-import gzip
 import importlib.util
-import io
 import os
 import sys
 import warnings
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
+import numpy as np
 import torch
 import torch_geometric
 from rich.console import Console
@@ -28,6 +25,7 @@ from graphseq.data.graphs.environments import check_num_environments, group_envi
 from graphseq.data.graphs.module import GraphSetDataModule, split_graphs
 from graphseq.data.graphs.store import GraphStore
 from graphseq.data.splits import check_fractions, group_split, random_split
+from graphseq.data.tables import Column, TextTable
 
 __all__ = ["MoleculeDataModule", "scaffold"]
 
@@ -35,7 +33,7 @@ MoleculeNetName = Literal[
     "esol", "freesolv", "lipo", "bbbp", "bace", "sider", "clintox", "tox21", "toxcast", "hiv", "muv", "pcba"
 ]
 MoleculeSplitRule = Literal["scaffold", "random", "stratified", "size", "size_middle"]
-_FORMAT = "molecules-1"
+_FORMAT = "molecules-2"
 # in the cache categories, at most 119 of them, take a byte: a quarter of the size, and of the time of the next start
 _NARROW = {"x": torch.uint8, "edge_attr": torch.uint8, "edge_index": torch.int32}
 _WIDE = dict.fromkeys(_NARROW, torch.int64)
@@ -78,6 +76,10 @@ def scaffold(smiles: str) -> str:
     from rdkit import Chem, rdBase
     from rdkit.Chem.Scaffolds import MurckoScaffold
 
+    if _has_blank(smiles.strip()):
+        raise DataError(
+            f"the SMILES {smiles!r} has a blank inside, at which RDKit would cut it; a scaffold needs it whole"
+        )
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(smiles)
         if molecule is None:
@@ -282,27 +284,30 @@ class MoleculeDataModule(GraphSetDataModule):
         return original[remote]
 
     def _parse(self, path: Path, label: str) -> dict[str, Any]:
-        header, rows, lines = _read_table(path, label)
+        own = [] if self.name is not None else [self.smiles_column, *(self.target_columns or [])]
+        table = TextTable(path, [","], header="columns", names=own)
+        header = table.header
         if self.name is None:
-            columns = _positions(header, [self.smiles_column, *(self.target_columns or [])], label)
-            smiles_position, target_positions = columns[0], columns[1:]
+            smiles_position, *target_positions = (header.index(name) for name in own)
         else:
             smiles_position, target_positions = _known_positions(self.name, header)
         names = [header[position] for position in target_positions]
-        texts = [row[smiles_position].strip() for row in rows]
-        targets = _numbers([[row[position] for position in target_positions] for row in rows], lines, names, label)
+        wanted: list[Column] = [(position, "optional") for position in target_positions]
+        columns = table.read([(smiles_position, "text"), *wanted])
+        texts = [str(cell).strip() for cell in columns[smiles_position, "text"]]
+        targets = torch.from_numpy(np.stack([columns[column] for column in wanted], 1))  # (R, T)
         graphs: list[Data] = []
         unreadable: list[list[Any]] = []
         for number, text in enumerate(_track(texts, f"reading {label}")):
             graph, reason = _molecule(text)
             if graph is None:
-                unreadable.append([lines[number], text, reason])
+                unreadable.append([int(table.lines[number]), text, reason])
                 continue
             graph.y = targets[number : number + 1]
             graphs.append(graph)
         if not graphs:
             raise DataError(
-                f"none of the {len(rows)} SMILES of {label} can be read, such as {texts[0]!r} in the column "
+                f"none of the {len(texts)} SMILES of {label} can be read, such as {texts[0]!r} in the column "
                 f"{header[smiles_position]!r}; name the right smiles_column"
             )
         store = GraphStore.from_dataset(graphs).to_dict()
@@ -310,7 +315,7 @@ class MoleculeDataModule(GraphSetDataModule):
             "store": _with_types(store, _NARROW),
             "target_names": names,
             "unreadable": unreadable,
-            "num_rows": len(rows),
+            "num_rows": len(texts),
         }
 
     def _report_unreadable(self, label: str, num_rows: int) -> None:
@@ -351,12 +356,18 @@ def _with_types(store: dict[str, Any], types: dict[str, torch.dtype]) -> dict[st
     return {**store, "fields": fields}
 
 
+def _has_blank(smiles: str) -> bool:
+    return any(character.isspace() for character in smiles)
+
+
 def _molecule(smiles: str) -> tuple[Data | None, str]:
     """Return the graph of a molecule, or None and why there is none."""
     from rdkit import rdBase
 
     if not smiles:
         return None, "the cell is empty"
+    if _has_blank(smiles):
+        return None, "there is a blank or line break inside, at which RDKit would cut it"
     try:
         with rdBase.BlockLogs():  # also takes back that from_smiles turns the log off for good
             graph = from_smiles(smiles)
@@ -365,38 +376,6 @@ def _molecule(smiles: str) -> tuple[Data | None, str]:
     if not graph.num_nodes:
         return None, "RDKit refuses it"
     return graph, ""
-
-
-def _read_table(path: Path, label: str) -> tuple[list[str], list[list[str]], list[int]]:
-    """Return header, rows and the line at which each row ends; blank lines are passed over."""
-    content = path.read_bytes()
-    try:
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        reader = csv_format.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        numbered = [(row, reader.line_num) for row in reader if row]
-    except (UnicodeDecodeError, csv_format.Error, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{label} ({path}) is not a UTF-8 table with commas: {error}; replace the file") from error
-    if len(numbered) < 2:
-        raise DataError(f"{label} ({path}) has {len(numbered)} lines; a header and at least one row are needed")
-    header = [cell.strip() for cell in numbered[0][0]]
-    for row, line in numbered[1:]:
-        if len(row) != len(header):
-            raise DataError(
-                f"line {line} of {label} ({path}) has {len(row)} cells, the header {len(header)}; the file is "
-                "truncated, or text with a comma lacks its quotes"
-            )
-    return header, [row for row, _ in numbered[1:]], [line for _, line in numbered[1:]]
-
-
-def _positions(header: list[str], wanted: Sequence[str], label: str) -> list[int]:
-    for column in wanted:
-        if header.count(column) != 1:
-            raise DataError(
-                f"{label} has {header.count(column)} columns {column!r}, one is needed; its columns are "
-                f"{', '.join(map(repr, header[:20]))}{' ...' if len(header) > 20 else ''}"
-            )
-    return [header.index(column) for column in wanted]
 
 
 def _known_positions(name: str, header: list[str]) -> tuple[int, list[int]]:
@@ -413,25 +392,6 @@ def _known_positions(name: str, header: list[str]) -> tuple[int, list[int]]:
         raise DataError(
             f"the table of {name} has {len(header)} columns ({', '.join(header[:8])} ...), too few: {error}"
         ) from error
-
-
-def _numbers(cells: list[list[str]], lines: list[int], names: list[str], label: str) -> Tensor:
-    """Return targets as float32 (R, T), NaN for an empty cell."""
-    values = torch.tensor([[_number(cell) for cell in row] for row in cells], dtype=torch.float32)
-    for row, column in (~torch.isfinite(values)).nonzero().tolist():
-        if cells[row][column].strip():
-            raise DataError(
-                f"line {lines[row]}, column {names[column]!r} of {label} is {cells[row][column]!r}; a target must be "
-                "a finite number, or an empty cell if it is not known"
-            )
-    return values
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
 
 
 # SHA-256 of the tables that were counted against the published statistics

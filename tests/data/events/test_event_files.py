@@ -75,7 +75,7 @@ def test_whole_times_of_nanoseconds_are_never_rounded(write):
     lines = "0,0,1600000000123456700,0\n0,0,1600000000123456789,0\n"
     assert read_jodie_csv(write(HEADER + lines)).t.tolist() == [0, 89]
     backwards = HEADER + "".join(reversed(lines.splitlines(keepends=True)))
-    with pytest.raises(DataError, match="event 1 is at 1600000000123456700, the one before at 1600000000123456789"):
+    with pytest.raises(DataError, match="event 1 .* 1600000000123456700, .* 1600000000123456789"):
         read_jodie_csv(write(backwards))
     signed = "1,2,3,1600000000123456700\n1,2,-3,1600000000123456789\n"
     assert read_signed_edges(write(signed)).t.tolist() == [0, 89]
@@ -85,17 +85,17 @@ def test_whole_times_of_nanoseconds_are_never_rounded(write):
         (read_jodie_csv, HEADER + lines.replace("789", "789.5")),
         (read_event_table, "src,dst,t\n1,2,99223372036854775807\n"),
     ):
-        with pytest.raises(DataError, match=r"t is torch.float64 and reaches .* the order of events is lost already"):
+        with pytest.raises(DataError, match=r"line [1-3].*(99223372036854775807|16000000001234567)"):
             read(write(text))
 
 
 def test_a_header_of_numbers_is_an_event(write):
-    with pytest.raises(DataError, match=r"line 1 should name the columns, .*'0,0,5,0,0.5'. Put a line with names"):
+    with pytest.raises(DataError, match=r"line 1 .*'0,0,5,0,0.5'"):
         read_jodie_csv(write("0,0,5,0,0.5\n0,0,6,0,0.5\n"))
-    with pytest.raises(DataError, match=r"line 1 should name the columns"):
+    with pytest.raises(DataError, match="line 1 "):
         read_jodie_csv(write("0,0,5,0\n"))
     for text in ("# from to when\n7 9 100\n9 7 130\n", "# from to when\n7,9,1e2\n9,7,130\n"):
-        with pytest.raises(DataError, match=r"line 2 should name the columns, .* Give header=False"):
+        with pytest.raises(DataError, match="line 2 .* header=False"):
             read_edge_list(write(text), header=True)
 
 
@@ -176,16 +176,16 @@ def test_tables(write):
     )
     apart = read_event_table(path, "who", "whom", "when", bipartite=True)
     assert (apart.num_sources, apart.dst.tolist()) == (2, [2, 3, 2])
-    with pytest.raises(DataError, match="no column src; its first line names when, who, whom"):
+    with pytest.raises(DataError, match="line 1 .* src; .* when, who, whom"):
         read_event_table(path, dst="whom", t="when")
     broken = write("src,dst,t\n1,2,3\n1,2\n")
-    with pytest.raises(DataError, match="line 3 has 2 columns"):
+    with pytest.raises(DataError, match="line 3 .* 2 columns"):
         read_event_table(broken)
 
 
 def test_unsorted_files(write):
     path = write("1 2 9\n2 3 4\n")
-    with pytest.raises(DataError, match=r"not sorted: event 1 is at 4, the one before at 9.*sort=True"):
+    with pytest.raises(DataError, match="event 1 is at 4, .* 9.*sort=True"):
         read_edge_list(path)
     assert read_edge_list(path, sort=True).src.tolist() == [1, 0]
 
@@ -195,7 +195,7 @@ def test_contacts(write):
     assert names == ["1A", "3B", "Teachers"]
     assert events.node_labels.tolist() == [1, 0, 2]
     assert events.t.tolist() == [0, 0]
-    with pytest.raises(DataError, match="gives node 17 the classes 1A, 2A"):
+    with pytest.raises(DataError, match="line 1: node 17 .* 1A, 2A"):
         read_contacts(write("20 15 17 3B 1A\n40 17 19 2A 1A\n"))
 
 
@@ -209,10 +209,10 @@ def test_long_names_of_classes_stay_apart(write):
 def test_node_labels(write):
     ids = torch.tensor([3, 5, 7])
     assert read_node_labels(write("7,+1\n5,-1\n"), ids).tolist() == [-1, 0, 1]
-    with pytest.raises(DataError, match="labels node 8, which takes part in no event"):
+    with pytest.raises(DataError, match="line 1 .*node 8"):
         read_node_labels(write("8,1\n"), ids)
     assert read_node_labels(write("7,+1\n3,-1\n7,1\n"), ids).tolist() == [0, -1, 1]
-    with pytest.raises(DataError, match="gives node 7 the labels -1, 1; one is needed"):
+    with pytest.raises(DataError, match="line 1: node 7 .* -1, 1"):
         read_node_labels(write("7,+1\n3,+1\n7,-1\n"), ids)
 
 
@@ -223,22 +223,22 @@ def jodie(text):
 @pytest.mark.parametrize(
     ("read", "text", "message"),
     [
-        (read_jodie_csv, jodie("0,0,0,0,1\n0,0,1,0\n"), "line 3 has 4 columns, 5 are needed"),
-        (read_jodie_csv, jodie("0,0,0,0,1\n\n0,x,1,0,1\n"), "line 4: 'x' is not an integer"),
-        (read_jodie_csv, jodie("0,0,0,0,1\n0,0,soon,0,1\n"), "line 3: 'soon' is not a number"),
-        (read_jodie_csv, jodie("0,0,0,0,1\n0.5,0,1,0,1\n"), "line 3: '0.5' is not an integer"),
-        (read_jodie_csv, jodie("0,0,0\n"), "has 3 columns; user, item"),
-        (read_jodie_csv, jodie("-1,0,0,0\n"), "users or items below 0"),
-        (read_jodie_csv, jodie("0,0,0,0\n0,0,nan,0\n"), "1 NaN or infinite times, the first at event 1"),
-        (read_jodie_csv, jodie("0,0,0,0,0\n0,0,1,0,nan\n"), "msg holds 1 NaN .* event 1, feature 0"),
-        (read_jodie_csv, HEADER, "holds no event"),
-        (read_jodie_csv, "", "holds no event"),
-        (read_edge_list, "# only a comment\n", "holds no event"),
-        (read_edge_list, "1 2 3\n1 2 3 4\n", "line 2 has 4 columns, 3 are needed"),
-        (read_edge_list, "1 2 3\n# note\n1 two 4\n", "line 3: 'two' is not an integer"),
-        (read_edge_list, "1 2 3.5\n1 2 late\n", "line 2: 'late' is not a number"),
-        (read_signed_edges, "1,2,3,4\n1,2,good,5\n", "line 2: 'good' is not a number"),
-        (read_contacts, "20 1 2 a\n", "line 1 has 4 columns, 5 are needed"),
+        (read_jodie_csv, jodie("0,0,0,0,1\n0,0,1,0\n"), "line 3 .* 4 columns, 5"),
+        (read_jodie_csv, jodie("0,0,0,0,1\n\n0,x,1,0,1\n"), "line 4, column 'item': 'x' .* integer"),
+        (read_jodie_csv, jodie("0,0,0,0,1\n0,0,soon,0,1\n"), "line 3, column 'timestamp': 'soon'"),
+        (read_jodie_csv, jodie("0,0,0,0,1\n0.5,0,1,0,1\n"), "line 3, column 'user': '0.5' .* integer"),
+        (read_jodie_csv, jodie("0,0,0\n"), "3 columns; user, item"),
+        (read_jodie_csv, jodie("-1,0,0,0\n"), "line 2, column 'user': -1"),
+        (read_jodie_csv, jodie("0,0,0,0\n0,0,nan,0\n"), "line 3, column 'timestamp': 'nan'"),
+        (read_jodie_csv, jodie("0,0,0,0,0\n0,0,1,0,nan\n"), "line 3, .*: 'nan'"),
+        (read_jodie_csv, HEADER, "no event"),
+        (read_jodie_csv, "", "no event"),
+        (read_edge_list, "# only a comment\n", "no event"),
+        (read_edge_list, "1 2 3\n1 2 3 4\n", "line 2 .* 4 columns, 3"),
+        (read_edge_list, "1 2 3\n# note\n1 two 4\n", "line 3, column 'dst': 'two' .* integer"),
+        (read_edge_list, "1 2 3.5\n1 2 late\n", "line 2, column 't': 'late'"),
+        (read_signed_edges, "1,2,3,4\n1,2,good,5\n", "line 2, column 'rating': 'good'"),
+        (read_contacts, "20 1 2 a\n", "line 1 .* 4 columns, 5"),
     ],
 )
 def test_corrupt_lines_are_named(write, read, text, message):
@@ -249,11 +249,11 @@ def test_corrupt_lines_are_named(write, read, text, message):
 def test_damaged_archives(write, tmp_path):
     path = write("1 2 3\n" * 500, "a.gz")
     path.write_bytes(path.read_bytes()[:30])
-    with pytest.raises(DataError, match=r"a\.gz cannot be read"):
+    with pytest.raises(DataError, match=r"a\.gz"):
         read_edge_list(path)
     binary = tmp_path / "b.csv"
     binary.write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(DataError, match="damaged or not text"):
+    with pytest.raises(DataError, match="line 1 .*UTF-8"):
         read_edge_list(binary)
 
 

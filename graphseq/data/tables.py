@@ -1,0 +1,360 @@
+"""Strict reading of text tables: each record of the file is one row, or an error names the line.
+
+pandas parses the columns. What it settles in silence is checked here before and after: how many cells a record has,
+where quotes open and close, how many rows come back, and whether every cell is a value of its column's type.
+"""
+
+import contextlib
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+import numpy as np
+
+from graphseq.core.errors import DataError
+from graphseq.data.records import RecordReader, Records, is_number, read_blocks
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__: list[str] = []
+
+Kind = Literal["integer", "time", "label", "float32", "real", "optional", "feature", "text"]
+"""What a column must hold.
+
+``integer``: integers within int64.
+``time``: integers within int64, or finite decimals that float64 tells apart (below 2**53).
+``label``: integers within int64, or finite decimals within float32.
+``float32``: finite numbers within float32.
+``real``: finite numbers, as float64.
+``optional``: as ``float32``, and NaN for an empty cell.
+``feature``: as ``real`` where the column has any number at all, else the column is not returned.
+``text``: any cell.
+"""
+
+Column = tuple[int, Kind]
+"""Position of a column, from 0, and what it must hold."""
+
+_WORD = re.compile(r'"((?:[^"]|"")*)"|(\S+)')
+_INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
+_DATE = re.compile(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|.*\d:\d\d", re.ASCII)
+_GROUPED = re.compile(r"\s*[+-]?([0-9]{1,3}([,.'_ \u00a0\u202f][0-9]{3})+([.,][0-9]*)?|[0-9]*,[0-9]+)\s*", re.ASCII)
+_INT64 = np.iinfo(np.int64)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_EXACT = 2**53  # from here on float64 does not hold every integer
+
+
+class TextTable:
+    r"""An opened text table: its separator and header are known, and :meth:`read` parses the columns asked for.
+
+    Blank lines are passed over. Cells may be quoted, with quotes doubled inside; a quote that opens within a cell or
+    never closes is refused, and so is a quoted cell with line breaks if each of its lines is a row by itself.
+
+    Args:
+        path: UTF-8 text, perhaps with a byte-order mark, perhaps compressed by gzip.
+        delimiters: characters that may separate cells, None for any run of blanks and tabs; of several, the first
+            that gives the header the wanted ``names``, else the first that occurs in the first line.
+        header: whether the first record holds names, one for each column (``columns``), or names that stand for no
+            particular column (``free``), which must not be numbers; None if there is no header.
+        names: columns that the header must name.
+        comments: whether every line that begins with ``#`` or ``%`` is a comment; otherwise such lines are comments
+            before the header only, and the last of them is the header if it alone holds the wanted ``names``.
+        empty: what the message says of a table without rows.
+
+    Raises:
+        DataError: if the file cannot be read, has no rows, or lacks or repeats a column of ``names``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "calls.csv")
+        ...     _ = path.write_text("src,dst,note\n1,2,hello\n")
+        ...     table = TextTable(path, [","], header="columns", names=["src"])
+        ...     table.header, table.read([(0, "integer")])[0, "integer"].tolist()
+        (['src', 'dst', 'note'], [1])
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        delimiters: Sequence[str | None],
+        *,
+        header: Literal["columns", "free"] | None = None,
+        names: Sequence[str] = (),
+        comments: bool = False,
+        empty: str = "no rows; at least one is needed",
+    ) -> None:
+        self.path = Path(path)
+        self.header: list[str] = []
+        self.lines = np.empty(0, np.int64)
+        self._names: dict[int, str] = {}
+        blocks = read_blocks(self.path, comments=comments)
+        first = next(blocks, b"\n")
+        if header == "columns" and not comments:
+            self.delimiter, first = _find_header(first, delimiters, names)
+        else:
+            self.delimiter = _find_delimiter(first, delimiters, skip=header is not None)
+        pieces = RecordReader(self.path, self.delimiter, multiline=not comments).read(chain([first], blocks))
+        piece = next(pieces, None)
+        if header is not None and piece is not None:
+            line, piece = self._take_header(piece, header)
+            piece = next(pieces, None) if piece is None else piece
+            repeated = sorted({name for name in names if self.header.count(name) > 1})
+            missing = [name for name in names if name not in self.header]
+            if missing:
+                known = ", ".join(self.header[:20]) + (" ..." if len(self.header) > 20 else "")
+                raise DataError(f"{path}, line {line} names no column {', '.join(missing)}; the columns are {known}")
+            if repeated:
+                raise DataError(
+                    f"{path}, line {line} has more than one column {', '.join(map(repr, repeated))}; give each its "
+                    "own name"
+                )
+        if piece is None:
+            raise DataError(f"{path} holds {empty}")
+        self.width = len(self.header) if header == "columns" else int(piece.fields[0])
+        self.first_line = int(piece.lines[0])
+        self._rest = chain([piece], pieces)
+
+    def read(self, columns: Sequence[Column], names: Mapping[int, str] | None = None) -> dict[Column, np.ndarray]:
+        """Parse columns, and note in ``lines`` the line at which each row begins; to be called once.
+
+        Args:
+            columns: position and kind of each column.
+            names: names of columns in messages, where the header does not give them.
+
+        Returns:
+            The columns by position and kind; a ``feature`` without any number is left out.
+
+        Raises:
+            DataError: if a record has too few or too many cells, or a cell does not hold what it must, with the line.
+        """
+        header = dict(enumerate(self.header)) if self.width == len(self.header) else {}
+        self._names = {**header, **(names or {})}
+        parts: dict[Column, list[np.ndarray]] = {column: [] for column in columns}
+        lines: list[np.ndarray] = []
+        numeric: set[Column] = set()
+        wrong: dict[Column, DataError] = {}  # features with text, which may hold numbers elsewhere
+        for piece in self._rest:
+            self._check_width(piece)
+            frame = self._parse(piece, columns)
+            for column in parts:
+                values = frame[column[0]].to_numpy()
+                found = _converted(values, column[1])
+                if found is None:
+                    error, any_number = self._find_wrong(piece, column)
+                    if column[1] != "feature":
+                        raise error
+                    wrong.setdefault(column, error)
+                    found = np.full(len(values), np.nan)
+                    numeric.update([column] * any_number)
+                else:
+                    numeric.add(column)
+                parts[column].append(found)
+            lines.append(piece.lines)
+        self.lines = np.concatenate(lines)
+        result = {column: np.concatenate(found) for column, found in parts.items() if column in numeric}
+        for column, values in result.items():
+            if column in wrong:
+                raise wrong[column]
+            if column[1] == "time" and values.dtype == np.float64:
+                self._check_exact(values, column[0])
+        return result
+
+    def fail(self, row: int, message: str) -> NoReturn:
+        """Refuse a row that was read.
+
+        Args:
+            row: position of the row.
+            message: what is wrong with it.
+
+        Raises:
+            DataError: with the path and the line of the row before the message.
+        """
+        raise DataError(f"{self.path}, line {self.lines[row]}{message}")
+
+    def _take_header(self, piece: Records, header: str) -> tuple[int, Records | None]:
+        """Split the header off; return its line and what is left."""
+        stop = int(piece.stops[0])
+        text, line = piece.text[:stop].decode(), int(piece.lines[0])
+        self.header = _cells(text, self.delimiter)
+        if header == "free" and all(map(is_number, self.header)):
+            raise DataError(
+                f"{self.path}, line {line} should name the columns, but holds numbers only and would be lost as a "
+                f"row: {text[:80]!r}. Put a line with names before it, or give header=False to a reader that takes it"
+            )
+        if len(piece.lines) == 1:
+            return line, None
+        return line, Records(piece.text[stop + 1 :], piece.stops[1:] - stop - 1, piece.lines[1:], piece.fields[1:])
+
+    def _check_width(self, piece: Records) -> None:
+        wrong = np.flatnonzero(piece.fields != self.width)
+        if not len(wrong):
+            return
+        row = int(wrong[0])
+        text = piece.text[piece.stops[row - 1] + 1 if row else 0 : piece.stops[row]].decode()
+        names = ", ".join(self._names[position] for position in sorted(self._names))
+        raise DataError(
+            f"{self.path}, line {piece.lines[row]} has {piece.fields[row]} columns, {self.width} are needed"
+            f"{f' ({names[:200]})' if names else ''}, separated by "
+            f"{'blanks' if self.delimiter is None else repr(self.delimiter)}: {text[:80]!r}"
+        )
+
+    def _parse(self, piece: Records, columns: Sequence[Column]) -> "pandas.DataFrame":
+        import pandas
+
+        optional = [position for position, kind in columns if kind == "optional"]
+        frame = pandas.read_csv(
+            io.BytesIO(piece.text),
+            sep=r"\s+" if self.delimiter is None else self.delimiter,
+            header=None,
+            names=list(range(self.width)),
+            usecols=sorted({position for position, _ in columns}),
+            index_col=False,
+            dtype={position: object for position, kind in columns if kind == "text"},
+            na_values={position: [""] for position in optional},
+            na_filter=bool(optional),
+            keep_default_na=False,
+            skipinitialspace=self.delimiter not in (" ", None),
+            skip_blank_lines=False,
+            quoting=csv.QUOTE_MINIMAL if b'"' in piece.text else csv.QUOTE_NONE,
+            float_precision="round_trip",
+            low_memory=False,
+        )
+        if len(frame) != len(piece.lines):
+            raise DataError(
+                f"{self.path}: pandas gives {len(frame)} rows for the {len(piece.lines)} records from line "
+                f"{piece.lines[0]} to line {piece.lines[-1]}; please report this"
+            )
+        return frame
+
+    def _find_wrong(self, piece: Records, column: Column) -> tuple[DataError, bool]:
+        """Return an error for the first cell that does not fit, and whether the column is one of numbers at all."""
+        position, kind = column
+        cells = self._parse(piece, [(position, "text")])[position].tolist()
+        name = self._names.get(position, str(position + 1))
+        row = next((row for row, cell in enumerate(cells) if _problem(cell, kind)), None)
+        if row is None:
+            raise DataError(f"{self.path}, column {name!r}: a cell from line {piece.lines[0]} on is not of kind {kind}")
+        written = {cell for cell in cells if cell.strip()}
+        # a column of numbers in another notation is not text
+        numbers = any(map(_NUMBER.fullmatch, written)) or (bool(written) and all(map(_GROUPED.fullmatch, written)))
+        error = DataError(f"{self.path}, line {piece.lines[row]}, column {name!r}: {_problem(cells[row], kind)}")
+        return error, numbers
+
+    def _check_exact(self, values: np.ndarray, position: int) -> None:
+        coarse = np.flatnonzero(np.abs(values) >= _EXACT)
+        if len(coarse):
+            row, name = int(coarse[0]), self._names.get(position, str(position + 1))
+            self.fail(
+                row,
+                f", column {name!r}: {values[row]:.17g} is beyond 2**53, and the column has a value with a fraction or "
+                "exponent, or beyond int64, so that float64 would round it and lose the order of events; write all "
+                "values as integers within int64",
+            )
+
+
+def _find_delimiter(text: bytes, delimiters: Sequence[str | None], *, skip: bool) -> str | None:
+    """Return the first separator that occurs outside of quotes in the first line, or in the one after it."""
+    lines = (found[0] for found in re.finditer(rb"[^\n]*\S[^\n]*", text))
+    if skip:
+        next(lines, b"")
+    return _present(next(lines, b""), delimiters)
+
+
+def _present(line: bytes, delimiters: Sequence[str | None]) -> str | None:
+    bare = re.sub(rb'"[^"]*"', b"", line)
+    return next((mark for mark in delimiters if mark is not None and mark.encode() in bare), delimiters[-1])
+
+
+def _find_header(text: bytes, delimiters: Sequence[str | None], names: Sequence[str]) -> tuple[str | None, bytes]:
+    """Return the separator, and the text with blanks in place of what stands before the header."""
+    offset, comment = 0, -1
+    while offset < len(text):
+        stop = text.find(b"\n", offset)
+        line = text[offset:stop].strip()
+        if line and not line.startswith((b"#", b"%")):
+            break
+        comment = offset if line else comment
+        offset = stop + 1
+    choices = [(offset, text)]
+    if comment >= 0:
+        bare = re.sub(rb"[#%]", b" ", text[comment:], count=1)
+        choices += [(comment, text), (comment, text[:comment] + bare)]
+    for start, content in choices:
+        line = content[start : content.find(b"\n", start)]
+        for mark in delimiters:
+            with contextlib.suppress(csv.Error):
+                if names and not set(names) - set(_cells(line.decode(), mark)):
+                    return mark, re.sub(rb"[^\n]", b" ", content[:start]) + content[start:]
+    return _present(text[offset : text.find(b"\n", offset)], delimiters), re.sub(rb"[^\n]", b" ", text[:offset]) + text[
+        offset:
+    ]
+
+
+def _cells(record: str, delimiter: str | None) -> list[str]:
+    if delimiter is None:
+        return [bare or quoted.replace('""', '"') for quoted, bare in _WORD.findall(record)]
+    return [
+        cell.strip()
+        for cell in next(csv.reader(io.StringIO(record, newline=""), delimiter=delimiter, skipinitialspace=True))
+    ]
+
+
+def _converted(values: np.ndarray, kind: Kind) -> np.ndarray | None:
+    """Return the values in the type of their column, or None if one does not fit."""
+    if kind == "text":
+        return values
+    if values.dtype == np.int64 and kind in ("integer", "time", "label"):
+        return values
+    if values.dtype == object and kind == "optional":
+        return _spaced(values)
+    if values.dtype.kind not in "iuf" or kind == "integer":
+        return None
+    if values.dtype.kind == "u" and kind in ("time", "label"):
+        return None
+    given = values.astype(np.float64)
+    bad = np.isinf(given) if kind == "optional" else ~np.isfinite(given)
+    if kind in ("float32", "label", "optional"):
+        bad |= np.abs(given) > _FLOAT32_MAX
+    if bad.any():
+        return None
+    return given.astype(np.float32) if kind in ("float32", "optional") else given
+
+
+def _spaced(values: np.ndarray) -> np.ndarray | None:
+    """Return optional numbers some of which are written as blanks; NaN stands for empty cells already."""
+    cells = [cell if isinstance(cell, str) else "" for cell in values]
+    if any(cell.strip() and _problem(cell, "optional") for cell in cells):
+        return None
+    return np.array([float(cell) if cell.strip() else np.nan for cell in cells], np.float32)
+
+
+def _problem(cell: str, kind: Kind) -> str | None:
+    """Say why a cell does not fit its column, or None if it does."""
+    if not cell.strip():
+        return None if kind == "optional" else f"the cell is empty ({cell!r}); a number is needed"
+    if kind == "integer":
+        if not _INTEGER.fullmatch(cell):
+            return f"{cell!r} is not an integer"
+        return None if _INT64.min <= int(cell) <= _INT64.max else f"{cell!r} does not fit into int64"
+    if not _NUMBER.fullmatch(cell):
+        if _DATE.match(cell):
+            return (
+                f"{cell!r} is not a number; write dates as seconds, or read them by pandas.to_datetime(..., utc=True) "
+                "and hand the frame to TemporalEvents.from_frame"
+            )
+        grouped = "; write it without thousands separators and with a decimal point" if _GROUPED.fullmatch(cell) else ""
+        return f"{cell!r} is not a finite number{grouped}"
+    if kind in ("time", "label") and _INTEGER.fullmatch(cell):
+        return None if _INT64.min <= int(cell) <= _INT64.max else f"{cell!r} does not fit into int64"
+    number = abs(float(cell))
+    if not number < np.inf:
+        return f"{cell!r} is not a finite number, for float64 does not reach it"
+    if kind in ("float32", "optional", "label") and number > _FLOAT32_MAX:
+        return f"{cell!r} does not fit into float32"
+    return None
