@@ -26,7 +26,8 @@ def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
     """Return fractions of train, validation and test after a check.
 
     Args:
-        fractions: three numbers in [0, 1] that sum to 1.
+        fractions: fractions of train, validation and test samples: three numbers in [0, 1] that sum to 1, the first
+            above 0.
 
     Raises:
         ValueError: if they are not.
@@ -45,15 +46,36 @@ def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
     return values
 
 
-def _counts(total: int, fractions: Sequence[float]) -> tuple[int, int]:
-    train, val, _ = check_fractions(fractions)
-    num_train, num_val = round(train * total), round(val * total)
-    num_val = min(num_val, total - num_train)
-    rest = total - num_train - num_val
-    for name, fraction, count in (("train", train, num_train), ("val", val, num_val), ("test", fractions[2], rest)):
-        if fraction > 0 and count == 0:
+def split_bounds(total: int, fractions: Sequence[float]) -> tuple[int, int]:
+    r"""Return where training ends and where validation ends among n = ``total`` samples in order.
+
+    .. math::
+        n_\mathrm{train} = [f_\mathrm{train}\, n], \qquad
+        n_\mathrm{val} = \Big[\frac{f_\mathrm{val}}{f_\mathrm{val} + f_\mathrm{test}} (n - n_\mathrm{train})\Big]
+
+    where [·] rounds to the nearest integer, halves to the even one, and the rest is the test split. So the sizes sum to
+    n, each is less than one sample from its fraction of n, and a fraction of 0 gets no sample.
+
+    Args:
+        total: number of samples n.
+        fractions: fractions of train, validation and test samples, summing to 1.
+
+    Raises:
+        ValueError: if the fractions are not valid.
+        DataError: if a fraction above 0 gets no sample.
+    """
+    train, val, test = check_fractions(fractions)
+    first = _nearest(train * total) if val + test else total
+    second = first + (_nearest(val / (val + test) * (total - first)) if val else 0)
+    for name, fraction, size in (("train", train, first), ("val", val, second - first), ("test", test, total - second)):
+        if fraction > 0 and size == 0:
             raise DataError(f"{total} samples leave the {name} split empty at fractions {list(fractions)}")
-    return num_train, num_val
+    return first, second
+
+
+def _nearest(value: float) -> int:
+    # six decimals count: a half is one whatever the last bits of a product are
+    return round(round(value, 6))
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -61,18 +83,24 @@ def _generator(seed: int) -> torch.Generator:
 
 
 def ordered_split(order: Tensor, fractions: Sequence[float]) -> Split:
-    """Cut an order of samples into train, validation and test.
+    """Cut samples in the order given into train, validation and test.
+
+    Training gets the number of samples nearest to its fraction, validation the number nearest to its share of the rest
+    (halves go to the even number), and test what is left. A fraction of 0 gets no sample.
 
     Args:
         order: samples, int64 (M,).
-        fractions: of train, validation and test, summing to 1.
+        fractions: fractions of train, validation and test samples, summing to 1.
+
+    Raises:
+        ValueError: if the fractions are not valid.
+        DataError: if a fraction above 0 gets no sample.
 
     Example:
         >>> ordered_split(torch.arange(5), [0.6, 0.2, 0.2])["val"]
         tensor([3])
     """
-    num_train, num_val = _counts(len(order), fractions)
-    train, val, test = order.split([num_train, num_val, len(order) - num_train - num_val])
+    train, val, test = order.tensor_split(split_bounds(len(order), fractions))
     return {"train": train, "val": val, "test": test}
 
 
@@ -81,18 +109,25 @@ def random_split(total: int, fractions: Sequence[float], seed: int, labels: Tens
 
     Args:
         total: number of samples.
-        fractions: of train, validation and test, summing to 1.
-        seed: seeds the permutation.
+        fractions: fractions of train, validation and test samples, summing to 1; sizes follow the rounding rule of
+            :func:`ordered_split`.
+        seed: seed of the random split.
         labels: class of each sample, int64 (N,), for a stratified split.
+
+    Raises:
+        ValueError: if the fractions are not valid.
+        DataError: if a fraction above 0 gets no sample, or a class has too few samples for a stratified split.
 
     Example:
         >>> sorted(torch.cat(list(random_split(10, [0.8, 0.1, 0.1], seed=0).values())).tolist()) == list(range(10))
         True
     """
+    if labels is not None and len(labels) != total:
+        raise ValueError(f"labels has {len(labels)} entries for {total} samples; give one for each sample")
     if labels is None:
         return ordered_split(torch.randperm(total, generator=_generator(seed)), fractions)
-    num_train, num_val = _counts(total, fractions)
-    num_test = total - num_train - num_val
+    first, second = split_bounds(total, fractions)
+    num_val, num_test = second - first, total - second
     everything = np.arange(total)
     classes = labels.cpu().numpy()
     rest, test = everything, everything[:0]
@@ -113,18 +148,21 @@ def k_fold_split(
 ) -> Split:
     """Stratified k-fold cross-validation: fold ``fold`` is the test split, the validation split is cut from the rest.
 
+    The validation split is stratified. Training gets the number of samples outside the tested fold that is nearest to
+    its fraction (halves go to the even number), but at least one, and leaves at least one for validation.
+
     Args:
         labels: class of each sample, int64 (N,).
-        num_folds: k, at least 2.
-        fold: which fold is tested, 0 to k - 1.
-        seed: seeds the folds (the same for all of them) and the validation cut.
-        val_fraction: share of the training folds that validates, in (0, 1).
-        val_is_test: the protocol of arXiv 1810.00826, where the test fold also validates and all other folds
-            train; its numbers are optimistic, for comparison with published tables only.
+        num_folds: number of folds k, at least 2.
+        fold: index of the fold to test, 0 to k - 1.
+        seed: seed of the folds, which are the same for every ``fold``, and of the validation split.
+        val_fraction: fraction of the samples outside the tested fold that validate, in [0, 1); 0 for none.
+        val_is_test: whether the tested fold also validates and all other folds train, the protocol of arXiv
+            1810.00826; its numbers are optimistic, for comparison with published tables only.
 
     Raises:
-        ValueError: if ``fold`` or ``num_folds`` is out of range.
-        DataError: if a class has fewer members than folds.
+        ValueError: if ``fold``, ``num_folds`` or ``val_fraction`` is out of range.
+        DataError: if a class has fewer members than folds, or one sample is left to both train and validate.
 
     Example:
         >>> labels = torch.tensor([0, 1] * 10)
@@ -133,30 +171,56 @@ def k_fold_split(
     """
     if num_folds < 2 or not 0 <= fold < num_folds:
         raise ValueError(f"fold is {fold} of {num_folds}; give num_folds >= 2 and fold in 0..num_folds-1")
-    classes = labels.cpu().numpy()
-    smallest = int(np.bincount(classes)[np.unique(classes)].min())
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f"val_fraction is {val_fraction}; it must be in [0, 1)")
+    _, classes = np.unique(labels.cpu().numpy(), return_inverse=True)
+    smallest = int(np.bincount(classes).min(initial=len(classes)))
     if smallest < num_folds:
         raise DataError(f"the smallest class has {smallest} samples, too few for {num_folds} folds")
     folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
-    rest, test = list(folds.split(classes, classes))[fold]
+    rest, test = (torch.as_tensor(part) for part in list(folds.split(classes, classes))[fold])
     if val_is_test:
-        return {"train": torch.as_tensor(rest), "val": torch.as_tensor(test), "test": torch.as_tensor(test)}
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction is {val_fraction}; it must be in (0, 1)")
-    cut = random_split(len(rest), [1 - val_fraction, val_fraction, 0.0], seed + fold, torch.as_tensor(classes[rest]))
-    inner = torch.as_tensor(rest)
-    return {"train": inner[cut["train"]], "val": inner[cut["val"]], "test": torch.as_tensor(test)}
+        return {"train": rest, "val": test, "test": test}
+    if val_fraction == 0:
+        return {"train": rest, "val": rest[:0], "test": test}
+    if len(rest) < 2:
+        raise DataError(f"fold {fold} of {num_folds} leaves {len(rest)} sample; val_fraction needs two, or give 0")
+    num_val = min(max(len(rest) - _nearest((1 - val_fraction) * len(rest)), 1), len(rest) - 1)
+    train, val = _stratified_cut(classes[rest.numpy()], num_val, seed + fold)
+    return {"train": rest[train], "val": rest[val], "test": test}
+
+
+def _stratified_cut(classes: np.ndarray, num_val: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Cut ``num_val`` samples off; where there are fewer than classes, from the largest ones."""
+    sizes = np.bincount(classes)
+    if sizes[sizes > 0].min() > 1 and np.count_nonzero(sizes) <= min(num_val, len(classes) - num_val):
+        cut = StratifiedShuffleSplit(1, test_size=num_val, random_state=seed)
+        train, val = next(cut.split(classes, classes))
+        return torch.as_tensor(train), torch.as_tensor(val)
+    # largest remainders of each class's share, and among equals the first class
+    shares = sizes * num_val / len(classes)
+    counts = np.floor(shares + 1e-9).astype(np.int64)
+    order = np.argsort(-np.round(shares - counts, 9), kind="stable")
+    counts[order[: num_val - counts.sum()]] += 1
+    shuffled = torch.randperm(len(classes), generator=_generator(seed)).numpy()
+    val = np.concatenate([shuffled[classes[shuffled] == label][:count] for label, count in enumerate(counts)])
+    return torch.as_tensor(np.setdiff1d(shuffled, val)), torch.as_tensor(val)
 
 
 def size_split(sizes: Tensor, fractions: Sequence[float], seed: int, *, shifted_val: bool = False) -> Split:
     """Train on small samples and test on the largest, a shift in size.
 
     Args:
-        sizes: size of each sample, such as nodes of each graph, (N,).
-        fractions: of train, validation and test, summing to 1.
-        seed: seeds the cut of small samples into train and validation, and the order of equal sizes.
-        shifted_val: whether validation samples are larger than those of training; otherwise they are drawn from the
+        sizes: size of each sample, such as the number of nodes of each graph, (N,).
+        fractions: fractions of train, validation and test samples, summing to 1; sizes follow the rounding rule of
+            :func:`ordered_split`.
+        seed: seed of the random split of small samples into train and validation, and of the order of equal sizes.
+        shifted_val: whether validation samples are larger than those of training; otherwise both are drawn from the
             same sizes.
+
+    Raises:
+        ValueError: if the fractions are not valid.
+        DataError: if a fraction above 0 gets no sample.
 
     Example:
         >>> size_split(torch.arange(10), [0.6, 0.2, 0.2], seed=0)["test"].tolist()
@@ -164,14 +228,14 @@ def size_split(sizes: Tensor, fractions: Sequence[float], seed: int, *, shifted_
         >>> size_split(torch.arange(10), [0.6, 0.2, 0.2], seed=0, shifted_val=True)["val"].tolist()
         [6, 7]
     """
-    num_train, num_val = _counts(len(sizes), fractions)
+    first, second = split_bounds(len(sizes), fractions)
     shuffled = torch.randperm(len(sizes), generator=_generator(seed))
     ascending = shuffled[sizes[shuffled].argsort(stable=True)]
     if shifted_val:
         return ordered_split(ascending, fractions)
-    small = ascending[: num_train + num_val]
+    small = ascending[:second]
     small = small[torch.randperm(len(small), generator=_generator(seed + 1))]
-    return {"train": small[:num_train], "val": small[num_train:], "test": ascending[num_train + num_val :]}
+    return {"train": small[:first], "val": small[first:], "test": ascending[second:]}
 
 
 def pooled_split(split: Split, seed: int, fraction: float = 0.1) -> Split:
@@ -181,9 +245,10 @@ def pooled_split(split: Split, seed: int, fraction: float = 0.1) -> Split:
     them. The few that are left out of training are distributed as the joined samples are, not as the test is.
 
     Args:
-        split: samples by ``train``, ``val`` and ``test``.
-        seed: seeds the draw.
-        fraction: share of the joined samples that validates, in [0, 1); 0 for none.
+        split: indices of the samples of ``train``, ``val`` and ``test``.
+        seed: seed of the random choice of validation samples.
+        fraction: fraction of the joined samples that validate, in [0, 1), rounded to the nearest number of samples
+            and at least one; 0 for none.
 
     Raises:
         ValueError: if the fraction is out of range.
@@ -218,19 +283,27 @@ def group_split(groups: Sequence[object], fractions: Sequence[float]) -> Split:
     group, and tables are often sorted by class: scores compare with published ones under the same order only.
 
     Args:
-        groups: the group of each sample, such as the scaffold of a molecule.
-        fractions: of train, validation and test, summing to 1.
+        groups: group of each sample, such as the scaffold of a molecule.
+        fractions: fractions of train, validation and test samples, summing to 1. Train and validation together hold
+            at most their fractions; a fraction of 0 gets no sample.
+
+    Raises:
+        ValueError: if the fractions are not valid.
+        DataError: if a fraction above 0 gets no group.
 
     Example:
         >>> {name: part.tolist() for name, part in group_split("aabacd", [0.5, 0.25, 0.25]).items()}
         {'train': [0, 1, 3], 'val': [5], 'test': [2, 4]}
     """
-    train_fraction, val_fraction, _ = check_fractions(fractions)
+    train_fraction, val_fraction, test_fraction = check_fractions(fractions)
     members: dict[object, list[int]] = {}
     for sample, group in enumerate(groups):
         members.setdefault(group, []).append(sample)
-    train_limit = train_fraction * len(groups)
-    val_limit = (train_fraction + val_fraction) * len(groups)
+    # rounded, so that 0.6 + 0.3 is the 0.9 that it stands for
+    train_limit = round(train_fraction * len(groups), 6)
+    val_limit = round((train_fraction + val_fraction) * len(groups), 6) if test_fraction else len(groups)
+    if not val_fraction:
+        train_limit = val_limit
     parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     for samples in sorted(members.values(), key=lambda held: (len(held), held[0]), reverse=True):
         if len(parts["train"]) + len(samples) <= train_limit:

@@ -4,7 +4,6 @@ pandas parses the columns. What it settles in silence is checked here before and
 where quotes open and close, how many rows come back, and whether every cell is a value of its column's type.
 """
 
-import contextlib
 import csv
 import io
 import re
@@ -42,7 +41,7 @@ Column = tuple[int, Kind]
 _WORD = re.compile(r'"((?:[^"]|"")*)"|(\S+)')
 _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
-_DATE = re.compile(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|.*\d:\d\d", re.ASCII)
+_DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|.*\d:\d\d)", re.ASCII)
 _GROUPED = re.compile(r"\s*[+-]?([0-9]{1,3}([,.'_ \u00a0\u202f][0-9]{3})+([.,][0-9]*)?|[0-9]*,[0-9]+)\s*", re.ASCII)
 _INT64 = np.iinfo(np.int64)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -222,7 +221,6 @@ class TextTable:
             skipinitialspace=self.delimiter not in (" ", None),
             skip_blank_lines=False,
             quoting=csv.QUOTE_MINIMAL if b'"' in piece.text else csv.QUOTE_NONE,
-            float_precision="round_trip",
             low_memory=False,
         )
         if len(frame) != len(piece.lines):
@@ -283,14 +281,18 @@ def _find_header(text: bytes, delimiters: Sequence[str | None], names: Sequence[
         offset = stop + 1
     choices = [(offset, text)]
     if comment >= 0:
-        bare = re.sub(rb"[#%]", b" ", text[comment:], count=1)
-        choices += [(comment, text), (comment, text[:comment] + bare)]
+        choices += [(comment, text), (comment, text[:comment] + re.sub(rb"[#%]", b" ", text[comment:], count=1))]
     for start, content in choices:
-        line = content[start : content.find(b"\n", start)]
+        line, data = content[start : content.find(b"\n", start)], text[offset : text.find(b"\n", offset)]
         for mark in delimiters:
-            with contextlib.suppress(csv.Error):
-                if names and not set(names) - set(_cells(line.decode(), mark)):
-                    return mark, re.sub(rb"[^\n]", b" ", content[:start]) + content[start:]
+            cells = _cells(line.decode(), mark)
+            # a comment that is the header has a name for each cell
+            if (
+                names
+                and not set(names) - set(cells)
+                and (start == offset or len(cells) == len(_cells(data.decode(), mark)))
+            ):
+                return mark, re.sub(rb"[^\n]", b" ", content[:start]) + content[start:]
     return _present(text[offset : text.find(b"\n", offset)], delimiters), re.sub(rb"[^\n]", b" ", text[:offset]) + text[
         offset:
     ]
@@ -299,10 +301,11 @@ def _find_header(text: bytes, delimiters: Sequence[str | None], names: Sequence[
 def _cells(record: str, delimiter: str | None) -> list[str]:
     if delimiter is None:
         return [bare or quoted.replace('""', '"') for quoted, bare in _WORD.findall(record)]
-    return [
-        cell.strip()
-        for cell in next(csv.reader(io.StringIO(record, newline=""), delimiter=delimiter, skipinitialspace=True))
-    ]
+    cells = csv.reader(io.StringIO(record, newline=""), delimiter=delimiter, skipinitialspace=True)
+    try:
+        return [cell.strip() for cell in next(cells, [])]
+    except csv.Error:  # a cell of more than csv.field_size_limit() characters is no name
+        return [record]
 
 
 def _converted(values: np.ndarray, kind: Kind) -> np.ndarray | None:
@@ -311,13 +314,12 @@ def _converted(values: np.ndarray, kind: Kind) -> np.ndarray | None:
         return values
     if values.dtype == np.int64 and kind in ("integer", "time", "label"):
         return values
-    if values.dtype == object and kind == "optional":
-        return _spaced(values)
-    if values.dtype.kind not in "iuf" or kind == "integer":
+    if kind == "integer" or (values.dtype.kind in "uO" and kind in ("time", "label")):
         return None
-    if values.dtype.kind == "u" and kind in ("time", "label"):
+    given = _from_objects(values, kind) if values.dtype == object else values
+    if given is None or given.dtype.kind not in "iuf":
         return None
-    given = values.astype(np.float64)
+    given = given.astype(np.float64)
     bad = np.isinf(given) if kind == "optional" else ~np.isfinite(given)
     if kind in ("float32", "label", "optional"):
         bad |= np.abs(given) > _FLOAT32_MAX
@@ -326,18 +328,18 @@ def _converted(values: np.ndarray, kind: Kind) -> np.ndarray | None:
     return given.astype(np.float32) if kind in ("float32", "optional") else given
 
 
-def _spaced(values: np.ndarray) -> np.ndarray | None:
-    """Return optional numbers some of which are written as blanks; NaN stands for empty cells already."""
-    cells = [cell if isinstance(cell, str) else "" for cell in values]
-    if any(cell.strip() and _problem(cell, "optional") for cell in cells):
+def _from_objects(values: np.ndarray, kind: Kind) -> np.ndarray | None:
+    """Return numbers that pandas left as text or as Python integers: blanks among optional ones, and large integers."""
+    cells = ["" if isinstance(value, float) else str(value) for value in values]  # NaN stands for an empty cell
+    if any(_problem(cell, kind) for cell in cells):
         return None
-    return np.array([float(cell) if cell.strip() else np.nan for cell in cells], np.float32)
+    return np.array([float(cell) if cell.strip() else np.nan for cell in cells])
 
 
 def _problem(cell: str, kind: Kind) -> str | None:
     """Say why a cell does not fit its column, or None if it does."""
     if not cell.strip():
-        return None if kind == "optional" else f"the cell is empty ({cell!r}); a number is needed"
+        return None if kind == "optional" else f"{cell!r} is no number: the cell is empty"
     if kind == "integer":
         if not _INTEGER.fullmatch(cell):
             return f"{cell!r} is not an integer"

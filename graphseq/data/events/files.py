@@ -245,20 +245,16 @@ def read_contacts(path: Path | str, *, sort: bool = False) -> tuple[TemporalEven
         [(0, "time"), (1, "integer"), (2, "integer"), (3, "text"), (4, "text")], dict(enumerate(names))
     )
     node_ids, src, dst, _ = _numbered(columns, 1, 2)
-    written = [str(cell).strip() for position in (3, 4) for cell in columns[position, "text"]]
+    pairs = zip(columns[3, "text"], columns[4, "text"], strict=True)
+    written = [str(cell).strip() for pair in pairs for cell in pair]
     if "" in written:
-        table.fail(written.index("") % len(table.lines), ": a class is empty; every contact names the classes of both")
+        table.fail(written.index("") // 2, ": a class is empty; every contact names the classes of both")
     named, given = np.unique(np.array(written, dtype=object), return_inverse=True)
-    nodes, classes = torch.cat([src, dst]), torch.from_numpy(given.astype(np.int64))  # (2 E,)
-    labels = torch.zeros(len(node_ids), dtype=torch.int64).scatter_reduce(0, nodes, classes, "amax")
-    other = (labels[nodes] != classes).nonzero()
-    if len(other):
-        at = int(other[0, 0])
-        of_node = sorted({str(named[number]) for number in classes[nodes == nodes[at]].tolist()})
-        table.fail(
-            at % len(table.lines),
-            f": node {int(node_ids[nodes[at]])} has the classes {', '.join(of_node)} in this file; one is needed",
-        )
+    nodes, classes = torch.stack([src, dst], 1).flatten(), torch.from_numpy(given.astype(np.int64))  # (2 E,)
+    labels, other = _agreed(nodes, classes, len(node_ids))
+    if other is not None:
+        both = f"{named[labels[nodes[other]]]} before and {named[classes[other]]} here"
+        table.fail(other // 2, f": node {int(node_ids[nodes[other]])} has the class {both}; one is needed")
     events = TemporalEvents(src, dst, _whole(columns[0, "time"]), node_ids=node_ids, node_labels=labels, sort=sort)
     return events, named.tolist()
 
@@ -292,14 +288,21 @@ def read_node_labels(path: Path | str, node_ids: Tensor) -> Tensor:
     if len(unknown):
         row = int(unknown[0, 0])
         table.fail(row, f" labels node {int(node[row])}, which takes part in no event; drop this line")
-    labels = torch.full((len(node_ids),), -1)
-    found, labels[place] = label.unique(return_inverse=True)
-    other = (found[labels[place]] != label).nonzero()
-    if len(other):
-        row = int(other[0, 0])
-        given = ", ".join(str(one) for one in label[node == node[row]].unique().tolist())
-        table.fail(row, f": node {int(node[row])} has the labels {given} in this file; one is needed: drop other lines")
+    named, given = label.unique(return_inverse=True)
+    labels, other = _agreed(place, given, len(node_ids))
+    if other is not None:
+        both = f"{int(named[labels[place[other]]])} before and {int(label[other])} here"
+        table.fail(other, f": node {int(node[other])} has the label {both}; one is needed")
     return labels
+
+
+def _agreed(nodes: Tensor, classes: Tensor, num_nodes: int) -> tuple[Tensor, int | None]:
+    """Return the first class given for each node, -1 without one, and the first position that gives another."""
+    found, first = np.unique(nodes.numpy(), return_index=True)
+    labels = torch.full((num_nodes,), -1)
+    labels[torch.from_numpy(found)] = classes[torch.from_numpy(first)]
+    other = (labels[nodes] != classes).nonzero()
+    return labels, int(other[0, 0]) if len(other) else None
 
 
 def _check_columns(table: TextTable, names: Sequence[str]) -> None:

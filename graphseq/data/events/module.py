@@ -296,6 +296,7 @@ def chronological_split(t: Tensor, val_fraction: float, test_fraction: float, by
             equal times behind them.
 
     Raises:
+        ValueError: if an argument is out of range, or nothing is left to train on.
         DataError: if a split that is to have events has none.
 
     Example:
@@ -303,6 +304,7 @@ def chronological_split(t: Tensor, val_fraction: float, test_fraction: float, by
         >>> [part.tolist() for part in split.values()]
         [[0, 1, 2, 3, 4, 5], [6, 7], [8, 9]]
     """
+    _check_options(val_fraction, test_fraction, by, inductive_ratio=0.0)
     # rounded, so that 1 - 0.15 - 0.15 is the 0.7 that others write
     shares = [round(1 - val_fraction - test_fraction, 12), round(1 - test_fraction, 12)]
     if by == "count":

@@ -85,7 +85,7 @@ def test_whole_times_of_nanoseconds_are_never_rounded(write):
         (read_jodie_csv, HEADER + lines.replace("789", "789.5")),
         (read_event_table, "src,dst,t\n1,2,99223372036854775807\n"),
     ):
-        with pytest.raises(DataError, match=r"line [1-3].*(99223372036854775807|16000000001234567)"):
+        with pytest.raises(DataError, match=r"line [12], column .*(99223372036854775807|beyond 2\*\*53)"):
             read(write(text))
 
 
@@ -195,7 +195,7 @@ def test_contacts(write):
     assert names == ["1A", "3B", "Teachers"]
     assert events.node_labels.tolist() == [1, 0, 2]
     assert events.t.tolist() == [0, 0]
-    with pytest.raises(DataError, match="line 1: node 17 .* 1A, 2A"):
+    with pytest.raises(DataError, match="line 2: node 17 .* 1A .* 2A"):
         read_contacts(write("20 15 17 3B 1A\n40 17 19 2A 1A\n"))
 
 
@@ -212,7 +212,7 @@ def test_node_labels(write):
     with pytest.raises(DataError, match="line 1 .*node 8"):
         read_node_labels(write("8,1\n"), ids)
     assert read_node_labels(write("7,+1\n3,-1\n7,1\n"), ids).tolist() == [0, -1, 1]
-    with pytest.raises(DataError, match="line 1: node 7 .* -1, 1"):
+    with pytest.raises(DataError, match="line 3: node 7 .* 1 .* -1"):
         read_node_labels(write("7,+1\n3,+1\n7,-1\n"), ids)
 
 
