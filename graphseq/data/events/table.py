@@ -23,26 +23,26 @@ _MOST_NODES = 10**9
 
 
 class TemporalEvents:
-    """Events of a temporal graph in the order of time; the position of an event is its name and its rank.
+    """Events of a temporal graph, sorted by time; an event is identified by its position.
 
     Events of equal time keep the order they are given in. Times are shifted to start at 0, since differences are all
     that a network is to see; ``time_offset`` undoes it.
 
     Args:
-        src: source nodes, integers (E,).
-        dst: destination nodes, integers (E,).
-        t: times, non-decreasing, integers or float64 (E,), in any unit. Floats are taken only while they are below the
-            number from which they cannot tell whole units apart (2**53 for float64, 2**24 for float32).
+        src: source node of each event, integers from 0 (E,).
+        dst: destination node of each event, integers from 0 (E,).
+        t: time of each event, non-decreasing, integers or float64 (E,), in any unit. Floats must be below the number
+            from which they cannot represent every integer (2**53 for float64, 2**24 for float32).
         msg: features of the events, float (E, D); None for D = 0.
-        y: labels of the events, such as changes of the source's state, finite numbers (E,).
+        y: label of each event, such as a change of the source's state, finite numbers (E,).
         event_type: kind of each event, such as the sign of a rating, integers from 0 (E,).
-        num_nodes: N; default the largest id plus one.
-        num_sources: for a bipartite graph: sources are below it, destinations from it on; None where any two nodes
-            may meet.
-        time_offset: what was subtracted from the times already; None to shift them here.
-        node_ids: name of each node outside, such as its number in a file, int64 (N,).
+        num_nodes: number of nodes N; default the largest node number plus one.
+        num_sources: number of source nodes of a bipartite graph, whose destinations are numbered from it on; None
+            where any two nodes may meet.
+        time_offset: offset that was already subtracted from the times; None to subtract the first time here.
+        node_ids: external id of each node, such as its number in a file, int64 (N,).
         node_labels: class of each node that does not change with time, -1 where unknown, int64 (N,).
-        sort: whether unsorted events are put in order (stable) instead of refused.
+        sort: whether unsorted events are sorted (stably) instead of refused.
 
     Raises:
         DataError: if columns differ in length or kind, times are not finite, too coarse or out of order, an id is
@@ -138,8 +138,8 @@ class TemporalEvents:
         """Return the events of a PyG ``TemporalData``; its ``y`` and ``event_type`` are taken along if they are there.
 
         Args:
-            data: with ``src``, ``dst``, ``t`` and perhaps ``msg``.
-            options: see :class:`TemporalEvents`.
+            data: PyG events with ``src``, ``dst``, ``t`` and optionally ``msg``.
+            options: other arguments of :class:`TemporalEvents`.
 
         Example:
             >>> one = torch.tensor([1])
@@ -169,21 +169,22 @@ class TemporalEvents:
         """Return the rows of a pandas frame as events.
 
         Args:
-            frame: one event a row.
-            src: column of the sources, integers.
-            dst: column of the destinations, integers.
-            t: column of the times: numbers, or dates, which become seconds.
-            msg: columns of the features.
-            y: column of the labels.
-            event_type: column of the kinds of events, integers.
-            renumber: whether nodes are numbered from 0 in the order of their ids, which ``node_ids`` keeps, so that
-                ids may have gaps and begin anywhere; if not, ids are taken as they are.
-            bipartite: whether sources and destinations are numbered apart, so that equal ids mean two nodes; they are
-                renumbered then in any case.
-            options: see :class:`TemporalEvents`.
+            frame: pandas frame with one event in each row.
+            src: column of the source ids, integers.
+            dst: column of the destination ids, integers.
+            t: column of the times: numbers, or dates, which become seconds since 1970 (in UTC if they have a time
+                zone).
+            msg: columns of the event features, numbers.
+            y: column of the event labels, numbers.
+            event_type: column of the kinds of events, integers from 0.
+            renumber: whether nodes are renumbered from 0 in the order of their ids, which ``node_ids`` keeps, so that
+                ids may have gaps and begin anywhere; if not, ids are node numbers.
+            bipartite: whether sources and destinations are numbered separately, so that an id occurring as both means
+                two nodes; nodes are then renumbered in any case.
+            options: other arguments of :class:`TemporalEvents`.
 
         Raises:
-            DataError: if a column is missing or does not hold numbers.
+            DataError: if a column is missing or repeated, or does not hold numbers or dates.
 
         Example:
             >>> class Frame(dict):  # stands for a pandas.DataFrame here
@@ -198,7 +199,7 @@ class TemporalEvents:
             raise DataError(
                 f"the frame has no column {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}"
             )
-        columns = {name: _column(name, np.asarray(frame[name])) for name in named}
+        columns = {name: _column(name, frame[name]) for name in named}
         source, destination = columns[src], columns[dst]
         if renumber or bipartite:
             source, destination = _integers(f"column {src}", source), _integers(f"column {dst}", destination)
@@ -228,7 +229,7 @@ class TemporalEvents:
         """Return the events that :meth:`to_dict` wrote; they are not checked again.
 
         Args:
-            state: what :meth:`to_dict` returned.
+            state: dictionary that :meth:`to_dict` returned.
         """
         events = cls.__new__(cls)
         events.__dict__.update(dict.fromkeys(_COLUMNS), **state)
@@ -277,7 +278,7 @@ class TemporalEvents:
         """Return the events with their columns on ``device``; columns already there are shared, not copied.
 
         Args:
-            device: target.
+            device: device of the result.
         """
         return self.from_dict({**self.to_dict(), **{name: value.to(device) for name, value in self.columns().items()}})
 
@@ -286,12 +287,13 @@ def numbered(src: Tensor, dst: Tensor, bipartite: bool = False) -> tuple[Tensor,
     """Number the nodes that occur from 0 in the order of their ids.
 
     Args:
-        src: ids of the sources, int64 (E,).
-        dst: ids of the destinations, int64 (E,).
-        bipartite: whether they are numbered apart, sources first, so that equal ids mean two nodes.
+        src: id of each event's source, int64 (E,).
+        dst: id of each event's destination, int64 (E,).
+        bipartite: whether sources and destinations are numbered separately, sources first.
 
     Returns:
-        ids of the nodes, sources, destinations, and the number of sources where they are apart.
+        Ids of the nodes, numbers of the sources, numbers of the destinations, and the number of source nodes (None
+        unless ``bipartite``).
     """
     if not bipartite:
         node_ids, ranks = torch.cat([src, dst]).unique(return_inverse=True)
@@ -301,15 +303,15 @@ def numbered(src: Tensor, dst: Tensor, bipartite: bool = False) -> tuple[Tensor,
 
 
 def check_num_nodes(num_nodes: int, src: Tensor, dst: Tensor) -> None:
-    """Refuse numbers of nodes that no stream of this length needs and no memory holds.
+    """Refuse a number of nodes far beyond the number of events, for which no memory would suffice.
 
     Args:
-        num_nodes: what the ids run up to.
-        src: sources, int64 (E,).
-        dst: destinations, int64 (E,).
+        num_nodes: largest node number plus one.
+        src: source node of each event, int64 (E,).
+        dst: destination node of each event, int64 (E,).
 
     Raises:
-        DataError: if they are absurd.
+        DataError: if there are more than 10**9 nodes and more than 100 for each event.
     """
     if num_nodes <= max(_MOST_NODES, 100 * len(src)):
         return
@@ -324,14 +326,22 @@ def check_num_nodes(num_nodes: int, src: Tensor, dst: Tensor) -> None:
 def _integers(name: str, value: Tensor) -> Tensor:
     if not isinstance(value, Tensor) or value.dim() != 1 or value.is_floating_point() or value.is_complex():
         raise DataError(f"{name} is {_kind(value)}; integers of shape (E,) are needed")
-    return value.to(torch.int64)
+    return _int64(name, value)
+
+
+def _int64(name: str, value: Tensor) -> Tensor:
+    found = value.to(torch.int64)
+    if value.dtype == torch.uint64 and bool((found < 0).any()):
+        at = int((found < 0).nonzero()[0])
+        raise DataError(f"{name} of event {at} is {int(value[at])}, which does not fit into int64")
+    return found
 
 
 def _times(t: Tensor) -> Tensor:
     if not isinstance(t, Tensor) or t.dim() != 1 or t.dtype == torch.bool or t.is_complex():
         raise DataError(f"t is {_kind(t)}; integers or float64 of shape (E,) are needed")
     if not t.is_floating_point():
-        return t.to(torch.int64)
+        return _int64("t", t)
     bad = ~torch.isfinite(t)
     if bool(bad.any()):
         raise DataError(
@@ -375,19 +385,44 @@ def _labels(y: Tensor) -> Tensor:
     return y
 
 
-def _column(name: str, values: np.ndarray) -> Tensor:
+def _column(name: str, column: Any) -> Tensor:
+    """Return a column of a frame as numbers; dates become seconds since 1970, in UTC if they have a time zone."""
+    values = np.asarray(column)
+    if values.ndim != 1:
+        raise DataError(f"the frame has more than one column {name!r}; give each its own name")
+    if getattr(getattr(column, "dtype", None), "tz", None) is not None:
+        values = np.asarray(column.dt.tz_convert("UTC").dt.tz_localize(None))
     if values.dtype.kind == "M":
-        if np.isnat(values).any():
-            raise DataError(f"column {name} holds a missing date, the first in row {int(np.isnat(values).argmax())}")
-        nanoseconds = values.astype("datetime64[ns]").astype(np.int64)
-        whole = not (nanoseconds % 10**9).any()
-        values = nanoseconds // 10**9 if whole else values.astype("datetime64[us]").astype(np.int64) / 1e6
+        values = _seconds(name, values)
     if values.dtype.kind not in "iufb":
-        raise DataError(
-            f"column {name} holds {values.dtype}; numbers are needed: number names from 0 with pandas.factorize, and "
-            "fill or drop missing entries"
+        dates = [row for row, value in enumerate(values) if hasattr(value, "utcoffset")][:1]
+        remedy = (
+            f"row {dates[0]} is the date {values[dates[0]]}: convert the column by pandas.to_datetime(..., utc=True)"
+            if dates
+            else "number names from 0 with pandas.factorize, and fill or drop missing entries"
         )
+        raise DataError(f"column {name} holds {values.dtype}; numbers are needed: {remedy}")
+    if values.dtype == np.uint64:
+        beyond = np.flatnonzero(values > np.uint64(2**63 - 1))
+        if len(beyond):
+            raise DataError(f"column {name}, row {beyond[0]}: {values[beyond[0]]} does not fit into int64")
+        values = values.astype(np.int64)
     return torch.from_numpy(np.array(values))  # a copy: frames hand out memory that is theirs
+
+
+def _seconds(name: str, values: np.ndarray) -> np.ndarray:
+    missing = np.flatnonzero(np.isnat(values))
+    if len(missing):
+        raise DataError(f"column {name} holds a missing date, the first in row {missing[0]}")
+    exact = values.astype("datetime64[us]")  # reaches further than nanoseconds do
+    cut = np.flatnonzero(exact.astype(values.dtype) != values)
+    if len(cut):
+        raise DataError(
+            f"column {name}, row {cut[0]}: {values[cut[0]]} is finer than a microsecond or beyond int64, and cannot be "
+            "given in seconds as float64; give integers, such as nanoseconds by .astype('int64')"
+        )
+    microseconds = exact.astype(np.int64)
+    return microseconds // 10**6 if not (microseconds % 10**6).any() else microseconds / 1e6
 
 
 def _kind(value: Any) -> str:

@@ -1,4 +1,5 @@
 import pickle
+from datetime import date
 
 import numpy as np
 import pytest
@@ -173,6 +174,46 @@ def test_dates_become_seconds():
     frame["t"] = np.array(["2020-01-01", "NaT"], dtype="datetime64[ns]")
     with pytest.raises(DataError, match="missing date, the first in row 1"):
         TemporalEvents.from_frame(frame)
+
+
+def dated(times):
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame({"src": range(len(times)), "dst": range(len(times)), "t": times})
+
+
+def test_dates_with_time_zones_are_compared_in_utc():
+    pandas = pytest.importorskip("pandas")
+    aware = pandas.to_datetime(["2020-01-01T12:00+02:00", "2020-01-01T11:00+02:00"])
+    events = TemporalEvents.from_frame(dated(aware), sort=True)
+    assert (events.src.tolist(), events.t.tolist(), events.time_offset) == ([1, 0], [0, 3600], 1577869200)
+    far = TemporalEvents.from_frame(dated(np.array(["1500-01-01", "3000-01-01"], "datetime64[s]")))
+    assert far.t.tolist() == [0, (date(3000, 1, 1) - date(1500, 1, 1)).days * 86400]
+    halves = TemporalEvents.from_frame(dated(pandas.to_datetime(["2020-01-01 00:00:00", "2020-01-01 00:00:00.5"])))
+    assert halves.t.tolist() == [0.0, 0.5]
+
+
+def test_dates_that_would_be_cut_or_mixed():
+    pandas = pytest.importorskip("pandas")
+    mixed = [pandas.Timestamp("2020-01-01T12:00+02:00"), pandas.Timestamp("2020-01-01T12:00+01:00")]
+    with pytest.raises(DataError, match=r"column t .*row 0 .*utc=True"):
+        TemporalEvents.from_frame(dated(pandas.Series(mixed, dtype=object)))
+    fine = np.array(["2020-01-01", "2020-01-01T00:00:00.000000001"], "datetime64[ns]")
+    with pytest.raises(DataError, match="column t, row 1"):
+        TemporalEvents.from_frame(dated(fine))
+
+
+def test_ids_beyond_int64():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"src": [1, 2**63], "dst": [1, 1], "t": [0, 1]})
+    with pytest.raises(DataError, match=r"column src, row 1: 9223372036854775808"):
+        TemporalEvents.from_frame(frame, renumber=True)
+    one, large = torch.zeros(2, dtype=torch.int64), torch.tensor([0, 2**63], dtype=torch.uint64)
+    with pytest.raises(DataError, match="t of event 1 is 9223372036854775808"):
+        TemporalEvents(one, one, large)
+    with pytest.raises(DataError, match="src of event 1 is 9223372036854775808"):
+        TemporalEvents(large, one, one)
+    with pytest.raises(DataError, match="column 'src'"):
+        TemporalEvents.from_frame(pandas.DataFrame([[1, 2, 3, 4]], columns=["src", "dst", "t", "src"]))
 
 
 def test_from_a_real_pandas_frame():
