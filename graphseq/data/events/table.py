@@ -333,7 +333,7 @@ def _int64(name: str, value: Tensor) -> Tensor:
     found = value.to(torch.int64)
     if value.dtype == torch.uint64 and bool((found < 0).any()):
         at = int((found < 0).nonzero()[0])
-        raise DataError(f"{name} of event {at} is {int(value[at])}, which does not fit into int64")
+        raise DataError(f"{name} of event {at} is {int(found[at]) + 2**64}, which does not fit into int64")
     return found
 
 

@@ -188,7 +188,7 @@ def test_dates_with_time_zones_are_compared_in_utc():
     assert (events.src.tolist(), events.t.tolist(), events.time_offset) == ([1, 0], [0, 3600], 1577869200)
     far = TemporalEvents.from_frame(dated(np.array(["1500-01-01", "3000-01-01"], "datetime64[s]")))
     assert far.t.tolist() == [0, (date(3000, 1, 1) - date(1500, 1, 1)).days * 86400]
-    halves = TemporalEvents.from_frame(dated(pandas.to_datetime(["2020-01-01 00:00:00", "2020-01-01 00:00:00.5"])))
+    halves = TemporalEvents.from_frame(dated(pandas.to_datetime(["2020-01-01 00:00:00.0", "2020-01-01 00:00:00.5"])))
     assert halves.t.tolist() == [0.0, 0.5]
 
 
