@@ -37,7 +37,7 @@ class MyNetwork(torch.nn.Module):
 class HingeClassification(Task):
     """A training procedure of one's own: the hinge loss between a score and a label of -1 or 1."""
 
-    def step(self, batch):
+    def step(self, batch, stage):
         score = self(batch).squeeze(1)
         sign = 2.0 * batch_target(batch) - 1
         return Step((1 - sign * score).clamp(min=0).mean(), score, sign, len(sign))

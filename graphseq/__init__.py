@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphseq.tasks.base import load as load
+    from graphseq.tasks.checkpoints import load as load
 
 __version__ = "0.1.0"
 
@@ -31,7 +31,7 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"graphseq.{name}")
     if name == "load":
-        from graphseq.tasks.base import load
+        from graphseq.tasks.checkpoints import load
 
         return load
     raise AttributeError(f"module 'graphseq' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -173,14 +173,6 @@ def _timed(contenders: Mapping[str, Callable[[], object]], rounds: int) -> Row:
     return {"ms": {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}}
 
 
-class _Unlogged(Reweighted):
-    """Steps of the weights outside a fit, where nothing can be logged."""
-
-    def _log_training(self, values: dict[str, Tensor], count: int) -> None:
-        if self.trainer.training:
-            super()._log_training(values, count)
-
-
 def _network(width: int = _WIDTH) -> GraphClassifier:
     torch.manual_seed(0)
     return GraphClassifier(8, 2, hidden_channels=width, num_layers=3, conv="gin")
@@ -202,12 +194,12 @@ def _trainer(epochs: int = 1, **options: Any) -> Trainer:
 def _weight_step(count: int, blocks: int) -> Callable[[], None]:
     """Return one step of the weights of a task that has just been fitted on a few batches."""
     data = MotifDataModule(num_train=count, num_val=0, num_test=0, batch_size=_BATCH)
-    task = _Unlogged(_network(), num_outputs=2, queue=FeatureQueue(blocks), start_epoch=0)
+    task = Reweighted(_network(), num_outputs=2, queue=FeatureQueue(blocks), start_epoch=0)
     with quiet_fit():
         _trainer(limit_train_batches=3).fit(task, data)
     batch = next(iter(data.batches("train")))
-    with torch.no_grad():
-        output, z = task.represent(batch)
+    losses = task.losses_of(batch)
+    z = losses.representation.detach()
     generator = torch.Generator().manual_seed(0)
     while len(task.queue) < task.queue.capacity:
         task.queue.push(torch.randn(z.shape, generator=generator), torch.zeros(len(z)))
@@ -215,7 +207,7 @@ def _weight_step(count: int, blocks: int) -> Callable[[], None]:
     decorrelation.recluster(z, None, generator)
 
     def step() -> None:
-        task._step_weights(batch, output, z, batch.idx)
+        task._step_weights(losses, z, batch.idx)
 
     return step
 

@@ -1,9 +1,12 @@
 from graphseq.core.batches import SequenceBatch as SequenceBatch
 from graphseq.core.batches import TokenBatch as TokenBatch
 from graphseq.core.batches import apply_model as apply_model
+from graphseq.core.batches import batch_field as batch_field
 from graphseq.core.batches import batch_size as batch_size
 from graphseq.core.batches import batch_target as batch_target
 from graphseq.core.batches import model_fields as model_fields
+from graphseq.core.elastic import Elastic as Elastic
+from graphseq.core.elastic import adopt_sizes as adopt_sizes
 from graphseq.core.errors import CheckpointError as CheckpointError
 from graphseq.core.errors import DataError as DataError
 from graphseq.core.errors import OptionalDependencyError as OptionalDependencyError
@@ -11,6 +14,13 @@ from graphseq.core.errors import UnsupportedStrategyError as UnsupportedStrategy
 from graphseq.core.events import EventBatch as EventBatch
 from graphseq.core.events import EventHistory as EventHistory
 from graphseq.core.events import Neighbors as Neighbors
+from graphseq.core.protocols import CountedClasses as CountedClasses
+from graphseq.core.protocols import DataSource as DataSource
+from graphseq.core.protocols import EmbeddingNetwork as EmbeddingNetwork
+from graphseq.core.protocols import EventSource as EventSource
+from graphseq.core.protocols import SequenceNetwork as SequenceNetwork
+from graphseq.core.protocols import StreamNetwork as StreamNetwork
+from graphseq.core.protocols import missing_members as missing_members
 from graphseq.core.random import capture_generators as capture_generators
 from graphseq.core.random import restore_generators as restore_generators
 from graphseq.core.spec import MISSING as MISSING
@@ -23,3 +33,4 @@ from graphseq.core.spec import to_spec as to_spec
 from graphseq.core.surgery import Replaced as Replaced
 from graphseq.core.surgery import replace as replace
 from graphseq.core.vocabulary import Vocabulary as Vocabulary
+from graphseq.core.wrappers import unwrapped as unwrapped

@@ -1,6 +1,5 @@
 """What a batch is to a network and to a task: fields taken by name, inputs and target told apart."""
 
-import inspect
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -8,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from graphseq.core.errors import DataError
+from graphseq.core.wrappers import named_arguments, unwrapped
 
-__all__ = ["SequenceBatch", "TokenBatch", "apply_model", "batch_size", "batch_target", "model_fields"]
+__all__ = ["SequenceBatch", "TokenBatch", "apply_model", "batch_field", "batch_size", "batch_target", "model_fields"]
 
 IGNORED = -100
 """Target of a step that counts neither in the loss nor in metrics: padding, or a step without a label."""
@@ -108,23 +108,45 @@ def step_mask(lengths: Tensor, steps: int) -> Tensor:
 def model_fields(model: nn.Module) -> dict[str, bool]:
     """Return the parameters of a network's ``forward`` that a batch may fill, and whether each is required.
 
+    Wrappers are looked through (see :func:`unwrapped`), and so is ``torch_geometric.nn.Sequential``, which takes
+    anything in ``forward`` and notes its parameters beside it.
+
     Args:
         model: any module.
+
+    Raises:
+        TypeError: if ``forward`` names no parameter and no network inside says which there are.
 
     Example:
         >>> from torch_geometric.nn import GIN
         >>> list(model_fields(GIN(3, 4, 1)))[:2]
         ['x', 'edge_index']
     """
-    fields = {}
-    for name, parameter in inspect.signature(model.forward).parameters.items():
-        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-            continue
-        fields[name] = parameter.default is inspect.Parameter.empty
+    network = unwrapped(model)
+    fields = dict(named_arguments(network))
+    if not fields:
+        declared = getattr(getattr(network, "signature", None), "param_dict", None)  # torch_geometric.nn.Sequential
+        fields = dict.fromkeys(declared or [], True)
+    if not fields:
+        raise TypeError(
+            f"{type(network).__name__}.forward names no parameter, so nothing says which fields of a batch it takes. "
+            "Write them: def forward(self, x, edge_index); or decorate with functools.wraps. To compile a network, "
+            "network.compile() leaves its signature alone"
+        )
     return fields
 
 
-def _lookup(batch: Any, name: str) -> Any:
+def batch_field(batch: Any, name: str) -> Any:
+    """Return a field of a batch; None if there is none.
+
+    Args:
+        batch: dictionary, PyG batch, dataclass, or another object with attributes.
+        name: name of the field.
+
+    Example:
+        >>> batch_field({"x": 1}, "x"), batch_field({"x": 1}, "y")
+        (1, None)
+    """
     return batch.get(name) if isinstance(batch, dict) else getattr(batch, name, None)
 
 
@@ -155,15 +177,20 @@ def apply_model(model: nn.Module, batch: Any) -> Any:
     required = [name for name, needed in fields.items() if needed]
     if required == ["data"]:
         return model(batch)
-    inputs = {name: value for name in fields if (value := _lookup(batch, name)) is not None}
+    inputs = {name: value for name in fields if (value := batch_field(batch, name)) is not None}
     missing = [name for name in required if name not in inputs]
     if missing:
         carried = list(batch.keys()) if callable(getattr(batch, "keys", None)) else sorted(vars(batch))
         raise DataError(
-            f"{type(model).__name__}.forward requires {', '.join(missing)}, which the batch does not carry; "
+            f"{_name(model)}.forward requires {', '.join(missing)}, which the batch does not carry; "
             f"it carries {', '.join(map(str, carried))}. Add the field to the data, or give the parameter a default"
         )
     return model(**inputs)
+
+
+def _name(model: nn.Module) -> str:
+    inner = unwrapped(model)
+    return type(model).__name__ if inner is model else f"{type(inner).__name__} (inside {type(model).__name__})"
 
 
 def batch_target(batch: Any) -> Tensor:
@@ -179,7 +206,7 @@ def batch_target(batch: Any) -> Tensor:
         >>> batch_target((torch.ones(2, 3), torch.tensor([0, 1])))
         tensor([0, 1])
     """
-    target = batch[-1] if isinstance(batch, tuple | list) else _lookup(batch, "y")
+    target = batch[-1] if isinstance(batch, tuple | list) else batch_field(batch, "y")
     if not isinstance(target, Tensor):
         raise DataError(f"a {type(batch).__name__} without a target `y` was given where one is needed for the loss")
     return target

@@ -10,7 +10,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from torch import nn
@@ -149,7 +149,7 @@ class Recorded:
 
     _record: dict[str, Any] | None
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Recorded":
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Build the object and note the call."""
         self = super().__new__(cls)
         self.__dict__["_record"] = record(cls, args, kwargs)

@@ -2,10 +2,13 @@ from graphseq.metrics.coherence import PendingStatistics as PendingStatistics
 from graphseq.metrics.coherence import memory_coherence as memory_coherence
 from graphseq.metrics.coherence import num_pending_events as num_pending_events
 from graphseq.metrics.coherence import pending_statistics as pending_statistics
+from graphseq.metrics.language import BitsPerCharacter as BitsPerCharacter
+from graphseq.metrics.language import bits_per_character as bits_per_character
 from graphseq.metrics.multilabel import MaskedAUROC as MaskedAUROC
 from graphseq.metrics.multilabel import MaskedAveragePrecision as MaskedAveragePrecision
 from graphseq.metrics.multilabel import masked_auroc as masked_auroc
 from graphseq.metrics.multilabel import masked_average_precision as masked_average_precision
+from graphseq.metrics.quantiles import MeanPinballLoss as MeanPinballLoss
 from graphseq.metrics.ranking import HitsAtK as HitsAtK
 from graphseq.metrics.ranking import LinkAUROC as LinkAUROC
 from graphseq.metrics.ranking import LinkAveragePrecision as LinkAveragePrecision

@@ -18,9 +18,7 @@ from graphseq.nn.losses.environments import VarianceRisk as VarianceRisk
 from graphseq.nn.pretrained import Pretrained as Pretrained
 from graphseq.nn.recurrent.stack import RecurrentStack as RecurrentStack
 from graphseq.nn.reweighting.outer import DecorrelationOuter as DecorrelationOuter
-from graphseq.nn.reweighting.outer import OuterBatch as OuterBatch
 from graphseq.nn.reweighting.outer import UnrolledOuter as UnrolledOuter
-from graphseq.nn.reweighting.outer import VirtualLearner as VirtualLearner
 from graphseq.nn.reweighting.weights import FeatureQueue as FeatureQueue
 from graphseq.nn.reweighting.weights import SampleWeights as SampleWeights
 from graphseq.nn.sparse.masked import MaskedLinear as MaskedLinear

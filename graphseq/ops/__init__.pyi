@@ -6,6 +6,7 @@ from graphseq.ops.decorrelation import effective_sample_size as effective_sample
 from graphseq.ops.decorrelation import random_fourier_features as random_fourier_features
 from graphseq.ops.decorrelation import weighted_cross_covariance as weighted_cross_covariance
 from graphseq.ops.gru import mail_gru as mail_gru
+from graphseq.ops.quantiles import pinball_loss as pinball_loss
 from graphseq.ops.segment.backends import segment_backend as segment_backend
 from graphseq.ops.segment.reduce import segment_argmax as segment_argmax
 from graphseq.ops.segment.reduce import segment_max as segment_max

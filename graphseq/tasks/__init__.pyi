@@ -1,6 +1,15 @@
+from graphseq.tasks.base import Stage as Stage
 from graphseq.tasks.base import Step as Step
 from graphseq.tasks.base import Task as Task
-from graphseq.tasks.base import load as load
+from graphseq.tasks.base import TaskOptions as TaskOptions
+from graphseq.tasks.checkpoints import load as load
+from graphseq.tasks.objectives.classes import Classes as Classes
+from graphseq.tasks.objectives.classes import Labels as Labels
+from graphseq.tasks.objectives.named import objective_of as objective_of
+from graphseq.tasks.objectives.objective import Objective as Objective
+from graphseq.tasks.objectives.quantities import Numbers as Numbers
+from graphseq.tasks.objectives.quantities import Quantiles as Quantiles
+from graphseq.tasks.objectives.tokens import Tokens as Tokens
 from graphseq.tasks.streams.links import TemporalLinkPrediction as TemporalLinkPrediction
 from graphseq.tasks.streams.nodes import TemporalNodeClassification as TemporalNodeClassification
 from graphseq.tasks.streams.nodes import static_node_embeddings as static_node_embeddings
@@ -8,6 +17,8 @@ from graphseq.tasks.streams.stream import StreamTask as StreamTask
 from graphseq.tasks.supervised.classification import Classification as Classification
 from graphseq.tasks.supervised.node_classification import NodeClassification as NodeClassification
 from graphseq.tasks.supervised.regression import Regression as Regression
+from graphseq.tasks.supervised.samples import SampleLosses as SampleLosses
+from graphseq.tasks.supervised.samples import SampleOptions as SampleOptions
 from graphseq.tasks.supervised.samples import SampleTask as SampleTask
 from graphseq.tasks.weighted.environments import MultiEnvironment as MultiEnvironment
 from graphseq.tasks.weighted.reweight import Reweighted as Reweighted

@@ -1,32 +1,29 @@
-"""The base of every training procedure: steps, logging, optimisers, random state, checkpoints."""
+"""The base of every training procedure: steps, logging, optimisers, and what is saved beside the weights."""
 
-import functools
 import inspect
-import os
-import warnings
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Self, cast
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, TypedDict
 
 import torch
 import torch.distributed
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from graphseq import __version__
 from graphseq.core.batches import apply_model
-from graphseq.core.errors import CheckpointError
-from graphseq.core.random import capture_generators, restore_generators
-from graphseq.core.spec import Recorded, import_path, record_foreign_modules, to_spec
+from graphseq.core.elastic import adopt_sizes
+from graphseq.core.spec import record_foreign_modules
+from graphseq.tasks.checkpoints import Noted, check_checkpoint, generator_states, restore_generator_states
 from graphseq.tasks.resumption import restore_checkpoint_choices, restore_early_stop
 
-__all__ = ["Step", "Task", "load"]
+__all__ = ["Stage", "Step", "Task", "TaskOptions"]
 
 Stage = Literal["train", "val", "test"]
+"""What a step is taken for; also the name of the split and the first part of every logged name."""
 
 
 @dataclass
@@ -37,8 +34,9 @@ class Step:
         loss: mean over ``size`` terms, a scalar with a gradient.
         prediction: what metrics compare with the target.
         target: what metrics compare the prediction with.
-        size: number of terms of the loss: samples, labelled nodes, known labels; their weights added up where the
-            mean is a weighted one.
+        size: denominator of the mean loss: a count of samples, labelled nodes or known labels, or the sum of their
+            weights.
+        logged: further values to log, scalars by name; ``loss`` is logged anyway.
 
     Raises:
         ValueError: if the loss is not a scalar.
@@ -52,6 +50,7 @@ class Step:
     prediction: Tensor
     target: Tensor
     size: int | Tensor
+    logged: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the loss."""
@@ -59,20 +58,27 @@ class Step:
             raise ValueError(f"the loss is {tuple(self.loss.shape)}; it must be one number, the mean over its terms")
 
 
-class _Gaps(Recorded):
-    """Notes also which arguments could not be noted. Not part of Task: jsonargparse prefers `__new__` to `__init__`."""
+class TaskOptions(TypedDict, total=False):
+    """Arguments that every task passes on to :class:`Task`, for ``**options: Unpack[TaskOptions]``.
 
-    _left_out: list[str]
+    Args:
+        optimizer: callable from parameters to an optimiser; default ``torch.optim.Adam`` with its own defaults.
+        scheduler: callable from the optimiser to a learning-rate scheduler; default no scheduler.
+        scheduler_interval: whether the scheduler steps once an ``epoch`` or once a ``step``; default ``epoch``.
+        stop_on_nonfinite: whether a NaN or infinite training loss stops the run; default true. On a GPU the loss is
+            read where losses are logged, so that no step waits for it.
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        self = cast(Self, super().__new__(cls, *args, **kwargs))
-        given = [*list(inspect.signature(cls.__init__).parameters)[1 : len(args) + 1], *kwargs]
-        noted = self._record["init_args"] if self._record else given
-        self.__dict__["_left_out"] = [name for name in given if name not in noted]
-        return self
+    Example:
+        >>> options: TaskOptions = {"scheduler_interval": "step"}
+    """
+
+    optimizer: OptimizerCallable | None
+    scheduler: LRSchedulerCallable | None
+    scheduler_interval: Literal["epoch", "step"]
+    stop_on_nonfinite: bool
 
 
-class Task(_Gaps, LightningModule):
+class Task(Noted, LightningModule):
     """Base of the training procedures; the network is handed in and is always called ``model``.
 
     A subclass writes :meth:`step` and :meth:`configure_metrics`. Written here once: the three Lightning steps,
@@ -87,20 +93,24 @@ class Task(_Gaps, LightningModule):
     A procedure with several optimisers sets ``automatic_optimization = False``, overrides ``training_step``, and
     steps only through ``self.optimizers()``: steps of a raw optimiser are not counted, and no checkpoint is written.
 
+    A subclass with arguments of its own takes those of this class by ``**options: Unpack[TaskOptions]`` and passes
+    them on; they stay one by one in the signature that the command line reads.
+
     Args:
         model: the network.
         optimizer: callable from parameters to an optimiser; default ``torch.optim.Adam`` with its own defaults.
-        scheduler: callable from the optimiser to a learning-rate scheduler; default none.
+        scheduler: callable from the optimiser to a learning-rate scheduler; default no scheduler.
         scheduler_interval: whether the scheduler steps once an ``epoch`` or once a ``step``.
-        stop_on_nonfinite: whether a NaN or infinite training loss stops the run. On a GPU it is read where losses
-            are logged, so that no step waits for it.
+        stop_on_nonfinite: whether a NaN or infinite training loss stops the run. On a GPU the loss is read where
+            losses are logged, so that no step waits for it.
 
     Raises:
-        TypeError: if ``model`` is no module, or ``optimizer`` or ``scheduler`` cannot be called.
+        TypeError: if ``model`` is no module, ``optimizer`` or ``scheduler`` cannot be called, or the ``step`` of a
+            subclass does not take the stage.
 
     Example:
         >>> class Fit(Task):
-        ...     def step(self, batch):
+        ...     def step(self, batch, stage="train"):
         ...         x, y = batch
         ...         prediction = self.model(x)
         ...         return Step((prediction - y).square().mean(), prediction, y, len(y))
@@ -132,13 +142,19 @@ class Task(_Gaps, LightningModule):
                 )
         if scheduler_interval not in ("epoch", "step"):
             raise ValueError(f"scheduler_interval is {scheduler_interval!r}; it must be 'epoch' or 'step'")
+        try:
+            inspect.signature(self.step).bind("batch", "train")
+        except TypeError as error:
+            raise TypeError(
+                f"{type(self).__name__}.step{inspect.signature(self.step)} does not take the stage; define "
+                "step(self, batch, stage), where stage is 'train', 'val' or 'test'"
+            ) from error
         self.model = model
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scheduler_interval = scheduler_interval
         self.stop_on_nonfinite = stop_on_nonfinite
         self.penalties: dict[str, Callable[[Task], Tensor]] = {}
-        self.stage: Stage = "train"
         self._metrics = nn.ModuleDict()
         self._saved_generators: list[dict[str, Any]] | None = None
         # number of the first training batch with a bad loss, or -1
@@ -153,22 +169,37 @@ class Task(_Gaps, LightningModule):
                 },
             )
 
-    def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
+    def save_hyperparameters(self, *args: object, **kwargs: object) -> None:
         """Do nothing: the constructor call is noted already, as plain data; this would put live modules in."""
 
     # what a procedure defines
 
-    def step(self, batch: Any) -> Step:
-        """Return loss, prediction and target of one batch; no logging, no optimiser. ``self.stage`` tells the stage.
+    def step(self, batch: Any, stage: Stage = "train") -> Step:
+        """Return loss, prediction and target of one batch; no logging, no optimiser.
 
         Args:
             batch: one batch.
+            stage: what the step is taken for.
         """
-        raise TypeError(f"{type(self).__name__} must define step(batch)")
+        raise TypeError(f"{type(self).__name__} must define step(batch, stage)")
 
     def configure_metrics(self) -> MetricCollection | None:
         """Return the metrics of validation and test, without prefix; called once before the run."""
         return None
+
+    def record(self, stage: Literal["val", "test"], batch: Any, step: Step) -> None:
+        """Log the loss and update the metrics with an evaluation batch.
+
+        Args:
+            stage: which evaluation.
+            batch: the batch.
+            step: what :meth:`step` returned for it.
+        """
+        self._log({f"{stage}/loss": step.loss}, step, stage)
+        metrics = self.metrics(stage)
+        if metrics is not None:
+            metrics.update(step.prediction.detach(), step.target)
+            self.log_dict(metrics, batch_size=_count(step), on_step=False, on_epoch=True, prog_bar=True)
 
     # what every procedure has
 
@@ -188,10 +219,46 @@ class Task(_Gaps, LightningModule):
                 self._metrics["val"] = metrics.clone(prefix="val/")
                 self._metrics["test"] = metrics.clone(prefix="test/")
 
+    def metrics(self, stage: Literal["val", "test"]) -> MetricCollection | None:
+        """Return the metrics of an evaluation, with their prefix; None without any, or before :meth:`setup`.
+
+        Args:
+            stage: which evaluation.
+        """
+        metrics = dict(self._metrics.items()).get(stage)
+        return metrics if isinstance(metrics, MetricCollection) else None
+
+    @property
+    def datamodule(self) -> object:
+        """The data module of the run; None where there is none, or loaders were given."""
+        return getattr(self._trainer, "datamodule", None)  # the trainer has this attribute only in a run
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one batch with its penalties, weighted so that uneven shards count by their size."""
-        self.stage = "train"
-        step = self.step(batch)
+        return self.total_loss(self.step(batch, "train"), batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log the loss and metrics of a validation batch."""
+        self.record("val", batch, self.step(batch, "val"))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Log the loss and metrics of a test batch."""
+        self.record("test", batch, self.step(batch, "test"))
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """Return the network's output for a batch."""
+        return self(batch)
+
+    def total_loss(self, step: Step, batch_idx: int) -> Tensor:
+        """Return what the optimiser minimises: the loss with penalties, logged, checked, and weighted over processes.
+
+        Args:
+            step: what :meth:`step` returned for a training batch.
+            batch_idx: number of the batch in its epoch.
+
+        Raises:
+            FloatingPointError: if the loss is not finite and ``stop_on_nonfinite`` is set.
+        """
         loss = step.loss
         logged = {"train/loss": loss.detach()}
         for name, penalty in self.penalties.items():
@@ -199,36 +266,15 @@ class Task(_Gaps, LightningModule):
             logged[f"train/penalty/{name}"] = value.detach()
             loss = loss + value
         self._watch(loss, batch_idx)
-        self.log_dict(
-            logged, batch_size=cast(int, step.size), on_step=False, on_epoch=True, prog_bar=True, sync_dist=True
-        )
+        self._log(logged, step, "train")
         return loss * self._share(step.size, loss.dtype)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Log the loss and metrics of a validation batch."""
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Log the loss and metrics of a test batch."""
-        self._evaluate("test", batch)
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Any:
-        """Return the network's output for a batch."""
-        return self(batch)
-
-    def _evaluate(self, stage: Literal["val", "test"], batch: Any) -> None:
-        self.stage = stage
-        self._log_evaluation(stage, self.step(batch))
-
-    def _log_evaluation(self, stage: Literal["val", "test"], step: Step) -> None:
-        logged: dict[str, Any] = {f"{stage}/loss": step.loss}
-        self.log_dict(
-            logged, batch_size=cast(int, step.size), on_step=False, on_epoch=True, prog_bar=True, sync_dist=True
-        )
-        if stage in self._metrics:
-            metrics = cast(MetricCollection, self._metrics[stage])
-            metrics.update(step.prediction.detach(), step.target)
-            self.log_dict(metrics, batch_size=cast(int, step.size), on_step=False, on_epoch=True, prog_bar=True)
+    def _log(self, values: dict[str, Tensor], step: Step, stage: Stage) -> None:
+        size = _count(step)
+        self.log_dict(values, batch_size=size, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
+        if step.logged:
+            named = {f"{stage}/{name}": value.detach() for name, value in step.logged.items()}
+            self.log_dict(named, batch_size=size, on_step=False, on_epoch=True, sync_dist=True)
 
     def _share(self, size: int | Tensor, dtype: torch.dtype) -> Tensor | float:
         """Return the factor that turns DDP's mean over processes into the mean over all samples."""
@@ -272,14 +318,28 @@ class Task(_Gaps, LightningModule):
         if self.stop_on_nonfinite:
             self._stop_if_bad()
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser over the parameters that require a gradient, and the scheduler if there is one.
 
         Raises:
             ValueError: if no parameter requires a gradient.
             TypeError: if the callables do not return an optimiser and a scheduler.
         """
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = self.make_optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        scheduler = self.make_scheduler(optimizer)
+        if scheduler is None:
+            return optimizer
+        entry: LRSchedulerConfigType = {"scheduler": scheduler, "interval": self.scheduler_interval}
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            entry["monitor"] = vars(scheduler).get("monitor", self.monitor)
+        return {"optimizer": optimizer, "lr_scheduler": entry}
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimiser that the argument ``optimizer`` makes of some parameters.
+
+        Args:
+            parameters: at least one.
+        """
         if not parameters:
             raise ValueError(
                 f"no parameter of {type(self.model).__name__} requires a gradient; there is nothing to train"
@@ -287,25 +347,29 @@ class Task(_Gaps, LightningModule):
         optimizer = torch.optim.Adam(parameters) if self.optimizer is None else self.optimizer(parameters)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer returned a {type(optimizer).__name__}; it must return a torch.optim.Optimizer")
+        return optimizer
+
+    def make_scheduler(
+        self, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler | torch.optim.lr_scheduler.ReduceLROnPlateau | None:
+        """Return the scheduler that the argument ``scheduler`` makes for an optimiser; None without one.
+
+        Args:
+            optimizer: what :meth:`make_optimizer` returned.
+        """
         if self.scheduler is None:
-            return optimizer
+            return None
         scheduler = self.scheduler(optimizer)
         kinds = (torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         if not isinstance(scheduler, kinds):
             raise TypeError(f"scheduler returned a {type(scheduler).__name__}; it must return a torch LRScheduler")
-        entry: dict[str, Any] = {"scheduler": scheduler, "interval": self.scheduler_interval}
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            entry["monitor"] = vars(scheduler).get("monitor", self.monitor)
-        return {"optimizer": optimizer, "lr_scheduler": entry}
+        return scheduler
 
     # checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the version and the state of every random generator of every process."""
-        states: list[Any] = [capture_generators()]
-        if self._trainer is not None and self.trainer.world_size > 1 and torch.distributed.is_initialized():
-            states = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(states, capture_generators())
+        states = generator_states(self._trainer)
         checkpoint["graphseq"] = {"version": __version__, "generators": states, "left_out": self._left_out}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -314,28 +378,8 @@ class Task(_Gaps, LightningModule):
         Raises:
             CheckpointError: if it is not, saying what differs.
         """
-        saved = checkpoint.get("hyper_parameters", {})
-        mine = self._record or {"class_path": None, "init_args": {}}
-        made_by = checkpoint.get("graphseq", {}).get("version")
-        if saved.get("_class_path") not in (None, mine["class_path"]):
-            raise CheckpointError(
-                f"the checkpoint holds a {saved['_class_path']}, the run is a {mine['class_path']}; "
-                "use the config it was trained with, or graphseq.load(path)"
-            )
-        own, given = self.state_dict(), checkpoint["state_dict"]
-        different = [
-            f"{name} is {_shape(given, name)} there and {_shape(own, name)} here"
-            for name in sorted(set(own) | set(given))
-            if _shape(own, name) != _shape(given, name)
-        ]
-        if different and self.strict_loading:
-            more = f", and {len(different) - 3} more" if len(different) > 3 else ""
-            plain = {name: value for name, value in saved.items() if not name.startswith("_")}
-            there = {"class_path": saved.get("_class_path"), "init_args": plain}
-            raise CheckpointError(
-                f"the checkpoint (graphseq {made_by}) does not fit this {type(self).__name__} ({__version__}): "
-                f"{'; '.join(different[:3])}{more}. Built with {_differences(there, mine)}"
-            )
+        adopt_sizes(self, checkpoint["state_dict"])
+        check_checkpoint(self, self._record, checkpoint)
         if "graphseq" in checkpoint:
             self._saved_generators = checkpoint["graphseq"]["generators"]
         if self._trainer is not None and self.trainer.state.fn == "fit":
@@ -344,17 +388,9 @@ class Task(_Gaps, LightningModule):
 
     def on_train_start(self) -> None:
         """Put the generators back to where the checkpoint left them, after everything that draws on the way here."""
-        if self._saved_generators is None:
-            return
-        rank = self.trainer.global_rank
-        if len(self._saved_generators) != self.trainer.world_size:
-            warnings.warn(
-                f"the checkpoint was made by {len(self._saved_generators)} processes, this run has "
-                f"{self.trainer.world_size}: random numbers will differ from the uninterrupted run",
-                stacklevel=2,
-            )
-        restore_generators(self._saved_generators[min(rank, len(self._saved_generators) - 1)])
-        self._saved_generators = None
+        if self._saved_generators is not None:
+            restore_generator_states(self._saved_generators, self.trainer.global_rank, self.trainer.world_size)
+            self._saved_generators = None
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -364,124 +400,5 @@ class Task(_Gaps, LightningModule):
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
 
-def _shape(state: dict[str, Any], name: str) -> Any:
-    if name not in state:
-        return "absent"
-    return tuple(state[name].shape) if isinstance(state[name], Tensor) else "an object"
-
-
-def _with_defaults(value: Any) -> Any:
-    """Complete the records inside a value with the defaults of their constructors, as loading does."""
-    if not isinstance(value, dict):
-        return value
-    value = {name: _with_defaults(item) for name, item in value.items()}
-    if isinstance(value.get("class_path"), str) and isinstance(value.get("init_args"), dict):
-        try:
-            owners = reversed(inspect.getmro(import_path(value["class_path"])))
-        except (ImportError, AttributeError):  # gone, or no class
-            return value
-        # **kwargs hand arguments up to the classes above
-        parameters = [p for owner in owners for p in inspect.signature(owner.__init__).parameters.values()]  # type: ignore[misc]
-        defaults = {p.name: to_spec(p.default) for p in parameters if p.default is not inspect.Parameter.empty}
-        value["init_args"] = {**defaults, **value["init_args"]}
-    return value
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
-    """Name the first arguments that differ between two records, those of the network before others."""
-    found: list[str] = []
-
-    def walk(left: Any, right: Any, path: str) -> None:
-        if isinstance(left, dict) and isinstance(right, dict):
-            for key in sorted({*left, *right}, key=str):
-                step = path if key == "init_args" else f"{path}.{key}" if path else str(key)
-                walk(left.get(key, "not noted"), right.get(key, "not noted"), step)
-        elif left != right and not isinstance(left, nn.Module):  # an override given to graphseq.load
-            found.append(f"{path} = {left} there, {right} here")
-
-    walk(_with_defaults(there), _with_defaults(here), "")
-    found.sort(key=lambda text: not text.startswith("model"))
-    same = "the same arguments: the code of the network has changed, or an argument that is not noted differs"
-    return "; ".join(found[:4]) or same
-
-
-def _noted_function(spec: Any) -> Callable[..., Any] | None:
-    """Import a function, or a partial of one, from its note; classes and the like are left to jsonargparse."""
-    path, arguments = (spec.get("class_path"), spec.get("init_args", {})) if isinstance(spec, dict) else (spec, {})
-    target = import_path(path) if isinstance(path, str) else None
-    if target is None or isinstance(target, type):
-        return None
-    return cast(Callable[..., Any], functools.partial(target, **arguments) if arguments else target)
-
-
-def load(path: str | os.PathLike[str], map_location: Any = None, **override: Any) -> Task:
-    """Return the task that a checkpoint holds, network, weights and all, whoever wrote it: script or command line.
-
-    Args:
-        path: checkpoint file.
-        map_location: device of the weights, as ``torch.load`` takes it; default where they were.
-        override: constructor arguments that replace or complete the noted ones, such as ``model=net`` for a
-            network that could not be written as plain data. Without it such an argument takes its default, if it has
-            one, and a warning names it.
-
-    Raises:
-        CheckpointError: if the file is not a checkpoint of graphseq, or does not fit the installed version.
-        FileNotFoundError: if there is no such file.
-        TypeError: if ``override`` names what is no argument of the task.
-
-    Example:
-        >>> import graphseq
-        >>> graphseq.load("missing.ckpt")
-        Traceback (most recent call last):
-        FileNotFoundError: there is no checkpoint missing.ckpt
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no checkpoint {os.fspath(path)}")
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{os.fspath(path)} is no checkpoint: it is damaged, or torch.save did not write it")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"{os.fspath(path)} cannot be read as a checkpoint: {error}") from error
-    saved = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
-    if "_class_path" not in saved:
-        raise CheckpointError(f"{os.fspath(path)} is no checkpoint of a graphseq task: nothing says how to build it")
-    added = checkpoint.get("graphseq", {})
-    made_by = added.get("version", "unknown")
-    try:
-        task_class = import_path(saved["_class_path"])
-    except ImportError as error:
-        raise CheckpointError(
-            f"{os.fspath(path)} (graphseq {made_by}, installed {__version__}) holds a {saved['_class_path']}, "
-            f"which cannot be imported: {error}"
-        ) from error
-    if not (isinstance(task_class, type) and issubclass(task_class, Task)):
-        raise CheckpointError(f"{os.fspath(path)} names {saved['_class_path']}, which is not a graphseq task")
-    parameters = inspect.signature(task_class.__init__).parameters
-    unknown = [name for name in override if name not in parameters]
-    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        raise TypeError(
-            f"{task_class.__name__} has no argument {', '.join(unknown)}; it has {', '.join(list(parameters)[1:])}"
-        )
-    missing = [name for name in added.get("left_out", []) if name not in override]
-    how = ", ".join(f"{name}=..." for name in missing or ["name"])
-    try:
-        for name in {"optimizer", "scheduler"} & set(saved) - set(override):
-            function = _noted_function(saved[name])  # jsonargparse takes functions only with annotations
-            if function is not None:
-                override[name] = function
-        task = task_class.load_from_checkpoint(path, map_location=map_location, **override)
-    except (CheckpointError, FileNotFoundError):
-        raise
-    except Exception as error:
-        raise CheckpointError(
-            f"{os.fspath(path)} (graphseq {made_by}, installed {__version__}) could not be built again: {error}. "
-            f"Give arguments that could not be noted, or must be others: graphseq.load(path, {how})"
-        ) from error
-    if missing:
-        warnings.warn(
-            f"{', '.join(missing)} of {task_class.__name__} could not be noted in {os.fspath(path)}, so the default is "
-            f"used; to have what it was trained with: graphseq.load(path, {how})",
-            stacklevel=2,
-        )
-    return task
+def _count(step: Step) -> int:
+    return step.size  # type: ignore[return-value]  # Lightning takes a tensor as well, and does not wait for it

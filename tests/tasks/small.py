@@ -17,7 +17,7 @@ class Fit(Task):
         self.save_hyperparameters()
         self.save_hyperparameters("width", ignore=["depth"])
 
-    def step(self, batch):
+    def step(self, batch, stage="train"):
         y = batch[1]
         prediction = self(batch)
         return Step((prediction - y).square().sum(1).mean(), prediction, y, len(y))

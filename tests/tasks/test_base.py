@@ -74,7 +74,7 @@ def test_wrong_arguments():
         Regression(nn.Linear)
     with pytest.raises(ValueError, match="scheduler_interval is 'batch'; it must be 'epoch' or 'step'"):
         regression(scheduler_interval="batch")
-    with pytest.raises(TypeError, match=r"Task must define step\(batch\)"):
+    with pytest.raises(TypeError, match=r"Task must define step"):
         Task(Probe(1, 1)).step(None)
     with pytest.raises(ValueError, match=r"the loss is \(4,\); it must be one number"):
         Step(torch.zeros(4), torch.zeros(4), torch.zeros(4), 4)
@@ -249,9 +249,9 @@ def test_how_samples_are_cut_into_batches_does_not_matter(sizes):
 class Stages(Fit):
     seen: list
 
-    def step(self, batch):
-        self.seen.append(self.stage)
-        return super().step(batch)
+    def step(self, batch, stage):
+        self.seen.append(stage)
+        return super().step(batch, stage)
 
 
 def test_stage_and_prediction():
@@ -303,8 +303,8 @@ def with_weights(task, values):
 
 def test_bad_loss_in_a_later_epoch():
     class Worse(Fit):
-        def step(self, batch):
-            return super().step(bad(batch) if self.current_epoch == 1 and self.stage == "train" else batch)
+        def step(self, batch, stage):
+            return super().step(bad(batch) if self.current_epoch == 1 and stage == "train" else batch, stage)
 
     with pytest.raises(FloatingPointError, match="epoch 1, batch 0, step 2"):
         fit(Worse(3), rows(2, 2), max_epochs=3)

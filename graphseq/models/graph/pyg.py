@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch_geometric.nn.inits import reset
 
-from graphseq.core import Recorded, model_fields
+from graphseq.core import Recorded, model_fields, unwrapped
 from graphseq.nn import GraphPool
 
 __all__ = ["FromPyG"]
@@ -53,17 +53,15 @@ class FromPyG(Recorded, nn.Module):
         channels: int | None = None,
     ) -> None:
         super().__init__()
-        name = type(network).__name__
-        # torch_geometric.nn.Sequential takes anything in forward and notes its parameters beside it
-        declared = getattr(getattr(network, "signature", None), "param_dict", None)
-        fields = model_fields(network) if declared is None else dict.fromkeys(declared, True)
+        name = type(unwrapped(network)).__name__
+        fields = model_fields(network)
         foreign = [field for field, required in fields.items() if required and field not in _FIELDS]
         if foreign or "x" not in fields:
             raise ValueError(
                 f"{name}.forward takes {', '.join(fields) or 'nothing by name'}; a network must take x, and require "
                 f"nothing but {', '.join(_FIELDS)}. Wrap it in a module whose forward does"
             )
-        width = channels if channels is not None else getattr(network, "out_channels", None)
+        width = channels if channels is not None else getattr(unwrapped(network), "out_channels", None)
         if not isinstance(width, int) and out_channels is not None:
             raise ValueError(
                 f"FromPyG(out_channels={out_channels}) needs the width of what {name} returns, which it does not "

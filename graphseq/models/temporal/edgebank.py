@@ -1,11 +1,11 @@
 """EdgeBank: a link happens again if it happened before; the floor below which no model should be."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from graphseq.core import EventBatch, Recorded
+from graphseq.core import Elastic, EventBatch, Recorded
 
 __all__ = ["EdgeBank"]
 
@@ -27,9 +27,10 @@ def _mean_gap(seen: _Seen) -> Tensor:
     return torch.where(seen.times > 1, gap, 0.0)
 
 
-class _PairTable(nn.Module):
+class _PairTable(Elastic):
     """Pairs sorted by code, with what is known of each; it grows."""
 
+    elastic = ("code", "first", "last", "position", "times")
     code: Tensor
     first: Tensor
     last: Tensor
@@ -45,13 +46,6 @@ class _PairTable(nn.Module):
 
     def __len__(self) -> int:
         return len(self.code)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        # torch copies into what is there, which here may be of any length
-        for name, buffer in list(self.named_buffers()):
-            if prefix + name in state_dict:
-                setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def seen(self) -> _Seen:
         return _Seen(self.first, self.last, self.position, self.times)

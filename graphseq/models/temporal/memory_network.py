@@ -1,11 +1,12 @@
 """Networks with a memory: the order in which memories are read, corrected, embedded, scored and written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from graphseq.core.elastic import Elastic
 from graphseq.core.errors import DataError
 from graphseq.core.events import EventBatch
 from graphseq.core.spec import Recorded
@@ -54,7 +55,7 @@ class MemoryUpdate:
         return torch.zeros_like(self.plan.nodes, dtype=torch.bool) if self.read is None else self.read.pending
 
 
-class MemoryNetwork(Recorded, nn.Module):
+class MemoryNetwork(Recorded, Elastic):
     r"""A memory for each node, an embedding of memories, and a decoder that scores pairs of embeddings.
 
     The steps of the paper for a batch of events that start at stream position a::
@@ -329,12 +330,15 @@ class MemoryNetwork(Recorded, nn.Module):
             self.memory.resize(num_nodes)
         self.distinct = Distinct(num_nodes).to(self.distinct.place.device)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f"{prefix}memory.memory")
-        # the constructor's arguments know nothing of the nodes that came later
-        if self.corrector is None and isinstance(saved, Tensor) and saved.dim() == 2 and len(saved) > self.num_nodes:
-            self.resize(len(saved))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def make_room(self, saved: Mapping[str, Tensor]) -> None:
+        """Make room for the nodes of a saved state: the constructor's arguments know nothing of those that came later.
+
+        Args:
+            saved: tensors of a saved state by name.
+        """
+        memory = saved.get("memory.memory")
+        if self.corrector is None and memory is not None and memory.dim() == 2 and len(memory) > self.num_nodes:
+            self.resize(len(memory))
 
     def _refuse_unknown(self, data: EventBatch) -> None:
         """Say which node is unknown; called only when listing the nodes has failed, since the check costs time."""

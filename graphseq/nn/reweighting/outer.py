@@ -7,11 +7,10 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from graphseq.core import DataError, Recorded
-from graphseq.nn.reweighting.weights import ElasticModule
+from graphseq.core import DataError, Elastic, Recorded
 from graphseq.ops import cluster_variables, correlation_dissimilarity, decorrelation_loss, random_fourier_features
 
-__all__ = ["DecorrelationOuter", "OuterBatch", "UnrolledOuter", "VirtualLearner"]
+__all__ = ["DecorrelationOuter", "UnrolledOuter"]
 
 Scope = Literal["head", "all"]
 
@@ -21,10 +20,11 @@ class VirtualLearner:
     """A copy of the parameters that can take steps which the real ones do not take.
 
     Args:
-        parameters: where it starts, by name.
-        train: from parameters to the losses of the training samples: sums over their terms (B,), numbers of terms (B,).
-        validation: from parameters to the mean loss of a batch of validation samples.
-        lr: length of a step that does not overshoot.
+        parameters: parameters that it starts from, by name.
+        train: function from parameters to the losses of the training samples: the sum over the terms of each sample
+            (B,), and the number of its terms (B,).
+        validation: function from parameters to the mean loss of a batch of validation samples.
+        lr: step size that does not overshoot.
 
     Example:
         >>> start = {"w": torch.ones(1)}
@@ -44,11 +44,12 @@ class OuterBatch:
     """What an outer objective sees at one step of the weights.
 
     Args:
-        representation: what the head reads, detached: samples held out of training and those of the queue, (S, D).
-        weight: weights of these, with a gradient, (S,).
+        representation: what the head reads, detached: samples held out of training and those in the queue, (S, D).
+        weight: weights of the samples in ``representation``, with a gradient, (S,).
         train_weight: weights of the samples of the training step, with a gradient, (B,).
-        learner: gives a virtual learner over the head or over all parameters.
-        generator: of random numbers, on the host.
+        learner: function from a scope, ``head`` or ``all``, to a virtual learner over those parameters; None where
+            there are no validation samples.
+        generator: random number generator on the host.
 
     Example:
         >>> batch = OuterBatch(torch.randn(9, 4), torch.ones(9), torch.ones(5), None, torch.Generator())
@@ -64,7 +65,7 @@ class OuterBatch:
     generator: Generator
 
 
-class DecorrelationOuter(Recorded, ElasticModule):
+class DecorrelationOuter(Recorded, Elastic):
     r"""Weights under which variables of different clusters of the representation are independent.
 
     .. math::
@@ -79,14 +80,17 @@ class DecorrelationOuter(Recorded, ElasticModule):
     by environment, the covariance under the weights; see :mod:`graphseq.ops` for the reasons.
 
     Args:
-        num_clusters: from 1 to the number D of variables; None for the larger of 2 and the root of D / 2.
-        source: groups that correlations are compared between: ``groups`` at random, or ``environments`` of the data.
-        clusters: cluster of each variable, instead of found ones.
-        num_features: cosines Q of each variable, at least 1.
-        estimator: covariance under the weights, or the product of weighted features that the paper prints.
-        num_groups: random groups L, at least 2; fewer where a group would have less than ``min_count`` samples.
-        min_count: samples that a group needs, at least 3.
-        scale: :math:`\lambda`, at least 0.
+        num_clusters: number of clusters, from 1 to the number D of variables; None for the larger of 2 and the root of
+            D / 2; ``"all"`` for one cluster a variable.
+        source: groups whose correlations are compared: random ``groups``, or ``environments`` of the data.
+        clusters: fixed cluster of each variable; None to find clusters.
+        num_features: number Q of random Fourier features of each variable, at least 1.
+        estimator: ``weighted`` for the covariance under the weights, ``product`` for the covariance of weighted
+            features that the paper prints.
+        num_groups: number L of random groups, at least 2; fewer where a group would have fewer than ``min_count``
+            samples.
+        min_count: smallest number of samples in a group, at least 3.
+        scale: factor :math:`\lambda` of the loss, at least 0.
 
     Raises:
         ValueError: if an argument is out of range, or there are more clusters than variables.
@@ -98,7 +102,7 @@ class DecorrelationOuter(Recorded, ElasticModule):
         torch.Size([4])
     """
 
-    _elastic = ("cluster",)
+    elastic = ("cluster",)
     cluster: Tensor
     needs_validation = False
 
@@ -179,9 +183,9 @@ class DecorrelationOuter(Recorded, ElasticModule):
         """Find the clusters anew.
 
         Args:
-            z: representations, (M, D).
-            env: environment of each, int64 (M,); read where ``source`` is ``environments``.
-            generator: of the random groups, on the host.
+            z: representations of M samples, (M, D).
+            env: environment of each sample, int64 (M,); only read where ``source`` is ``environments``.
+            generator: random number generator on the host, which draws the groups.
 
         Raises:
             DataError: if there are too few samples, or fewer than two environments.
@@ -210,7 +214,7 @@ class DecorrelationOuter(Recorded, ElasticModule):
         """Return the loss of the weights and what to log.
 
         Args:
-            batch: what there is at this step.
+            batch: representations and weights at this step.
         """
         z = batch.representation
         shape = (z.size(1), self.num_features)
@@ -240,13 +244,13 @@ class UnrolledOuter(Recorded, nn.Module):
     dependence of the parameters on the weights, which leaves the decorrelation alone.
 
     Args:
-        parameters: which parameters take the steps: ``head``, on fixed representations, or ``all``.
-        steps: T, at least 1.
-        lr: :math:`\eta`, above 0. None for what the learner says: for the head the inverse of the mean of
-            :math:`1 + \lVert z_n \rVert^2`, which bounds the curvature of a linear head; for all parameters the rate of
-            the network's optimiser. A longer step overshoots, and then weighs up the wrong samples.
-        scale: :math:`\lambda`, at least 0.
-        decorrelation: further loss; None for none.
+        parameters: parameters that take the virtual steps: those of the ``head``, on fixed representations, or ``all``.
+        steps: number T of virtual steps, at least 1.
+        lr: step size :math:`\eta`, above 0. None for the one of the learner: for the head the inverse of the mean of
+            :math:`1 + \lVert z_n \rVert^2`, which bounds the curvature of a linear head; for all parameters the
+            learning rate of the network's optimiser. A longer step overshoots, and weighs up the wrong samples.
+        scale: factor :math:`\lambda` of the validation loss, at least 0.
+        decorrelation: decorrelation loss that is added; None for the validation loss alone.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -291,7 +295,7 @@ class UnrolledOuter(Recorded, nn.Module):
         """Return the loss of the weights and what to log.
 
         Args:
-            batch: what there is at this step; it must have a learner.
+            batch: representations and weights at this step, with a learner.
         """
         if batch.learner is None:
             raise ValueError("UnrolledOuter needs a learner with validation data, and the batch has none")

@@ -1,52 +1,17 @@
 """Weights of training samples that are learned, and the queue of representations they are learned on."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from graphseq.core import DataError, Recorded
+from graphseq.core import DataError, Elastic, Recorded
 
 __all__ = ["FeatureQueue", "SampleWeights"]
 
 
-class ElasticModule(nn.Module):
-    """Module with buffers whose shape the data decide: loading takes the shape that was saved.
-
-    Example:
-        >>> class Bag(ElasticModule):
-        ...     _elastic = ("items",)
-        ...     def __init__(self):
-        ...         super().__init__()
-        ...         self.register_buffer("items", torch.zeros(0))
-        >>> bag = Bag()
-        >>> bag.load_state_dict({"items": torch.ones(2)})
-        <All keys matched successfully>
-        >>> bag.items
-        tensor([1., 1.])
-    """
-
-    _elastic: tuple[str, ...] = ()
-
-    def adopt_shapes(self, state: Mapping[str, Any], prefix: str = "") -> None:
-        """Make room for a saved state.
-
-        Args:
-            state: what ``state_dict`` returned.
-            prefix: of the names of this module in it, with its dot.
-        """
-        for name in self._elastic:
-            saved, mine = state.get(prefix + name), getattr(self, name)
-            if isinstance(saved, Tensor) and saved.shape != mine.shape:
-                setattr(self, name, torch.zeros(saved.shape, dtype=saved.dtype, device=mine.device))
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        self.adopt_shapes(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-class SampleWeights(Recorded, ElasticModule):
+class SampleWeights(Recorded, Elastic):
     r"""One learned number for each sample, turned into positive weights of mean 1 over the samples at hand.
 
     .. math::
@@ -64,8 +29,8 @@ class SampleWeights(Recorded, ElasticModule):
     bound on the effective sample size; its code starts from equal weights in each batch and remembers nothing.
 
     Args:
-        num_samples: how many samples there are; None if :meth:`materialize`, or a checkpoint, tells it later.
-        ess_min: least effective sample size, in [0, 1); 0 for no bound.
+        num_samples: number of samples; None where :meth:`materialize` or a checkpoint sets it later.
+        ess_min: smallest allowed effective sample size, as a share of the samples at hand, in [0, 1); 0 for no bound.
 
     Shape:
         idx (B,) -> (B,)
@@ -103,7 +68,7 @@ class SampleWeights(Recorded, ElasticModule):
         """Set the number of samples, unless it is set already.
 
         Args:
-            num_samples: at least 1.
+            num_samples: number of samples in the data set, at least 1.
 
         Raises:
             DataError: if another number is set.
@@ -116,22 +81,20 @@ class SampleWeights(Recorded, ElasticModule):
         if self.num_samples == 0:
             self.logit = nn.Parameter(self.logit.new_zeros(num_samples))
 
-    def adopt_shapes(self, state: Mapping[str, Any], prefix: str = "") -> None:
-        """Make room for a saved state where the number of samples is not known yet.
+    def make_room(self, saved: Mapping[str, Tensor]) -> None:
+        """Allocate the saved number of samples where it is not known yet; another number stays a difference.
 
         Args:
-            state: what ``state_dict`` returned.
-            prefix: of the names of this module in it, with its dot.
+            saved: tensors of a saved state by name.
         """
-        saved = state.get(f"{prefix}logit")
-        if self.num_samples == 0 and isinstance(saved, Tensor):
-            self.logit = nn.Parameter(self.logit.new_zeros(saved.shape))
+        if self.num_samples == 0 and "logit" in saved:
+            self.logit = nn.Parameter(self.logit.new_zeros(saved["logit"].shape))
 
     def logits(self, idx: Tensor) -> Tensor:
         """Return the numbers of some samples, (B,), with a sparse gradient.
 
         Args:
-            idx: which samples, int64 (B,).
+            idx: positions of the samples in the data set, int64 (B,).
 
         Raises:
             DataError: if a sample is out of range; on a GPU the look-up itself reports it.
@@ -150,7 +113,7 @@ class SampleWeights(Recorded, ElasticModule):
         """Return weights of mean 1 before the bound on the effective sample size.
 
         Args:
-            logit: numbers of the samples at hand, (S,).
+            logit: learned numbers of the samples at hand, (S,).
         """
         # not softmax: equal numbers must give exactly 1
         exponential = (logit - logit.detach().max()).exp()
@@ -160,7 +123,7 @@ class SampleWeights(Recorded, ElasticModule):
         """Return weights pulled towards 1 as far as the least effective sample size demands.
 
         Args:
-            weight: of mean 1, (S,).
+            weight: weights of mean 1, (S,).
         """
         if self.ess_min == 0:
             return weight
@@ -172,8 +135,8 @@ class SampleWeights(Recorded, ElasticModule):
         """Return the weights of some samples: (B,), or (B + M,) with others.
 
         Args:
-            idx: which samples, int64 (B,).
-            others: numbers of more samples that the mean is taken over, (M,), such as those of a queue.
+            idx: positions of the samples in the data set, int64 (B,).
+            others: learned numbers of further samples that the mean is taken over, (M,), such as those in a queue.
         """
         logit = self.logits(idx)
         if others is not None:
@@ -181,7 +144,7 @@ class SampleWeights(Recorded, ElasticModule):
         return self.bound(self.normalize(logit))
 
 
-class FeatureQueue(Recorded, ElasticModule):
+class FeatureQueue(Recorded, Elastic):
     r"""Representations of the last batches and the numbers behind their weights, so that K batches count as one.
 
     ``fifo`` keeps the last :math:`K B` samples as they were; B is the size of the first batch. ``ema`` keeps K blocks
@@ -196,9 +159,9 @@ class FeatureQueue(Recorded, ElasticModule):
     :math:`\alpha_k` are not printed.
 
     Args:
-        num_blocks: batches K kept, at least 0.
-        mode: ``fifo`` or ``ema``.
-        momentum: :math:`\alpha`, in [0, 1); read by ``ema`` alone.
+        num_blocks: number K of batches kept, at least 0.
+        mode: ``fifo`` keeps samples as they were, ``ema`` keeps moving averages.
+        momentum: share :math:`\alpha` of the old average that the first block keeps, in [0, 1); only for ``ema``.
 
     Shape:
         z (B, D), logit (B,), env (B,)
@@ -214,7 +177,7 @@ class FeatureQueue(Recorded, ElasticModule):
         torch.Size([6, 4])
     """
 
-    _elastic = ("z", "logit", "env")
+    elastic = ("z", "logit", "env")
     z: Tensor
     logit: Tensor
     env: Tensor
@@ -254,9 +217,9 @@ class FeatureQueue(Recorded, ElasticModule):
         """Take in a batch; nothing in the queue has a gradient.
 
         Args:
-            z: representations.
-            logit: numbers behind the weights.
-            env: environment of each sample, int64; kept by ``fifo`` alone.
+            z: representations of the batch, (B, D).
+            logit: learned numbers behind the weights of its samples, (B,).
+            env: environment of each sample, int64 (B,); only ``fifo`` keeps it.
         """
         if self.num_blocks == 0 or not len(z):
             return

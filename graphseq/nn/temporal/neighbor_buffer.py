@@ -1,17 +1,18 @@
 """The most recent events of each node, kept while a stream arrives."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from graphseq.core import Neighbors, Recorded
+from graphseq.core import Elastic, Neighbors, Recorded
 from graphseq.ops.lookup import zero_absent
 
 __all__ = ["RecentNeighborBuffer"]
 
 
-class RecentNeighborBuffer(Recorded, nn.Module):
+class RecentNeighborBuffer(Recorded, Elastic):
     r"""The last ``size`` events of each node, exact for batches of any size.
 
     Row v is a ring: the n-th event of node v (from 0) stands in slot
@@ -282,10 +283,13 @@ class RecentNeighborBuffer(Recorded, nn.Module):
                 "resize(num_nodes) makes room for more"
             )
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f"{prefix}count")
-        # the constructor's arguments know nothing of the nodes that came later
-        if isinstance(saved, Tensor) and saved.dim() == 1 and len(saved) > self.num_nodes:
-            self.resize(len(saved))
+    def make_room(self, saved: Mapping[str, Tensor]) -> None:
+        """Make room for the nodes of a saved state: the constructor's arguments know nothing of those that came later.
+
+        Args:
+            saved: tensors of a saved state by name.
+        """
+        count = saved.get("count")
+        if count is not None and count.dim() == 1 and len(count) > self.num_nodes:
+            self.resize(len(count))
         self._latest = None
-        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,15 +1,16 @@
 """Link prediction in event streams."""
 
-from typing import Any, Literal, cast
+from typing import Literal, Unpack
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from graphseq.core.errors import DataError
 from graphseq.core.events import EventBatch
+from graphseq.core.protocols import EventSource
+from graphseq.core.wrappers import unwrapped
 from graphseq.metrics.ranking import (
     HitsAtK,
     LinkAUROC,
@@ -18,7 +19,7 @@ from graphseq.metrics.ranking import (
     PerBatchAveragePrecision,
 )
 from graphseq.nn.losses.coherence import memory_coherence_loss
-from graphseq.tasks.base import Step
+from graphseq.tasks.base import Stage, Step, TaskOptions
 from graphseq.tasks.streams.stream import StreamTask
 
 __all__ = ["TemporalLinkPrediction"]
@@ -43,15 +44,12 @@ class TemporalLinkPrediction(StreamTask):
         average, but memory is updated once a batch: state ``eval_batch_size`` with every figure.
 
     Args:
-        model: network that remembers.
-        coherence_weight: weight of the coherence term, at least 0.
-        coherence: one cosine over all updated memories, or the mean over nodes of theirs.
-        hits_at: ranks k for ``hits@k``, each at least 1; they need at least k negatives for each event in evaluation.
-        per_batch_ap: also log ``batch_ap``, the mean of AP over batches, to compare with tables that have it.
-        optimizer: see :class:`Task`.
-        scheduler: see :class:`Task`.
-        scheduler_interval: see :class:`Task`.
-        stop_on_nonfinite: see :class:`Task`.
+        model: network that remembers events, such as :class:`graphseq.models.TGN`.
+        coherence_weight: weight :math:`\beta` of the coherence term, at least 0.
+        coherence: ``global`` for one cosine over all updated memories, ``node`` for the mean of one cosine a node.
+        hits_at: ranks k for ``hits@k``, each at least 1; evaluation needs at least k negatives for each event.
+        per_batch_ap: whether to log ``batch_ap`` too, the mean of AP over batches that some published tables report.
+        options: arguments of :class:`Task`.
 
     Raises:
         ValueError: if ``coherence_weight`` is negative or given to a network without memory, ``coherence`` is unknown,
@@ -79,25 +77,17 @@ class TemporalLinkPrediction(StreamTask):
         coherence: Literal["global", "node"] = "global",
         hits_at: list[int] | None = None,
         per_batch_ap: bool = False,
-        optimizer: OptimizerCallable | None = None,
-        scheduler: LRSchedulerCallable | None = None,
-        scheduler_interval: Literal["epoch", "step"] = "epoch",
-        stop_on_nonfinite: bool = True,
+        **options: Unpack[TaskOptions],
     ) -> None:
-        super().__init__(
-            model,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            scheduler_interval=scheduler_interval,
-            stop_on_nonfinite=stop_on_nonfinite,
-        )
+        super().__init__(model, **options)
         if not coherence_weight >= 0:
             raise ValueError(f"coherence_weight is {coherence_weight}; it must be at least 0")
         if coherence not in ("global", "node"):
             raise ValueError(f"coherence is {coherence!r}; it must be 'global' or 'node'")
-        if coherence_weight > 0 and getattr(model, "memory", model) is None:
+        network = unwrapped(model)
+        if coherence_weight > 0 and getattr(network, "memory", network) is None:
             raise ValueError(
-                f"coherence_weight is {coherence_weight}, and {type(model).__name__} has no memory to hold to its "
+                f"coherence_weight is {coherence_weight}, and {type(network).__name__} has no memory to hold to its "
                 "direction; leave it at 0, or give a network with memory"
             )
         if any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in hits_at or []):
@@ -110,7 +100,7 @@ class TemporalLinkPrediction(StreamTask):
 
     def configure_metrics(self) -> MetricCollection:
         """Return pooled AP and AUC, MRR, and what else was asked for."""
-        metrics: dict[str, Any] = {
+        metrics: dict[str, Metric | MetricCollection] = {
             "ap": LinkAveragePrecision(),
             "auc": LinkAUROC(),
             "mrr": MeanReciprocalRank(),
@@ -125,17 +115,18 @@ class TemporalLinkPrediction(StreamTask):
         super().setup(stage)
         self._check_ranks({"fit": "val", "validate": "val", "test": "test"}.get(stage, "none"))
         if not self._new_nodes:
-            pooled: dict[str, Any] = {"new_ap": LinkAveragePrecision(), "new_auc": LinkAUROC()}
+            pooled: dict[str, Metric | MetricCollection] = {"new_ap": LinkAveragePrecision(), "new_auc": LinkAUROC()}
             for split in ("val", "test"):
                 self._new_nodes[split] = MetricCollection(pooled).clone(prefix=f"{split}/")
         for metrics in self._new_nodes.values():
-            cast(MetricCollection, metrics).reset()
+            if isinstance(metrics, MetricCollection):
+                metrics.reset()
 
     def _check_ranks(self, split: str) -> None:
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if not self.hits_at or not len(getattr(data, "splits", {}).get(split, ())):
+        data = self.datamodule
+        if not self.hits_at or not isinstance(data, EventSource) or not len(data.splits.get(split, ())):
             return
-        sampler = getattr(data.loader(split), "negatives", None)
+        sampler = getattr(data.loader(split), "negatives", None)  # a loader of a user's own may have none
         drawn = getattr(sampler, "num_negatives", None)
         if drawn is not None and max(self.hits_at) > drawn:
             raise DataError(
@@ -144,11 +135,12 @@ class TemporalLinkPrediction(StreamTask):
                 "as graphseq.data.RankingNegatives"
             )
 
-    def step(self, batch: EventBatch) -> Step:
+    def step(self, batch: EventBatch, stage: Stage = "train") -> Step:
         """Return the loss and logits of a batch, and commit its events to the network's state.
 
         Args:
             batch: events with negatives.
+            stage: what the step is taken for; the coherence term is for training only.
         """
         logits, update = self.network.forward_with_update(batch)
         if logits.dim() != 2 or logits.size(1) < 2:
@@ -161,22 +153,31 @@ class TemporalLinkPrediction(StreamTask):
         happened = functional.softplus(-logits[:, 0]).mean()
         others = functional.softplus(logits[:, 1:]).mean()
         loss = happened + others
-        if self.stage == "train" and self.coherence_weight > 0:
-            term = memory_coherence_loss(update.previous, update.memory, update.pending, self.coherence)
-            loss = loss + self.coherence_weight * term
-            if self._trainer is not None:
-                self.log("train/coherence", term.detach(), on_step=False, on_epoch=True, batch_size=len(batch))
+        logged: dict[str, Tensor] = {}
+        if stage == "train" and self.coherence_weight > 0:
+            logged["coherence"] = memory_coherence_loss(update.previous, update.memory, update.pending, self.coherence)
+            loss = loss + self.coherence_weight * logged["coherence"]
         self.network.commit(update)
-        return Step(loss, logits, target, len(batch))
+        return Step(loss, logits, target, len(batch), logged)
 
-    def _evaluate(self, stage: Literal["val", "test"], batch: EventBatch) -> None:
-        self.stage = stage
-        step = self.step(batch)
-        self._log_evaluation(stage, step)
-        if batch.new_node is not None:
+    def record(self, stage: Literal["val", "test"], batch: EventBatch, step: Step) -> None:
+        """Log the loss and update the metrics with a batch, those of events with new nodes too.
+
+        Args:
+            stage: which evaluation.
+            batch: the batch.
+            step: what :meth:`step` returned for it.
+        """
+        super().record(stage, batch, step)
+        metrics = self._metrics_of_new_nodes(stage)
+        if metrics is not None and batch.new_node is not None:
             prediction = step.prediction.detach()[batch.new_node]
             if len(prediction):
-                cast(MetricCollection, self._new_nodes[stage]).update(prediction, step.target[batch.new_node])
+                metrics.update(prediction, step.target[batch.new_node])
+
+    def _metrics_of_new_nodes(self, stage: Literal["val", "test"]) -> MetricCollection | None:
+        metrics = dict(self._new_nodes.items()).get(stage)
+        return metrics if isinstance(metrics, MetricCollection) else None
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of events with new nodes, if there were any."""
@@ -187,7 +188,9 @@ class TemporalLinkPrediction(StreamTask):
         self._log_new_nodes("test")
 
     def _log_new_nodes(self, stage: Literal["val", "test"]) -> None:
-        new = cast(MetricCollection, self._new_nodes[stage])
+        new = self._metrics_of_new_nodes(stage)
+        if new is None:
+            return
         if any(metric.update_called for metric in new.values()):
             self.log_dict({name: value for name, value in new.compute().items() if bool(torch.isfinite(value))})
         new.reset()
@@ -198,4 +201,5 @@ class TemporalLinkPrediction(StreamTask):
         Args:
             batch: events with negatives.
         """
-        return cast(Tensor, self.model(batch))
+        logits: Tensor = self.model(batch)
+        return logits

@@ -3,20 +3,21 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack, cast
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MetricCollection
 
 from graphseq.core.errors import CheckpointError, DataError
 from graphseq.core.events import EventBatch
-from graphseq.metrics.multilabel import MaskedAUROC, MaskedAveragePrecision
+from graphseq.core.protocols import EmbeddingNetwork, EventSource, missing_members
+from graphseq.core.wrappers import unwrapped
 from graphseq.nn.temporal.node_decoder import NodeDecoder
 from graphseq.nn.temporal.pres import moments_tracked
-from graphseq.tasks.base import Step
+from graphseq.tasks.base import Stage, Step, TaskOptions
+from graphseq.tasks.objectives.classes import Labels
 from graphseq.tasks.streams.stream import StreamTask
 
 __all__ = ["TemporalNodeClassification", "static_node_embeddings"]
@@ -42,17 +43,15 @@ class TemporalNodeClassification(StreamTask):
         are rare, about one event in a thousand: report both, over several seeds.
 
     Args:
-        model: network that remembers, with ``encode`` and ``decoded`` as :class:`graphseq.models.MemoryNetwork` has.
-        checkpoint: file that :class:`TemporalLinkPrediction` left, whose network's weights are taken; None for those
-            that ``model`` has.
-        freeze: whether the network stays as it is.
-        decoder: from embeddings (R, D) to logits (R, 1); default a :class:`~graphseq.nn.NodeDecoder`.
-        dropout: of the default decoder, in [0, 1).
+        model: network that remembers events and has ``encode`` and ``decoded``, as
+            :class:`graphseq.models.MemoryNetwork` has.
+        checkpoint: checkpoint file of a :class:`TemporalLinkPrediction` whose network's weights are taken; None to keep
+            the weights of ``model``.
+        freeze: whether the network's weights stay as they are.
+        decoder: module from embeddings (R, D) to logits (R, 1); default a :class:`~graphseq.nn.NodeDecoder`.
+        dropout: dropout probability of the default decoder, in [0, 1).
         pos_weight: weight w of state changes, above 0; None for 1.
-        optimizer: see :class:`Task`.
-        scheduler: see :class:`Task`.
-        scheduler_interval: see :class:`Task`.
-        stop_on_nonfinite: see :class:`Task`.
+        options: arguments of :class:`Task`.
 
     Raises:
         TypeError: if the network lacks one of the methods.
@@ -83,29 +82,21 @@ class TemporalNodeClassification(StreamTask):
         decoder: nn.Module | None = None,
         dropout: float = 0.1,
         pos_weight: float | None = None,
-        optimizer: OptimizerCallable | None = None,
-        scheduler: LRSchedulerCallable | None = None,
-        scheduler_interval: Literal["epoch", "step"] = "epoch",
-        stop_on_nonfinite: bool = True,
+        **options: Unpack[TaskOptions],
     ) -> None:
-        super().__init__(
-            model,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            scheduler_interval=scheduler_interval,
-            stop_on_nonfinite=stop_on_nonfinite,
-        )
-        missing = [name for name in ("encode", "decoded") if not callable(getattr(model, name, None))]
+        super().__init__(model, **options)
+        missing = missing_members(self.network, EmbeddingNetwork)
         if missing:
             raise TypeError(
-                f"{type(model).__name__} has no {missing[0]}, so it makes no embeddings; give a network such as "
+                f"{type(self.network).__name__} has no {missing[0]}, so it makes no embeddings; give a network such as "
                 "graphseq.models.TGN"
             )
         if pos_weight is not None and not pos_weight > 0:
             raise ValueError(f"pos_weight is {pos_weight}; it must be above 0")
         self.frozen = freeze
-        self.decoder = decoder if decoder is not None else NodeDecoder(_width(model), dropout=dropout)
+        self.decoder = decoder if decoder is not None else NodeDecoder(_width(unwrapped(model)), dropout=dropout)
         self.pos_weight = pos_weight
+        self.target_kind = Labels(1)
         self._awaited: str | None = None
         if checkpoint is not None:
             if Path(checkpoint).is_file():
@@ -115,12 +106,17 @@ class TemporalNodeClassification(StreamTask):
         self.model.requires_grad_(not freeze)
         self.train()  # Lightning takes the modes that it finds
 
+    @property
+    def embedder(self) -> EmbeddingNetwork:
+        """The network inside wrappers, with the methods of one whose embeddings can be read."""
+        return cast(EmbeddingNetwork, unwrapped(self.model))  # the constructor has checked it
+
     def train(self, mode: bool = True) -> Self:
         """Switch between training and evaluation; a frozen network has no dropout in either."""
         super().train(mode)
         if self.frozen:
             self.model.eval()
-            corrector = getattr(self.model, "corrector", None)
+            corrector = getattr(unwrapped(self.model), "corrector", None)  # not every network has one
             if corrector is not None:
                 corrector.train(mode)
         return self
@@ -128,10 +124,10 @@ class TemporalNodeClassification(StreamTask):
     def setup(self, stage: str) -> None:
         """Check that there are labels of both classes, and build the metrics."""
         super().setup(stage)
-        data: Any = getattr(self.trainer, "datamodule", None)
-        events, splits = getattr(data, "events", None), getattr(data, "splits", None)
-        if events is None or splits is None or stage == "predict":
+        data = self.datamodule
+        if not isinstance(data, EventSource) or stage == "predict":
             return
+        events, splits = data.events, data.splits
         if events.y is None:
             raise DataError(
                 "the events have no labels y, which say when the state of a source changes; for labels of nodes that "
@@ -149,13 +145,15 @@ class TemporalNodeClassification(StreamTask):
 
     def configure_metrics(self) -> MetricCollection:
         """Return pooled AUC and AP."""
-        return MetricCollection({"auc": MaskedAUROC(1), "ap": MaskedAveragePrecision(1)})
+        metrics = self.target_kind.metrics()
+        return MetricCollection({"auc": metrics["auroc"], "ap": metrics["ap"]})
 
-    def step(self, batch: EventBatch) -> Step:
+    def step(self, batch: EventBatch, stage: Stage = "train") -> Step:
         """Return the loss and logits of a batch, and commit its events to the network's state.
 
         Args:
             batch: events with labels; negatives are not looked at.
+            stage: what the step is taken for; the loss is the same for all.
         """
         if batch.y is None:
             raise DataError("the batch has no labels y, which say when the state of a source changes")
@@ -170,15 +168,20 @@ class TemporalNodeClassification(StreamTask):
         if self._awaited is not None:
             raise CheckpointError(f"there is no checkpoint {self._awaited} to take the network's weights from")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            update = self.network.encode(replace(batch, neg_dst=None, neg_src=None))
-            h = self.network.decoded(update).index_select(0, update.plan.row[: len(batch)])
+            update = self.embedder.encode(replace(batch, neg_dst=None, neg_src=None))
+            h = self.embedder.decoded(update).index_select(0, update.plan.row[: len(batch)])
         return self.decoder(h), update
 
-    def _evaluate(self, stage: Literal["val", "test"], batch: EventBatch) -> None:
-        self.stage = stage
-        step = self.step(batch)
-        if not self.trainer.sanity_checking:  # so few events seldom have both classes
-            self._log_evaluation(stage, step)
+    def record(self, stage: Literal["val", "test"], batch: EventBatch, step: Step) -> None:
+        """Log the loss and update the metrics, but for the sanity check, whose few events seldom have both classes.
+
+        Args:
+            stage: which evaluation.
+            batch: the batch.
+            step: what :meth:`step` returned for it.
+        """
+        if not self.trainer.sanity_checking:
+            super().record(stage, batch, step)
 
     def forward(self, batch: EventBatch) -> Tensor:
         """Return the logits (B, 1) of the sources of a batch; the state stays.
@@ -212,6 +215,7 @@ def _width(model: nn.Module) -> int:
 
 def _take_weights(model: nn.Module, path: str) -> None:
     """Copy the weights and the state of a task's network into another of the same make."""
+    model = unwrapped(model)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         given = {name.removeprefix("model."): v for name, v in saved["state_dict"].items() if name.startswith("model.")}
@@ -235,13 +239,14 @@ def static_node_embeddings(network: Any, batches: Iterable[EventBatch], nodes: T
     stream, as in training.
 
     Args:
-        network: with ``encode`` and ``decoded`` as :class:`graphseq.models.MemoryNetwork` has.
+        network: network that remembers events and has ``encode`` and ``decoded``, as
+            :class:`graphseq.models.MemoryNetwork` has.
         batches: event batches in the order of the stream, such as those of training.
-        nodes: int64 (U,).
-        chunk: nodes at a time.
+        nodes: nodes whose embeddings are returned, int64 (U,).
+        chunk: number of nodes that are embedded at once.
 
     Returns:
-        embeddings (U, D).
+        the embeddings (U, D).
 
     Raises:
         DataError: if there is no batch.

@@ -4,10 +4,9 @@ import contextlib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Unpack, cast
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
@@ -15,12 +14,12 @@ from torchmetrics import MetricCollection
 
 from graphseq.core.errors import CheckpointError, DataError, UnsupportedStrategyError
 from graphseq.core.events import EventBatch
+from graphseq.core.protocols import StreamNetwork, missing_members
+from graphseq.core.wrappers import unwrapped
 from graphseq.nn.temporal.pres import moments_tracked
-from graphseq.tasks.base import Task
+from graphseq.tasks.base import Task, TaskOptions
 
 __all__ = ["StreamTask"]
-
-_METHODS = ("forward_with_update", "commit", "reset_state", "state_buffers", "load_state_buffers")
 
 
 @dataclass
@@ -53,11 +52,8 @@ class StreamTask(Task):
     batches out of order, and an evaluation that begins before the events the network has seen.
 
     Args:
-        model: the network.
-        optimizer: see :class:`Task`.
-        scheduler: see :class:`Task`.
-        scheduler_interval: see :class:`Task`.
-        stop_on_nonfinite: see :class:`Task`.
+        model: network that remembers events, a :class:`graphseq.core.StreamNetwork`.
+        options: arguments of :class:`Task`.
 
     Raises:
         TypeError: if the network lacks one of the methods.
@@ -67,29 +63,15 @@ class StreamTask(Task):
     Example:
         >>> StreamTask(nn.Linear(2, 1))
         Traceback (most recent call last):
-        TypeError: Linear has no forward_with_update; give a network with memory, such as graphseq.models.TGN
+        TypeError: Linear has no commit, forward_with_update, load_state_buffers, reset_state, state_buffers; give ...
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        optimizer: OptimizerCallable | None = None,
-        scheduler: LRSchedulerCallable | None = None,
-        scheduler_interval: Literal["epoch", "step"] = "epoch",
-        stop_on_nonfinite: bool = True,
-    ) -> None:
-        super().__init__(
-            model,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            scheduler_interval=scheduler_interval,
-            stop_on_nonfinite=stop_on_nonfinite,
-        )
-        missing = [name for name in _METHODS if not callable(getattr(model, name, None))]
+    def __init__(self, model: nn.Module, **options: Unpack[TaskOptions]) -> None:
+        super().__init__(model, **options)
+        missing = missing_members(unwrapped(model), StreamNetwork)
         if missing:
             raise TypeError(
-                f"{type(model).__name__} has no {', '.join(missing[:1])}; give a network with memory, such as "
+                f"{type(unwrapped(model)).__name__} has no {', '.join(missing)}; give a network with memory, such as "
                 "graphseq.models.TGN"
             )
         self._after_training: _State | None = None
@@ -98,9 +80,9 @@ class StreamTask(Task):
         self._last_start: dict[str, int] = {}
 
     @property
-    def network(self) -> Any:
-        """The network, with the methods of one that remembers."""
-        return self.model
+    def network(self) -> StreamNetwork:
+        """The network inside wrappers, with the methods of one that remembers."""
+        return cast(StreamNetwork, unwrapped(self.model))  # the constructor has checked it
 
     # refusals
 
@@ -119,7 +101,8 @@ class StreamTask(Task):
         # a test or validation that broke off could do neither
         self._put_back()
         for metrics in self._metrics.values():
-            cast(MetricCollection, metrics).reset()
+            if isinstance(metrics, MetricCollection):
+                metrics.reset()
 
     def _refuse_accumulation(self) -> None:
         if self.trainer.accumulate_grad_batches != 1:
@@ -322,7 +305,6 @@ class StreamTask(Task):
         Raises:
             CheckpointError: if it was not written by a procedure over a stream.
         """
-        self._make_room(checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
         stream = checkpoint.get("graphseq", {}).get("stream")
         if stream is None:
@@ -331,11 +313,3 @@ class StreamTask(Task):
         # tensors may be on another device than the network: they are copied into its buffers
         self._after_training = None if after is None else _State(**after)
         self._next_event = stream["next_event"]
-
-    def _make_room(self, given: dict[str, Tensor]) -> None:
-        """Give state that grows with the stream the size it has in the checkpoint."""
-        own = self.network.state_buffers()
-        saved = {name: given[f"model.{name}"] for name in own if f"model.{name}" in given}
-        if len(saved) == len(own) and any(own[name].shape != saved[name].shape for name in own):
-            with contextlib.suppress(ValueError):  # of a fixed size: the comparison that follows says what differs
-                self.network.load_state_buffers(saved)

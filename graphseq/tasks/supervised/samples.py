@@ -1,42 +1,93 @@
 """The base of procedures that weigh samples, or groups of them, against each other."""
 
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Any, Literal, Unpack
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.nn import functional
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from graphseq.core.batches import batch_target
+from graphseq.core.batches import batch_field, batch_target
 from graphseq.core.errors import DataError
-from graphseq.metrics.multilabel import MaskedAUROC, MaskedAveragePrecision
-from graphseq.metrics.regression import MaskedMeanAbsoluteError, MaskedRootMeanSquaredError
-from graphseq.tasks.base import Step, Task
-from graphseq.tasks.supervised.classification import class_logits, multiclass_target
+from graphseq.core.wrappers import unwrapped
+from graphseq.tasks.base import Stage, Step, Task, TaskOptions
+from graphseq.tasks.objectives.named import objective_of
 
-__all__ = ["SampleTask"]
+__all__ = ["SampleLosses", "SampleOptions", "SampleTask"]
 
 Target = Literal["multiclass", "multilabel", "regression"]
 
 
-def batch_field(batch: Any, name: str, purpose: str) -> Tensor:
+class SampleOptions(TaskOptions, total=False):
+    """Arguments that procedures over samples pass on to :class:`SampleTask`, for ``**options: Unpack[SampleOptions]``.
+
+    Args:
+        target: kind of target: integer labels (B,), ``multiclass``; 0, 1 or NaN (B, K), ``multilabel``; or numbers or
+            NaN (B, K), ``regression``. Default ``multiclass``.
+        loss: for regression, module from outputs and targets to losses of the same shape; default squared error.
+        optimizer: callable from parameters to an optimiser; default ``torch.optim.Adam`` with its own defaults.
+        scheduler: callable from the optimiser to a learning-rate scheduler; default no scheduler.
+        scheduler_interval: whether the scheduler steps once an ``epoch`` or once a ``step``; default ``epoch``.
+        stop_on_nonfinite: whether a NaN or infinite training loss stops the run; default true. On a GPU the loss is
+            read where losses are logged, so that no step waits for it.
+
+    Example:
+        >>> options: SampleOptions = {"target": "regression", "scheduler_interval": "step"}
+    """
+
+    target: Target
+    loss: nn.Module | None
+
+
+@dataclass
+class SampleLosses:
+    """The losses of the samples of one batch, and what they were computed from.
+
+    Args:
+        batch: the batch.
+        output: what the network returned.
+        prediction: aligned predictions (B, K), in float32 or wider.
+        target: aligned targets, (B,) or (B, K).
+        representation: what the network's head read, (B, D).
+        terms: sum of the losses of each sample over its known targets, (B,).
+        sizes: number of known targets of each sample, (B,).
+
+    Example:
+        >>> losses = SampleLosses(None, *[torch.zeros(2, 1)] * 4, torch.tensor([1.0, 5.0]), torch.tensor([1.0, 2.0]))
+        >>> losses.mean().loss
+        tensor(2.)
+    """
+
+    batch: Any
+    output: Tensor
+    prediction: Tensor
+    target: Tensor
+    representation: Tensor
+    terms: Tensor
+    sizes: Tensor
+
+    def mean(self) -> Step:
+        """Return the step with the plain mean over all known targets."""
+        size = self.sizes.sum()
+        return Step(self.terms.sum() / size.clamp(min=1), self.prediction, self.target, size)
+
+
+def required_field(batch: Any, name: str, purpose: str) -> Tensor:
     """Return a field with one entry a sample.
 
     Args:
         batch: dictionary, or an object with attributes.
-        name: of the field.
-        purpose: what it is and who has it, for the message.
+        name: name of the field.
+        purpose: what the field holds and who provides it, for the message.
 
     Raises:
-        DataError: if there is none.
+        DataError: if the batch has no such field, or it is no tensor.
 
     Example:
-        >>> batch_field({"idx": torch.tensor([3])}, "idx", "position of each sample")
+        >>> required_field({"idx": torch.tensor([3])}, "idx", "position of each sample")
         tensor([3])
     """
-    value = batch.get(name) if isinstance(batch, dict) else getattr(batch, name, None)
+    value = batch_field(batch, name)
     if not isinstance(value, Tensor):
         raise DataError(f"a {type(batch).__name__} without `{name}` was given; it must hold the {purpose}")
     return value
@@ -47,19 +98,17 @@ class SampleTask(Task):
 
     With equal weights the loss :math:`\sum_n s_n / \sum_n c_n` is that of :class:`Classification` or
     :class:`Regression`: cross-entropy, binary cross-entropy of the known labels, or squared error of the known numbers.
-    A subclass says in ``training_loss`` what is made of them in training; validation and test take the mean.
+    A subclass says in :meth:`training_loss` what is made of them in training; validation and test take the mean.
 
     The *representation* of a sample is what the network's ``head`` reads.
 
     Args:
         model: network with a module ``head`` that turns one vector a sample into outputs.
         num_outputs: classes, labels or numbers K of a sample, at least 1; at least 2 for multiclass.
-        target: integer labels (B,); 0, 1 or NaN (B, K); or numbers or NaN (B, K).
+        target: kind of target: integer labels (B,), ``multiclass``; 0, 1 or NaN (B, K), ``multilabel``; or numbers or
+            NaN (B, K), ``regression``.
         loss: for regression, module from outputs and targets to losses of the same shape; default squared error.
-        optimizer: see :class:`Task`.
-        scheduler: see :class:`Task`.
-        scheduler_interval: see :class:`Task`.
-        stop_on_nonfinite: see :class:`Task`.
+        options: arguments of :class:`Task`.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -81,56 +130,35 @@ class SampleTask(Task):
         *,
         target: Target = "multiclass",
         loss: nn.Module | None = None,
-        optimizer: OptimizerCallable | None = None,
-        scheduler: LRSchedulerCallable | None = None,
-        scheduler_interval: Literal["epoch", "step"] = "epoch",
-        stop_on_nonfinite: bool = True,
+        **options: Unpack[TaskOptions],
     ) -> None:
-        super().__init__(
-            model,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            scheduler_interval=scheduler_interval,
-            stop_on_nonfinite=stop_on_nonfinite,
-        )
-        if target not in ("multiclass", "multilabel", "regression"):
-            raise ValueError(f"target is {target!r}; it must be 'multiclass', 'multilabel' or 'regression'")
-        least = 2 if target == "multiclass" else 1
-        if num_outputs < least:
-            raise ValueError(f"num_outputs is {num_outputs}; {target} targets need at least {least}")
+        super().__init__(model, **options)
+        self.num_outputs = num_outputs
+        self.target = target
+        self.loss = nn.MSELoss(reduction="none") if loss is None else loss
+        self.target_kind = objective_of(target, num_outputs, measure=self.loss)
         if loss is not None and (target != "regression" or getattr(loss, "reduction", "none") != "none"):
             raise ValueError(
                 f"loss is {loss!r} with target={target!r}; a loss can be given for regression, and must keep the "
                 "entries apart: torch.nn.L1Loss(reduction='none')"
             )
-        if not isinstance(getattr(model, "head", None), nn.Module):
-            raise TypeError(
-                f"{type(model).__name__} has no module `head`; give a network whose head reads one vector a sample, "
-                "such as graphseq.models.GraphClassifier, or FromPyG with out_channels"
-            )
-        self.num_outputs = num_outputs
-        self.target = target
-        self.loss = nn.MSELoss(reduction="none") if loss is None else loss
+        self.head  # noqa: B018 - refuses a network without one
 
     def configure_metrics(self) -> MetricCollection:
         """Return the metrics of :class:`Classification` or :class:`Regression`."""
-        if self.target == "regression":
-            return MetricCollection({"mae": MaskedMeanAbsoluteError(), "rmse": MaskedRootMeanSquaredError()})
-        if self.target == "multilabel":
-            return MetricCollection(
-                {"auroc": MaskedAUROC(self.num_outputs), "ap": MaskedAveragePrecision(self.num_outputs)}
-            )
-        return MetricCollection(
-            {
-                "acc": MulticlassAccuracy(self.num_outputs, average="micro"),
-                "f1": MulticlassF1Score(self.num_outputs, average="macro"),
-            }
-        )
+        return self.target_kind.metrics()
 
     @property
     def head(self) -> nn.Module:
         """The module whose input is the representation."""
-        return cast(nn.Module, self.model.head)
+        network = unwrapped(self.model)
+        head = getattr(network, "head", None)  # of any network that a user gives
+        if not isinstance(head, nn.Module):
+            raise TypeError(
+                f"{type(network).__name__} has no module `head`; give a network whose head reads one vector a sample, "
+                "such as graphseq.models.GraphClassifier, or FromPyG with out_channels"
+            )
+        return head
 
     def represent(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the network's output and what its head read, (B, D).
@@ -141,10 +169,12 @@ class SampleTask(Task):
         Raises:
             ValueError: if the head did not read one vector a sample.
         """
-        read: list[Any] = []
+        read: list[Tensor] = []
         handle = self.head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
         try:
-            output = self(batch)
+            # a compiled network does not call hooks that came later
+            with torch.compiler.set_stance("force_eager"):
+                output = self(batch)
         finally:
             handle.remove()
         if len(read) != 1 or not isinstance(read[0], Tensor) or read[0].dim() != 2:
@@ -154,28 +184,14 @@ class SampleTask(Task):
             )
         return output, read[0]
 
-    def aligned_target(self, batch: Any, prediction: Tensor) -> tuple[Tensor, Tensor]:
+    def aligned_target(self, batch: Any, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions (B, K) in float32 or wider and the targets that belong to them.
 
         Args:
             batch: one batch.
-            prediction: output of the network.
+            output: output of the network.
         """
-        prediction = class_logits(prediction, self.model, self.num_outputs)
-        target = batch_target(batch)
-        if self.target == "multiclass":
-            return prediction, multiclass_target(target, len(prediction), self.num_outputs)
-        if target.dim() == 1 and target.numel() == prediction.numel():
-            target = target.view(prediction.shape)  # PyG joins targets (K,) of graphs to (B K,)
-        target = target.to(prediction.dtype)
-        if target.shape != prediction.shape:
-            raise DataError(
-                f"targets are {tuple(target.shape)}, predictions {tuple(prediction.shape)}; they must be equal"
-            )
-        checked = self.target == "multilabel" and target.device.type == "cpu"
-        if checked and bool((~torch.isnan(target) & (target != 0) & (target != 1)).any()):
-            raise DataError("multilabel targets must be 0, 1 or NaN (missing); other values were given")
-        return prediction, target
+        return self.target_kind.align(output, batch_target(batch), self.model)
 
     def sample_losses(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of the losses of each sample and over how many known targets it runs: (B,), (B,).
@@ -184,43 +200,32 @@ class SampleTask(Task):
             prediction: (B, K).
             target: as :meth:`aligned_target` returns it.
         """
-        if self.target == "multiclass":
-            terms = functional.cross_entropy(prediction, target, reduction="none")
-            return terms, torch.ones_like(terms)
-        known = ~torch.isnan(target)
-        filled = torch.where(known, target, prediction.detach() if self.target == "regression" else 0)
-        if self.target == "regression":
-            each = self.loss(prediction, filled)
-        else:
-            each = functional.binary_cross_entropy_with_logits(prediction, filled, reduction="none")
-        return torch.where(known, each, 0).sum(1), known.sum(1).to(prediction.dtype)
+        return self.target_kind.sample_losses(prediction, target)
 
-    def training_loss(
-        self, terms: Tensor, sizes: Tensor, batch: Any, prediction: Tensor, representation: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the loss of a training batch and the number of terms it is a mean of.
-
-        Args:
-            terms: sum of the losses of each sample, (B,).
-            sizes: number of terms of each sum, (B,).
-            batch: the batch.
-            prediction: that the losses are of, (B, K).
-            representation: what the head read, (B, D).
-        """
-        size = sizes.sum()
-        return terms.sum() / size.clamp(min=1), size
-
-    def step(self, batch: Any) -> Step:
-        """Return the loss of a batch: in training as the procedure weighs it, else the mean.
+    def losses_of(self, batch: Any) -> SampleLosses:
+        """Return the losses of the samples of a batch.
 
         Args:
             batch: tuple, PyG batch or dictionary with a target.
         """
         output, representation = self.represent(batch)
         prediction, target = self.aligned_target(batch, output)
-        terms, sizes = self.sample_losses(prediction, target)
-        if self.stage == "train":
-            loss, size = self.training_loss(terms, sizes, batch, prediction, representation)
-        else:
-            loss, size = SampleTask.training_loss(self, terms, sizes, batch, prediction, representation)
-        return Step(loss, prediction, target, size)
+        return SampleLosses(batch, output, prediction, target, representation, *self.sample_losses(prediction, target))
+
+    def training_loss(self, losses: SampleLosses) -> Step:
+        """Return the step of a training batch: what the procedure makes of the losses of its samples.
+
+        Args:
+            losses: the losses of the batch.
+        """
+        return losses.mean()
+
+    def step(self, batch: Any, stage: Stage = "train") -> Step:
+        """Return the loss of a batch: in training as the procedure weighs it, else the mean.
+
+        Args:
+            batch: tuple, PyG batch or dictionary with a target.
+            stage: what the step is taken for.
+        """
+        losses = self.losses_of(batch)
+        return self.training_loss(losses) if stage == "train" else losses.mean()

@@ -1,13 +1,14 @@
 """Training on samples of several environments with a loss over their risks."""
 
-from typing import Literal
+from dataclasses import replace
+from typing import Unpack
 
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import nn
 
 from graphseq.core.errors import UnsupportedStrategyError
 from graphseq.nn.losses.environments import EnvironmentBatch, VarianceRisk
-from graphseq.tasks.supervised.samples import SampleTask, batch_field
+from graphseq.tasks.base import Step
+from graphseq.tasks.supervised.samples import SampleLosses, SampleOptions, SampleTask, required_field
 
 __all__ = ["MultiEnvironment"]
 
@@ -31,17 +32,12 @@ class MultiEnvironment(SampleTask):
         ``train/environment_penalty``, or ``train/worst_environment`` for GroupDRO. Validation and test take the mean.
 
     Args:
-        model: see :class:`SampleTask`.
-        num_outputs: see :class:`SampleTask`.
-        target: see :class:`SampleTask`.
-        loss: see :class:`SampleTask`.
-        objective: F, from :class:`graphseq.nn.EnvironmentBatch` to a loss and what to log; default
-            ``VarianceRisk()``.
-        start_epoch: epochs of the mean loss before, at least 0.
-        optimizer: see :class:`Task`.
-        scheduler: see :class:`Task`.
-        scheduler_interval: see :class:`Task`.
-        stop_on_nonfinite: see :class:`Task`.
+        model: network with a module ``head`` that turns one vector a sample into outputs.
+        num_outputs: classes, labels or numbers K of a sample, at least 1; at least 2 for multiclass.
+        objective: loss F of the risks, a module from :class:`graphseq.nn.EnvironmentBatch` to the loss and a
+            dictionary of values to log; default ``VarianceRisk()``.
+        start_epoch: number of epochs with the mean loss before F is used, at least 0.
+        options: arguments of :class:`SampleTask` and :class:`Task`.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -62,25 +58,11 @@ class MultiEnvironment(SampleTask):
         model: nn.Module,
         num_outputs: int,
         *,
-        target: Literal["multiclass", "multilabel", "regression"] = "multiclass",
-        loss: nn.Module | None = None,
         objective: nn.Module | None = None,
         start_epoch: int = 0,
-        optimizer: OptimizerCallable | None = None,
-        scheduler: LRSchedulerCallable | None = None,
-        scheduler_interval: Literal["epoch", "step"] = "epoch",
-        stop_on_nonfinite: bool = True,
+        **options: Unpack[SampleOptions],
     ) -> None:
-        super().__init__(
-            model,
-            num_outputs,
-            target=target,
-            loss=loss,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            scheduler_interval=scheduler_interval,
-            stop_on_nonfinite=stop_on_nonfinite,
-        )
+        super().__init__(model, num_outputs, **options)
         if start_epoch < 0:
             raise ValueError(f"start_epoch is {start_epoch}; it must be at least 0")
         self.objective = VarianceRisk() if objective is None else objective
@@ -95,24 +77,16 @@ class MultiEnvironment(SampleTask):
                 "risks of a part of the batch is not that of the batch. Use devices=1"
             )
 
-    def training_loss(
-        self, terms: Tensor, sizes: Tensor, batch: object, prediction: Tensor, representation: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the loss over the risks of the environments.
+    def training_loss(self, losses: SampleLosses) -> Step:
+        """Return the step with the loss over the risks of the environments.
 
         Args:
-            terms: sum of the losses of each sample, (B,).
-            sizes: number of terms of each sum, (B,).
-            batch: the batch, with ``env``.
-            prediction: that the losses are of, (B, K).
-            representation: what the head read, (B, D).
+            losses: the losses of a batch with ``env``.
         """
-        env = batch_field(batch, "env", _ENV)
-        running = self._trainer is not None
-        if running and self.current_epoch < self.start_epoch:
-            return super().training_loss(terms, sizes, batch, prediction, representation)
-        loss, logged = self.objective(EnvironmentBatch(terms, sizes, env, prediction, representation))
-        if running:
-            named = {f"train/{name}": value for name, value in logged.items()}
-            self.log_dict(named, batch_size=len(terms), on_step=False, on_epoch=True)
-        return loss, sizes.sum()
+        env = required_field(losses.batch, "env", _ENV)
+        mean = losses.mean()
+        if self._trainer is not None and self.current_epoch < self.start_epoch:
+            return mean
+        given = EnvironmentBatch(losses.terms, losses.sizes, env, losses.prediction, losses.representation)
+        loss, logged = self.objective(given)
+        return replace(mean, loss=loss, logged=logged)

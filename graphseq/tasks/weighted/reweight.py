@@ -1,17 +1,21 @@
 """Training with weights of samples that are learned along the way."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, cast
+from dataclasses import replace
+from typing import Any, Unpack, cast
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from graphseq.core.errors import DataError, UnsupportedStrategyError
+from graphseq.core.protocols import DataSource
 from graphseq.nn.reweighting.outer import DecorrelationOuter, OuterBatch
-from graphseq.nn.reweighting.weights import ElasticModule, FeatureQueue, SampleWeights
+from graphseq.nn.reweighting.weights import FeatureQueue, SampleWeights
 from graphseq.ops.decorrelation import effective_sample_size
-from graphseq.tasks.supervised.samples import SampleTask, batch_field
+from graphseq.tasks.base import Step
+from graphseq.tasks.supervised.samples import SampleLosses, SampleOptions, SampleTask, required_field
 from graphseq.tasks.weighted.virtual import VirtualLearners, warn_of_equal_distribution
 
 __all__ = ["Reweighted"]
@@ -31,7 +35,8 @@ class Reweighted(SampleTask):
     (weights under which variables of the representation are independent; the first-order rule of the paper) or
     :class:`graphseq.nn.UnrolledOuter` (weights under which virtual steps lower the validation loss). With
     ``held_out=0`` the former is plain alternation on the training batch, and with ``num_clusters="all"`` as well the
-    objective of StableNet and OOD-GNN. An object of your own has ``forward(OuterBatch) -> (loss, logged)``.
+    objective of StableNet and OOD-GNN. An object of your own has ``forward(batch) -> (loss, logged)``, where
+    ``batch`` is a ``graphseq.nn.reweighting.outer.OuterBatch``.
 
     Weights are of mean 1 over the batch and the queue. They are used in training alone.
 
@@ -57,23 +62,22 @@ class Reweighted(SampleTask):
     averages of samples are an option of the queue; weights are bounded below in their effective sample size.
 
     Args:
-        model: see :class:`SampleTask`.
-        num_outputs: see :class:`SampleTask`.
-        target: see :class:`SampleTask`.
-        loss: see :class:`SampleTask`.
-        outer: what the weights are learned for; default ``DecorrelationOuter()``.
-        weights: numbers of samples; default ``SampleWeights()``, as many as the data module's store has samples.
-        queue: representations of the last batches; default ``FeatureQueue()``; ``FeatureQueue(0)`` for none.
+        model: network with a module ``head`` that turns one vector a sample into outputs.
+        num_outputs: classes, labels or numbers K of a sample, at least 1; at least 2 for multiclass.
+        outer: objective of the weights; default ``DecorrelationOuter()``.
+        weights: learned numbers behind the weights; default ``SampleWeights()``, which takes the number of samples from
+            the data module's store.
+        queue: queue of the representations of the last batches; default ``FeatureQueue()``; ``FeatureQueue(0)`` for no
+            queue.
         held_out: share of a batch that only the weights are learned on, in [0, 1).
-        beta: :math:`\beta`, at least 0; the second term is 1 / ESS - 1 before the bound on it.
-        weight_steps: steps of the weights a batch, at least 1.
-        start_epoch: epochs of equal weights before, at least 0.
-        recluster_every: epochs that clusters are kept, at least 1.
-        weight_optimizer: of the weights; it must take sparse gradients; default ``torch.optim.SparseAdam(lr=0.05)``.
-        optimizer: see :class:`Task`.
-        scheduler: see :class:`Task`; of the network's optimiser.
-        scheduler_interval: see :class:`Task`.
-        stop_on_nonfinite: see :class:`Task`.
+        beta: factor :math:`\beta` of the second term, at least 0; that term is 1 / ESS - 1 before the bound on the
+            effective sample size ESS.
+        weight_steps: number of steps of the weights for each batch, at least 1.
+        start_epoch: number of epochs with equal weights before weights are learned, at least 0.
+        recluster_every: number of epochs that clusters are kept, at least 1.
+        weight_optimizer: callable from parameters to the optimiser of the weights, which must accept sparse gradients;
+            default ``torch.optim.SparseAdam(lr=0.05)``.
+        options: arguments of :class:`SampleTask` and :class:`Task`; optimiser and scheduler are those of the network.
 
     Raises:
         ValueError: if an argument is out of range, or environments are asked of averaged samples.
@@ -94,8 +98,6 @@ class Reweighted(SampleTask):
         model: nn.Module,
         num_outputs: int,
         *,
-        target: Literal["multiclass", "multilabel", "regression"] = "multiclass",
-        loss: nn.Module | None = None,
         outer: nn.Module | None = None,
         weights: SampleWeights | None = None,
         queue: FeatureQueue | None = None,
@@ -105,21 +107,9 @@ class Reweighted(SampleTask):
         start_epoch: int = 3,
         recluster_every: int = 1,
         weight_optimizer: OptimizerCallable | None = None,
-        optimizer: OptimizerCallable | None = None,
-        scheduler: LRSchedulerCallable | None = None,
-        scheduler_interval: Literal["epoch", "step"] = "epoch",
-        stop_on_nonfinite: bool = True,
+        **options: Unpack[SampleOptions],
     ) -> None:
-        super().__init__(
-            model,
-            num_outputs,
-            target=target,
-            loss=loss,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            scheduler_interval=scheduler_interval,
-            stop_on_nonfinite=stop_on_nonfinite,
-        )
+        super().__init__(model, num_outputs, **options)
         if not 0 <= held_out < 1:
             raise ValueError(f"held_out is {held_out}; it must be in [0, 1)")
         for name, value, least in (
@@ -146,8 +136,6 @@ class Reweighted(SampleTask):
         self.weight_optimizer = weight_optimizer
         # of its own, so that the network's dropout does not depend on it; the seed is the global one
         self._generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
-        self._seen: tuple[Any, Any, Tensor] | None = None
-        self._held: Tensor | None = None
 
     # state
 
@@ -163,19 +151,13 @@ class Reweighted(SampleTask):
         """
         self._generator.set_state(state.cpu())
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make room for what the checkpoint holds of the data, and check that it fits."""
-        self._adopt(checkpoint["state_dict"])
-        super().on_load_checkpoint(checkpoint)
-
-    def _adopt(self, state: Mapping[str, Any]) -> None:
-        for name, module in self.named_modules():
-            if isinstance(module, ElasticModule):
-                module.adopt_shapes(state, f"{name}.")
+    def _trait(self, name: str, default: Any) -> Any:
+        return getattr(self.outer, name, default)  # an objective of a user's own may have forward alone
 
     @property
     def _decorrelation(self) -> DecorrelationOuter | None:
-        return cast(DecorrelationOuter | None, getattr(self.outer, "decorrelation", None))
+        found = self._trait("decorrelation", None)
+        return found if isinstance(found, DecorrelationOuter) else None
 
     @property
     def _by_environment(self) -> bool:
@@ -193,99 +175,77 @@ class Reweighted(SampleTask):
                 f"{type(self).__name__} runs on one process, {self.trainer.world_size} were given: each would learn "
                 "other weights from a queue of its own. Use devices=1"
             )
-        data: Any = getattr(self.trainer, "datamodule", None)
-        store = getattr(data, "store", None)
-        if store is not None:
-            self.weights.materialize(len(store))
+        data = self.datamodule if isinstance(self.datamodule, DataSource) else None
+        if data is not None:
+            self.weights.materialize(len(data.store))
         elif not self.weights.num_samples:
             raise DataError(
                 "the number of samples is not known without a data module of graphseq; give "
                 "weights=graphseq.nn.SampleWeights(num_samples=...), the number that `idx` counts"
             )
-        if getattr(self.outer, "needs_validation", False):
-            if store is None or not len(data.splits["val"]):
+        if self._trait("needs_validation", False):
+            if data is None or not len(data.splits["val"]):
                 raise DataError(
                     f"{type(self.outer).__name__} needs validation samples, and there are none; use a data module of "
                     "graphseq with a validation split, or DecorrelationOuter"
                 )
             warn_of_equal_distribution(data)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser and scheduler of the network, and the optimiser of the weights."""
-        logit = self.weights.logit.requires_grad_(False)
-        network = super().configure_optimizers()
-        logit.requires_grad_(True)
+        logit = self.weights.logit
+        network = self.make_optimizer([p for p in self.parameters() if p.requires_grad and p is not logit])
+        scheduler = self.make_scheduler(network)
         if self.weight_optimizer is None:
-            weights: Any = torch.optim.SparseAdam([logit], lr=0.05)
+            weights: torch.optim.Optimizer = torch.optim.SparseAdam([logit], lr=0.05)
         else:
             weights = self.weight_optimizer([logit])
-        if not isinstance(network, dict):
-            return [{"optimizer": network}, {"optimizer": weights}]
+        if scheduler is None:
+            return [network, weights]
         # stepped by hand, so that nothing of Lightning's table of schedulers applies
-        scheduler = network["lr_scheduler"]["scheduler"]
-        return [{"optimizer": network["optimizer"], "lr_scheduler": scheduler}, {"optimizer": weights}]
+        return [{"optimizer": network, "lr_scheduler": scheduler}, {"optimizer": weights}]  # type: ignore[return-value]
+
+    def _both_optimizers(self) -> tuple[LightningOptimizer, LightningOptimizer]:
+        network, weights = cast(list[LightningOptimizer], self.optimizers())
+        return network, weights
 
     # training
 
-    def represent(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Return the network's output and what its head read; of the batch at hand, without passing it again.
+    def training_loss(self, losses: SampleLosses, held: Tensor | None = None) -> Step:
+        """Return the step with the weighted loss of the samples that are not held out.
 
         Args:
-            batch: one batch.
+            losses: the losses of a batch with ``idx``.
+            held: positions in the batch of the samples held out, int64; None for no sample.
         """
-        if self._seen is not None and self._seen[0] is batch:
-            return self._seen[1], self._seen[2]
-        return super().represent(batch)
-
-    def training_loss(
-        self, terms: Tensor, sizes: Tensor, batch: Any, prediction: Tensor, representation: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the weighted loss of the samples that are not held out.
-
-        Args:
-            terms: sum of the losses of each sample, (B,).
-            sizes: number of terms of each sum, (B,).
-            batch: the batch, with ``idx``.
-            prediction: that the losses are of, (B, K).
-            representation: what the head read, (B, D).
-        """
-        idx = batch_field(batch, "idx", _IDX)
-        if idx.shape != terms.shape:
-            raise DataError(f"idx is {tuple(idx.shape)} for {len(terms)} samples; one for each is needed")
+        terms, sizes = losses.terms, losses.sizes
         with torch.no_grad():
-            weight = self.weights(idx, self.queue.logit)
-        if self._trainer is not None:
-            logged = {"ess": effective_sample_size(weight), "weight_min": weight.min(), "weight_max": weight.max()}
-            self._log_training(logged, len(terms))
+            weight = self.weights(_positions(losses), self.queue.logit)
         share = weight[: len(terms)].to(terms.dtype)
-        if self._held is not None:
-            kept = torch.ones_like(share).index_fill(0, self._held, 0)
+        if held is not None:
+            kept = torch.ones_like(share).index_fill(0, held, 0)
             share, sizes = share * kept, sizes * kept
         size = sizes.sum()
-        return (share * terms).sum() / size.clamp(min=1), size
-
-    def _log_training(self, values: dict[str, Tensor], count: int) -> None:
-        named = {f"train/{name}": value for name, value in values.items()}
-        self.log_dict(named, batch_size=count, on_step=False, on_epoch=True)
+        loss = (share * terms).sum() / size.clamp(min=1)
+        logged = {"ess": effective_sample_size(weight), "weight_min": weight.min(), "weight_max": weight.max()}
+        return Step(loss, losses.prediction, losses.target, size, logged)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Step the weights, then the network, on one batch."""
-        self.stage = "train"
-        output, representation = self.represent(batch)
-        idx = batch_field(batch, "idx", _IDX)
-        env = batch_field(batch, "env", _ENV) if self._by_environment else None
-        z = representation.detach()
+        losses = self.losses_of(batch)
+        idx = _positions(losses)
+        env = required_field(batch, "env", _ENV) if self._by_environment else None
+        z = losses.representation.detach()
         z = z.to(torch.promote_types(z.dtype, torch.float32))
-        network = cast(list[Any], self.optimizers())[0]
-        self._seen, self._held = (batch, output, representation), None
-        try:
-            if self.current_epoch >= self.start_epoch:
-                self._recluster(z, env)
-                if getattr(self.outer, "ready", True):
-                    self._step_weights(batch, output, z, idx)
-            loss = super().training_step(batch, batch_idx)
-        finally:
-            self._seen = self._held = None
+        held: Tensor | None = None
+        logged: dict[str, Tensor] = {}
+        if self.current_epoch >= self.start_epoch:
+            self._recluster(z, env)
+            if self._trait("ready", True):
+                held, logged = self._step_weights(losses, z, idx)
+        step = self.training_loss(losses, held)
+        loss = self.total_loss(replace(step, logged={**step.logged, **logged}), batch_idx)
+        network, _ = self._both_optimizers()
         network.zero_grad()
         self.manual_backward(loss)
         network.step()
@@ -309,20 +269,21 @@ class Reweighted(SampleTask):
         decorrelation.recluster(rows, groups, self._generator)
         decorrelation.epoch = self.current_epoch
 
-    def _step_weights(self, batch: Any, output: Tensor, z: Tensor, idx: Tensor) -> None:
-        """Take the steps of the weights, and draw which samples the network is not trained on."""
+    def _step_weights(self, losses: SampleLosses, z: Tensor, idx: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Take the steps of the weights; return which samples the network is not trained on, and what to log."""
         count = len(z)
+        held: Tensor | None = None
         kept = torch.arange(count)
         if self._decorrelation is not None and self.held_out and count > 1:
             number = min(max(1, round(self.held_out * count)), count - 1)
             held, kept = torch.randperm(count, generator=self._generator).split([number, count - number])
-            self._held = held.to(z.device)
+            held = held.to(z.device)
         kept = kept.to(z.device)
-        rows = kept if self._held is None else self._held
+        rows = kept if held is None else held
         representation = torch.cat([z[rows], self.queue.z.to(z)]) if len(self.queue) else z[rows]
         weighted = torch.cat([rows, torch.arange(count, count + len(self.queue), device=z.device)])
-        learner = self._learners(batch, output, z, kept) if getattr(self.outer, "needs_validation", False) else None
-        optimizer = cast(list[Any], self.optimizers())[1]
+        learner = self._learners(losses, z, kept) if self._trait("needs_validation", False) else None
+        _, optimizer = self._both_optimizers()
         logged: dict[str, Tensor] = {}
         for _ in range(self.weight_steps):
             with torch.autocast(z.device.type, enabled=False):
@@ -335,17 +296,19 @@ class Reweighted(SampleTask):
             # the virtual parameters of an unrolled objective need no gradient of their own
             self.manual_backward(loss, inputs=[self.weights.logit])
             optimizer.step()
-        self._log_training(logged, count)
+        return held, logged
 
-    def _learners(self, batch: Any, output: Tensor, z: Tensor, kept: Tensor) -> VirtualLearners:
+    def _learners(self, losses: SampleLosses, z: Tensor, kept: Tensor) -> VirtualLearners:
         """Return virtual learners of the samples trained on, with as many validation samples drawn at random."""
-        data = cast(Any, self.trainer).datamodule
+        data = self.datamodule
+        if not isinstance(data, DataSource):  # setup has made sure
+            raise DataError("there are no validation samples without a data module")
         split = data.splits["val"]
         index = split[torch.randint(len(split), (len(z),), generator=self._generator)]
         drawn = data.transfer_batch_to_device(data.store.take(index), self.device, 0)
-        target = self.aligned_target(batch, output.detach())[1][kept]
-        lr = cast(list[Any], self.optimizers())[0].param_groups[0]["lr"]
-        return VirtualLearners(self, batch, z[kept], kept, target, data.transformed(drawn, "val"), lr)
+        lr = self._both_optimizers()[0].param_groups[0]["lr"]
+        validation = data.transformed(drawn, "val")
+        return VirtualLearners(self, losses.batch, z[kept], kept, losses.target[kept], validation, lr)
 
     def on_train_epoch_end(self) -> None:
         """Step the scheduler, and stop if a loss of this epoch was not finite."""
@@ -354,10 +317,17 @@ class Reweighted(SampleTask):
             self._step_scheduler()
 
     def _step_scheduler(self) -> None:
-        scheduler = cast(Any, self.lr_schedulers())
+        scheduler = self.lr_schedulers()
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             value = self.trainer.callback_metrics.get(vars(scheduler).get("monitor", self.monitor))
             if value is not None:
                 scheduler.step(value)
-        else:
+        elif isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler):
             scheduler.step()
+
+
+def _positions(losses: SampleLosses) -> Tensor:
+    idx = required_field(losses.batch, "idx", _IDX)
+    if idx.shape != losses.terms.shape:
+        raise DataError(f"idx is {tuple(idx.shape)} for {len(losses.terms)} samples; one for each is needed")
+    return idx

@@ -21,13 +21,13 @@ class VirtualLearners:
     Running statistics of norms do not move. Validation samples pass in evaluation mode.
 
     Args:
-        task: the task with the network.
+        task: the task whose network takes the virtual steps.
         batch: training batch.
-        representation: of the samples trained on, detached, (B', D).
-        kept: which samples of the batch these are, int64 (B',).
-        target: theirs, as ``aligned_target`` returns it.
+        representation: representations of the samples trained on, detached, (B', D).
+        kept: positions of these samples in the batch, int64 (B',).
+        target: targets of these samples, as ``aligned_target`` returns them.
         validation: batch of validation samples.
-        lr: length of a step of all parameters.
+        lr: step size for all parameters; the step size of the head alone follows from the representations.
 
     Example:
         >>> from graphseq.models import GraphClassifier
@@ -62,7 +62,7 @@ class VirtualLearners:
         """Return a learner that starts from the network's parameters.
 
         Args:
-            scope: which of them.
+            scope: whether the parameters of the head or all of them take the steps.
         """
         part, prefix = (self.task.head, "") if scope == "head" else (self.task.model, "model.")
         module = self.task.head if scope == "head" else self.task
@@ -130,8 +130,8 @@ def warn_of_equal_distribution(data: Any) -> None:
     """Warn where validation samples are drawn as training samples are: an unrolled objective has no signal then.
 
     Args:
-        data: data module with ``splits`` and ``store``; its rule ``split`` and the field ``env`` are looked at, where
-            there are any.
+        data: data module with ``splits`` and ``store``; its attribute ``split`` and the field ``env`` of its store are
+            read where they exist.
 
     Example:
         >>> from types import SimpleNamespace

@@ -123,9 +123,7 @@ def test_corrected_embeddings_equal_loops(rate, persist):
 def test_update_serves_the_coherence_loss():
     network = build(corrector=PRESCorrector(), dropout=0.1)
     task = TemporalLinkPrediction(network, coherence_weight=1.0)
-    task.stage = "train"
     plain = TemporalLinkPrediction(copy.deepcopy(network))
-    plain.stage = "train"
     larger = []
     for batch in batches():
         torch.manual_seed(0)

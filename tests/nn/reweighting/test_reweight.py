@@ -18,12 +18,11 @@ from graphseq.nn import (
     FeatureQueue,
     GroupDRO,
     InvariantRisk,
-    OuterBatch,
     SampleWeights,
     UnrolledOuter,
     VarianceRisk,
-    VirtualLearner,
 )
+from graphseq.nn.reweighting.outer import OuterBatch, VirtualLearner
 from graphseq.ops import effective_sample_size
 from tests.reference import reweight as reference
 

@@ -115,7 +115,6 @@ def test_coherence_is_logged_and_has_a_gradient():
 def test_the_loss_is_the_sum_of_its_terms(kind, mode):
     task, data = build(kind, coherence_weight=0.25, coherence=mode)
     task.eval()  # no dropout, so that the same batch can be asked twice
-    task.stage = "train"
     batches = list(data.batches("train"))
     for batch in batches[:3]:
         task.step(batch)
@@ -133,8 +132,8 @@ def test_the_loss_is_the_sum_of_its_terms(kind, mode):
     given = torch.autograd.grad(step.loss, list(task.model.memory.cell.parameters()))
     assert all(torch.equal(one, other) for one, other in zip(given, expected, strict=True))
     task.network.load_state_buffers(before)
-    task.stage = "val"  # only training has the term
-    torch.testing.assert_close(task.step(batches[3]).loss, own, rtol=0, atol=0)
+    # only training has the term
+    torch.testing.assert_close(task.step(batches[3], "val").loss, own, rtol=0, atol=0)
     assert (step.size, step.prediction.shape, step.target.sum().item()) == (70, (70, 2), 70)
 
 
@@ -184,7 +183,7 @@ def test_events_without_negatives():
 @pytest.mark.parametrize("call", ["fit", "validate", "test"])
 def test_more_hits_than_negatives_are_refused_before_the_run(call):
     class Untouched(TemporalLinkPrediction):
-        def step(self, batch):
+        def step(self, batch, stage):
             raise AssertionError("a batch was read")
 
     data = events(eval_negatives=RankingNegatives(4))

@@ -274,7 +274,7 @@ def test_streams_without_labels():
 
 def test_wrong_arguments():
     data = changes()
-    with pytest.raises(TypeError, match="EdgeBank has no encode, so it makes no embeddings"):
+    with pytest.raises(TypeError, match="EdgeBank has no decoded"):
         TemporalNodeClassification(EdgeBank())
     for weight in (0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="pos_weight is .*; it must be above 0"):

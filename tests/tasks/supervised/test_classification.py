@@ -120,8 +120,8 @@ class Flat(nn.Module):
 @pytest.mark.parametrize(
     ("outputs", "options", "message"),
     [
-        (1, {}, "num_outputs is 1; multiclass classification needs at least 2"),
-        (0, {"target": "multilabel"}, "num_outputs is 0; multilabel classification needs at least 1"),
+        (1, {}, "num_outputs is 1; multiclass"),
+        (0, {"target": "multilabel"}, "num_outputs is 0; multilabel"),
         (2, {"target": "binary"}, "target is 'binary'; it must be 'multiclass' or 'multilabel'"),
         (2, {"class_weights": [1.0]}, "class_weights has 1 entries for 2 outputs"),
         (2, {"class_weights": [1.0, -1.0]}, "weights must be at least 0 and finite, not all 0"),
@@ -182,8 +182,8 @@ def test_losses_are_taken_in_full_precision(precision, target):
     seen = set()
 
     class Watched(Classification):
-        def step(self, batch):
-            result = super().step(batch)
+        def step(self, batch, stage):
+            result = super().step(batch, stage)
             seen.update({result.loss.dtype, result.prediction.dtype})
             return result
 
@@ -248,7 +248,7 @@ def test_kinds_of_multilabels(kind):
     [
         (torch.tensor([[0.0, 0.5], [1.0, 0.0], [1.0, 0.0]]), "multilabel targets must be 0, 1 or NaN"),
         (torch.tensor([[0, -1], [1, 0], [1, 0]]), "multilabel targets must be 0, 1 or NaN"),
-        (torch.zeros(2, 2), r"labels are \(2, 2\), predictions \(3, 2\); they must be equal"),
+        (torch.zeros(2, 2), r"labels are \(2, 2\), predictions \(3, 2\)"),
         (torch.zeros(2, 3), r"labels are \(2, 3\), predictions \(3, 2\)"),  # the transpose is not taken for it
         (torch.zeros(3), r"labels are \(3,\), predictions \(3, 2\)"),
     ],

@@ -161,8 +161,8 @@ def test_targets_keep_their_digits(precision):
     """1000.5 is 1000 in bfloat16."""
 
     class Watched(Regression):
-        def step(self, batch):
-            result = super().step(batch)
+        def step(self, batch, stage):
+            result = super().step(batch, stage)
             seen.update({result.loss.dtype, result.prediction.dtype, result.target.dtype})
             return result
 

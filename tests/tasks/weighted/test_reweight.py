@@ -17,7 +17,8 @@ import graphseq
 from graphseq.core import CheckpointError, DataError, UnsupportedStrategyError, make
 from graphseq.data import GraphDataModule
 from graphseq.models import GraphClassifier, GraphEncoder
-from graphseq.nn import DecorrelationOuter, FeatureQueue, OuterBatch, SampleWeights, UnrolledOuter
+from graphseq.nn import DecorrelationOuter, FeatureQueue, SampleWeights, UnrolledOuter
+from graphseq.nn.reweighting.outer import OuterBatch
 from graphseq.ops import effective_sample_size
 from graphseq.tasks import Classification, Regression, Reweighted
 from graphseq.tasks.weighted.virtual import VirtualLearners
@@ -182,8 +183,7 @@ def test_equal_weights_give_the_usual_loss(kind):
     task = Reweighted(model, 3, target=kind, weights=SampleWeights(12))
     usual = Regression(model, 3) if kind == "regression" else Classification(model, 3, target=kind)
     for stage in ("train", "val"):
-        task.stage = usual.stage = stage
-        mine, theirs = task.step(batch), usual.step(batch)
+        mine, theirs = task.step(batch, stage), usual.step(batch, stage)
         torch.testing.assert_close(mine.loss, theirs.loss)
         assert int(mine.size) == int(theirs.size)
         torch.testing.assert_close(mine.prediction, theirs.prediction)
@@ -207,8 +207,7 @@ def test_weights_weigh_the_terms_of_their_samples(kind):
     total = known = 0.0
     for number in range(6):
         batch = store.take(torch.tensor([number]))
-        task.stage = "val"
-        step = task.step(batch)
+        step = task.step(batch, "val")
         total += float(weight[number]) * float(step.loss.detach()) * float(step.size)
         known += float(step.size)
     assert found == pytest.approx(total / known, rel=1e-5)
@@ -232,14 +231,12 @@ class Spy(nn.Module):
 @pytest.mark.filterwarnings("ignore:.*cannot be written")
 def test_held_out_samples_are_disjoint_from_those_trained_on():
     spy = Spy()
-    task = run(lambda m: reweighted(m, spy, held_out=0.25), max_epochs=1)
+    run(lambda m: reweighted(m, spy, held_out=0.25), max_epochs=1)
     assert [(len(b.representation), len(b.weight), len(b.train_weight)) for b in spy.seen] == [
         (2 + 8 * min(number, 4), 2 + 8 * min(number, 4), 6) for number in range(6)
     ]
     assert not any(b.representation.requires_grad for b in spy.seen)
     assert all(b.weight.requires_grad and b.learner is None for b in spy.seen)
-    assert task._seen is None
-    assert task._held is None
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be written")
@@ -268,8 +265,7 @@ def test_held_out_samples_have_no_part_in_the_loss():
     }  # found by what the head read
     assert len(held) == 4
     rest = torch.tensor([n for n in range(16) if n not in held])
-    task.stage = "val"
-    expected = torch.autograd.grad(task.step(data.store.take(rest)).loss, list(task.model.parameters()))
+    expected = torch.autograd.grad(task.step(data.store.take(rest), "val").loss, list(task.model.parameters()))
     for found, gradient in zip(watch.parts[0], expected, strict=True):
         torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-6)
 
@@ -336,7 +332,6 @@ def test_the_gradient_through_virtual_steps_of_a_network_equals_finite_differenc
     train, val = store.take(torch.arange(12)), store.take(torch.arange(12, 20))
     train.x, val.x = train.x.double(), val.x.double()
     task = Reweighted(separate_network().double(), 3, weights=SampleWeights(20))
-    task.stage = "val"
     output, z = task.represent(train)
     kept = torch.arange(0, 12, 2)
     target = task.aligned_target(train, output.detach())[1][kept]
@@ -535,8 +530,7 @@ def test_samples_without_their_place():
         task.step({**fields, "idx": batch.idx + 60})
     with pytest.raises(DataError, match="one for each"):
         task.step({**fields, "idx": batch.idx[:-1]})
-    task.stage = "val"
-    task.step(fields)  # weights are used in training alone
+    task.step(fields, "val")  # weights are used in training alone
 
 
 def test_data_of_ones_own_needs_the_number_of_samples():

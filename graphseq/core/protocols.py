@@ -1,0 +1,230 @@
+"""What a task asks of a network or a data module that is handed in."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from typing_extensions import get_protocol_members
+
+from graphseq.core.events import EventBatch
+
+__all__ = [
+    "CountedClasses",
+    "DataSource",
+    "EmbeddingNetwork",
+    "EventSource",
+    "SequenceNetwork",
+    "StreamNetwork",
+    "missing_members",
+]
+
+
+def missing_members(thing: object, protocol: type) -> list[str]:
+    """Return the names that a protocol asks for and an object does not have, sorted.
+
+    Args:
+        thing: any object.
+        protocol: a ``typing.Protocol``.
+
+    Example:
+        >>> missing_members([], SequenceNetwork)
+        ['forward']
+    """
+    return sorted(name for name in get_protocol_members(protocol) if not hasattr(thing, name))
+
+
+# networks
+
+
+@runtime_checkable
+class StreamNetwork(Protocol):
+    """Network that remembers the events it has seen; :class:`graphseq.models.MemoryNetwork` is one.
+
+    Example:
+        >>> from graphseq.models import JODIE
+        >>> isinstance(JODIE(num_nodes=3), StreamNetwork)
+        True
+    """
+
+    def forward_with_update(self, batch: EventBatch) -> tuple[Tensor, Any]:
+        """Return the output for a batch and what :meth:`commit` writes afterwards; the state stays.
+
+        Args:
+            batch: the next events of the stream.
+        """
+
+    def commit(self, update: Any) -> None:
+        """Write the events of a batch into the state.
+
+        Args:
+            update: what :meth:`forward_with_update` returned.
+        """
+
+    def reset_state(self) -> None:
+        """Forget all events; weights stay."""
+
+    def state_buffers(self) -> dict[str, Tensor]:
+        """Return a copy of the state, by name."""
+
+    def load_state_buffers(self, buffers: dict[str, Tensor]) -> None:
+        """Put a state back.
+
+        Args:
+            buffers: what :meth:`state_buffers` returned.
+        """
+
+
+@runtime_checkable
+class EmbeddingNetwork(StreamNetwork, Protocol):
+    """Network that remembers and whose embeddings of nodes can be read.
+
+    Example:
+        >>> from graphseq.models import JODIE
+        >>> isinstance(JODIE(num_nodes=3), EmbeddingNetwork)
+        True
+    """
+
+    def encode(self, batch: EventBatch) -> Any:
+        """Return an update with embeddings of the nodes of a batch; the state stays.
+
+        Args:
+            batch: events.
+        """
+
+    def decoded(self, update: Any) -> Tensor:
+        """Return the embeddings that a decoder reads, one row for each row of the update's plan, (R, D).
+
+        Args:
+            update: what :meth:`encode` returned.
+        """
+
+
+@runtime_checkable
+class SequenceNetwork(Protocol):
+    """Network over sequences, as ``torch.nn.LSTM(batch_first=True)`` is called.
+
+    Example:
+        >>> isinstance(torch.nn.LSTM(2, 3, batch_first=True), SequenceNetwork)
+        True
+    """
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return one vector a step (B, T, D) and the state after the last step.
+
+        Args:
+            x: inputs (B, T, F), or token ids (B, T).
+            state: state after what came before; None at the start.
+        """
+
+
+# data
+
+
+class Samples(Protocol):
+    """A data set whose samples are taken by index.
+
+    Example:
+        >>> def first(samples: Samples) -> object:
+        ...     return samples.take(torch.tensor([0]))
+    """
+
+    def __len__(self) -> int: ...
+
+    def take(self, index: Tensor) -> Any:
+        """Return the batch of some samples.
+
+        Args:
+            index: positions, int64 (B,).
+        """
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    """Data module with one store and an index tensor for each split, as those of graphseq.
+
+    Example:
+        >>> from graphseq.data import DigitsDataModule
+        >>> isinstance(DigitsDataModule(), DataSource)
+        True
+    """
+
+    @property
+    def store(self) -> Samples:
+        """The data set."""
+
+    @property
+    def splits(self) -> Mapping[str, Tensor]:
+        """Index of each split, int64."""
+
+    def transformed(self, batch: Any, stage: Any) -> Any:
+        """Return a batch as the transform of a stage leaves it.
+
+        Args:
+            batch: a batch on the device.
+            stage: name of the split.
+        """
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return a batch on a device.
+
+        Args:
+            batch: any batch.
+            device: where it is to be.
+            dataloader_idx: number of the loader that it came from.
+        """
+
+
+@runtime_checkable
+class CountedClasses(Protocol):
+    """Data module that knows how rare each class of its training split is.
+
+    Example:
+        >>> class Two:
+        ...     class_weights = [0.5, 2.0]
+        >>> isinstance(Two(), CountedClasses)
+        True
+    """
+
+    @property
+    def class_weights(self) -> Sequence[float]:
+        """Weight of each class, inversely proportional to its number of samples."""
+
+
+class Labelled(Protocol):
+    """Events that may have labels.
+
+    Example:
+        >>> def labels(events: Labelled) -> Tensor | None:
+        ...     return events.y
+    """
+
+    @property
+    def y(self) -> Tensor | None:
+        """Label of each event (E,), or None."""
+
+
+@runtime_checkable
+class EventSource(Protocol):
+    """Data module over the events of one stream.
+
+    Example:
+        >>> from graphseq.data import SyntheticEventsDataModule
+        >>> isinstance(SyntheticEventsDataModule(num_events=300), EventSource)
+        True
+    """
+
+    @property
+    def events(self) -> Labelled:
+        """All events, in the order of time."""
+
+    @property
+    def splits(self) -> Mapping[str, Tensor]:
+        """Positions of the events of each split, int64."""
+
+    def loader(self, stage: Any) -> Iterable[EventBatch]:
+        """Return the loader of a split.
+
+        Args:
+            stage: name of the split.
+        """

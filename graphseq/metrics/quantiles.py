@@ -1,0 +1,57 @@
+"""Errors of predicted quantiles."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from graphseq.ops.quantiles import pinball_loss
+
+__all__ = ["MeanPinballLoss"]
+
+
+class MeanPinballLoss(Metric):
+    """Mean pinball loss over the known targets; reduction over processes: sum of losses over sum of counts.
+
+    The functional twin is :func:`graphseq.ops.pinball_loss`.
+
+    Args:
+        levels: quantile levels in (0, 1).
+        kwargs: arguments of ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = MeanPinballLoss([0.25, 0.75])
+        >>> metric.update(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.tensor([2.0, float("nan")]))
+        >>> metric.compute()
+        tensor(0.2500)
+    """
+
+    is_differentiable = True
+    higher_is_better = False
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, levels: Sequence[float], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.levels = list(levels)
+        self.add_state("total", default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", default=torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add one batch.
+
+        Args:
+            preds: predicted quantiles (..., Q).
+            target: numbers (...), NaN where unknown.
+        """
+        known = ~torch.isnan(target)
+        each = pinball_loss(preds, torch.where(known, target, 0), self.levels)
+        self.total += torch.where(known, each, 0).sum(dtype=torch.float64)
+        self.count += known.sum()
+
+    def compute(self) -> Tensor:
+        """Return the mean; NaN without a known target."""
+        return (self.total / self.count).float()

@@ -1,0 +1,277 @@
+"""What a task's checkpoint holds beside its weights, whether it fits, and how a task is built from it."""
+
+import functools
+import inspect
+import os
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, get_args, get_origin, is_typeddict
+
+import torch
+import torch.distributed
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from graphseq import __version__
+from graphseq.core.errors import CheckpointError
+from graphseq.core.random import capture_generators, restore_generators
+from graphseq.core.spec import Recorded, import_path, to_spec
+
+if TYPE_CHECKING:
+    from graphseq.tasks.base import Task
+
+__all__ = ["load"]
+
+
+class Noted(Recorded):
+    """Notes the constructor call, and which of its arguments could not be noted (``_left_out``).
+
+    A base of ``Task`` and not a part of it, because jsonargparse prefers ``__new__`` to ``__init__`` where one class
+    has both.
+
+    Example:
+        >>> class Scale(Noted):
+        ...     def __init__(self, factor, function):
+        ...         pass
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     Scale(2.0, lambda x: x)._left_out
+        ['function']
+    """
+
+    _left_out: list[str]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Build the object and note the call."""
+        self = super().__new__(cls, *args, **kwargs)
+        given = [*list(inspect.signature(cls.__init__).parameters)[1 : len(args) + 1], *kwargs]
+        noted = self._record["init_args"] if self._record else given
+        self.__dict__["_left_out"] = [name for name in given if name not in noted]
+        return self
+
+
+def generator_states(trainer: Trainer | None) -> list[dict[str, Any]]:
+    """Return the state of the random generators of every process.
+
+    Args:
+        trainer: the running trainer; None outside a run.
+
+    Example:
+        >>> len(generator_states(None))
+        1
+    """
+    mine = capture_generators()
+    if trainer is None or trainer.world_size == 1 or not torch.distributed.is_initialized():
+        return [mine]
+    states: list[dict[str, Any]] = [mine] * trainer.world_size
+    torch.distributed.all_gather_object(states, mine)
+    return states
+
+
+def restore_generator_states(states: list[dict[str, Any]], rank: int, world_size: int) -> None:
+    """Put the random generators of this process to where a checkpoint left them.
+
+    Args:
+        states: what :func:`generator_states` returned when the checkpoint was written.
+        rank: number of this process.
+        world_size: number of processes; a warning says if it differs from that of the checkpoint.
+
+    Example:
+        >>> restore_generator_states(generator_states(None), rank=0, world_size=1)
+    """
+    if len(states) != world_size:
+        warnings.warn(
+            f"the checkpoint was made by {len(states)} processes, this run has "
+            f"{world_size}: random numbers will differ from the uninterrupted run",
+            stacklevel=3,
+        )
+    restore_generators(states[min(rank, len(states) - 1)])
+
+
+def check_checkpoint(task: LightningModule, note: dict[str, Any] | None, checkpoint: Mapping[str, Any]) -> None:
+    """Check that a checkpoint is of this kind of task and of a network of this shape.
+
+    Args:
+        task: the task that is to be loaded; with ``strict_loading = False`` shapes are not compared.
+        note: how the task was built, as :class:`graphseq.core.Recorded` notes it.
+        checkpoint: the checkpoint.
+
+    Raises:
+        CheckpointError: if it is not, saying what differs.
+
+    Example:
+        >>> from graphseq.tasks import Regression
+        >>> task = Regression(nn.Linear(2, 1))
+        >>> check_checkpoint(task, None, {"state_dict": task.state_dict()})
+    """
+    saved = checkpoint.get("hyper_parameters", {})
+    mine = note or {"class_path": None, "init_args": {}}
+    if saved.get("_class_path") not in (None, mine["class_path"]):
+        raise CheckpointError(
+            f"the checkpoint holds a {saved['_class_path']}, the run is a {mine['class_path']}; "
+            "use the config it was trained with, or graphseq.load(path)"
+        )
+    own, given = task.state_dict(), checkpoint["state_dict"]
+    different = [
+        f"{name} is {_shape(given, name)} there and {_shape(own, name)} here"
+        for name in sorted(set(own) | set(given))
+        if _shape(own, name) != _shape(given, name)
+    ]
+    if different and task.strict_loading:
+        more = f", and {len(different) - 3} more" if len(different) > 3 else ""
+        plain = {name: value for name, value in saved.items() if not name.startswith("_")}
+        there = {"class_path": saved.get("_class_path"), "init_args": plain}
+        made_by = checkpoint.get("graphseq", {}).get("version")
+        raise CheckpointError(
+            f"the checkpoint (graphseq {made_by}) does not fit this {type(task).__name__} ({__version__}): "
+            f"{'; '.join(different[:3])}{more}. Built with {_differences(there, mine)}"
+        )
+
+
+def _shape(state: Mapping[str, Any], name: str) -> tuple[int, ...] | str:
+    if name not in state:
+        return "absent"
+    return tuple(state[name].shape) if isinstance(state[name], Tensor) else "an object"
+
+
+def _with_defaults(value: Any) -> Any:
+    """Complete the records inside a value with the defaults of their constructors, as loading does."""
+    if not isinstance(value, dict):
+        return value
+    value = {name: _with_defaults(item) for name, item in value.items()}
+    if isinstance(value.get("class_path"), str) and isinstance(value.get("init_args"), dict):
+        try:
+            owners = reversed(inspect.getmro(import_path(value["class_path"])))
+        except (ImportError, AttributeError):  # gone, or no class
+            return value
+        # **kwargs hand arguments up to the classes above
+        parameters = [p for owner in owners for p in inspect.signature(owner.__init__).parameters.values()]  # type: ignore[misc]
+        defaults = {p.name: to_spec(p.default) for p in parameters if p.default is not inspect.Parameter.empty}
+        value["init_args"] = {**defaults, **value["init_args"]}
+    return value
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Name the first arguments that differ between two records, those of the network before others."""
+    found: list[str] = []
+
+    def walk(left: object, right: object, path: str) -> None:
+        if isinstance(left, dict) and isinstance(right, dict):
+            for key in sorted({*left, *right}, key=str):
+                step = path if key == "init_args" else f"{path}.{key}" if path else str(key)
+                walk(left.get(key, "not noted"), right.get(key, "not noted"), step)
+        elif left != right and not isinstance(left, nn.Module):  # an override given to graphseq.load
+            found.append(f"{path} = {left} there, {right} here")
+
+    walk(_with_defaults(there), _with_defaults(here), "")
+    found.sort(key=lambda text: not text.startswith("model"))
+    same = "the same arguments: the code of the network has changed, or an argument that is not noted differs"
+    return "; ".join(found[:4]) or same
+
+
+def _noted_function(spec: object) -> Callable[..., object] | None:
+    """Import a function, or a partial of one, from its note; classes and the like are left to jsonargparse."""
+    path, arguments = (spec.get("class_path"), spec.get("init_args", {})) if isinstance(spec, dict) else (spec, {})
+    target = import_path(path) if isinstance(path, str) else None
+    if target is None or isinstance(target, type) or not callable(target):
+        return None
+    return functools.partial(target, **arguments) if arguments else target
+
+
+def argument_names(task_class: type) -> list[str] | None:
+    """Return the names of a constructor's arguments, those of an ``Unpack[...]`` too; None where any name is taken.
+
+    Args:
+        task_class: the class.
+
+    Example:
+        >>> from graphseq.tasks import NodeClassification
+        >>> argument_names(NodeClassification)[:3]
+        ['model', 'num_outputs', 'optimizer']
+    """
+    names: list[str] = []
+    for parameter in list(inspect.signature(task_class.__init__).parameters.values())[1:]:  # type: ignore[misc]
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            names.append(parameter.name)
+            continue
+        options = get_args(parameter.annotation)[0] if get_origin(parameter.annotation) is not None else None
+        if options is None or not is_typeddict(options):
+            return None
+        names += options.__annotations__
+    return names
+
+
+def load(path: str | os.PathLike[str], map_location: Any = None, **override: Any) -> "Task":
+    """Return the task that a checkpoint holds, network, weights and all, whoever wrote it: script or command line.
+
+    Args:
+        path: checkpoint file.
+        map_location: device of the weights, as ``torch.load`` takes it; default where they were.
+        override: constructor arguments that replace or complete the noted ones, such as ``model=net`` for a
+            network that could not be written as plain data. Without it such an argument takes its default, if it has
+            one, and a warning names it.
+
+    Raises:
+        CheckpointError: if the file is not a checkpoint of graphseq, or does not fit the installed version.
+        FileNotFoundError: if there is no such file.
+        TypeError: if ``override`` names what is no argument of the task.
+
+    Example:
+        >>> import graphseq
+        >>> graphseq.load("missing.ckpt")
+        Traceback (most recent call last):
+        FileNotFoundError: there is no checkpoint missing.ckpt
+    """
+    from graphseq.tasks.base import Task  # base imports this file
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint {os.fspath(path)}")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{os.fspath(path)} is no checkpoint: it is damaged, or torch.save did not write it")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise CheckpointError(f"{os.fspath(path)} cannot be read as a checkpoint: {error}") from error
+    saved = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
+    if "_class_path" not in saved:
+        raise CheckpointError(f"{os.fspath(path)} is no checkpoint of a graphseq task: nothing says how to build it")
+    added = checkpoint.get("graphseq", {})
+    made_by = added.get("version", "unknown")
+    try:
+        task_class = import_path(saved["_class_path"])
+    except ImportError as error:
+        raise CheckpointError(
+            f"{os.fspath(path)} (graphseq {made_by}, installed {__version__}) holds a {saved['_class_path']}, "
+            f"which cannot be imported: {error}"
+        ) from error
+    if not (isinstance(task_class, type) and issubclass(task_class, Task)):
+        raise CheckpointError(f"{os.fspath(path)} names {saved['_class_path']}, which is not a graphseq task")
+    accepted = argument_names(task_class)
+    unknown = [name for name in override if accepted is not None and name not in accepted]
+    if unknown and accepted is not None:
+        raise TypeError(f"{task_class.__name__} has no argument {', '.join(unknown)}; it has {', '.join(accepted)}")
+    missing = [name for name in added.get("left_out", []) if name not in override]
+    how = ", ".join(f"{name}=..." for name in missing or ["name"])
+    try:
+        for name in {"optimizer", "scheduler"} & set(saved) - set(override):
+            function = _noted_function(saved[name])  # jsonargparse takes functions only with annotations
+            if function is not None:
+                override[name] = function
+        task = task_class.load_from_checkpoint(path, map_location=map_location, **override)
+    except (CheckpointError, FileNotFoundError):
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{os.fspath(path)} (graphseq {made_by}, installed {__version__}) could not be built again: {error}. "
+            f"Give arguments that could not be noted, or must be others: graphseq.load(path, {how})"
+        ) from error
+    if missing:
+        warnings.warn(
+            f"{', '.join(missing)} of {task_class.__name__} could not be noted in {os.fspath(path)}, so the default is "
+            f"used; to have what it was trained with: graphseq.load(path, {how})",
+            stacklevel=2,
+        )
+    return task
