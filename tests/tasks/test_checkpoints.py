@@ -331,7 +331,7 @@ def test_checkpoint_of_another_size_names_the_argument(path):
 def test_loaded_tasks_note_defaults_and_messages_do_not_count_them(path):
     saved(classifier(4), path, LABELLED)
     saved(load(path), path, LABELLED)
-    assert len(torch.load(path, weights_only=True)["hyper_parameters"]) > 8
+    assert len(torch.load(path, weights_only=True)["hyper_parameters"]) > 5  # those given are four
     assert resume(classifier(6), path).endswith("Built with model.hidden_features = 4 there, 6 here")
     saved(classifier(4), path, LABELLED)
     again = load(path)
