@@ -34,12 +34,13 @@ def read_jodie_csv(path: Path | str, edge_features: EdgeFeatures = "auto", *, so
     where PyG's ``JODIEDataset`` cuts them off.
 
     Args:
-        path: file, may be compressed (``.gz``).
-        edge_features: ``auto`` drops features whose columns are all constant, which tell nothing.
-        sort: whether unsorted lines are put in order.
+        path: path of the file, which may be compressed by gzip.
+        edge_features: which event features are kept: ``all``, ``none``, or ``auto``, which keeps them unless every
+            column is constant.
+        sort: whether unsorted events are sorted by time (stably) instead of refused.
 
     Raises:
-        DataError: if a line is not of this form, with its number; see also :class:`TemporalEvents`.
+        DataError: if a line does not have this form, naming the line; see also :class:`TemporalEvents`.
 
     Example:
         >>> import tempfile
@@ -85,14 +86,15 @@ def read_edge_list(
     keeps. Lines that begin with ``#`` or ``%`` are comments.
 
     Args:
-        path: file, may be compressed (``.gz``).
-        kind: which columns there are; a weight becomes the one feature of the event.
-        bipartite: whether sources and destinations are numbered apart, so that equal ids mean two nodes.
-        header: whether the first line that is no comment names the columns.
-        sort: whether unsorted lines are put in order; KONECT's are often unsorted.
+        path: path of the file, which may be compressed by gzip.
+        kind: format of the lines, ``snap`` or ``konect``; a weight becomes the one feature of the event.
+        bipartite: whether sources and destinations are numbered separately, so that an id occurring as both means two
+            nodes.
+        header: whether the first line that is not a comment names the columns.
+        sort: whether unsorted events are sorted by time (stably) instead of refused; KONECT's are often unsorted.
 
     Raises:
-        DataError: if a line is not of this form, with its number; see also :class:`TemporalEvents`.
+        DataError: if a line does not have this form, naming the line; see also :class:`TemporalEvents`.
 
     Example:
         >>> import tempfile
@@ -134,15 +136,16 @@ def read_event_table(
     Nodes are numbered as :func:`read_edge_list` does.
 
     Args:
-        path: file, may be compressed (``.gz``).
-        src: column of the sources, integers.
-        dst: column of the destinations, integers.
-        t: column of the times, numbers.
-        msg: columns of the features.
-        y: column of the labels.
-        event_type: column of the kinds of events, integers from 0.
-        bipartite: see :func:`read_edge_list`.
-        sort: whether unsorted lines are put in order.
+        path: path of the file, which may be compressed by gzip.
+        src: name of the column of source ids, integers.
+        dst: name of the column of destination ids, integers.
+        t: name of the column of times, numbers.
+        msg: names of the columns of event features, numbers within float32.
+        y: name of the column of event labels, numbers.
+        event_type: name of the column of kinds of events, integers from 0.
+        bipartite: whether sources and destinations are numbered separately, so that an id occurring as both means two
+            nodes.
+        sort: whether unsorted events are sorted by time (stably) instead of refused.
 
     Raises:
         DataError: if a column is missing or a line is not of this form, with its number.
@@ -187,12 +190,12 @@ def read_signed_edges(path: Path | str, scale: float = 10.0, *, sort: bool = Fal
     The rating divided by ``scale`` is the one feature; the event type is 1 for a positive rating and 0 otherwise.
 
     Args:
-        path: file, may be compressed (``.gz``).
-        scale: largest absolute rating, positive.
-        sort: whether unsorted lines are put in order.
+        path: path of the file, which may be compressed by gzip.
+        scale: largest absolute rating, positive; ratings are divided by it.
+        sort: whether unsorted events are sorted by time (stably) instead of refused.
 
     Raises:
-        DataError: if a line is not of this form, with its number; see also :class:`TemporalEvents`.
+        DataError: if a line does not have this form, naming the line; see also :class:`TemporalEvents`.
 
     Example:
         >>> import tempfile
@@ -220,14 +223,14 @@ def read_contacts(path: Path | str, *, sort: bool = False) -> tuple[TemporalEven
     r"""Read contacts ``time i j class_i class_j`` between blanks or tabs, as SocioPatterns publishes them.
 
     Args:
-        path: file, may be compressed (``.gz``).
-        sort: whether unsorted lines are put in order.
+        path: path of the file, which may be compressed by gzip.
+        sort: whether unsorted events are sorted by time (stably) instead of refused.
 
     Returns:
         the events, with the class of each node in ``node_labels``, and the names of the classes.
 
     Raises:
-        DataError: if a line is not of this form, with its number, or a node changes its class.
+        DataError: if a line does not have this form, naming the line, or a node changes its class.
 
     Example:
         >>> import tempfile
@@ -263,11 +266,12 @@ def read_node_labels(path: Path | str, node_ids: Tensor) -> Tensor:
     r"""Read lines ``node,label`` and return the label of each node, -1 where the file has none.
 
     Args:
-        path: file, may be compressed (``.gz``); labels are any integers, numbered from 0 in ascending order here.
-        node_ids: name of each node in the file, ascending, int64 (N,).
+        path: path of the file, which may be compressed by gzip. Labels are any integers; they are renumbered from 0 in
+            ascending order.
+        node_ids: id of each node in the file, ascending, int64 (N,).
 
     Raises:
-        DataError: if a line is not of this form, with its number, names a node that is not there, or gives a node
+        DataError: if a line does not have this form, naming the line, names a node that is not there, or gives a node
             another label than a line before.
 
     Example:

@@ -59,11 +59,11 @@ class JODIEDataModule(TemporalDataModule):
     Source: arXiv 1908.01207.
 
     Args:
-        name: which stream.
-        edge_features: see above; ``auto`` keeps features unless every column is constant.
+        name: name of the stream.
+        edge_features: which event features are kept, see above; ``auto`` keeps them unless every column is constant.
         verify_checksums: whether a file with other numbers of events, users and items than the published ones, or a
             damaged Wikipedia file without features, is refused.
-        options: see :class:`TemporalDataModule`.
+        options: other arguments of :class:`TemporalDataModule`.
 
     Yields:
         ``EventBatch`` with ``y``, see :class:`TemporalDataModule`.
@@ -123,7 +123,7 @@ class CollegeMsgDataModule(TemporalDataModule):
 
     Args:
         verify_checksums: whether a file with another content than the known one is refused.
-        options: see :class:`TemporalDataModule`.
+        options: other arguments of :class:`TemporalDataModule`.
 
     Yields:
         ``EventBatch``, see :class:`TemporalDataModule`.
@@ -157,9 +157,9 @@ class BitcoinDataModule(TemporalDataModule):
     Source: Kumar et al. (2016) and REV2 (2018), SNAP's soc-sign-bitcoin-otc and soc-sign-bitcoin-alpha.
 
     Args:
-        name: ``otc`` or ``alpha``.
+        name: name of the market, ``otc`` or ``alpha``.
         verify_checksums: whether a file with another content than the known one is refused.
-        options: see :class:`TemporalDataModule`.
+        options: other arguments of :class:`TemporalDataModule`.
 
     Yields:
         ``EventBatch`` with ``event_type``, see :class:`TemporalDataModule`.
@@ -209,7 +209,7 @@ class EnronDataModule(TemporalDataModule):
 
     Args:
         verify_checksums: whether a file with another content than the known one is refused.
-        options: see :class:`TemporalDataModule`.
+        options: other arguments of :class:`TemporalDataModule`.
 
     Yields:
         ``EventBatch``, see :class:`TemporalDataModule`.
@@ -242,7 +242,7 @@ class PrimarySchoolDataModule(TemporalDataModule):
 
     Args:
         verify_checksums: whether the mirror's file is refused with another content than the known one.
-        options: see :class:`TemporalDataModule`.
+        options: other arguments of :class:`TemporalDataModule`.
 
     Yields:
         ``EventBatch``, see :class:`TemporalDataModule`.
@@ -270,22 +270,22 @@ class EventCSVDataModule(TemporalDataModule):
     """A stream from a file of your own.
 
     Args:
-        path: file with one event a line, may be compressed (``.gz``).
-        kind: its form: ``jodie`` (:func:`read_jodie_csv`), ``snap`` and ``konect`` (:func:`read_edge_list`), ``signed``
-            (:func:`read_signed_edges`), ``contacts`` (:func:`read_contacts`) or ``table``, whose first line names the
+        path: path of a file with one event in each line, which may be compressed by gzip.
+        kind: format of the file: ``jodie`` (:func:`read_jodie_csv`), ``snap`` and ``konect`` (:func:`read_edge_list`),
+            ``signed`` (:func:`read_signed_edges`), ``contacts`` (:func:`read_contacts`) or ``table``, whose first line names the
             columns (:func:`read_event_table`).
-        sort: whether unsorted lines are put in order instead of refused.
+        sort: whether unsorted events are sorted by time (stably) instead of refused.
         bipartite: for ``snap``, ``konect`` and ``table``: whether sources and destinations are numbered apart.
         header: for ``snap`` and ``konect``: whether the first line that is no comment names the columns.
         scale: for ``signed``: largest absolute rating, positive.
         edge_features: for ``jodie``, see :class:`JODIEDataModule`.
-        src: for ``table``, column of the sources.
-        dst: for ``table``, column of the destinations.
-        t: for ``table``, column of the times.
-        msg: for ``table``, columns of the features.
-        y: for ``table``, column of the labels.
-        event_type: for ``table``, column of the kinds of events.
-        options: see :class:`TemporalDataModule`.
+        src: for ``table``: name of the column of source ids.
+        dst: for ``table``: name of the column of destination ids.
+        t: for ``table``: name of the column of times.
+        msg: for ``table``: names of the columns of event features.
+        y: for ``table``: name of the column of event labels.
+        event_type: for ``table``: name of the column of kinds of events.
+        options: other arguments of :class:`TemporalDataModule`.
 
     Yields:
         ``EventBatch``, see :class:`TemporalDataModule`.
