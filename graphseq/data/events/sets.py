@@ -271,9 +271,9 @@ class EventCSVDataModule(TemporalDataModule):
 
     Args:
         path: path of a file with one event in each line, which may be compressed by gzip.
-        kind: format of the file: ``jodie`` (:func:`read_jodie_csv`), ``snap`` and ``konect`` (:func:`read_edge_list`),
-            ``signed`` (:func:`read_signed_edges`), ``contacts`` (:func:`read_contacts`) or ``table``, whose first line names the
-            columns (:func:`read_event_table`).
+        kind: format of the file: ``jodie`` (:func:`read_jodie_csv`), ``snap`` and ``konect``
+            (:func:`read_edge_list`), ``signed`` (:func:`read_signed_edges`), ``contacts`` (:func:`read_contacts`) or
+            ``table``, whose first line names the columns (:func:`read_event_table`).
         sort: whether unsorted events are sorted by time (stably) instead of refused.
         bipartite: for ``snap``, ``konect`` and ``table``: whether sources and destinations are numbered apart.
         header: for ``snap`` and ``konect``: whether the first line that is no comment names the columns.
