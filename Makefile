@@ -1,6 +1,7 @@
 # Two commands on a fresh machine, each with all the set-up it needs: `make run` and `make test`.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+WORKERS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -16,8 +17,9 @@ $(READY): pyproject.toml
 run: $(READY)
 	$(BIN)/python examples/digits.py
 
+# one worker a core, each with one torch thread; contiguous shares, so that fixtures of a file are made once
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not effect"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not effect"
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,17 +1,31 @@
 """Seeds, one thread, a cache of its own, and memory that nobody may read before writing it."""
 
+import importlib.util
 import os
 import sys
 import warnings
+from pathlib import Path
 
 # children and workers of tests must not fight for the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# numba numbers the files of a loop's signatures: two processes that compile at once would write one file for both
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "numba" / worker))
 warnings.filterwarnings("ignore", message=".*LeafSpec")
 
 import pytest
 import torch
 
 REAL_EMPTY = torch.empty
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say which optional packages the run had: what needs the others was skipped."""
+    states = (
+        f"{name} {'tested' if importlib.util.find_spec(name) else 'not installed, so not tested'}"
+        for name in ("torch_scatter", "numba", "rdkit", "h5py", "PIL")
+    )
+    terminalreporter.write_line(f"optional packages: {'; '.join(states)}")
 
 
 def _poisoned_empty(*args, **kwargs):
@@ -35,8 +49,13 @@ def _reproducible(monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory):
-    """One cache for the whole run: real data are parsed once, and nothing of the user's is touched."""
-    folder = tmp_path_factory.mktemp("cache")
+    """One cache for the whole run: real data are parsed once, and nothing of the user's is touched.
+
+    The workers of pytest-xdist share it, since entries appear under their names only when they are complete.
+    """
+    run = tmp_path_factory.getbasetemp()
+    folder = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "graphseq-cache"
+    folder.mkdir(exist_ok=True)
     previous = os.environ.get("GRAPHSEQ_CACHE")
     os.environ["GRAPHSEQ_CACHE"] = str(folder)
     yield folder
