@@ -1,16 +1,25 @@
-"""Segment reductions by torch's own operations and by torch-scatter, timed side by side."""
+"""Segment reductions: torch's own operations beside torch-scatter and PyG, forward and with gradients.
+
+Rows are float32, 20 to a segment on average and without ties in any column, sorted and given by ``ptr`` or in any order
+and given by ``index``. Ours is the native backend, torch-scatter the same functions by that library, PyG what
+``torch_geometric.utils`` offers (``segment``, ``scatter``, ``softmax``). Outputs and gradients are compared before
+anything is timed.
+
+Rule: the native backend, which is used everywhere, is worth it if the geometric mean of all ratios to torch-scatter is
+at least 1. Cases where torch-scatter is faster stay in the table.
+"""
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from itertools import product
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch_geometric import utils
 
-from graphseq.bench.experiment import Check, Conclusion, Experiment, Row, Scale, SkipCell
-from graphseq.bench.timing import alternate, ratios
-from graphseq.core import OptionalDependencyError
+from graphseq.bench.experiment import Row, Scale
+from graphseq.bench.speed import AtLeast, Bytes, Call, Setting, Speed, combinations, same_outputs
 from graphseq.ops import (
     segment_argmax,
     segment_backend,
@@ -21,9 +30,12 @@ from graphseq.ops import (
     segment_sum,
 )
 
-__all__ = ["SegmentSpeed", "measure"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-_OPERATIONS: dict[str, Callable[..., Tensor]] = {
+__all__ = ["cases", "speed"]
+
+_OURS: dict[str, Callable[..., Tensor]] = {
     "sum": segment_sum,
     "mean": segment_mean,
     "max": segment_max,
@@ -31,190 +43,154 @@ _OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "softmax": segment_softmax,
     "argmax": segment_argmax,
 }
-_DIRECTIONS = ("forward", "forward+backward")
 _ROWS_PER_SEGMENT = 20
-_ENTRIES_PER_ROUND = 200_000  # small problems are repeated within a round until they have handled as many
+_EDGES = {"quick": [1_000, 10_000], "default": [1_000, 10_000, 100_000], "full": [1_000, 10_000, 100_000, 1_000_000]}
 
 
-def _problem(edges: int, width: int, is_sorted: bool, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
-    """Make rows without ties in any column, so that both backends have one gradient, and their segments."""
+@dataclass
+class _Problem:
+    operation: str
+    values: Tensor  # (E, D)
+    segments: dict[str, Any]
+    backward: bool
+
+
+def cases(scale: Scale) -> list[Row]:
+    """Return every size, operation, layout and direction; ``argmax`` has no gradient."""
+    every = combinations(
+        edges=_EDGES[scale],
+        width=[1, 16, 64],
+        operation=list(_OURS),
+        layout=["ptr", "index"],
+        direction=["forward", "forward+backward"],
+    )
+    return [case for case in every if not (case["operation"] == "argmax" and "backward" in case["direction"])]
+
+
+def _prepare(case: Row, setting: Setting) -> _Problem:
+    """Make rows without ties in any column, so that all have one gradient, and their segments."""
+    edges, width, generator = case["edges"], case["width"], torch.Generator().manual_seed(0)
     num_segments = max(1, edges // _ROWS_PER_SEGMENT)
     permutation = torch.randperm(edges, generator=generator) / edges - 0.5
-    shifted = torch.arange(edges).view(-1, 1) + 17 * torch.arange(width)
-    values = permutation[shifted % edges]
+    values = permutation[(torch.arange(edges).view(-1, 1) + 17 * torch.arange(width)) % edges].to(setting.device)
     index = torch.randint(num_segments, (edges,), generator=generator)
-    if not is_sorted:
-        return values, {"index": index, "num_segments": num_segments}
     count = torch.bincount(index, minlength=num_segments)
-    return values, {"ptr": torch.cat([count.new_zeros(1), count.cumsum(0)])}
+    segments: dict[str, Any] = {"index": index.to(setting.device), "num_segments": num_segments}
+    if case["layout"] == "ptr":
+        segments = {"ptr": torch.cat([count.new_zeros(1), count.cumsum(0)]).to(setting.device)}
+    return _Problem(case["operation"], values, segments, "backward" in case["direction"])
 
 
-def _contender(
-    operation: str, values: Tensor, segments: dict[str, Any], backward: bool, backend: str
-) -> Callable[[], list[Tensor]]:
+def _call(problem: _Problem, function: Callable[[Tensor], Tensor]) -> Call:
     """Return a call that gives the output and, if asked, the gradient."""
-    function = _OPERATIONS[operation]
-    leaf = values.clone().requires_grad_(backward)
-    with segment_backend(backend), torch.no_grad():  # type: ignore[arg-type]
-        weights = torch.linspace(-1, 1, function(values, **segments).numel())
+    leaf = problem.values.clone().requires_grad_(problem.backward)
+    with torch.no_grad():
+        output = function(leaf)
+        weights = torch.linspace(-1, 1, output.numel(), device=output.device).view(output.shape)
 
     def call() -> list[Tensor]:
-        with segment_backend(backend):  # type: ignore[arg-type]
-            output = function(leaf, **segments)
-            if not backward:
-                return [output]
-            return [output.detach(), *torch.autograd.grad(output, leaf, weights.view(output.shape))]
+        output = function(leaf)
+        if not problem.backward:
+            return [output]
+        return [output.detach(), *torch.autograd.grad(output, leaf, weights)]
 
     return call
 
 
-def _repeated(call: Callable[[], list[Tensor]], repeats: int) -> Callable[[], None]:
-    def run() -> None:
-        for _ in range(repeats):
-            call()
-
-    return run
+def _ours(problem: _Problem) -> Call:
+    return _call(problem, lambda values: _OURS[problem.operation](values, **problem.segments))
 
 
-def _torch_scatter_usable() -> bool:
-    try:
-        with segment_backend("torch_scatter") as name:
-            return name == "torch_scatter"
-    except OptionalDependencyError:
-        return False
+def _by_torch_scatter(problem: _Problem) -> Call:
+    def function(values: Tensor) -> Tensor:
+        with segment_backend("torch_scatter"):
+            return _OURS[problem.operation](values, **problem.segments)
+
+    return _call(problem, function)
 
 
-def measure(
-    sizes: Iterable[tuple[int, int]],
-    *,
-    operations: Sequence[str] = tuple(_OPERATIONS),
-    directions: Sequence[str] = _DIRECTIONS,
-    layouts: Sequence[bool] = (True, False),
-    rounds: int = 9,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Time both backends of the segment functions alternately in this process, on the CPU and its present threads.
-
-    Outputs and gradients are compared before anything is timed. The rows are float32, 20 to a segment on average.
-
-    Args:
-        sizes: pairs of rows (edges) and columns (width), each at least 1.
-        operations: of sum, mean, max, min, softmax, argmax (forward only).
-        directions: of ``forward`` and ``forward+backward``.
-        layouts: True for rows sorted by segment and given by ``ptr``, False for any order given by ``index``.
-        rounds: measurements of each backend.
-        seed: of the data.
-
-    Returns:
-        One dictionary a case: ``op``, ``sorted``, ``edges``, ``width``, ``direction``, ``native_ms`` and
-        ``torch_scatter_ms`` (medians), and ``ratio``, the median over rounds of torch-scatter's time to the
-        native one: above 1 native is faster. The last two are None where torch-scatter cannot be used.
-
-    Raises:
-        ValueError: if an operation or a direction is unknown.
-        RuntimeError: if the backends disagree.
-
-    Example:
-        >>> [row["op"] for row in measure([(100, 4)], operations=["sum"], directions=["forward"], rounds=1)]
-        ['sum', 'sum']
-    """
-    for given, known in ((operations, tuple(_OPERATIONS)), (directions, _DIRECTIONS)):
-        if unknown := [name for name in given if name not in known]:
-            raise ValueError(f"{', '.join(unknown)} cannot be measured; choose from {', '.join(known)}")
-    peers = ["native", "torch_scatter"] if _torch_scatter_usable() else ["native"]
-    rows = []
-    for (edges, width), is_sorted in product(sizes, layouts):
-        values, segments = _problem(edges, width, is_sorted, torch.Generator().manual_seed(seed))
-        for operation, direction in product(operations, directions):
-            backward = direction == "forward+backward"
-            if operation == "argmax" and backward:
-                continue
-            calls = {peer: _contender(operation, values, segments, backward, peer) for peer in peers}
-            case = {"op": operation, "sorted": is_sorted, "edges": edges, "width": width, "direction": direction}
-            for ours, theirs in zip(calls["native"](), calls[peers[-1]](), strict=True):
-                if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5):
-                    raise RuntimeError(f"native and torch_scatter disagree by {(ours - theirs).abs().max()}: {case}")
-            repeats = max(1, min(50, _ENTRIES_PER_ROUND // (edges * width)))
-            times = alternate({peer: _repeated(call, repeats) for peer, call in calls.items()}, rounds)
-            median = {peer: 1e3 * statistics.median(seconds) / repeats for peer, seconds in times.items()}
-            ratio = ratios(times, "native", "torch_scatter").median if "torch_scatter" in times else None
-            rows.append(
-                case | {"native_ms": median["native"], "torch_scatter_ms": median.get("torch_scatter"), "ratio": ratio}
-            )
-    return rows
+def _by_pyg(problem: _Problem) -> Call | None:
+    ptr, index, size = (problem.segments.get(key) for key in ("ptr", "index", "num_segments"))
+    if problem.operation == "argmax":
+        return None  # PyG's has a sentinel of its own for empty segments
+    if problem.operation == "softmax":
+        return _call(problem, lambda values: utils.softmax(values, index, ptr, size))
+    if ptr is not None:
+        return _call(problem, lambda values: utils.segment(values, ptr, problem.operation))
+    return _call(problem, lambda values: utils.scatter(values, index, 0, size, problem.operation))
 
 
-class SegmentSpeed(Experiment):
-    """Segment reductions: torch's own operations beside torch-scatter, forward and with gradients.
+def _ratios(rows: Sequence[Row], operation: str, column: tuple[str, str, str]) -> list[float]:
+    peer, layout, direction = column
+    return [
+        row["ratio"][f"ours/{peer}"]["median"]
+        for row in rows
+        if (row["operation"], row["layout"], row["direction"]) == (operation, layout, direction)
+        and f"ours/{peer}" in row["ratio"]
+    ]
 
-    Rows are float32, 20 to a segment on average, sorted and given by ``ptr`` or in any order and given by ``index``.
-    Outputs and gradients of both are compared before anything is timed; both alternate in one process with one
-    thread. The ratio is the median over rounds of torch-scatter's time to the native one: above 1 native is faster.
 
-    Rule: the native backend, which is used everywhere, is worth it if the geometric mean of all ratios is at least 1.
-    Cells where torch-scatter is faster stay in the table.
-
-    Example:
-        >>> SegmentSpeed().cells("quick", 1)[0]
-        {'edges': 1000, 'width': 1, 'operation': 'sum'}
-    """
-
-    name, kind = "speed.segment", "speed"
-
-    def cells(self, scale: Scale, seeds: int) -> list[Row]:
-        """Return every size with every operation.
-
-        Args:
-            scale: ``quick`` leaves the large sizes out.
-            seeds: does not change the list; the rounds are the repetitions.
-        """
-        edges = {
-            "quick": (1_000, 10_000),
-            "default": (1_000, 10_000, 100_000),
-            "full": (1_000, 10_000, 100_000, 1_000_000),
+def _table(rows: Sequence[Row]) -> list[Row]:
+    """One line an operation: geometric mean and range over sizes, for each peer, layout and direction."""
+    columns = [
+        (peer, layout, direction)
+        for peer in ("torch-scatter", "PyG")
+        for layout in ("ptr", "index")
+        for direction in ("forward", "forward+backward")
+    ]
+    return [
+        {"operation": operation}
+        | {
+            " ".join(column): f"{statistics.geometric_mean(found):.2f} ({min(found):.2f}-{max(found):.2f})"
+            for column in columns
+            if (found := _ratios(rows, operation, column))
         }
-        cases = product(edges[scale], (1, 16, 64), _OPERATIONS)
-        return [{"edges": edge, "width": width, "operation": operation} for edge, width, operation in cases]
-
-    def run(self, cell: Row, scale: Scale) -> Row:
-        """Measure one operation at one size, in both layouts and directions.
-
-        Args:
-            cell: size and operation.
-            scale: sets the number of rounds.
-
-        Raises:
-            SkipCell: if torch-scatter is not installed.
-        """
-        if not _torch_scatter_usable():
-            raise SkipCell("torch-scatter is not installed: make scatter")
-        rounds = {"quick": 3, "default": 7, "full": 15}[scale]
-        measured = measure([(cell["edges"], cell["width"])], operations=[cell["operation"]], rounds=rounds)
-        return {
-            f"{'ptr' if row['sorted'] else 'index'} {row['direction']}": row["ratio"]
-            for row in measured
-            if row["ratio"] is not None
-        }
-
-    def conclude(self, rows: list[Row]) -> Conclusion:
-        """Hold the geometric mean of all ratios against 1.
-
-        Args:
-            rows: the cells that ran.
-        """
-        keys = [f"{layout} {direction}" for layout in ("ptr", "index") for direction in _DIRECTIONS]
-        every = [row[key] for row in rows for key in keys if key in row]
-        mean = statistics.geometric_mean(every)
-        claim = f"native takes no longer than torch-scatter, in the geometric mean of {len(every)} measurements"
-        table = []
-        for operation in _OPERATIONS:
-            line: Row = {"operation": operation}
-            for key in keys:
-                values = [row[key] for row in rows if row["operation"] == operation and key in row]
-                if values:
-                    line[key] = f"{statistics.geometric_mean(values):.2f} ({min(values):.2f}-{max(values):.2f})"
-            table.append(line)
-        return Conclusion(None, [Check(claim, mean, 1.0, mean >= 1.0)], table)
+        for operation in _OURS
+    ]
 
 
-speed = SegmentSpeed()
+def _draw(record: Row, axes: "Axes") -> None:
+    """Draw all ratios of each operation."""
+    rows = [row for row in record["rows"] if "skipped" not in row]
+    for place, peer in enumerate(("torch-scatter", "PyG")):
+        for at, operation in enumerate(_OURS):
+            found = [
+                row["ratio"][f"ours/{peer}"]["median"]
+                for row in rows
+                if row["operation"] == operation and f"ours/{peer}" in row["ratio"]
+            ]
+            where = [at + 0.3 * place - 0.15] * len(found)
+            label = peer if found and at == 0 else None
+            axes.scatter(where, found, s=12, alpha=0.5, color=("tab:blue", "tab:orange")[place], label=label)
+    axes.axhline(1.0, color="black", linewidth=0.8)
+    axes.set(yscale="log", ylabel="times as fast as the peer (log)")
+    axes.set_xticks(range(len(_OURS)), list(_OURS))
+    axes.legend(frameon=False)
+
+
+speed = Speed(
+    name="speed.segment",
+    protocol=__doc__,
+    cases=cases,
+    prepare=_prepare,
+    contenders={
+        "ours": _ours,
+        "torch-scatter": _by_torch_scatter,
+        "PyG": _by_pyg,
+    },
+    equal=same_outputs(rtol=1e-4, atol=1e-5),
+    limit=lambda problem: Bytes(problem.values.nbytes * (2 if problem.backward else 1)),
+    packages={"torch-scatter": "torch-scatter", "PyG": "torch-geometric"},
+    rounds={"quick": 3, "default": 7, "full": 15},
+    seconds={"quick": 0.001, "default": 0.01, "full": 0.02},
+    claims=[
+        AtLeast(
+            "ours/torch-scatter",
+            1,
+            over="geometric mean",
+            text="native takes no longer than torch-scatter,",
+        )
+    ],
+    table=_table,
+    draw=_draw,
+)

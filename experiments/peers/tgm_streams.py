@@ -1,4 +1,4 @@
-"""TGN put together from the modules and hooks of the library TGM, to be timed beside ours."""
+"""TGN put together from the modules and hooks of the library TGM (``pip install tgm-lib``), to be timed beside ours."""
 
 import importlib
 from collections.abc import Iterator
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graphseq.bench.experiment import SkipCell
 from graphseq.data import TemporalEvents
 
 __all__ = ["TGMNetwork"]
@@ -19,40 +18,24 @@ class TGMNetwork(nn.Module):
 
     Args:
         events: the stream.
-        stop: how many of its events are trained on.
+        stop: number of its events that are trained on.
         batch_size: events of a batch.
         dim: size of a memory, of an encoded time and of an embedding.
         num_neighbors: size of the buffer.
 
     Raises:
-        SkipCell: if the library cannot be imported.
-
-    Example:
-        >>> one = torch.ones(4, dtype=torch.int64)
-        >>> try:
-        ...     network = TGMNetwork(TemporalEvents(one, one + 1, one, torch.zeros(4, 1)), 4, 2, dim=8)
-        ... except SkipCell as reason:
-        ...     print("pip install tgm-lib" in str(reason))
-        ... else:
-        ...     print(True)
-        True
+        ImportError: if the library cannot be imported.
     """
 
-    def __init__(
-        self, events: TemporalEvents, stop: int, batch_size: int, dim: int = 100, num_neighbors: int = 10
-    ) -> None:
+    def __init__(self, events: TemporalEvents, stop: int, batch_size: int, dim: int, num_neighbors: int) -> None:
         super().__init__()
-        library = _library()
-        msg_channels = events.num_edge_features
-        self.memory = library.nn.encoder.tgn.TGNMemory(
-            events.num_nodes,
-            msg_channels,
-            dim,
-            dim,
-            library.nn.encoder.tgn.IdentityMessage(msg_channels, dim, dim),
-            library.nn.encoder.tgn.LastAggregator(),
-        )
-        self.attention = library.nn.encoder.tgn.GraphAttentionEmbedding(dim, dim, msg_channels, self.memory.time_enc)
+        for room in ("constants", "core", "data", "hooks", "nn.encoder.tgn", "nn.decoder.linkproppred"):
+            importlib.import_module(f"tgm.{room}")
+        library: Any = importlib.import_module("tgm")
+        tgn, channels, nodes = library.nn.encoder.tgn, events.num_edge_features, events.num_nodes
+        message = tgn.IdentityMessage(channels, dim, dim)
+        self.memory = tgn.TGNMemory(nodes, channels, dim, dim, message, tgn.LastAggregator())
+        self.attention = tgn.GraphAttentionEmbedding(dim, dim, channels, self.memory.time_enc)
         self.decoder = library.nn.decoder.linkproppred.LinkPredictor(dim, hidden_dim=dim)
         part = slice(0, stop)
         stream = library.data.DGData.from_raw(
@@ -61,31 +44,23 @@ class TGMNetwork(nn.Module):
             edge_x=events.msg[part],
             time_delta="s",
         )
-        hooks = library.hooks.HookManager(keys=["train"])
+        self._hooks = library.hooks.HookManager(keys=["train"])
         low, high = int(events.dst[part].min()), int(events.dst[part].max())
-        hooks.register("train", library.hooks.NegativeEdgeSamplerHook(low=low, high=max(high, low + 1)))
         self.history = library.hooks.RecencyNeighborHook(
-            num_nodes=events.num_nodes,
+            num_nodes=nodes,
             num_nbrs=[num_neighbors],
             seed_nodes_keys=["edge_src", "edge_dst", "neg"],
             seed_times_keys=["edge_time", "edge_time", "neg_time"],
         )
-        hooks.register("train", self.history)
-        hooks.register("train", library.hooks.DeduplicationHook())
-        self._hooks, self._absent = hooks, library.constants.PADDED_NODE_ID
-        self._loader = library.data.DGDataLoader(library.core.DGraph(stream), batch_size=batch_size, hook_manager=hooks)
-
-    def batches(self) -> Iterator[Any]:
-        """Yield the batches of an epoch with their negatives and neighbours."""
-        with self._hooks.activate("train"):
-            yield from self._loader
+        negatives = library.hooks.NegativeEdgeSamplerHook(low=low, high=max(high, low + 1))
+        for hook in (negatives, self.history, library.hooks.DeduplicationHook()):
+            self._hooks.register("train", hook)
+        self._absent = library.constants.PADDED_NODE_ID
+        graph = library.core.DGraph(stream)
+        self._loader = library.data.DGDataLoader(graph, batch_size=batch_size, hook_manager=self._hooks)
 
     def logits(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Return the logits of events and of their negatives.
-
-        Args:
-            batch: one of :meth:`batches`.
-        """
+        """Return the logits of events and of their negatives."""
         near = batch.nbr_nids[0]
         asked = torch.cat([batch.edge_src, batch.edge_dst, batch.neg]).unsqueeze(1).expand_as(near).flatten()
         there = near.flatten() != self._absent
@@ -100,29 +75,17 @@ class TGMNetwork(nn.Module):
         return cast(Tensor, happened), cast(Tensor, self.decoder(source, h[place(batch.neg)]))
 
     def train_epoch(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-        """Train on the stream once, one batch for each item that is taken.
-
-        Args:
-            optimizer: of the parameters.
-        """
+        """Train on the stream once, one batch for each item that is taken."""
         self.memory.reset_state()
         self.history.reset_state()
-        for batch in self.batches():
-            optimizer.zero_grad()
-            happened, drawn = self.logits(batch)
-            loss = functional.binary_cross_entropy_with_logits(happened, torch.ones_like(happened))
-            loss = loss + functional.binary_cross_entropy_with_logits(drawn, torch.zeros_like(drawn))
-            self.memory.update_state(batch.edge_src, batch.edge_dst, batch.edge_time, batch.edge_x)
-            loss.backward()
-            optimizer.step()
-            self.memory.detach()
-            yield
-
-
-def _library() -> Any:
-    try:
-        for room in ("constants", "core", "data", "hooks", "nn.encoder.tgn", "nn.decoder.linkproppred"):
-            importlib.import_module(f"tgm.{room}")
-    except ImportError as error:
-        raise SkipCell(f"the library TGM cannot be imported ({error}); pip install tgm-lib") from error
-    return importlib.import_module("tgm")
+        with self._hooks.activate("train"):
+            for batch in self._loader:
+                optimizer.zero_grad()
+                happened, drawn = self.logits(batch)
+                loss = functional.binary_cross_entropy_with_logits(happened, torch.ones_like(happened))
+                loss = loss + functional.binary_cross_entropy_with_logits(drawn, torch.zeros_like(drawn))
+                self.memory.update_state(batch.edge_src, batch.edge_dst, batch.edge_time, batch.edge_x)
+                loss.backward()
+                optimizer.step()
+                self.memory.detach()
+                yield

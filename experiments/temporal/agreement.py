@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.peers.pyg_streams import PyGMemory, PyGTGN, pyg_batch, pyg_events
+from graphseq.bench.speed import OutputsDiffer
 from graphseq.core import EventBatch, EventHistory
 from graphseq.data import TemporalAdjacency, TemporalDataModule
 from graphseq.models import MemoryNetwork
@@ -36,27 +37,15 @@ def require_equal(peer: PyGMemory, ours: MemoryNetwork, data: TemporalDataModule
         num_batches: batches that are scored, at least 1.
 
     Raises:
-        RuntimeError: if an output or gradient differs by more than 1e-7, or none could be compared.
-
-    Example:
-        >>> from graphseq.data import SyntheticEventsDataModule
-        >>> from graphseq.models import JODIE
-        >>> from experiments.peers.pyg_streams import PyGJODIE
-        >>> data = SyntheticEventsDataModule(num_events=300, num_edge_features=1, batch_size=20)
-        >>> statistics = data.time_statistics
-        >>> ours = JODIE(data.num_nodes, 1, statistics, memory_dim=8, time_dim=8, updater="gru")
-        >>> require_equal(PyGJODIE(data.num_nodes, 1, 8, statistics), ours, data, num_batches=3) > 0
-        True
+        OutputsDiffer: if an output or gradient differs by more than 1e-7, or none could be compared.
     """
     peer, ours = peer.double(), ours.double()
     peer.memory.aggr_module = _LastMessage()
-    dim = peer.memory.memory_dim
     with torch.no_grad():  # with these at zero PyG too leaves the zero memory of a node without messages alone
-        peer.memory.gru.bias_ih[2 * dim :] = 0
-        peer.memory.gru.bias_hh[2 * dim :] = 0
+        for bias in (peer.memory.gru.bias_ih, peer.memory.gru.bias_hh):
+            bias[2 * peer.memory.memory_dim :] = 0
     peer.copy_to(ours)
-    stream = data.events
-    msg = stream.msg.double()
+    stream, msg = data.events, data.events.msg.double()
     history = TemporalAdjacency(stream.src, stream.dst, stream.t, msg, stream.num_nodes)
     events = pyg_events(stream, len(stream))
     events.msg = msg
@@ -92,14 +81,13 @@ def require_equal(peer: PyGMemory, ours: MemoryNetwork, data: TemporalDataModule
         peer.memory.detach()
         nodes.observe(batch.src.tolist(), batch.dst.tolist(), batch.t.tolist())
     if not compared or not worst <= _TOLERANCE:
-        raise RuntimeError(f"{compared} outputs were compared, they or their gradients differ from PyG's by {worst}")
+        raise OutputsDiffer(f"{compared} outputs were compared, they or their gradients differ from PyG's by {worst}")
     return compared
 
 
 def _same_pairs(batch: EventBatch, history: EventHistory, num_neighbors: int, nodes: "ComparableNodes") -> Tensor:
     """Return which logits must be the same, those of the events first: (2 B,)."""
-    negative = cast(Tensor, batch.neg_dst)[:, 0]
-    ends = torch.stack([batch.src, batch.dst, negative])
+    ends = torch.stack([batch.src, batch.dst, cast(Tensor, batch.neg_dst)[:, 0]])
     same = torch.tensor([nodes.same(node) for node in ends.flatten().tolist()])
     if num_neighbors:
         near = history.recent(ends.flatten(), batch.start, num_neighbors).node.tolist()
@@ -108,20 +96,20 @@ def _same_pairs(batch: EventBatch, history: EventHistory, num_neighbors: int, no
     return torch.cat([source & destination, source & drawn])
 
 
+@torch.no_grad()
 def _gradient_difference(
     peer: PyGMemory, ours: MemoryNetwork, peer_shadow: PyGMemory, our_shadow: MemoryNetwork
 ) -> float:
     """Return by how much gradients differ: the peer's take the way of its weights into a copy of ours."""
-    with torch.no_grad():
-        for shadow, weight in zip(peer_shadow.parameters(), peer.parameters(), strict=True):
-            shadow.copy_(torch.zeros_like(weight) if weight.grad is None else weight.grad)
-        peer_shadow.copy_to(our_shadow)
-        expected = dict(our_shadow.named_parameters())
-        return max(
-            float((weight.grad - expected[name]).abs().max())
-            for name, weight in ours.named_parameters()
-            if weight.grad is not None and weight.numel() and name not in _OTHER_GRADIENTS
-        )
+    for shadow, weight in zip(peer_shadow.parameters(), peer.parameters(), strict=True):
+        shadow.copy_(torch.zeros_like(weight) if weight.grad is None else weight.grad)
+    peer_shadow.copy_to(our_shadow)
+    expected = dict(our_shadow.named_parameters())
+    return max(
+        float((weight.grad - expected[name]).abs().max())
+        for name, weight in ours.named_parameters()
+        if weight.grad is not None and weight.numel() and name not in _OTHER_GRADIENTS
+    )
 
 
 class _LastMessage(nn.Module):
@@ -137,17 +125,8 @@ class ExactNeighbors:
     """Our exact history behind the interface of PyG's ``LastNeighborLoader``, which loses events in large batches.
 
     Args:
-        history: the stream's.
-        size: neighbours of a node.
-
-    Example:
-        >>> from graphseq.data import TemporalAdjacency
-        >>> one = torch.tensor([1])
-        >>> neighbors = ExactNeighbors(TemporalAdjacency(one - 1, one, one, torch.zeros(1, 1), num_nodes=2), size=3)
-        >>> neighbors.insert(one - 1, one)
-        >>> neighbors(one)
-        (tensor([0, 1]), tensor([[0],
-                [1]]), tensor([0]))
+        history: history of the stream.
+        size: number of neighbours of a node.
     """
 
     def __init__(self, history: EventHistory, size: int) -> None:
@@ -176,12 +155,6 @@ class ComparableNodes:
     The two differ by rule where a waiting message is read after its sender's memory was written again (PyG takes the
     sender's memory of then, ours that of the time of the event) and where two last events of a node have equal times
     (PyG takes any, ours the later one). This keeps track of who is touched by either, directly or by a message.
-
-    Example:
-        >>> nodes = ComparableNodes()
-        >>> nodes.observe([0, 1], [2, 2], [5, 5])  # two events of node 2 at the same time
-        >>> [nodes.same(node) for node in (0, 1, 2)]
-        [True, True, False]
     """
 
     def __init__(self) -> None:
@@ -192,19 +165,11 @@ class ComparableNodes:
 
     def same(self, node: int) -> bool:
         """Return whether the memory of a node, its messages applied, must be the same now."""
-        if node in self._touched:
-            return False
         sender, batch, touched = self._mail.get(node, (node, self._number, False))
-        return not touched and self._written.get(sender, -1) <= batch
+        return node not in self._touched and not touched and self._written.get(sender, -1) <= batch
 
     def observe(self, src: Sequence[int], dst: Sequence[int], t: Sequence[float]) -> None:
-        """Write the events of a batch.
-
-        Args:
-            src: sources.
-            dst: destinations.
-            t: times.
-        """
+        """Write the sources, destinations and times of a batch."""
         now = {node: self.same(node) for node in (*src, *dst)}
         last: dict[int, tuple[int, float, bool]] = {}  # node -> sender, time, whether the time occurred before
         for source, destination, time in zip(src, dst, t, strict=True):

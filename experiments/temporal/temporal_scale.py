@@ -1,14 +1,45 @@
-"""Seconds an event and bytes of training with a memory, over streams from small to large."""
+"""Time of an event and memory of TGN, from 10,000 to 1,000,000 nodes and from 100,000 to 10,000,000 events.
+
+The paper's TGN at its sizes: memory, time and embedding 100, two heads, ten neighbours, batches of 1,000 events with
+one feature and one random negative each. One sweep has 1,000,000 events at each number of nodes, the other 100,000
+nodes at each number of events.
+
+What a batch costs depends on how many distinct nodes it touches and how many neighbours they have: 10,000 nodes offer
+fewer of both to a batch than 1,000,000 if all are alike, which is a difference of work, not of scaling. The swept
+streams (``busy_stream``) therefore have a core that is the same at all sizes: 1,000 destinations and 2,000 busy
+sources, of falling popularity, make 7 of 10 events; at the others the remaining sources take turns, as many as there
+are. Ids of sources are in random order, so that memories lie scattered. ``distinct`` is the mean number of nodes of a
+batch and ``fill`` the share of neighbours that exist, by which to see how far the work is the same. ``nodes, even`` is
+for information only: all nodes alike (``even_stream``), where work does grow with their number.
+
+* ``step µs``: loading, negatives, neighbours, scores, loss, writing memories, gradients, Adam, for the last 20,000
+  training events. All nodes have the state that a stream leaves, mail included; an index that is asked at the end of
+  the stream is as large as it gets. What is done once an epoch, clearing memories and drawing negatives, comes in
+  proportion: ``epoch µs`` an event of the epoch.
+* ``build µs``: from columns to the first batch: checks, split, index, store, negatives. ``write µs``, the limit: a
+  plain write of as many bytes as are then held, the least that building could take. Small blocks are written again
+  where they were before; those of long streams are new pages of the kernel each time, which takes several times as
+  long.
+* ``step MB``: peak memory during such steps beyond data, network and optimiser.
+* ``state B/node``: buffers of the network; ``data B/event``: columns, index, split and negatives, all as held.
+
+All sizes of a sweep are held in one process with one thread and measured alternately, so that drift of the machine
+falls on all; each number is the median over rounds. There is no peer: each size is held against the others.
+
+Rule: in each of the two sweeps, the largest over the smallest median time of an event is at most 1.5, for steps and,
+separately, for building.
+"""
 
 import statistics
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from graphseq.bench.experiment import Check, Conclusion, Experiment, Row, Scale
+from graphseq.bench.experiment import Check, Row
+from graphseq.bench.speed import Setting, Speed, combinations
 from graphseq.bench.timing import alternate, peak_memory
 from graphseq.data import EventLoader, EventStore, RandomNegatives, TemporalDataModule, TemporalEvents
 from graphseq.models import TGN, MemoryNetwork
@@ -16,188 +47,15 @@ from graphseq.models import TGN, MemoryNetwork
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["TemporalScaleSpeed", "busy_stream", "even_stream"]
+__all__ = ["busy_stream", "even_stream", "speed"]
 
-_BOUND = 1.5
-_EVEN = "nodes, even"
+_BOUND, _EVEN = 1.5, "nodes, even"
 _BATCH_SIZE, _NEIGHBORS, _DIM = 1000, 10, 100
 _EVENTS_A_ROUND = {"quick": 2_000, "default": 20_000, "full": 20_000}
 _ROUNDS = {"quick": 2, "default": 7, "full": 21}
-
-
-class _Sizes(NamedTuple):
-    nodes: tuple[int, ...]
-    events: tuple[int, ...]
-    hot: int
-    destinations: int
-
-    def pairs(self, sweep: str) -> list[tuple[int, int]]:
-        """Return nodes and events of each step: what is not swept has the size in the middle of its sweep."""
-        if sweep == "events":
-            return [(self.nodes[len(self.nodes) // 2], count) for count in self.events]
-        return [(count, self.events[len(self.events) // 2]) for count in self.nodes]
-
-
-_SIZES = {
-    "quick": _Sizes((1_000, 10_000), (10_000, 40_000), hot=200, destinations=100),
-    "default": _Sizes((10_000, 100_000, 1_000_000), (100_000, 1_000_000, 10_000_000), hot=2_000, destinations=1_000),
-    "full": _Sizes((10_000, 100_000, 1_000_000), (100_000, 1_000_000, 10_000_000), hot=2_000, destinations=1_000),
-}
-
-
-class TemporalScaleSpeed(Experiment):
-    """Time of an event and memory of TGN, from 10,000 to 1,000,000 nodes and from 100,000 to 10,000,000 events.
-
-    The paper's TGN at its sizes: memory, time and embedding 100, two heads, ten neighbours, batches of 1,000 events
-    with one feature and one random negative each. One sweep has 1,000,000 events at each number of nodes, the other
-    100,000 nodes at each number of events.
-
-    What a batch costs depends on how many distinct nodes it touches and how many neighbours they have: 10,000 nodes
-    offer fewer of both to a batch than 1,000,000 if all are alike, which is a difference of work, not of scaling. The
-    swept streams (``busy_stream``) therefore have a core that is the same at all sizes: 1,000 destinations and 2,000
-    busy sources, of falling popularity, make 7 of 10 events; at the others the remaining sources take turns, as many
-    as there are. Ids of sources are in random order, so that memories lie scattered. ``distinct`` is the mean number
-    of nodes of a batch and ``fill`` the share of neighbours that exist, by which to see how far the work is the same.
-    ``nodes, even`` is for information only: all nodes alike (``even_stream``), where work does grow with their number.
-
-    * ``step µs``: loading, negatives, neighbours, scores, loss, writing memories, gradients, Adam, for the last 20,000
-      training events. All nodes have the state that a stream leaves, mail included; an index that is asked at the end
-      of the stream is as large as it gets. What is done once an epoch, clearing memories and drawing negatives, comes
-      in proportion: ``epoch µs`` an event of the epoch.
-    * ``build µs``: from columns to the first batch: checks, split, index, store, negatives. ``write µs``: a plain write
-      of as many bytes as are then held, the least that building could take. Small blocks are written again where they
-      were before; those of long streams are new pages of the kernel each time, which takes several times as long.
-    * ``step MB``: peak of the process during such steps beyond data, network and optimiser.
-    * ``state B/node``: buffers of the network; ``data B/event``: columns, index, split and negatives, all as held.
-
-    All sizes of a sweep are held in one process with one thread and measured alternately, so that drift of the
-    machine falls on all; each number is the median over rounds.
-
-    Rule: in each of the two sweeps, the largest over the smallest median time of an event is at most 1.5, for steps
-    and, separately, for building.
-
-    Example:
-        >>> TemporalScaleSpeed().cells("quick", 1)
-        [{'sweep': 'nodes'}, {'sweep': 'events'}, {'sweep': 'nodes, even'}]
-    """
-
-    name, kind = "speed.temporal_scale", "speed"
-
-    def cells(self, scale: Scale, seeds: int) -> list[Row]:
-        """Return the sweeps: all sizes of one are a single cell, for they are measured side by side.
-
-        Args:
-            scale: does not change the list.
-            seeds: does not change the list; the rounds are the repetitions.
-        """
-        return [{"sweep": sweep} for sweep in ("nodes", "events", _EVEN)]
-
-    def run(self, cell: Row, scale: Scale) -> Row:
-        """Measure all sizes of one sweep.
-
-        Args:
-            cell: one of :meth:`cells`.
-            scale: which sizes, and how many rounds.
-        """
-        sizes, rounds, count = _SIZES[scale], _ROUNDS[scale], _EVENTS_A_ROUND[scale]
-        subjects = []
-        for nodes, events in sizes.pairs(cell["sweep"]):
-            generator = Generator().manual_seed(0)
-            stream = (
-                even_stream(events, nodes, generator)
-                if cell["sweep"] == _EVEN
-                else busy_stream(events, nodes, sizes.hot, sizes.destinations, generator)
-            )
-            subjects.append(_Subject(stream, count))
-        steps = _microseconds({str(at): subject.train for at, subject in enumerate(subjects)}, rounds)
-        # an epoch that starts forgets: what is to be known of steps is asked before
-        works = [{**subject.work(), "step_peak_mb": peak_memory(subject.train) / 1e6} for subject in subjects]
-        starts = _microseconds({str(at): subject.start_epoch for at, subject in enumerate(subjects)}, rounds)
-        # turn about: building and writing alternate with each other too
-        parts = [call for subject in subjects for call in (subject.build, subject.write)]
-        built = _microseconds({str(at): call for at, call in enumerate(parts)}, rounds)
-        builds, writes = built[::2], built[1::2]
-        lines = []
-        for subject, step, work, start, build, write in zip(
-            subjects, steps, works, starts, builds, writes, strict=True
-        ):
-            events = len(subject.data.events)
-            lines.append(
-                {
-                    "nodes": subject.data.num_nodes,
-                    "events": events,
-                    "step_us": statistics.median(step) / subject.count,
-                    "step_us_low": min(step) / subject.count,
-                    "step_us_high": max(step) / subject.count,
-                    "epoch_us": statistics.median(start) / len(subject.data.splits["train"]),
-                    "build_us": statistics.median(build) / events,
-                    "build_us_low": min(build) / events,
-                    "build_us_high": max(build) / events,
-                    "write_us": statistics.median(write) / events,
-                    **work,
-                    **subject.nbytes(),
-                }
-            )
-        return {"rounds": rounds, "events_a_round": count, "sizes": lines}
-
-    def conclude(self, rows: list[Row]) -> Conclusion:
-        """Hold the spread of each sweep against 1.5.
-
-        Args:
-            rows: the sweeps that ran.
-        """
-        checks = []
-        for row in rows:
-            if row["sweep"] == _EVEN:
-                continue
-            low, high = (row["sizes"][at][row["sweep"]] for at in (0, -1))
-            for key, what in (("step_us", "training steps"), ("build_us", "building")):
-                spread = _spread(row["sizes"], key)
-                claim = f"{what}: time of an event is constant within {_BOUND} from {low:,} to {high:,} {row['sweep']}"
-                checks.append(Check(claim, spread, _BOUND, spread <= _BOUND))
-        table = [
-            {
-                "sweep": row["sweep"],
-                "nodes": line["nodes"],
-                "events": line["events"],
-                "step µs": line["step_us"],
-                "distinct": round(line["distinct"]),
-                "fill": line["fill"],
-                "epoch µs": line["epoch_us"],
-                "build µs": line["build_us"],
-                "write µs": line["write_us"],
-                "step MB": line["step_peak_mb"],
-                "state B/node": line["state_bytes"] / line["nodes"],
-                "data B/event": line["data_bytes"] / line["events"],
-            }
-            for row in rows
-            for line in row["sizes"]
-        ]
-        return Conclusion(None, checks, table)
-
-    def draw(self, record: Row, axes: "Axes") -> None:
-        """Draw the time of an event over the size, for steps and building, and the band each is to stay in.
-
-        Args:
-            record: the record.
-            axes: empty Axes, replaced by one panel a sweep.
-        """
-        figure: Any = axes.figure
-        axes.remove()
-        rows = [row for row in record["rows"] if "skipped" not in row and row["sweep"] != _EVEN]
-        panels = figure.subplots(1, max(1, len(rows)), squeeze=False, sharey=True)[0]
-        for row, panel in zip(rows, panels, strict=False):
-            places = [line[row["sweep"]] for line in row["sizes"]]
-            for key, label, color in (("step_us", "training step", "tab:blue"), ("build_us", "building", "tab:orange")):
-                medians, low, high = ([line[key + end] for line in row["sizes"]] for end in ("", "_low", "_high"))
-                ranges = [
-                    [abs(median - end) for median, end in zip(medians, ends, strict=True)] for ends in (low, high)
-                ]
-                panel.axhspan(min(medians), _BOUND * min(medians), color=color, alpha=0.2, linewidth=0)
-                panel.errorbar(places, medians, ranges, marker="o", capsize=3, color=color, label=label)
-            panel.set(xscale="log", yscale="log", xlabel=row["sweep"])
-        panels[0].set_ylabel(f"µs an event (band: least, and {_BOUND} times it)")
-        panels[0].legend(loc="center left", frameon=False)
+_NODES = {"quick": (1_000, 10_000), "default": (10_000, 100_000, 1_000_000), "full": (10_000, 100_000, 1_000_000)}
+_EVENTS = {"quick": (10_000, 40_000), "default": (10**5, 10**6, 10**7), "full": (10**5, 10**6, 10**7)}
+_CORE = {"quick": (200, 100), "default": (2_000, 1_000), "full": (2_000, 1_000)}  # busy sources, destinations
 
 
 def busy_stream(
@@ -208,20 +66,15 @@ def busy_stream(
     The k-th busiest source and destination occur in proportion to 1 / sqrt(k). Events come every second on average.
 
     Args:
-        num_events: E, at least 1.
-        num_nodes: N, more than ``hot + destinations``.
-        hot: sources that make all events but a share of ``tail``.
-        destinations: nodes at the other end, the last ids.
-        generator: of the random numbers.
+        num_events: number of events E, at least 1.
+        num_nodes: number of nodes N, more than ``hot + destinations``.
+        hot: number of sources that make all events but a share of ``tail``.
+        destinations: number of nodes at the other end, the last ids.
+        generator: generator of the random numbers.
         tail: share of events whose sources are the others in turn, in (0, 1).
 
     Raises:
         ValueError: if there is no other source.
-
-    Example:
-        >>> events = busy_stream(1000, 200, 20, 10, Generator().manual_seed(0))
-        >>> len(events), events.num_nodes, events.num_sources, int(events.src.unique().numel())
-        (1000, 200, 190, 190)
     """
     sources = num_nodes - destinations
     if sources <= hot:
@@ -236,22 +89,11 @@ def busy_stream(
 
 
 def even_stream(num_events: int, num_nodes: int, generator: Generator) -> TemporalEvents:
-    """Draw a bipartite stream in which half of the nodes meet the other half, all alike.
-
-    Args:
-        num_events: E, at least 1.
-        num_nodes: N, at least 2.
-        generator: of the random numbers.
-
-    Example:
-        >>> even_stream(1000, 20, Generator().manual_seed(0)).num_sources
-        10
-    """
+    """Draw a bipartite stream in which half of the nodes meet the other half, all alike."""
     sources = num_nodes // 2
     src = torch.randint(sources, (num_events,), generator=generator)
-    return _events(
-        src, torch.randint(sources, num_nodes, (num_events,), generator=generator), num_nodes, sources, generator
-    )
+    dst = torch.randint(sources, num_nodes, (num_events,), generator=generator)
+    return _events(src, dst, num_nodes, sources, generator)
 
 
 def _popular(number: int, count: int, generator: Generator) -> Tensor:
@@ -269,21 +111,20 @@ def _events(src: Tensor, dst: Tensor, num_nodes: int, num_sources: int, generato
 class _Subject:
     """One stream with its network, ready to go on training near its end."""
 
-    def __init__(self, stream: TemporalEvents, count: int) -> None:
+    def __init__(self, stream: TemporalEvents, count: int, device: str) -> None:
         self.columns = (stream.src, stream.dst, stream.t, stream.msg)
         self.options = {"num_nodes": stream.num_nodes, "num_sources": stream.num_sources}
         self.data = TemporalDataModule(stream, _BATCH_SIZE)
         self.data.load()
         train = self.data.splits["train"]
-        self.count = min(count, len(train))
-        self.negatives = RandomNegatives().prepare(stream, train, "train", train)
+        self.part = train[len(train) - min(count, len(train)) :]
+        self.negatives = RandomNegatives().prepare(stream, train, "train", train).to(device)
         store = cast(EventStore, self.data.store)
-        self.store = store.for_training(store.history)
-        self.part = train[len(train) - self.count :]
-        self.network = TGN(stream.num_nodes, 1, memory_dim=_DIM, time_dim=_DIM, num_neighbors=_NEIGHBORS)
+        self.store = store.for_training(store.history).to(device)
+        network = TGN(stream.num_nodes, 1, memory_dim=_DIM, time_dim=_DIM, num_neighbors=_NEIGHBORS)
+        remember(network, stream, int(self.part[0]))
+        self.network, self.epochs = network.to(device), 0
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4, fused=True)
-        self.epochs = 0
-        _remember(self.network, stream, int(self.part[0]))
         self.train()  # negatives and moments of Adam are made
 
     def loader(self) -> EventLoader:
@@ -319,12 +160,9 @@ class _Subject:
     @torch.no_grad()
     def work(self) -> Row:
         """Return how many distinct nodes a batch has, and which share of their places neighbours take."""
-        distinct, fill = [], []
-        for batch in self.loader():
-            plan = self.network.encode(batch).plan
-            distinct.append(len(plan.nodes))
-            fill.append(float(cast(Tensor, plan.layers[0].mask).float().mean()))
-        return {"distinct": statistics.fmean(distinct), "fill": statistics.fmean(fill)}
+        plans = [self.network.encode(batch).plan for batch in self.loader()]
+        fill = statistics.fmean(float(cast(Tensor, plan.layers[0].mask).float().mean()) for plan in plans)
+        return {"distinct": statistics.fmean(len(plan.nodes) for plan in plans), "fill": fill}
 
     def nbytes(self) -> Row:
         """Return the bytes of what is held for all nodes and for all events."""
@@ -334,11 +172,9 @@ class _Subject:
 
 
 @torch.no_grad()
-def _remember(network: MemoryNetwork, events: TemporalEvents, stop: int) -> None:
+def remember(network: MemoryNetwork, events: TemporalEvents, stop: int) -> None:
     """Give all nodes that occurred before a position memories and mail of about the size that training leaves."""
-    memory = network.memory
-    if memory is None:
-        return
+    memory = cast(Any, network.memory)
     seen = torch.cat([events.src[:stop], events.dst[:stop]]).unique()
     last = torch.zeros(events.num_nodes, dtype=torch.float64)
     for ends in (events.src, events.dst):  # times ascend: the largest is the last
@@ -351,13 +187,110 @@ def _remember(network: MemoryNetwork, events: TemporalEvents, stop: int) -> None
     memory.last_update.copy_(last / 2)
 
 
-def _microseconds(calls: dict[str, Callable[[], object]], rounds: int) -> list[list[float]]:
-    return [[1e6 * second for second in seconds] for seconds in alternate(calls, rounds).values()]
+def _subjects(sweep: str, setting: Setting) -> list[_Subject]:
+    """Return all sizes of a sweep; what is not swept has the size in the middle of its own."""
+    nodes, events = _NODES[setting.scale], _EVENTS[setting.scale]
+    sizes = [(nodes[len(nodes) // 2], count) for count in events]
+    if sweep != "events":
+        sizes = [(count, events[len(events) // 2]) for count in nodes]
+    made = []
+    for num_nodes, num_events in sizes:
+        generator = Generator().manual_seed(0)
+        stream = (
+            even_stream(num_events, num_nodes, generator)
+            if sweep == _EVEN
+            else busy_stream(num_events, num_nodes, *_CORE[setting.scale], generator)
+        )
+        made.append(_Subject(stream, _EVENTS_A_ROUND[setting.scale], setting.device))
+    return made
 
 
-def _spread(lines: list[Row], key: str) -> float:
-    medians = [line[key] for line in lines]
-    return max(medians) / min(medians)
+def _microseconds(calls: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
+    timed = alternate({str(place): call for place, call in enumerate(calls)}, rounds)
+    return [[1e6 * second for second in seconds] for seconds in timed.values()]
 
 
-speed = TemporalScaleSpeed()
+def _run(case: Row, setting: Setting) -> Row:
+    """Measure all sizes of one sweep."""
+    rounds, subjects = _ROUNDS[setting.scale], _subjects(case["sweep"], setting)
+    steps = _microseconds([subject.train for subject in subjects], rounds)
+    # an epoch that starts forgets: what is to be known of steps is asked before
+    works = [{**s.work(), "step_peak_mb": peak_memory(s.train, setting.device) / 1e6} for s in subjects]
+    starts = _microseconds([subject.start_epoch for subject in subjects], rounds)
+    # turn about: building and writing alternate with each other too
+    built = _microseconds([call for subject in subjects for call in (subject.build, subject.write)], rounds)
+    lines = []
+    for at, subject in enumerate(subjects):
+        events, count = len(subject.data.events), len(subject.part)
+        line: Row = {"nodes": subject.data.num_nodes, "events": events}
+        for key, times, of in (("step_us", steps[at], count), ("build_us", built[2 * at], events)):
+            line |= {key: statistics.median(times) / of, f"{key}_low": min(times) / of, f"{key}_high": max(times) / of}
+        line["epoch_us"] = statistics.median(starts[at]) / len(subject.data.splits["train"])
+        line["write_us"] = statistics.median(built[2 * at + 1]) / events
+        lines.append({**line, **works[at], **subject.nbytes()})
+    return {"rounds": rounds, "events_a_round": _EVENTS_A_ROUND[setting.scale], "sizes": lines}
+
+
+def constant(rows: Sequence[Row]) -> list[Check]:
+    """Hold the spread of each sweep against the bound."""
+    checks = []
+    for row in rows:
+        low, high = (row["sizes"][at].get(row["sweep"]) for at in (0, -1))
+        for key, what in (("step_us", "training steps"), ("build_us", "building")) if row["sweep"] != _EVEN else ():
+            medians = [line[key] for line in row["sizes"]]
+            spread = max(medians) / min(medians)
+            claim = f"{what}: time of an event is constant within {_BOUND} from {low:,} to {high:,} {row['sweep']}"
+            checks.append(Check(claim, spread, _BOUND, spread <= _BOUND))
+    return checks
+
+
+_SHOWN = {
+    "nodes": "nodes",
+    "events": "events",
+    "step µs": "step_us",
+    "distinct": "distinct",
+    "fill": "fill",
+    "epoch µs": "epoch_us",
+    "build µs": "build_us",
+    "write µs": "write_us",
+    "step MB": "step_peak_mb",
+}
+
+
+def _table(rows: Sequence[Row]) -> list[Row]:
+    return [
+        {"sweep": row["sweep"]}
+        | {column: line[key] for column, key in _SHOWN.items()}
+        | {"state B/node": line["state_bytes"] / line["nodes"], "data B/event": line["data_bytes"] / line["events"]}
+        for row in rows
+        for line in row["sizes"]
+    ]
+
+
+def _draw(record: Row, axes: "Axes") -> None:
+    """Draw the time of an event over the size, for steps and building, and the band each is to stay in."""
+    figure: Any = axes.figure
+    axes.remove()
+    rows = [row for row in record["rows"] if "skipped" not in row and row["sweep"] != _EVEN]
+    panels = figure.subplots(1, max(1, len(rows)), squeeze=False, sharey=True)[0]
+    for row, panel in zip(rows, panels, strict=False):
+        places = [line[row["sweep"]] for line in row["sizes"]]
+        for key, label, color in (("step_us", "training step", "tab:blue"), ("build_us", "building", "tab:orange")):
+            medians, low, high = ([line[key + end] for line in row["sizes"]] for end in ("", "_low", "_high"))
+            ranges = [[abs(median - end) for median, end in zip(medians, ends, strict=True)] for ends in (low, high)]
+            panel.axhspan(min(medians), _BOUND * min(medians), color=color, alpha=0.2, linewidth=0)
+            panel.errorbar(places, medians, ranges, marker="o", capsize=3, color=color, label=label)
+        panel.set(xscale="log", yscale="log", xlabel=row["sweep"])
+    panels[0].set_ylabel(f"µs an event (band: least, and {_BOUND} times it)")
+    panels[0].legend(loc="center left", frameon=False)
+
+
+speed = Speed(
+    name="speed.temporal_scale",
+    protocol=__doc__,
+    cases=combinations(sweep=["nodes", "events", _EVEN]),
+    run=_run,
+    claims=[constant],
+    table=_table,
+    draw=_draw,
+)

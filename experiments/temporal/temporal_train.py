@@ -1,289 +1,131 @@
-"""Training epochs of networks that remember: ours beside PyG's example and TGM."""
+"""Whole training epochs over JODIE Wikipedia by ours, by the modules of PyG's TGN example, and by TGM.
+
+Sizes of the example: memory, time and embedding 100, two heads, ten neighbours, dropout 0.1, one random negative an
+event, learning rate 0.0001, message width 1 (a column of zeros, as PyG's memory needs a column). An epoch is all there
+is of one: reset, loading, drawing negatives, neighbours, scores, loss, writing memories, gradients, step.
+
+* ``TGN``: like for like. Ours has the example's embedding (``TransformerEmbedding``, time between an event and the
+  neighbour's last update) and both sides the uniform start of the time encoder. ``paper's form`` is ours with the
+  attention of the paper at the time of each event and geometric frequencies, beside the same peer: more work in fewer
+  slow cosines, for information. ``Trainer ms`` is what a step of the like-for-like network takes more in a Lightning
+  ``fit`` than in the plain loop, over the first 100 steps; the start of the fit is left out.
+* ``memory path``: memories of all roots read, those of the events written, messages stored; no gradient.
+* ``JODIE``: GRU memory and time projection on both sides, no neighbours.
+* ``TGN of TGM``: ours with geometric frequencies, as that library's, against its TGN; skipped where it is not
+  installed. Outputs are not compared: its neighbours are those of earlier times, not of earlier batches.
+
+The optimiser is Adam: ours the fused kernel, as our users would choose, the peer's the default of its example; the
+update is the same.
+
+Before anything is timed, ten batches are scored by both on the processor from the same weights in float64, in training
+mode without dropout and without a step. For this comparison, not for the timing, three things of PyG's are replaced,
+which give others results by rule or by mistake: its loader of neighbours, which loses some in large batches, by our
+exact index; its aggregator, which without torch-scatter hands nodes without messages the message of another node; and
+the biases that move the memory of such a node. Logits are compared where neither a stale message nor a tie of times, on
+which the rules differ, touched a root or a neighbour (``ComparableNodes`` in ``agreement.py``). There, logits (of
+``memory path``: memories) and the gradients of all weights must agree to 1e-7. ``compared`` is how many were.
+
+Contenders advance through their epochs in turns of 4,000 events, and the time of an epoch is the sum of its turns, so
+that whatever else the machine does falls on all.
+
+Rule: the claim is a median ratio of at least 2.4 (batches of 200) and 2.5 (1000) for ``TGN``, 5 and 7 for ``memory
+path``, 2.7 and 3 for ``JODIE``; the aims are 4, 10 and 4. Claims count for whole epochs only: ``quick`` takes the first
+6,000 events, which are served faster.
+"""
 
 import collections
 import functools
-import logging
 import statistics
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
-import torch_geometric
+from lightning.pytorch import Callback
 from torch.nn import functional
 
 from experiments.peers.pyg_streams import PyGJODIE, PyGMemory, PyGTGN, pyg_events, pyg_loader
 from experiments.peers.tgm_streams import TGMNetwork
 from experiments.temporal.agreement import require_equal
-from graphseq.bench.experiment import Check, Conclusion, Experiment, Row, Scale, SkipCell
-from graphseq.bench.timing import Epoch, Ratio, interleave, ratios
-from graphseq.core import DataError
-from graphseq.data import JODIEDataModule, TemporalDataModule, TemporalEvents
+from graphseq.bench.experiment import Row
+from graphseq.bench.quiet import bare_trainer
+from graphseq.bench.speed import AtLeast, Call, Setting, Speed, combinations
+from graphseq.data import EventLoader, JODIEDataModule, RandomNegatives, TemporalDataModule
 from graphseq.models import JODIE, TGN, MemoryNetwork
 from graphseq.nn import IdentityEmbedding, NodeMemory, TimeEncoder, TransformerEmbedding
 from graphseq.tasks import TemporalLinkPrediction
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["TemporalTrainingSpeed"]
+__all__ = ["speed"]
 
 _DIM, _NEIGHBORS, _RATE = 100, 10, 1e-4
-_BATCH_SIZES = (200, 1000)
-_ROUNDS = {"quick": 1, "default": 3, "full": 9}
 _EVENTS = {"quick": 6_000, "default": None, "full": None}
-_EVENTS_A_TURN = 4_000
-_TRAINER_STEPS = 100
-
-
-class _Bounds(NamedTuple):
-    claim: float
-    aim: float
-
-
-_BOUNDS = {
-    ("TGN", 200): _Bounds(2.4, 4.0),
-    ("TGN", 1000): _Bounds(2.5, 4.0),
-    ("memory path", 200): _Bounds(5.0, 10.0),
-    ("memory path", 1000): _Bounds(7.0, 10.0),
-    ("JODIE", 200): _Bounds(2.7, 4.0),
-    ("JODIE", 1000): _Bounds(3.0, 4.0),
+_EVENTS_A_TURN, _TRAINER_STEPS = 4_000, 100
+_BOUNDS = {  # claim with batches of 200 and of 1000, and the aim
+    "TGN": (2.4, 2.5, 4),
+    "memory path": (5, 7, 10),
+    "JODIE": (2.7, 3, 4),
 }
 
 
-class TemporalTrainingSpeed(Experiment):
-    """Whole training epochs over JODIE Wikipedia by ours and by the modules of PyG's TGN example.
+@dataclass
+class _Subject:
+    data: TemporalDataModule
+    network: str
+    batch_size: int
+    setting: Setting
 
-    Sizes of the example: memory, time and embedding 100, two heads, ten neighbours, dropout 0.1, one random negative
-    an event, learning rate 0.0001, message width 1 (a column of zeros, as PyG's memory needs a column). An epoch is all
-    there is of one: reset, loading, drawing negatives, neighbours, scores, loss, writing memories, gradients, step.
+    @property
+    def device(self) -> str:
+        return self.setting.device
 
-    * ``TGN``: like for like. Ours has the example's embedding (``TransformerEmbedding``, time between an event and the
-      neighbour's last update) and both sides the uniform start of the time encoder. ``TGN, paper's form`` is ours with
-      the attention of the paper at the time of each event and geometric frequencies, against the same peer: more work
-      in fewer slow cosines, for information. ``Trainer ms`` is what a step of the like-for-like network takes more in
-      a Lightning ``fit`` than in the plain loop, measured over the first 100 steps.
-    * ``memory path``: memories of all roots read, those of the events written, messages stored; no gradient.
-    * ``JODIE``: GRU memory and time projection on both sides, no neighbours.
-    * ``TGN of TGM``: ours with geometric frequencies, as that library's, against its TGN; skipped where it is not
-      installed. Outputs are not compared: its neighbours are those of earlier times, not of earlier batches.
-
-    The optimiser is Adam: ours the fused kernel, as our users would choose, the peer's the default of its example; the
-    update is the same.
-
-    Before anything is timed, ten batches are scored by both from the same weights in float64, in training mode without
-    dropout and without a step. For this comparison, not for the timing, three things of the peer are replaced, which
-    give others results by rule or by mistake: its loader of neighbours, which loses some in large batches, by our exact
-    index; its aggregator, which without torch-scatter hands nodes without messages the message of another node; and the
-    biases that move the memory of such a node. Logits are compared where neither a stale message nor a tie of times, on
-    which the rules differ, touched a root or a neighbour (``ComparableNodes`` in ``temporal_agreement.py``). There,
-    logits (of ``memory path``: memories) and the gradients of all weights must agree to 1e-7, else the experiment
-    stops. ``compared`` is how many were.
-
-    Ours and peer run in one process with one thread. They advance through their epochs in turns of 4,000 events, and
-    the time of an epoch is the sum of its turns, so that whatever else the machine does falls on both. The ratio is
-    the median over rounds, that is pairs of epochs, of the peer's time to ours, beside the smallest and the largest.
-
-    Rule: the claim is a median ratio of at least 2.4 (batches of 200) and 2.5 (1000) for ``TGN``, 5 and 7 for ``memory
-    path``, 2.7 and 3 for ``JODIE``; the aims are 4, 10 and 4. Claims count for whole epochs only: ``quick`` takes the
-    first 6,000 events, which are served faster.
-
-    Args:
-        events: a bipartite stream with a column of features, to be measured in place of JODIE Wikipedia.
-
-    Example:
-        >>> TemporalTrainingSpeed().cells("quick", 1)[0]
-        {'network': 'TGN', 'batch_size': 200}
-    """
-
-    name, kind = "speed.temporal_train", "speed"
-
-    def __init__(self, events: TemporalEvents | None = None) -> None:
-        self.events = events
-
-    def cells(self, scale: Scale, seeds: int) -> list[Row]:
-        """Return every combination of network and batch size.
-
-        Args:
-            scale: does not change the list.
-            seeds: does not change the list; the rounds are the repetitions.
-        """
-        networks = ("TGN", "memory path", "JODIE", "TGN of TGM")
-        return [{"network": network, "batch_size": size} for network in networks for size in _BATCH_SIZES]
-
-    def run(self, cell: Row, scale: Scale) -> Row:
-        """Compare, then time, one combination.
-
-        Args:
-            cell: one of :meth:`cells`.
-            scale: how many rounds, and whether the stream is cut off.
-
-        Raises:
-            SkipCell: if the data are neither in the mirror nor in the cache and cannot be downloaded, or TGM is not
-                installed.
-            RuntimeError: if outputs differ.
-        """
-        network, batch_size = cell["network"], cell["batch_size"]
-        data = self._data(batch_size, _EVENTS[scale])
-        epochs, row = _CONTENDERS[network](data, batch_size)
-        times = interleave(epochs, _ROUNDS[scale], max(1, _EVENTS_A_TURN // batch_size))
-        count = len(data.splits["train"])
-        variants = {
-            name: {"events_per_second": _rate(count, seconds), **_columns(ratios(times, name, "peer"))}
-            for name, seconds in times.items()
-            if name not in ("ours", "peer")
-        }
-        if network == "TGN":
-            row["trainer_overhead_ms"] = 1e3 * _trainer_overhead(data, 2 * _ROUNDS[scale])
-        return {
-            **row,
-            "events": count,
-            "rounds": _ROUNDS[scale],
-            **{f"{name}_per_second": _rate(count, times[name]) for name in ("ours", "peer")},
-            **_columns(ratios(times, "ours", "peer")),
-            "variants": variants,
-        }
-
-    def _data(self, batch_size: int, max_events: int | None) -> TemporalDataModule:
-        if self.events is not None:
-            return TemporalDataModule(self.events, batch_size, max_events=max_events)
-        data = JODIEDataModule("wikipedia", edge_features="all", batch_size=batch_size, max_events=max_events)
-        try:
-            data.load()
-        except (DataError, OSError) as error:
-            raise SkipCell(f"JODIE Wikipedia cannot be had: {error}") from error
-        return data
-
-    def conclude(self, rows: list[Row]) -> Conclusion:
-        """Hold each ratio against its claim and aim.
-
-        Args:
-            rows: the combinations that ran.
-        """
-        checks, table = [], []
-        for row in rows:
-            key = (row["network"], row["batch_size"])
-            for word, bound in _BOUNDS[key]._asdict().items() if key in _BOUNDS else ():
-                claim = f"{word}: {key[0]}, batches of {key[1]}: at least {bound:g} times as fast as {row['peer']}"
-                checks.append(Check(claim, row["ratio"], bound, row["ratio"] >= bound))
-            lines = {row["network"]: {**row, "events_per_second": row["ours_per_second"]}, **row["variants"]}
-            table += [
-                {
-                    "network": name,
-                    "batch": row["batch_size"],
-                    "ours events/s": line["events_per_second"],
-                    "peer events/s": row["peer_per_second"],
-                    "ratio": line["ratio"],
-                    "lowest": line["ratio_low"],
-                    "highest": line["ratio_high"],
-                    "Trainer ms": line.get("trainer_overhead_ms"),
-                    "compared": line.get("compared"),
-                }
-                for name, line in lines.items()
-            ]
-        return Conclusion(None, checks, table)
-
-    def draw(self, record: Row, axes: "Axes") -> None:
-        """Draw the ratio of each row with its range, and its claim as a mark.
-
-        Args:
-            record: the record.
-            axes: empty Axes.
-        """
-        rows = [row for row in record["rows"] if "skipped" not in row][::-1]
-        names = [f"{row['network']}, {row['batch_size']}" for row in rows]
-        below = [row["ratio"] - row["ratio_low"] for row in rows]
-        above = [row["ratio_high"] - row["ratio"] for row in rows]
-        axes.barh(names, [row["ratio"] for row in rows], xerr=[below, above], color="tab:blue", capsize=3)
-        for word, color in (("claim", "black"), ("aim", "tab:gray")):
-            places = [place for place, row in enumerate(rows) if (row["network"], row["batch_size"]) in _BOUNDS]
-            bounds = [getattr(_BOUNDS[rows[place]["network"], rows[place]["batch_size"]], word) for place in places]
-            axes.scatter(bounds, places, s=300, marker="|", linewidths=2.5, color=color, label=word)
-        axes.set_xlabel("times as fast as the peer (median, range over rounds)")
-        axes.set_ylabel("network, events a batch")
-        axes.legend(loc="lower right", frameon=False)
+    def loader(self) -> EventLoader:
+        """Return the training batches on the device."""
+        if self.device == "cpu":
+            return self.data.loader("train")
+        store, train = cast(Any, self.data.store), self.data.splits["train"]
+        negatives = RandomNegatives().prepare(self.data.events, train, "train", train).to(self.device)
+        store = store.for_training(store.history).to(self.device)
+        return EventLoader(store, self.batch_size, index=train, negatives=negatives)
 
 
-def _tgn(data: TemporalDataModule, batch_size: int) -> tuple[dict[str, Epoch], Row]:
-    def peer(dropout: float = 0.1) -> PyGTGN:
-        return PyGTGN(data.num_nodes, data.num_edge_features, _DIM, _NEIGHBORS, dropout)
-
-    row = _compare(peer(dropout=0.0), _our_tgn(data), data)
-    paper = TGN(data.num_nodes, data.num_edge_features, num_neighbors=_NEIGHBORS)
-    epochs = {
-        "ours": _our_training(_our_tgn(data), data),
-        "peer": _pyg_training(peer(), data, batch_size),
-        "TGN, paper's form": _our_training(paper, data),
-    }
-    return epochs, row
+def _prepare(case: Row, setting: Setting) -> _Subject:
+    size = case["batch_size"]
+    data = JODIEDataModule("wikipedia", edge_features="all", batch_size=size, max_events=_EVENTS[setting.scale])
+    data.load()
+    return _Subject(data, case["network"], size, setting)
 
 
-def _jodie(data: TemporalDataModule, batch_size: int) -> tuple[dict[str, Epoch], Row]:
-    def ours() -> MemoryNetwork:
-        return JODIE(data.num_nodes, data.num_edge_features, data.time_statistics, updater="gru", time_init="uniform")
-
-    def peer() -> PyGJODIE:
-        return PyGJODIE(data.num_nodes, data.num_edge_features, _DIM, data.time_statistics)
-
-    row = _compare(peer(), ours(), data)
-    return {"ours": _our_training(ours(), data), "peer": _pyg_training(peer(), data, batch_size)}, row
-
-
-def _memory_path(data: TemporalDataModule, batch_size: int) -> tuple[dict[str, Epoch], Row]:
-    def ours() -> MemoryNetwork:
-        encoder = TimeEncoder(_DIM, init="uniform")
-        memory = NodeMemory(data.num_nodes, _DIM, data.num_edge_features, encoder)
-        return MemoryNetwork(memory, IdentityEmbedding(_DIM), encoder)
-
-    def peer() -> PyGMemory:
-        return PyGMemory(data.num_nodes, data.num_edge_features, _DIM)
-
-    row = _compare(peer(), ours(), data)
-    network, loader, theirs = ours(), data.loader("train"), peer()
-    batches = pyg_loader(pyg_events(data.events, len(data.splits["train"])), batch_size)
-
-    @torch.no_grad()
-    def epoch() -> Iterator[None]:
-        network.reset_state()
-        for batch in loader:
-            network.commit(network.encode(batch))
-            yield
-
-    return {"ours": epoch, "peer": lambda: theirs.pass_through(batches)}, row
-
-
-def _tgm(data: TemporalDataModule, batch_size: int) -> tuple[dict[str, Epoch], Row]:
-    peer = TGMNetwork(data.events, len(data.splits["train"]), batch_size, _DIM, _NEIGHBORS)
-    optimizer = torch.optim.Adam(peer.parameters(), lr=_RATE)
-    ours = _our_training(_our_tgn(data, "geometric"), data)
-    return {"ours": ours, "peer": lambda: peer.train_epoch(optimizer)}, {"peer": "TGM's TGN", "compared": None}
-
-
-_CONTENDERS: dict[str, Callable[[TemporalDataModule, int], tuple[dict[str, Epoch], Row]]] = {
-    "TGN": _tgn,
-    "memory path": _memory_path,
-    "JODIE": _jodie,
-    "TGN of TGM": _tgm,
-}
-
-
-def _compare(peer: PyGMemory, ours: MemoryNetwork, data: TemporalDataModule) -> Row:
-    return {"peer": f"PyG's modules {torch_geometric.__version__}", "compared": require_equal(peer, ours, data)}
-
-
-def _our_tgn(data: TemporalDataModule, time_init: Literal["geometric", "uniform"] = "uniform") -> MemoryNetwork:
-    channels = data.num_edge_features
+def _our_network(subject: _Subject, init: Literal["geometric", "uniform"] = "uniform") -> MemoryNetwork:
+    nodes, channels = subject.data.num_nodes, subject.data.num_edge_features
+    if subject.network == "JODIE":
+        return JODIE(nodes, channels, subject.data.time_statistics, updater="gru", time_init=init)
+    if subject.network == "memory path":
+        encoder = TimeEncoder(_DIM, init=init)
+        return MemoryNetwork(NodeMemory(nodes, _DIM, channels, encoder), IdentityEmbedding(_DIM), encoder)
     embedding = TransformerEmbedding(_DIM, _DIM, channels, _DIM, _NEIGHBORS, relative_time="update")
-    return TGN(data.num_nodes, channels, embedding=embedding, time_init=time_init)
+    return TGN(nodes, channels, embedding=embedding, time_init=init)
 
 
-def _our_training(network: MemoryNetwork, data: TemporalDataModule) -> Epoch:
-    loader, optimizer = data.loader("train"), torch.optim.Adam(network.parameters(), lr=_RATE, fused=True)
-    target = torch.tensor([1.0, 0.0])
+def _pyg_network(subject: _Subject, dropout: float = 0.1) -> PyGMemory:
+    nodes, channels = subject.data.num_nodes, subject.data.num_edge_features
+    if subject.network == "JODIE":
+        return PyGJODIE(nodes, channels, _DIM, subject.data.time_statistics)
+    return (
+        PyGTGN(nodes, channels, _DIM, _NEIGHBORS, dropout)
+        if subject.network == "TGN"
+        else PyGMemory(nodes, channels, _DIM)
+    )
 
-    def epoch() -> Iterator[None]:
+
+def _training(subject: _Subject, network: MemoryNetwork) -> Call:
+    """Return an epoch of ours; without gradients for the memory path."""
+    network, loader = network.to(subject.device), subject.loader()
+    optimizer = torch.optim.Adam(network.parameters(), lr=_RATE, fused=True)
+    target = torch.tensor([1.0, 0.0], device=subject.device)
+
+    def train() -> Iterator[None]:
         network.reset_state()
         for batch in loader:
             logits, update = network.forward_with_update(batch)
@@ -294,65 +136,112 @@ def _our_training(network: MemoryNetwork, data: TemporalDataModule) -> Epoch:
             optimizer.step()
             yield
 
-    return epoch
+    @torch.no_grad()
+    def pass_through() -> Iterator[None]:
+        network.reset_state()
+        for batch in loader:
+            network.commit(network.encode(batch))
+            yield
+
+    return pass_through if subject.network == "memory path" else train
 
 
-def _pyg_training(network: PyGMemory, data: TemporalDataModule, batch_size: int) -> Epoch:
-    events = pyg_events(data.events, len(data.splits["train"]))
-    batches, optimizer = pyg_loader(events, batch_size), torch.optim.Adam(network.parameters(), lr=_RATE)
+def _ours(subject: _Subject) -> Call:
+    init: Literal["geometric", "uniform"] = "geometric" if subject.network == "TGN of TGM" else "uniform"
+    return _training(subject, _our_network(subject, init))
+
+
+def _papers_form(subject: _Subject) -> Call | None:
+    data = subject.data
+    if subject.network != "TGN":
+        return None
+    return _training(subject, TGN(data.num_nodes, data.num_edge_features, num_neighbors=_NEIGHBORS))
+
+
+def _pyg(subject: _Subject) -> Call | None:
+    if subject.network == "TGN of TGM":
+        return None
+    network = _pyg_network(subject).on(subject.device)
+    events = pyg_events(subject.data.events, len(subject.data.splits["train"])).to(subject.device)
+    batches = pyg_loader(events, subject.batch_size)
+    if subject.network == "memory path":
+        return lambda: network.pass_through(batches)
+    optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
     return lambda: network.train_epoch(batches, events, optimizer)
 
 
-def _trainer_overhead(data: TemporalDataModule, rounds: int) -> float:
-    """Return how many seconds a step under Lightning's Trainer takes more than one of the plain loop.
+def _tgm(subject: _Subject) -> Call | None:
+    if subject.network != "TGN of TGM":
+        return None
+    events, stop = subject.data.events, len(subject.data.splits["train"])
+    network = TGMNetwork(events, stop, subject.batch_size, _DIM, _NEIGHBORS)
+    optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
+    return lambda: network.train_epoch(optimizer)
 
-    The same first steps of the stream by both in turn, the start of the fit left out; the median over rounds.
-    """
-    from lightning.pytorch import Callback, Trainer
 
-    class _Clock(Callback):
-        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-            self.seconds = -time.perf_counter()
+def _equal(subject: _Subject, calls: Mapping[str, Call]) -> Row:
+    if subject.network == "TGN of TGM":
+        return {"compared": None}
+    return {"compared": require_equal(_pyg_network(subject, dropout=0.0), _our_network(subject), subject.data)}
 
-        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-            self.seconds += time.perf_counter()
 
-    adam = functools.partial(torch.optim.Adam, lr=_RATE, fused=True)
-    task = TemporalLinkPrediction(_our_tgn(data), optimizer=cast(Any, adam))
-    plain, loader = _our_training(_our_tgn(data), data), data.loader("train")
-    steps = min(len(loader), _TRAINER_STEPS)
-    quiet = logging.getLogger("lightning.pytorch")
-    level, more = quiet.level, []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on the number of workers, which nobody asked for
-        quiet.setLevel(logging.ERROR)
-        try:
-            for _ in range(rounds):
-                clock = _Clock()
-                Trainer(
-                    max_epochs=1,
-                    limit_train_batches=steps,
-                    accelerator="cpu",
-                    logger=False,
-                    enable_checkpointing=False,
-                    enable_progress_bar=False,
-                    enable_model_summary=False,
-                    callbacks=[clock],
-                ).fit(task, train_dataloaders=loader)
-                start = time.perf_counter()
-                collections.deque(islice(plain(), steps), maxlen=0)
-                more.append((clock.seconds - (time.perf_counter() - start)) / steps)
-        finally:
-            quiet.setLevel(level)
+def _notes(subject: _Subject, seconds: Mapping[str, list[float]]) -> Row:
+    events = len(subject.data.splits["train"])
+    rates = {name: events / statistics.median(epochs) for name, epochs in seconds.items()}
+    found: Row = {"events": events, "events_per_second": rates, "ours events/s": rates["ours"]}
+    if subject.network == "TGN" and subject.device == "cpu":
+        found["Trainer ms"] = 1e3 * _trainer_overhead(subject, 2 * len(seconds["ours"]))
+    return found
+
+
+class _Clock(Callback):
+    """Seconds of the training epoch alone."""
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self.seconds = -time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.seconds += time.perf_counter()
+
+
+def _trainer_overhead(subject: _Subject, rounds: int) -> float:
+    """Return how many seconds a step under the Trainer takes more than one of the plain loop, in turn; the median."""
+    adam: Callable[..., Any] = functools.partial(torch.optim.Adam, lr=_RATE, fused=True)
+    task = TemporalLinkPrediction(_our_network(subject), optimizer=cast(Any, adam))
+    plain, loader = _training(subject, _our_network(subject)), subject.loader()
+    steps, more = min(len(loader), _TRAINER_STEPS), []
+    for _ in range(rounds):
+        clock = _Clock()
+        with bare_trainer(max_epochs=1, limit_train_batches=steps, accelerator="cpu", callbacks=[clock]) as trainer:
+            trainer.fit(task, train_dataloaders=loader)
+        start = time.perf_counter()
+        collections.deque(islice(plain(), steps), maxlen=0)
+        more.append((clock.seconds - (time.perf_counter() - start)) / steps)
     return statistics.median(more)
 
 
-def _rate(events: int, seconds: list[float]) -> float:
-    return events / statistics.median(seconds)
-
-
-def _columns(ratio: Ratio) -> Row:
-    return {"ratio": ratio.median, "ratio_low": ratio.low, "ratio_high": ratio.high}
-
-
-speed = TemporalTrainingSpeed()
+speed = Speed(
+    name="speed.temporal_train",
+    protocol=__doc__,
+    cases=combinations(network=["TGN", "memory path", "JODIE", "TGN of TGM"], batch_size=[200, 1000]),
+    prepare=_prepare,
+    contenders={"ours": _ours, "PyG": _pyg, "TGM": _tgm, "paper's form": _papers_form},
+    equal=_equal,
+    turn=lambda subject: max(1, _EVENTS_A_TURN // subject.batch_size),
+    notes=_notes,
+    pairs=["paper's form/PyG"],
+    packages={"PyG": "torch-geometric", "TGM": "tgm-lib"},
+    rounds={"quick": 1, "default": 3, "full": 9},
+    columns=["ours events/s", "Trainer ms", "compared"],
+    claims=[
+        AtLeast(
+            "ours/PyG",
+            bound,
+            {"network": network, "batch_size": size},
+            f"{word}: {network}, batches of {size}: at least {bound:g} times as fast as PyG's modules",
+        )
+        for network, (at_200, at_1000, aim) in _BOUNDS.items()
+        for size, claim in ((200, at_200), (1000, at_1000))
+        for word, bound in (("claim", claim), ("aim", aim))
+    ],
+)

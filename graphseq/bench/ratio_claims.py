@@ -43,15 +43,16 @@ class AtLeast:
     over: Literal["every case", "geometric mean"] = "every case"
 
     def __post_init__(self) -> None:
-        if len(self.contenders) != 2 or not all(self.contenders):
+        if self.ratio.count("/") != 1 or not all(self.contenders):
             raise ValueError(f"ratio is {self.ratio!r}; it names two contenders, as in 'ours/PyG'")
         if not self.bound > 0:
             raise ValueError(f"bound is {self.bound}; it must be positive")
 
     @property
-    def contenders(self) -> tuple[str, ...]:
+    def contenders(self) -> tuple[str, str]:
         """Names of the two contenders."""
-        return tuple(self.ratio.split("/"))
+        ours, _, other = self.ratio.partition("/")
+        return ours, other
 
     def __call__(self, rows: Sequence[Row]) -> list[Check]:
         """Return the check, or none where no case counts.
@@ -104,7 +105,7 @@ class TakesAtMost:
         AtLeast(self.time, self.bound)
 
     @property
-    def contenders(self) -> tuple[str, ...]:
+    def contenders(self) -> tuple[str, str]:
         """Names of the two contenders."""
         return AtLeast(self.time, self.bound).contenders
 

@@ -91,6 +91,7 @@ class Speed(Experiment):
         limit: subject -> :class:`Bytes` or :class:`Operations` that one call needs at least; None states none.
         turn: subject -> steps that one contender takes before the next has its turn; calls then return iterators.
         notes: ``(subject, seconds of each contender by name)`` -> further columns for the row.
+        pairs: ratios that are reported beside those of the first contender to each other, as in ``"other/PyG"``.
         packages: contender -> distribution whose version is recorded.
         memory: whether the peak memory of one call beyond what is held is measured.
         rounds: scale -> measurements of each contender.
@@ -134,6 +135,7 @@ class Speed(Experiment):
         limit: Callable[[Any], Bytes | Operations | None] | None = None,
         turn: Callable[[Any], int] | None = None,
         notes: Callable[[Any, Mapping[str, list[float]]], Row] | None = None,
+        pairs: Sequence[str] = (),
         packages: Mapping[str, str] | None = None,
         memory: bool = False,
         rounds: Mapping[Scale, int] = _ROUNDS,
@@ -146,6 +148,7 @@ class Speed(Experiment):
         self.name, self.protocol, self.claims = name, protocol, tuple(claims)
         self.cases, self.contenders, self.equal = cases, dict(contenders or {}), equal
         self.prepare, self.limit, self.turn, self.notes = prepare, limit, turn, notes
+        self.pairs = tuple(pairs)
         self.packages, self.memory, self.columns = dict(packages or {}), memory, tuple(columns)
         self.rounds, self.seconds = dict(rounds), dict(seconds)
         self.device = "cpu"
@@ -173,9 +176,8 @@ class Speed(Experiment):
 
     def _check_claims(self) -> None:
         known = {scale: self.cells(scale, 1) for scale in get_args(Scale)}
-        for claim in self.claims:
-            if not isinstance(claim, AtLeast | TakesAtMost):
-                continue
+        named = [claim for claim in self.claims if isinstance(claim, AtLeast | TakesAtMost)]
+        for claim in named + [AtLeast(pair, 1) for pair in self.pairs]:
             unknown = [name for name in claim.contenders if name not in self.contenders]
             if unknown and (self._run is None or self.contenders):
                 raise ValueError(
@@ -299,7 +301,8 @@ class Speed(Experiment):
         """Return the first contender with each other one, and the pairs of the claims."""
         first, *others = calls
         pairs = [(first, other) for other in others]
-        pairs += [cast(Any, claim.contenders) for claim in self.claims if isinstance(claim, AtLeast | TakesAtMost)]
+        pairs += [AtLeast(pair, 1).contenders for pair in self.pairs]
+        pairs += [claim.contenders for claim in self.claims if isinstance(claim, AtLeast | TakesAtMost)]
         return [pair for pair in dict.fromkeys(pairs) if set(pair) <= set(calls)]
 
     def _versions(self, calls: Mapping[str, Call]) -> Row:
@@ -322,7 +325,7 @@ class Speed(Experiment):
         for place, (pair, ratio) in enumerate(row.get("ratio", {}).items()):
             ours, peer = pair.split("/")
             line: Row = case_of(row)
-            line["compared"] = f"{ours} / {row['versions'].get(peer, peer)}"
+            line["pair"] = f"{ours} / {row['versions'].get(peer, peer)}"
             line |= {"ms": row["ms"][ours], "other ms": row["ms"][peer]}
             line |= {"ratio": ratio["median"], "lowest": ratio["low"], "highest": ratio["high"]}
             if "limit" in row:

@@ -293,7 +293,7 @@ class TestRecord:
         assert "Rule: ours is not slower" in record["rule"]
         assert "cpu" in record["environment"]
         assert [line["size"] for line in record["table"]] == [10, 20]
-        assert {"compared", "ms", "other ms", "ratio", "lowest", "highest", "times limit", "difference"} <= set(
+        assert {"pair", "ms", "other ms", "ratio", "lowest", "highest", "times limit", "difference"} <= set(
             record["table"][0]
         )
         assert write_figure(tmp_path / "figure.png", speed, record)

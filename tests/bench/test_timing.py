@@ -3,13 +3,14 @@
 import gc
 import statistics
 import time
+from collections import Counter
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphseq.bench.timing import Ratio, alternate, copy_bandwidth, peak_memory, ratios
+from graphseq.bench.timing import Ratio, alternate, copy_bandwidth, interleave, peak_memory, ratios
 
 
 @settings(max_examples=25)
@@ -109,3 +110,38 @@ def test_peak_memory_sees_what_was_freed_again(megabytes):
 def test_peak_memory_of_one_call_forgets_the_one_before():
     peak_memory(lambda: torch.ones(64 << 18))
     assert peak_memory(lambda: None) < 1 << 20
+
+
+class TestInterleave:
+    def test_epochs_are_whole_and_take_turns_in_a_rotating_order(self):
+        steps, starts = [], Counter()
+
+        def epoch(name, length):
+            def start():
+                starts[name] += 1
+                for step in range(length):
+                    steps.append((name, step))
+                    yield
+
+            return start
+
+        times = interleave({"A": epoch("A", 5), "B": epoch("B", 4), "C": epoch("C", 2)}, rounds=3, steps_a_turn=2)
+        assert starts == {"A": 4, "B": 4, "C": 4}  # one of them to warm up
+        assert "".join(name for name, _ in steps[:8]) == "AAABBBCC"
+        timed, length = steps[8:], 5 + 4 + 2
+        for turn, order in enumerate(["AABBCCAABBA", "BBCCAABBAAA", "CCAABBAABBA"]):
+            round_steps = timed[turn * length : (turn + 1) * length]
+            assert "".join(name for name, _ in round_steps) == order
+            for name, count in (("A", 5), ("B", 4), ("C", 2)):
+                assert [step for who, step in round_steps if who == name] == list(range(count))
+        assert all(len(seconds) == 3 and min(seconds) > 0 for seconds in times.values())
+
+    def test_seconds_of_others_are_left_out(self):
+        def slow():
+            for _ in range(4):
+                time.sleep(0.01)
+                yield
+
+        times = interleave({"slow": slow, "fast": lambda: iter([None] * 4)}, 1, 1)
+        assert times["slow"][0] >= 0.04
+        assert times["fast"][0] < 0.01

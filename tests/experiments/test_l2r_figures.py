@@ -1,13 +1,10 @@
-"""The experiments on selected samples and on what weights cost: what is compared, timed and concluded."""
+"""The experiments on selected samples: what is compared and concluded."""
 
 import pytest
 import torch
-from matplotlib.figure import Figure
 
 from experiments.l2r import l2r_selection_bias
-from experiments.l2r import l2r_step as l2r_speed
 from experiments.l2r.l2r_selection_bias import SelectionBias
-from experiments.l2r.l2r_step import L2RStepSpeed
 from graphseq.bench import load_experiment
 from graphseq.bench.records import write_figure
 from graphseq.bench.runner import run_experiment
@@ -69,44 +66,3 @@ class TestSelectionBias:
             assert x.shape == (500, 10)
             assert bool((log_kept <= 0).all())
             assert sign * float(torch.corrcoef(torch.stack([x[:, 5], y]))[0, 1]) > 0.5
-
-
-class TestStepSpeed:
-    @pytest.fixture
-    def small(self, monkeypatch):
-        """Few graphs, two sizes of the queue."""
-        monkeypatch.setattr(l2r_speed, "_SMALL", 130)
-        monkeypatch.setitem(l2r_speed._LARGE, "quick", 260)
-        monkeypatch.setattr(l2r_speed, "_BLOCKS", (0, 1, 2))
-        monkeypatch.setattr(l2r_speed, "_WIDTH", 16)
-
-    def test_quick_scale_measures_four_parts(self, small, tmp_path):
-        record = run_experiment(L2RStepSpeed(), scale="quick", state_dir=tmp_path)
-        parts = {row["part"]: row for row in record["rows"]}
-        assert list(parts) == ["training set", "queue", "epoch", "published"]
-        assert all(value > 0 for row in parts.values() for value in row["ms"].values())
-        assert parts["published"]["difference, printed"] < 1e-5
-        assert len(record["checks"]) == 5
-        assert write_figure(tmp_path / "figure.png", load_experiment("speed.l2r_step"), record)
-
-    def test_a_procedure_that_gives_other_weights_is_not_timed(self, small, monkeypatch):
-        monkeypatch.setattr(l2r_speed, "_our_loss", lambda features, weight: (weight * features[:, 0, 0]).sum())
-        monkeypatch.setattr(l2r_speed, "alternate", lambda *_: pytest.fail("timed although the weights differ"))
-        with pytest.raises(RuntimeError, match="differ from ours"):
-            L2RStepSpeed().run({"part": "published"}, "quick")
-
-    def test_rule(self):
-        published = {"released, ours": 1.0, "released, peer": 2.0, "printed, ours": 3.0, "printed, peer": 1.0}
-        rows = [
-            {"part": "training set", "ms": {"1000 graphs": 1.0, "20000 graphs": 1.4}},
-            {"part": "queue", "ms": {"0 blocks": 1.0, "2 blocks": 2.0, "4 blocks": 3.0}},
-            {"part": "epoch", "ms": {"plain": 10.0, "decorrelation": 15.0}},
-            {"part": "published", "ms": published},
-        ]
-        checks = L2RStepSpeed().conclude(rows).checks
-        assert [check.holds for check in checks] == [False, True, True, True, False]
-        assert checks[0].claim.endswith("20000 graphs over 1000 graphs")
-
-    def test_a_figure_without_rows_is_still_drawn(self):
-        axes = Figure().subplots()
-        L2RStepSpeed().draw({"rows": []}, axes)

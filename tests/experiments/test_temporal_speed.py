@@ -1,23 +1,19 @@
 """The experiments on the speed of temporal training, on tiny streams: what is compared, timed and concluded."""
 
 import math
-from collections import Counter
 
 import pytest
 import torch
 from matplotlib.figure import Figure
 
+import graphseq.bench.speed as harness
 from experiments.temporal import temporal_scale, temporal_train
-from experiments.temporal.temporal_scale import TemporalScaleSpeed, busy_stream, even_stream
-from experiments.temporal.temporal_train import TemporalTrainingSpeed
-from graphseq.bench import load_experiment
+from experiments.temporal.temporal_scale import busy_stream, even_stream
 from graphseq.bench.records import write_figure
 from graphseq.bench.runner import run_experiment
-from graphseq.bench.timing import interleave
+from graphseq.bench.speed import OutputsDiffer, SkipCell
 from graphseq.data import TemporalDataModule
 from graphseq.data.events.synthetic import periodic_events
-
-NETWORKS = ["TGN", "memory path", "JODIE", "TGN of TGM"]
 
 
 def small_stream(num_events=360):
@@ -27,8 +23,12 @@ def small_stream(num_events=360):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Batches of 20 and few steps under the Trainer."""
-    monkeypatch.setattr(temporal_train, "_BATCH_SIZES", (20,))
+    """A small stream in place of JODIE Wikipedia, and few steps under the Trainer."""
+
+    def data(name, edge_features, batch_size, max_events):
+        return TemporalDataModule(small_stream(), batch_size)
+
+    monkeypatch.setattr(temporal_train, "JODIEDataModule", data)
     monkeypatch.setattr(temporal_train, "_TRAINER_STEPS", 3)
 
 
@@ -36,38 +36,31 @@ def never(*args, **kwargs):
     raise AssertionError("timed although the outputs differ")
 
 
+def case(network):
+    return {"network": network, "batch_size": 20}
+
+
 class TestTraining:
-    def test_quick_scale_compares_times_and_concludes(self, small, tmp_path):
-        experiment = TemporalTrainingSpeed(small_stream())
-        record = run_experiment(experiment, scale="quick", state_dir=tmp_path)
-        assert [(row["network"], row["batch_size"]) for row in record["rows"]] == [(name, 20) for name in NETWORKS]
-        measured = [row for row in record["rows"] if "skipped" not in row]
-        assert {"TGN", "memory path", "JODIE"} <= {row["network"] for row in measured}
-        for row in measured:
-            assert row["events"] == 252  # 70 of 100
-            assert row["compared"] is None if row["network"] == "TGN of TGM" else row["compared"] > 0
-            assert 0 < row["ratio_low"] <= row["ratio"] <= row["ratio_high"] < math.inf
-            assert row["ratio"] == pytest.approx(row["ours_per_second"] / row["peer_per_second"])  # of one round
-        first = measured[0]
-        assert list(first["variants"]) == ["TGN, paper's form"]
-        assert math.isfinite(first["trainer_overhead_ms"])
-        assert [line["network"] for line in record["table"]][:3] == ["TGN", "TGN, paper's form", "memory path"]
-        assert record["checks"] == []  # no claim is about batches of 20
-        assert "Rule: the claim is" in record["rule"]
-        assert write_figure(tmp_path / "figure.png", experiment, record)
+    @pytest.mark.parametrize("network", ["TGN", "memory path", "JODIE"])
+    def test_a_row(self, small, network):
+        row = temporal_train.speed.run(case(network), "quick")
+        assert row["events"] == 252  # 70 of 100
+        assert row["compared"] > 0
+        others = ["PyG", "paper's form"] if network == "TGN" else ["PyG"]
+        assert list(row["ms"]) == ["ours", *others]
+        found = row["ratio"]["ours/PyG"]
+        assert 0 < found["low"] <= found["median"] <= found["high"] < math.inf
+        assert found["median"] == pytest.approx(row["ms"]["PyG"] / row["ms"]["ours"])  # of one round
+        assert ("paper's form/PyG" in row["ratio"]) == ("Trainer ms" in row) == (network == "TGN")
+        assert row["ours events/s"] == pytest.approx(252e3 / row["ms"]["ours"])
 
     def test_a_peer_that_is_not_installed_is_a_visible_skip(self, small, monkeypatch):
         def missing(name):
             raise ImportError(f"No module named {name!r}")
 
         monkeypatch.setattr("experiments.peers.tgm_streams.importlib.import_module", missing)
-        cell = {"network": "TGN of TGM", "batch_size": 20}
-        with pytest.raises(temporal_train.SkipCell, match="No module named 'tgm.constants'.*pip install tgm-lib"):
-            TemporalTrainingSpeed(small_stream()).run(cell, "quick")
-
-    def test_cells_do_not_depend_on_scale(self):
-        cells = TemporalTrainingSpeed().cells("full", 3)
-        assert cells == [{"network": name, "batch_size": size} for name in NETWORKS for size in (200, 1000)]
+        with pytest.raises(SkipCell, match=r"TGM: .*tgm\.constants"):
+            temporal_train.speed.run(case("TGN of TGM"), "quick")
 
     @pytest.mark.parametrize(
         ("network", "weight"),
@@ -92,56 +85,18 @@ class TestTraining:
             return honest(peer, ours, data)
 
         monkeypatch.setattr(temporal_train, "require_equal", perturbed)
-        monkeypatch.setattr(temporal_train, "interleave", never)
-        with pytest.raises(RuntimeError, match="differ from PyG's by"):
-            TemporalTrainingSpeed(small_stream()).run({"network": network, "batch_size": 20}, "quick")
+        monkeypatch.setattr(harness, "interleave", never)
+        with pytest.raises(OutputsDiffer, match=f"network {network}.*PyG"):
+            temporal_train.speed.run(case(network), "quick")
 
-    @pytest.mark.parametrize(("ratio", "holds"), [(2.5, [True, False]), (2.3, [False, False]), (4.0, [True, True])])
-    def test_claim_and_aim_are_checked_by_row(self, ratio, holds):
-        row = {"network": "TGN", "batch_size": 200, "peer": "PyG", "variants": {}, "ratio": ratio}
-        row |= dict.fromkeys(("ours_per_second", "peer_per_second", "ratio_low", "ratio_high"), 1.0)
-        conclusion = TemporalTrainingSpeed().conclude([row])
+    @pytest.mark.parametrize(("median", "holds"), [(2.5, [True, False]), (2.3, [False, False]), (4.0, [True, True])])
+    def test_claim_and_aim_are_checked_by_row(self, median, holds):
+        ratio = {"ours/PyG": {"median": median, "low": median, "high": median}}
+        row = {"network": "TGN", "batch_size": 200, "rounds": 3, "ms": {"ours": 1.0, "PyG": median}, "ratio": ratio}
+        conclusion = temporal_train.speed.conclude([{**row, "versions": {}}])
         assert [check.holds for check in conclusion.checks] == holds
-        assert [check.bound for check in conclusion.checks] == [2.4, 4.0]
-        assert conclusion.checks[0].claim == "claim: TGN, batches of 200: at least 2.4 times as fast as PyG"
-        assert conclusion.verdict is None
-
-
-class TestInterleave:
-    def test_epochs_are_whole_and_take_turns_in_a_rotating_order(self):
-        steps, starts = [], Counter()
-
-        def epoch(name, length):
-            def start():
-                starts[name] += 1
-                for step in range(length):
-                    steps.append((name, step))
-                    yield
-
-            return start
-
-        times = interleave({"A": epoch("A", 5), "B": epoch("B", 4), "C": epoch("C", 2)}, rounds=3, steps_a_turn=2)
-        assert starts == {"A": 4, "B": 4, "C": 4}  # one of them to warm up
-        assert "".join(name for name, _ in steps[:8]) == "AAABBBCC"
-        timed, length = steps[8:], 5 + 4 + 2
-        for turn, order in enumerate(["AABBCCAABBA", "BBCCAABBAAA", "CCAABBAABBA"]):
-            round_steps = timed[turn * length : (turn + 1) * length]
-            assert "".join(name for name, _ in round_steps) == order
-            for name, count in (("A", 5), ("B", 4), ("C", 2)):
-                assert [step for who, step in round_steps if who == name] == list(range(count))
-        assert all(len(seconds) == 3 and min(seconds) > 0 for seconds in times.values())
-
-    def test_seconds_of_others_are_left_out(self):
-        import time
-
-        def slow():
-            for _ in range(4):
-                time.sleep(0.01)
-                yield
-
-        times = interleave({"slow": slow, "fast": lambda: iter([None] * 4)}, 1, 1)
-        assert times["slow"][0] >= 0.04
-        assert times["fast"][0] < 0.01
+        assert [check.bound for check in conclusion.checks] == [2.4, 4]
+        assert conclusion.checks[0].claim.startswith("claim: TGN, batches of 200: at least 2.4 times as fast as PyG")
 
 
 class TestStreams:
@@ -185,14 +140,15 @@ def sweep(name, steps, builds):
 class TestScale:
     @pytest.fixture
     def tiny(self, monkeypatch):
-        sizes = temporal_scale._Sizes((100, 400), (600, 1500), hot=30, destinations=20)
-        monkeypatch.setitem(temporal_scale._SIZES, "quick", sizes)
+        monkeypatch.setitem(temporal_scale._NODES, "quick", (100, 400))
+        monkeypatch.setitem(temporal_scale._EVENTS, "quick", (600, 1500))
+        monkeypatch.setitem(temporal_scale._CORE, "quick", (30, 20))
         monkeypatch.setitem(temporal_scale._EVENTS_A_ROUND, "quick", 300)
         monkeypatch.setattr(temporal_scale, "_BATCH_SIZE", 100)
         monkeypatch.setattr(temporal_scale, "_DIM", 8)
 
     def test_quick_scale_measures_every_size(self, tiny, tmp_path):
-        experiment = TemporalScaleSpeed()
+        experiment = temporal_scale.speed
         record = run_experiment(experiment, scale="quick", state_dir=tmp_path)
         assert [row["sweep"] for row in record["rows"]] == ["nodes", "events", "nodes, even"]
         sizes = [[(line["nodes"], line["events"]) for line in row["sizes"]] for row in record["rows"]]
@@ -228,7 +184,7 @@ class TestScale:
             sweep(other, flat, flat),
             sweep("nodes, even", [1.0, 9.0, 99.0], [1.0, 9.0, 99.0]),  # decides nothing
         ]
-        conclusion = TemporalScaleSpeed().conclude(rows)
+        conclusion = temporal_scale.speed.conclude(rows)
         assert len(conclusion.checks) == 4
         failing = [check for check in conclusion.checks if not check.holds]
         assert len(failing) == (spread > 1.5)
@@ -244,7 +200,7 @@ class TestScale:
     def test_figure_has_a_band_for_each_line(self):
         rows = [sweep(name, [10.0, 11.0, 12.0], [1.0, 1.0, 1.0]) for name in ("nodes", "events", "nodes, even")]
         figure = Figure()
-        TemporalScaleSpeed().draw({"rows": rows}, figure.subplots())
+        temporal_scale.speed.draw({"rows": rows}, figure.subplots())
         assert [panel.get_xlabel() for panel in figure.axes] == ["nodes", "events"]
         for panel in figure.axes:
             bands = sorted((patch.get_y(), patch.get_y() + patch.get_height()) for patch in panel.patches)
@@ -255,14 +211,10 @@ class TestScale:
         stream = busy_stream(3000, 200, 40, 20, torch.Generator().manual_seed(0))
         subject = temporal_scale._Subject.__new__(temporal_scale._Subject)
         subject.network = temporal_scale.TGN(200, 1, memory_dim=8, time_dim=8)
-        temporal_scale._remember(subject.network, stream, 100)
+        temporal_scale.remember(subject.network, stream, 100)
         memory, last = subject.network.memory, {}
         for source, destination, time in zip(stream.src[:100], stream.dst[:100], stream.t[:100], strict=True):
             last[int(source)] = last[int(destination)] = float(time)
         assert memory.pending.nonzero().squeeze(1).tolist() == sorted(last)
         assert memory.mail_t.nonzero().squeeze(1).tolist() == sorted(node for node, time in last.items() if time)
         assert all(float(memory.mail_t[node]) == time for node, time in last.items())
-
-    def test_is_registered(self):
-        assert isinstance(load_experiment("speed.temporal_scale"), TemporalScaleSpeed)
-        assert isinstance(load_experiment("speed.temporal_train"), TemporalTrainingSpeed)

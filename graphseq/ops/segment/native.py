@@ -1,6 +1,6 @@
 """Segment sums and extrema by torch's own operations: the fastest one for each layout, with lean gradients.
 
-Measured on one thread of a CPU, float32, 20 rows a segment (:func:`experiments.graphs.segment.measure` measures again):
+Measured on one thread of a CPU, float32, 20 rows a segment (``graphseq bench speed.segment`` measures again):
 
 * sums of sorted rows: ``embedding_bag`` takes 0.2 to 0.9 of the time of ``index_add_``, but has by far the slowest
   backward, so the gradient is a gather instead; for one column ``segment_reduce`` is faster still;

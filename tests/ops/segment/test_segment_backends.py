@@ -5,7 +5,6 @@ import warnings
 import pytest
 import torch
 
-from experiments.graphs.segment import measure
 from graphseq.core import OptionalDependencyError
 from graphseq.ops import segment_backend, segment_max, segment_sum
 from graphseq.ops.segment import backends as file
@@ -118,30 +117,3 @@ class TestBackend:
     def test_unknown(self):
         with pytest.raises(ValueError, match="no segment backend 'cuda'"), segment_backend("cuda"):
             pass
-
-
-class TestMeasure:
-    def test_rows(self):
-        rows = measure([(50, 17)], operations=["mean", "max", "argmax"], rounds=2)
-        cases = [(r["op"], r["sorted"], r["edges"], r["width"], r["direction"]) for r in rows]
-        assert len(set(cases)) == len(cases) == 2 * (2 + 2 + 1)  # both layouts; argmax only forward
-        for row in rows:
-            assert row["native_ms"] > 0
-            assert (row["ratio"] is None) == (row["torch_scatter_ms"] is None) == (not torch_scatter_usable())
-
-    def test_prints_nothing(self, capsys):
-        measure([(20, 1)], operations=["sum"], rounds=1)
-        assert capsys.readouterr() == ("", "")
-
-    def test_unknown(self):
-        with pytest.raises(ValueError, match="median cannot be measured"):
-            measure([(20, 1)], operations=["median"])
-
-    @NEEDS_TORCH_SCATTER
-    def test_disagreement_is_an_error(self, monkeypatch):
-        import torch_scatter
-
-        right = torch_scatter.segment_sum_csr
-        monkeypatch.setattr(torch_scatter, "segment_sum_csr", lambda *args: right(*args) + 1)
-        with pytest.raises(RuntimeError, match="disagree"):
-            measure([(20, 1)], operations=["sum"], layouts=[True], rounds=1)
