@@ -20,7 +20,7 @@ train and use, all with --config FILE (several: later ones win) and --help:
 
 look:
   list        names with a line each: graphseq list [tasks|nn|models|data|methods|configs|...]
-  show        what a config builds, resolved, with sizes: graphseq show CONFIG
+  show        the config with all defaults, parameter counts, data sizes: graphseq show CONFIG
   plot        curves of one or more runs: graphseq plot RUN...
 
 measure:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage.
 
     Args:
-        arguments: what stands behind ``graphseq``; default the process's arguments.
+        arguments: the words after ``graphseq`` on the command line; default those of the process.
 
     Example:
         >>> main(["--version"])

@@ -32,7 +32,7 @@ def list_room(room: str) -> list[dict[str, str]]:
     """Return the public names of a room, each with the first line and the arXiv number of its docstring.
 
     Args:
-        room: such as ``nn``.
+        room: name of the sub-package, such as ``nn``.
 
     Example:
         >>> "segment_sum" in [row["name"] for row in list_room("ops")]
@@ -52,7 +52,7 @@ def list_configs(folder: Path) -> list[dict[str, str]]:
     r"""Return the YAML files below a folder, each with its first comment line.
 
     Args:
-        folder: searched with all folders in it.
+        folder: folder that is searched, with all folders below it.
 
     Example:
         >>> import tempfile
@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="graphseq list",
-        description="Name what there is, with a line each; without an argument, everything by room.",
+        description="List public names with a line each; without an argument, the names of all sub-packages.",
     )
     parser.add_argument("room", nargs="?", choices=(*_ROOMS, *_OTHER), metavar="ROOM",
                         help=", ".join((*_ROOMS, *_OTHER)))  # fmt: skip

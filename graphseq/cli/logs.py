@@ -29,9 +29,9 @@ class Point:
     """One logged value.
 
     Args:
-        value: finite, or nan where the run diverged.
-        step: optimiser steps done, if logged.
-        epoch: epoch counted from 0, if logged.
+        value: the logged value; nan or infinite where the run diverged.
+        step: number of optimiser steps done by then; None if it was not logged.
+        epoch: number of the epoch, from 0; None if it was not logged.
 
     Example:
         >>> Point(0.5, step=9, epoch=0).value
@@ -49,8 +49,8 @@ class Curve:
 
     Args:
         stage: ``train``, ``val``, ``test``, or empty for a column such as a learning rate.
-        metric: name without the stage.
-        points: in the order they were logged.
+        metric: name of the metric without its stage, such as ``acc``.
+        points: the values in the order in which they were logged.
 
     Example:
         >>> Curve("val", "acc", (Point(0.5, 9, 0),)).name
@@ -73,7 +73,7 @@ class Run:
 
     Args:
         log: the CSV file.
-        curves: of every column that has a value.
+        curves: the curves of all columns that have a value.
 
     Example:
         >>> Run(Path("runs/gin/version_0/metrics.csv"), ()).folder.name
@@ -93,7 +93,7 @@ def lower_is_better(metric: str) -> bool:
     """Return whether a metric is one that training brings down, judged by its name.
 
     Args:
-        metric: name without the stage.
+        metric: name of the metric without its stage, such as ``acc``.
 
     Example:
         >>> lower_is_better("loss"), lower_is_better("acc")

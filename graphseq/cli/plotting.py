@@ -171,9 +171,9 @@ def draw_runs(runs: Sequence[Run], names: Sequence[str], title: str = "") -> "Fi
     An open circle marks the best validation value. One run is labelled at its lines' ends, several get a legend.
 
     Args:
-        runs: at least one, with at least one curve among them.
-        names: of the runs, for the legend.
-        title: above the panels, unless empty.
+        runs: the runs to draw: at least one, with at least one curve among them.
+        names: names of the runs, which the legend shows.
+        title: text above the panels; empty for none.
 
     Example:
         >>> from pathlib import Path
@@ -224,9 +224,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder such as runs/gin or "
                         "runs/gin/version_0, or a metrics.csv; of several versions the newest counts")  # fmt: skip
     parser.add_argument("--metric", nargs="+", action="extend", default=[], metavar="NAME",
-                        help="only these: acc for all stages, val/acc for one")  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the PNG (curves.png in the run's folder)")
-    parser.add_argument("--title", default="", help="written above the panels")
+                        help="draw only these metrics: acc for all stages, val/acc for one")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="FILE", help="PNG file (default: curves.png in the run folder)")
+    parser.add_argument("--title", default="", help="text above the panels")
     return parser
 
 

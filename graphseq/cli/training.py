@@ -92,7 +92,7 @@ class GraphseqCLI(LightningCLI):
 
     Args:
         arguments: the subcommand and its options.
-        run: whether to run it, or only to build everything.
+        run: whether the subcommand is run; False only builds task, data and trainer.
 
     Example:
         >>> GraphseqCLI.subcommands().keys()
@@ -329,8 +329,8 @@ def add_row(log: Path, row: dict[str, Any]) -> None:
     r"""Append a row to a CSV log, with new columns where it needs them; the file is replaced only when complete.
 
     Args:
-        log: CSV file with a header.
-        row: value by column.
+        log: the CSV file, which has a header.
+        row: the values, by the name of their column.
 
     Example:
         >>> import tempfile
