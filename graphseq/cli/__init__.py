@@ -1,4 +1,4 @@
-"""The command line: ``graphseq fit | validate | test | predict | list | show | plot | bench``."""
+"""The command line: ``graphseq fit | validate | test | predict | generate | list | show | plot | bench``."""
 
 import os
 import sys
@@ -17,6 +17,7 @@ train and use, all with --config FILE (several: later ones win) and --help:
   validate    metrics of a checkpoint on the validation split (--ckpt_path FILE)
   test        metrics of a checkpoint on the test split
   predict     outputs of a checkpoint for the test split
+  generate    text from a checkpoint of a language model: graphseq generate --ckpt_path last --prompt TEXT
 
 look:
   list        names with a line each: graphseq list [tasks|nn|models|data|methods|configs|...]
@@ -69,6 +70,10 @@ def _run(command: str, rest: Sequence[str]) -> int:
         from graphseq.cli.training import train
 
         return train([command, *rest])
+    if command == "generate":
+        from graphseq.cli.generate import generate
+
+        return generate(rest)
     if command == "show":
         from graphseq.cli.show import show
 

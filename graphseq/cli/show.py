@@ -12,7 +12,7 @@ from graphseq.cli.training import ACTIONABLE, GraphseqCLI
 
 __all__ = ["show"]
 
-_SIZES = ("num_features", "num_outputs", "num_edge_features", "input_size", "num_nodes")
+_SIZES = ("num_features", "num_outputs", "num_edge_features", "input_size", "num_nodes", "vocab_size")
 
 
 def parameter_rows(model: nn.Module) -> list[tuple[str, str, int]]:

@@ -38,6 +38,7 @@ _LINKS = (
     ("node_categories", "node_categories"),
     ("edge_categories", "edge_categories"),
     ("num_nodes", "num_nodes"),
+    ("vocab_size", "vocab_size"),
     ("time_statistics", "time_statistics"),
     ("mean_gap", "mean_gap"),
 )

@@ -20,6 +20,7 @@ from graphseq.core.protocols import EmbeddingNetwork as EmbeddingNetwork
 from graphseq.core.protocols import EventSource as EventSource
 from graphseq.core.protocols import SequenceNetwork as SequenceNetwork
 from graphseq.core.protocols import StreamNetwork as StreamNetwork
+from graphseq.core.protocols import TextSource as TextSource
 from graphseq.core.protocols import missing_members as missing_members
 from graphseq.core.random import capture_generators as capture_generators
 from graphseq.core.random import restore_generators as restore_generators

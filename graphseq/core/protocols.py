@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import get_protocol_members
 
 from graphseq.core.events import EventBatch
+from graphseq.core.vocabulary import Vocabulary
 
 __all__ = [
     "CountedClasses",
@@ -16,6 +17,7 @@ __all__ = [
     "EventSource",
     "SequenceNetwork",
     "StreamNetwork",
+    "TextSource",
     "missing_members",
 ]
 
@@ -228,3 +230,18 @@ class EventSource(Protocol):
         Args:
             stage: name of the split.
         """
+
+
+@runtime_checkable
+class TextSource(Protocol):
+    """Data module of text, as :class:`graphseq.data.TextDataModule` is.
+
+    Example:
+        >>> from graphseq.data import SyntheticTextDataModule
+        >>> isinstance(SyntheticTextDataModule(200), TextSource)
+        True
+    """
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of the training split by their numbers."""

@@ -245,6 +245,21 @@ class Task(Noted, LightningModule):
         """Log the loss and metrics of a test batch."""
         self.record("test", batch, self.step(batch, "test"))
 
+    def on_validation_epoch_start(self) -> None:
+        """Start the metrics anew."""
+        self._reset_metrics("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Start the metrics anew."""
+        self._reset_metrics("test")
+
+    def _reset_metrics(self, stage: Literal["val", "test"]) -> None:
+        # Lightning resets at the end of an evaluation, in inference mode, which validation in a fit is not: metrics
+        # that add in place could not write into such a state
+        metrics = self.metrics(stage)
+        if metrics is not None:
+            metrics.reset()
+
     def predict_step(self, batch: Any, batch_idx: int) -> Any:
         """Return the network's output for a batch."""
         return self(batch)

@@ -1,6 +1,6 @@
 """Recurrent language models, and text from them token by token."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -119,6 +119,7 @@ class RecurrentLanguageModel(Recorded, nn.Module):
         return self._logits(y), state
 
 
+@runtime_checkable
 class DecodesByState(Protocol):
     """What :func:`generate_tokens` asks of a language model.
 

@@ -1,0 +1,104 @@
+"""Language models: the next token of a text."""
+
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from graphseq.core.batches import TokenBatch
+from graphseq.core.errors import DataError
+from graphseq.core.protocols import TextSource
+from graphseq.core.vocabulary import Vocabulary
+from graphseq.tasks.base import Stage, Step, Task, TaskOptions
+from graphseq.tasks.objectives.tokens import Tokens
+
+__all__ = ["LanguageModeling"]
+
+
+class LanguageModeling(Task):
+    r"""Minimise the cross-entropy between each token of a window and the logits at the token before it.
+
+    .. math:: L = -\frac{1}{|M|} \sum_{(b,t) \in M} \log \operatorname{softmax}(f(x_{b,\le t})_t)_{x_{b,t+1}}, \quad
+        M = \{(b,t) : t + 1 < n_b\}, \quad \mathrm{perplexity} = e^L, \quad \mathrm{bpc} = L / \log 2
+
+    A window of T + 1 tokens gives T predictions, each from the tokens of the window up to it. Padding never counts.
+    Checkpoints keep the vocabulary of the data module (:attr:`vocabulary`), so that text can be made from them without
+    the data: ``graphseq generate``.
+
+    Procedure:
+        1. logits (B, T, V) of the first T tokens; 2. cross-entropy with the last T tokens; 3. one step of the
+        optimiser.
+
+    Logs:
+        ``<stage>/loss``; ``val/ppl`` (perplexity of a token) and, unless tokens are words, ``val/bpc`` (bits per
+        character), over all tokens that are predicted, and the same for test.
+
+    Args:
+        model: network from token numbers (B, T) to logits (B, T, V) of the next token, that sees no later one.
+        num_outputs: V, number of tokens of the vocabulary, at least 2.
+        options: arguments of :class:`Task`.
+
+    Raises:
+        ValueError: if ``num_outputs`` is below 2; in a step, if the network's output is not (B, T, V).
+        DataError: in a step, if a batch has no tokens (B, T) with T at least 2, or a token is out of range.
+
+    Example:
+        >>> from graphseq.models import RecurrentLanguageModel
+        >>> task = LanguageModeling(RecurrentLanguageModel(vocab_size=5), num_outputs=5)
+        >>> batch = TokenBatch(torch.tensor([[1, 2, 3, 4], [1, 2, 0, 0]]), torch.tensor([4, 2]))
+        >>> int(task.step(batch, "train").size)
+        4
+    """
+
+    def __init__(self, model: nn.Module, num_outputs: int, **options: Unpack[TaskOptions]) -> None:
+        super().__init__(model, **options)
+        self.target_kind = Tokens(num_outputs)
+        self.num_outputs = num_outputs
+        self.vocabulary: Vocabulary | None = None
+
+    def setup(self, stage: str) -> None:
+        """Take the vocabulary of the data module, and build the metrics."""
+        data = self.datamodule
+        if isinstance(data, TextSource):
+            self.vocabulary = data.vocabulary
+        super().setup(stage)
+
+    def configure_metrics(self) -> MetricCollection:
+        """Return perplexity and, unless tokens are words, bits per character."""
+        metrics = self.target_kind.metrics()
+        if self.vocabulary is None or self.vocabulary.unit == "character":
+            return metrics
+        return MetricCollection({"ppl": metrics["ppl"]})
+
+    def step(self, batch: Any, stage: Stage = "train") -> Step:
+        """Return the mean cross-entropy of the tokens that are predicted.
+
+        Args:
+            batch: ``TokenBatch``, or token numbers (B, T) of full rows.
+            stage: what the step is taken for; the loss is the same for all.
+        """
+        ids = batch.ids if isinstance(batch, TokenBatch) else batch
+        if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.shape[1] < 2:
+            given = tuple(ids.shape) if isinstance(ids, Tensor) else f"a {type(batch).__name__}"
+            raise DataError(f"the batch is {given}; token numbers (B, T) with T of at least 2 are needed")
+        lengths = batch.lengths if isinstance(batch, TokenBatch) else torch.full_like(ids[:, 0], ids.shape[1])
+        known = lengths - 1
+        # a row of one token has nothing to predict, and the network reads it all the same
+        output = self(TokenBatch(ids[:, :-1], known.clamp(min=1)))
+        logits, target = self.target_kind.align(output, ids[:, 1:], self.model, known)
+        loss, size = self.target_kind.loss(logits, target)
+        return Step(loss, logits, target, size)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the vocabulary to what every task saves."""
+        super().on_save_checkpoint(checkpoint)
+        if self.vocabulary is not None:
+            checkpoint["graphseq"]["vocabulary"] = self.vocabulary.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the checkpoint, and take its vocabulary."""
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint.get("graphseq", {}).get("vocabulary")
+        if saved is not None:
+            self.vocabulary = Vocabulary.from_state_dict(saved)
