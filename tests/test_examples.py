@@ -22,6 +22,8 @@ def test_runs(path, tmp_path):
     if path.stem == "plain_pytorch":
         losses = [float(line.split()[3]) for line in done.stdout.splitlines()]
         assert losses == sorted(losses, reverse=True)
+    if path.stem == "language_model":
+        assert float(done.stdout.splitlines()[0].split()[-1]) < 3
     if path.stem == "own_callback":
         assert float(done.stdout.splitlines()[0].split()[-1]) > 0.85
         assert done.stdout.split()[-1] == "True"  # the resumed run equals the uninterrupted one

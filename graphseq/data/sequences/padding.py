@@ -107,7 +107,7 @@ class Spans:
         """
         device = self.starts.device
         shortest = int(self._host[rows.numpy()].min())
-        local = rows.to(device)
+        local = rows.to(device, non_blocking=True)
         starts = self.starts[local]
         if min(widths) == max(widths):
             steps = torch.arange(widths[0], device=device)
@@ -118,7 +118,7 @@ class Spans:
             return source.masked_fill(outside, 0).flatten(), outside.flatten()
         row_widths = torch.tensor(widths).repeat_interleave(torch.tensor(sizes))
         total = int(row_widths.sum())
-        row_widths = row_widths.to(device)
+        row_widths = row_widths.to(device, non_blocking=True)
         row = torch.arange(len(local), device=device).repeat_interleave(row_widths, output_size=total)
         steps = torch.arange(total, device=device) - (row_widths.cumsum(0) - row_widths)[row]
         outside = steps >= self.lengths[local][row]
