@@ -146,8 +146,8 @@ class DataSource(Protocol):
     """Data module with one store and an index tensor for each split, as those of graphseq.
 
     Example:
-        >>> from graphseq.data import DigitsDataModule
-        >>> isinstance(DigitsDataModule(), DataSource)
+        >>> from graphseq.data import SyntheticTextDataModule
+        >>> isinstance(SyntheticTextDataModule(), DataSource)
         True
     """
 

@@ -133,3 +133,9 @@ def test_a_checkpoint_of_another_task(tmp_path, capsys):
     run.save_checkpoint(tmp_path / "bare.ckpt")
     assert main(["generate", "--ckpt_path", str(tmp_path / "bare.ckpt")]) == 1
     assert "no vocabulary" in capsys.readouterr().err
+
+
+def test_a_misspelt_option_of_the_data_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", CHARACTERS, *SHORT, "--data.init_args.bach_size=3"]) == 2
+    assert "bach_size" in capsys.readouterr().err
