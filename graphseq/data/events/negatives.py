@@ -407,7 +407,7 @@ class InductiveNegatives(_PairNegatives):
         seed: seed of the random negatives, together with split and position; at least 0.
 
     Raises:
-        ValueError: if an argument is out of range, or ``prepare`` is asked for training.
+        ValueError: if an argument is out of range, or ``prepare`` is called for training.
         DataError: by ``prepare``, if N^2 does not fit into int64.
 
     Example:

@@ -332,6 +332,7 @@ class PRESCorrector(Recorded, nn.Module):
             corrected = corrected & (num_events >= self.min_events)
         if self.min_updates > 1:
             corrected = corrected & (self.count[n_id].sum(1) >= self.min_updates)
+        # s_bar = gamma s + (1 - gamma) s_hat where a node is corrected, s elsewhere
         trust = torch.where(corrected, self.gamma, 1.0).unsqueeze(-1)  # (U, 1)
         return torch.lerp(predicted.to(measured.dtype), measured, trust.to(measured.dtype))  # exact at weight 1
 
