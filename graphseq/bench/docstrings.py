@@ -30,6 +30,8 @@ def module_file(module: str) -> Path | None:
 def module_docstrings(file: Path) -> dict[str, str]:
     """Return name -> docstring of what a file defines at its top level; constants have the string below them.
 
+    What its ``__all__`` passes on from another module has the docstring that it has there.
+
     Args:
         file: a Python source file.
 
@@ -38,7 +40,8 @@ def module_docstrings(file: Path) -> dict[str, str]:
         'Return the first line of '
     """
     body = ast.parse(file.read_bytes(), filename=str(file)).body
-    found = {}
+    found: dict[str, str] = {}
+    public: set[object] = set()
     for index, node in enumerate(body):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             found[node.name] = ast.get_docstring(node) or ""
@@ -54,6 +57,13 @@ def module_docstrings(file: Path) -> dict[str, str]:
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 if isinstance(target, ast.Name):
                     found[target.id] = text
+                    if target.id == "__all__" and isinstance(node.value, ast.List):
+                        public = {item.value for item in node.value.elts if isinstance(item, ast.Constant)}
+    for imported in (node for node in body if isinstance(node, ast.ImportFrom) and node.module):
+        for alias in imported.names:
+            origin = module_file(str(imported.module)) if alias.name in public - found.keys() else None
+            if origin is not None:
+                found[alias.name] = module_docstrings(origin).get(alias.name, "")
     return found
 
 
