@@ -61,7 +61,7 @@ RULES = {
 
 @pytest.mark.parametrize("rule", RULES)
 @given(st.integers(3, 400), fractions_of_hundred(), st.integers(0, 3))
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=40)
 def test_sizes_follow_the_fractions(rule, total, fractions, seed):
     try:
         split = RULES[rule](total, fractions, seed)
@@ -76,7 +76,7 @@ def test_sizes_follow_the_fractions(rule, total, fractions, seed):
 
 
 @given(st.integers(3, 400), fractions_of_hundred())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 def test_groups_of_one_fill_whole_fractions(total, fractions):
     """Groups of one sample fill train and validation up to their fractions; no sample is lost to the last bit."""
     total = total // 100 * 100 or 100
@@ -97,7 +97,7 @@ def test_groups_leave_a_fraction_of_zero_empty(groups, fractions):
 
 
 @given(st.integers(2, 12), st.integers(1, 12), st.integers(0, 40), st.integers(0, 3))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 def test_k_fold_works_for_every_size(num_folds, num_classes, extra, seed):
     """Whatever the number of samples and classes is, as long as each class has a member for each fold."""
     total = num_folds * num_classes + extra

@@ -60,7 +60,7 @@ CELL = st.one_of(
     last=st.booleans(),
     blank=st.booleans(),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 def test_equals_pythons_csv_module(tmp_path_factory, block, rows, always, end, packed, last, blank):
     def one(cell):
         return quoted(cell) if always or set(cell) & set(',"\n') else cell
@@ -90,7 +90,7 @@ def test_equals_pythons_csv_module(tmp_path_factory, block, rows, always, end, p
 
 
 @given(st.text(st.sampled_from('0a,"\n '), max_size=40))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 def test_quotes_are_read_as_python_reads_them_or_refused(tmp_path_factory, text):
     """No text loses rows: what is read has the rows of a strict parse, and all else is an error with a line."""
     path = tmp_path_factory.mktemp("table") / "table.csv"
@@ -126,7 +126,7 @@ def test_quotes_are_read_as_python_reads_them_or_refused(tmp_path_factory, text)
     ),
     st.sampled_from(["integer", "time", "label", "float32", "real", "optional"]),
 )
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 def test_numbers_are_exact_or_refused(tmp_path_factory, cells, kind):
     path = tmp_path_factory.mktemp("table") / "table.csv"
     path.write_text("x;y\n" + "".join(f"{cell};0\n" for cell in cells))

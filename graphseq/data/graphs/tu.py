@@ -1,6 +1,7 @@
 """TU data sets: graph classification and regression benchmarks in their text form."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -146,6 +147,9 @@ class TUDataModule(GraphSetDataModule):
 
     def _pack(self, folder: str) -> GraphStore:
         try:
+            for path in sorted(Path(folder).glob(f"{self.name}_*.txt")):
+                if not path.read_bytes().endswith(b"\n"):  # PyG's reader leaves out what follows the last line break
+                    raise ValueError(f"the last line of {path.name} is not closed by a line break, and would be lost")
             data, slices, sizes = read_tu_data(folder, self.name)
             graphs = _separate(data, slices)
         except (ValueError, IndexError, RuntimeError, KeyError) as error:

@@ -17,6 +17,7 @@ from torch_geometric.utils import coalesce
 from graphseq.core.errors import DataError
 from graphseq.data.cache import raw_files
 from graphseq.data.nodes.module import STAGES, NodeDataModule
+from graphseq.data.tables import TextTable
 
 __all__ = ["ActorDataModule", "PlanetoidDataModule"]
 
@@ -187,8 +188,10 @@ class ActorDataModule(NodeDataModule):
         )
         try:
             x, y = _actor_nodes(files[nodes])
-            pairs = torch.from_numpy(np.loadtxt(files[edges], dtype=np.int64, delimiter="\t", skiprows=1, ndmin=2))
-            if pairs.size(1) != 2 or int(pairs.min()) < 0 or int(pairs.max()) >= len(x):
+            table = TextTable(files[edges], ["\t"], header="columns")
+            ends = table.read([(0, "integer"), (1, "integer")])
+            pairs = torch.from_numpy(np.stack([*ends.values()], 1))  # (E, 2)
+            if len(table.header) != 2 or int(pairs.min()) < 0 or int(pairs.max()) >= len(x):
                 raise ValueError(f"{edges} must hold two numbers in 0..{len(x) - 1} a line")
             graph = Data(x=x, edge_index=coalesce(pairs.t().contiguous(), num_nodes=len(x)), y=y)
             splits = [_arrays(files[file]) for file in masks]
@@ -209,14 +212,16 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _actor_nodes(path: Path) -> tuple[Tensor, Tensor]:
     """Return features and classes from lines of node, comma-separated features, class, in any order of the nodes."""
-    table = np.loadtxt(path, dtype=str, delimiter="\t", skiprows=1, ndmin=2, comments=None)
-    if table.shape[1] != 3:
-        raise ValueError(f"{path.name} has {table.shape[1]} columns; node, features and label are needed")
-    nodes, labels = (torch.from_numpy(table[:, column].astype(np.int64)) for column in (0, 2))
+    table = TextTable(path, ["\t"], header="columns")
+    if table.width != 3:
+        raise ValueError(f"{path.name} has {table.width} columns; node, features and label are needed")
+    read = table.read([(0, "integer"), (1, "text"), (2, "integer")])
+    nodes, labels = torch.from_numpy(read[0, "integer"]), torch.from_numpy(read[2, "integer"])
+    features = [str(cell) for cell in read[1, "text"]]
     if not torch.equal(nodes.sort().values, torch.arange(len(nodes))):
         raise ValueError(f"{path.name} must number its {len(nodes)} nodes from 0 without gaps")
-    counts = torch.from_numpy(np.char.count(table[:, 1], ",") + 1)
-    columns = torch.from_numpy(np.array(",".join(table[:, 1]).split(","), dtype=np.int64))
+    counts = torch.tensor([cell.count(",") + 1 for cell in features])
+    columns = torch.from_numpy(np.array(",".join(features).split(","), dtype=np.int64))
     if int(columns.min()) < 0:
         raise ValueError(f"{path.name} holds feature {int(columns.min())}; features are numbered from 0")
     x = torch.zeros(len(nodes), int(columns.max()) + 1)

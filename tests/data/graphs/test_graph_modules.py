@@ -160,6 +160,7 @@ class TestTU:
             ({"node_labels": "0\n1\n"}, "do not fit together"),
             ({"graph_labels": "1\n"}, "do not fit together"),
             ({"A": "1, 2\n2, x\n"}, "do not fit together"),
+            ({"A": "1, 2\n2, 1"}, "last line of TOY_A.txt"),
             ({"A": "1, 2\n2, 99\n"}, "do not fit together|nodes"),
             ({"A": "1, 2\n1, 5\n"}, "but the graph has"),
         ],

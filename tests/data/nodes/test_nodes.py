@@ -503,6 +503,8 @@ def test_actor_from_raw_files(small_actor):
         ("out1_graph_edges.txt", b"node_id\tnode_id\n0\t40\n"),
         ("out1_graph_edges.txt", b"node_id\tnode_id\n0\t1\n2"),
         ("out1_graph_edges.txt", b"node_id\tnode_id\n0\tone\n"),
+        ("out1_graph_edges.txt", b"node_id\tnode_id\n0\t1\n# 1\t0\n"),
+        ("out1_graph_edges.txt", b"node_id\tnode_id\n0\t1 # 2\n"),
         ("out1_graph_edges.txt", b"node_id\tnode_id\n-1\t1\n"),
         ("out1_graph_edges.txt", b"\xff\xfe\x00"),
         ("out1_node_feature_label.txt", b"a\tb\tc\n0\t1,2\t3\n2\t1\t0\n"),
@@ -515,7 +517,6 @@ def test_actor_from_raw_files(small_actor):
         ("film_split_0.6_0.2_4.npz", pickle.dumps([1])),
     ],
 )
-@pytest.mark.filterwarnings("ignore:loadtxt")
 def test_damaged_actor_files(small_actor, name, content):
     (small_actor[0] / name).write_bytes(content)
     with pytest.raises(DataError, match="SHA-256"):
