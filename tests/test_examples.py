@@ -24,6 +24,10 @@ def test_runs(path, tmp_path):
         assert losses == sorted(losses, reverse=True)
     if path.stem == "language_model":
         assert float(done.stdout.splitlines()[0].split()[-1]) < 3
+    if path.stem == "two_optimizers":
+        alone, against = (float(line.split()[-1]) for line in done.stdout.splitlines()[:2])
+        assert alone > 0.9 > 0.75 > against  # the critic is right about plain features and lost with hidden ones
+        assert done.stdout.split()[-1] == "True"
     if path.stem == "own_callback":
         assert float(done.stdout.splitlines()[0].split()[-1]) > 0.85
         assert done.stdout.split()[-1] == "True"  # the resumed run equals the uninterrupted one

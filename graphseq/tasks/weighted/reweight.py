@@ -250,8 +250,9 @@ class Reweighted(SampleTask):
         self.manual_backward(loss)
         network.step()
         self.queue.push(z, self.weights.logit.detach()[idx], env)
-        if self.scheduler is not None and self.scheduler_interval == "step":
-            self._step_scheduler()
+        # with the last batch, not at the end of the epoch: a run resumed from its last batch does not come there
+        if self.scheduler_interval == "step" or self.trainer.is_last_batch:
+            self._step_scheduler(at_epoch_end=False)
         return loss.detach()
 
     def _recluster(self, z: Tensor, env: Tensor | None) -> None:
@@ -311,18 +312,18 @@ class Reweighted(SampleTask):
         return VirtualLearners(self, losses.batch, z[kept], kept, losses.target[kept], validation, lr)
 
     def on_train_epoch_end(self) -> None:
-        """Step the scheduler, and stop if a loss of this epoch was not finite."""
+        """Step a scheduler that looks at validation, and stop if a loss of this epoch was not finite."""
         super().on_train_epoch_end()
-        if self.scheduler is not None and self.scheduler_interval == "epoch":
-            self._step_scheduler()
+        if self.scheduler_interval == "epoch":
+            self._step_scheduler(at_epoch_end=True)
 
-    def _step_scheduler(self) -> None:
-        scheduler = self.lr_schedulers()
+    def _step_scheduler(self, at_epoch_end: bool) -> None:
+        scheduler = self.lr_schedulers() if self.scheduler is not None else None
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             value = self.trainer.callback_metrics.get(vars(scheduler).get("monitor", self.monitor))
-            if value is not None:
+            if value is not None and at_epoch_end == (self.scheduler_interval == "epoch"):
                 scheduler.step(value)
-        elif isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler):
+        elif isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler) and not at_epoch_end:
             scheduler.step()
 
 

@@ -390,10 +390,19 @@ class SaveAndStop(Callback):
             raise Interrupted
 
 
-def full(model):
+def full(model, interval="step"):
     outer = UnrolledOuter(steps=2, decorrelation=DecorrelationOuter(num_clusters=3))
-    step = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=3, gamma=0.5)
-    return reweighted(model, outer, weight_steps=2, scheduler=step, scheduler_interval="step", start_epoch=1)
+    step = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=3 if interval == "step" else 1, gamma=0.5)
+    return reweighted(model, outer, weight_steps=2, scheduler=step, scheduler_interval=interval, start_epoch=1)
+
+
+def test_resume_from_the_last_batch_keeps_a_scheduler_of_epochs(tmp_path):
+    build = functools.partial(full, interval="epoch")
+    expected = run(build, max_epochs=3)
+    with pytest.raises(Interrupted):
+        run(build, max_epochs=3, callbacks=[SaveAndStop(6, tmp_path / "k.ckpt")])
+    found = run(build, max_epochs=3, checkpoint=tmp_path / "k.ckpt").state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.state_dict().items())
 
 
 # in the warm-up with the queue half full, at its end, before and after clusters are known, and at an epoch's end
