@@ -1,93 +1,76 @@
 """What correction does to the memory itself: roll-outs with frozen weights, and a memory whose drift is known."""
 
+import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
 
 import torch
+from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 
-from experiments.pres.training import ARMS, Arm, build_network, data_of, drifting_stream, train_epochs
+from experiments.pres.streams import drifting_stream
 from graphseq.bench.experiment import Row
 from graphseq.data import FixedBatches, TemporalDataModule, TemporalEvents
-from graphseq.models import MemoryNetwork
+from graphseq.models import JODIE, MemoryNetwork
 from graphseq.nn import PRESCorrector
 
 __all__ = ["ROLLOUTS", "known_drift", "staleness"]
 
-ROLLOUTS: dict[str, tuple[int, Arm]] = {
-    "b = 10": (10, ARMS["none"]),
-    "b = 100": (100, ARMS["none"]),
-    "b = 1000": (1000, ARMS["none"]),
-    "update": (1000, Arm(correction=True)),
-    "update, not stored": (1000, Arm(correction=True, persist=False)),
-    "update, gamma 0.5": (1000, Arm(correction=True, gamma=0.5)),
-    "event": (1000, Arm(correction=True, rate="event")),
-    "time": (1000, Arm(correction=True, rate="time")),
+ROLLOUTS: dict[str, tuple[int, dict[str, Any] | None]] = {
+    "b = 10": (10, None),
+    "b = 100": (100, None),
+    "b = 1000": (1000, None),
+    "update": (1000, {}),
+    "update, not stored": (1000, {"persist": False}),
+    "update, gamma 0.5": (1000, {"gamma_init": 0.5}),
+    "event": (1000, {"rate": "event"}),
+    "time": (1000, {"rate": "time"}),
 }
 """Batch size and corrector of each roll-out; those with a corrector are named by its step."""
 
 _LAST = 1000  # events whose nodes are compared
 
 
-def staleness(
-    events: TemporalEvents, coherence: float, seed: int, *, epochs: int, marks: Sequence[int], dim: int = 32
-) -> Row:
-    r"""Train once, then compare memories of larger batches with those of single events, at the same weights.
+def staleness(task: LightningModule, data: LightningDataModule, marks: Sequence[int]) -> Row:
+    r"""Compare memories of larger batches with those of single events, at the weights of a trained task.
 
     .. math:: \frac{1}{|V|} \sum_{i \in V} \lVert s_i^{(b)} - s_i^{(1)} \rVert \,/\, \lVert s_i^{(1)} \rVert
 
-    over the nodes V of the 1000 events before a mark, memories with their mail applied. Training has batches of 200
-    over all events but the last 30 %.
-
-    Args:
-        events: the stream.
-        coherence: weight of the coherence term in training.
-        seed: of weights and negatives.
-        epochs: of training.
-        marks: numbers of events at which memories are compared, ascending, multiples of the batch sizes.
-        dim: size of a memory.
-
-    Returns:
-        the error at each mark for each of :data:`ROLLOUTS`.
-
-    Example:
-        >>> row = staleness(drifting_stream(1000), 0.0, 0, epochs=1, marks=[400], dim=8)
-        >>> 0 < row["b = 10"][0] < 2
-        True
+    over the nodes V of the 1000 events before a mark, memories with their mail applied.
     """
-    arm = replace(ARMS["none"], coherence=coherence)
-    data = data_of(events, arm, 200, seed)
-    torch.manual_seed(seed)
-    network = build_network("JODIE", data, arm, dim)
-    train_epochs(network, data, arm, epochs=epochs, learning_rate=1e-3)
+    assert isinstance(data, TemporalDataModule)
+    events, network = data.events, task.model
     fresh = _roll_out(network, events, 1, marks)
     errors: Row = {}
     for name, (batch_size, form) in ROLLOUTS.items():
+        rolled = _roll_out(_corrected(network, data, form), events, batch_size, marks)
         errors[name] = [
             float(((stale - exact).norm(dim=1) / exact.norm(dim=1).clamp(min=1e-12)).mean())
-            for stale, exact in zip(
-                _roll_out(_corrected(network, data, form, dim), events, batch_size, marks), fresh, strict=True
-            )
+            for stale, exact in zip(rolled, fresh, strict=True)
         ]
-    return errors
+    return {"errors": errors}
 
 
-def _corrected(network: MemoryNetwork, data: TemporalDataModule, form: Arm, dim: int) -> MemoryNetwork:
-    """The same weights with another corrector, whose running sums move although nothing is trained."""
-    other = build_network("JODIE", data, replace(form, gate_speed=0.0), dim)
+def _corrected(network: MemoryNetwork, data: TemporalDataModule, form: dict[str, Any] | None) -> MemoryNetwork:
+    """The same weights with a corrector, whose running sums move although nothing is trained."""
+    if form is None:
+        return network
+    corrector = PRESCorrector(**{"gamma_init": 0.9, "gamma_learnable": False, **form})
+    corrector.update_in_eval = True
+    sizes = {"memory_dim": network.dim, "time_dim": network.time_encoder.dim}
+    known = (data.num_nodes, data.num_edge_features, data.time_statistics)
+    other = JODIE(*known, corrector=corrector, mean_gap=data.mean_gap, **sizes)
     weights = dict(network.named_parameters())
     with torch.no_grad():
         for name, weight in other.named_parameters():
             weight.copy_(weights[name])
-    if other.corrector is not None:
-        other.corrector.update_in_eval = True
     return other
 
 
 @torch.no_grad()
 def _roll_out(network: MemoryNetwork, events: TemporalEvents, batch_size: int, marks: Sequence[int]) -> list[Tensor]:
     """Memories of the nodes that took part last before each mark."""
-    network.eval()
+    network = copy.deepcopy(network).eval()
     network.reset_state()
     rolled = TemporalDataModule(
         events[: marks[-1]], batching=FixedBatches(batch_size), val_fraction=0.0, test_fraction=0.0, negatives=False
@@ -123,21 +106,9 @@ def known_drift(seed: int, batch_size: int, *, num_events: int = 20_000, gain: f
     The memory moves by ``gain`` of the way to the item of the source's last event in each batch. The corrector has
     the true velocity of every source in place of its running mean, with the step of time.
 
-    Args:
-        seed: of the stream.
-        batch_size: events after which memory is updated.
-        num_events: of the stream.
-        gain: of the memory.
-        gamma: weight of the measured memory.
-
-    Returns:
-        mean distance between memory and place of the source at the events of the later half of the stream, in widths
-        between items: of the plain memory, of the corrected one, and of the plain one moved on, from its last event
-        to the time it is asked, by the velocity.
-
-    Example:
-        >>> sorted(known_drift(0, 2000))
-        ['corrected', 'moved on', 'plain']
+    Returns the mean distance between memory and place of the source at the events of the later half of the stream, in
+    widths between items: of the plain memory, of the corrected one, and of the plain one moved on, from its last event
+    to the time it is asked, by the velocity.
     """
     events = drifting_stream(num_events, seed=seed)
     sources = events.num_sources or 0

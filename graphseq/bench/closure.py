@@ -5,13 +5,14 @@ import functools
 import hashlib
 import importlib.metadata
 import re
+import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import graphseq
 from graphseq.core.lazy import read_stub
 
-__all__ = ["import_closure", "source_digest"]
+__all__ = ["import_closure", "source_digest", "source_state"]
 
 _PACKAGE = Path(graphseq.__file__).parent
 # names of classes in configs and in arms; the file that defines such a name counts as imported
@@ -88,6 +89,27 @@ def import_closure(files: Iterable[Path], roots: Sequence[Path] = ()) -> list[Pa
         found.add(path)
         todo += [file.resolve() for name in _imported(path, path.read_bytes()) for file in _file(name, places)]
     return sorted(found)
+
+
+def source_state() -> dict[str, str | bool | None]:
+    """Return the git commit of the checkout that this package lies in, and whether files differ from it.
+
+    Both are None where there is no checkout, or no git.
+
+    Example:
+        >>> sorted(source_state())
+        ['commit', 'modified']
+    """
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=_PACKAGE.parent, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "modified": None if changes is None else bool(changes)}
 
 
 def source_digest(files: Iterable[Path], roots: Sequence[Path] = (), more: str = "") -> str:

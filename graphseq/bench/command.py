@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="name all experiments and stop")
     parser.add_argument("--scale", choices=get_args(Scale), default="default", help="quick: one minute, tries the code "
                         "path; default: about 15 minutes on two cores; full: the published setting")  # fmt: skip
-    parser.add_argument("--seeds", type=_positive, default=5, metavar="N", help="seeds of each arm (5)")
+    parser.add_argument("--seeds", type=_positive, metavar="N", help="seeds of each arm (the experiment's own number)")
+    parser.add_argument("--only", metavar="AXIS=VALUE", help="only cells with these values, such as 'batch=2000'; "
+                        "in --out-dir what was found is put beside the record that is there, as a rerun")  # fmt: skip
     parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="torch threads (1)")
     parser.add_argument("--processes", type=_positive, metavar="N", help="cells of an effect that run at the same time "
                         "(the number of cores); speeds are always taken one by one")  # fmt: skip
@@ -154,6 +156,7 @@ def _run_all(chosen: "Sequence[str | Experiment]", arguments: argparse.Namespace
                 processes=max(1, processes) if experiment.kind == "effect" else 1,
                 scale=arguments.scale,
                 seeds=arguments.seeds,
+                only=arguments.only,
                 threads=arguments.threads,
                 state_dir=arguments.state_dir,
                 fresh=arguments.fresh,

@@ -130,6 +130,8 @@ def load_file(path: Path, kind: str | None = None) -> "Experiment":
     if experiment.name != f"{kind}.{place.stem}":
         raise ValueError(f"{path} defines {experiment.name!r}; in this file its name is '{kind}.{place.stem}'")
     experiment.origin = (place, str(kind))
+    if not getattr(experiment, "summary", True):
+        experiment.summary = (made.__doc__ or "").strip().partition("\n")[0]  # type: ignore[attr-defined]
     return experiment
 
 

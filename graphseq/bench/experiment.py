@@ -140,7 +140,7 @@ class Experiment(ABC):
         return ()
 
     @abstractmethod
-    def cells(self, scale: Scale, seeds: int) -> list[Row]:
+    def cells(self, scale: Scale, seeds: Any) -> list[Row]:
         """Return the keys of everything that is to run: plain data such as ``{"arm": …, "data": …, "seed": …}``.
 
         Args:

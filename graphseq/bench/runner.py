@@ -13,12 +13,17 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import get_args
 
+from graphseq.bench.claims import matches
+from graphseq.bench.closure import source_state
+from graphseq.bench.effect import Effect
 from graphseq.bench.environment import environment
 from graphseq.bench.experiment import Conclusion, Experiment, Row, Scale, SkipCell
 from graphseq.bench.records import finite
 from graphseq.bench.rows import RowFile, default_state_dir, fingerprint, plain
 
 __all__ = ["run_experiment"]
+
+_SEEDS = 5  # of an experiment that does not say
 
 
 class _Progress:
@@ -111,7 +116,7 @@ def _check_arguments(scale: str, seeds: int, threads: int) -> None:
         raise ValueError(f"seeds is {seeds} and threads {threads}; both are at least 1")
 
 
-def _plain_cells(experiment: Experiment, scale: Scale, seeds: int) -> list[Row]:
+def _plain_cells(experiment: Experiment, scale: Scale, seeds: int | None) -> list[Row]:
     cells = plain(experiment.cells(scale, seeds), f"the cells of {experiment.name}")
     keys = [json.dumps(cell, sort_keys=True) for cell in cells]
     twice = sorted({key for key in keys if keys.count(key) > 1})
@@ -167,6 +172,12 @@ def _outcomes(
 
 def _rule(experiment: Experiment) -> str:
     """What a declaration states, or the docstring of the class itself, without a base's: a rule is not inherited."""
+    if isinstance(experiment, Effect):
+        return f"{experiment.summary}
+
+Source: {experiment.source}.
+
+{experiment.protocol.strip()}"
     return inspect.cleandoc(experiment.protocol or vars(type(experiment)).get("__doc__") or "")
 
 
@@ -174,7 +185,8 @@ def run_experiment(
     experiment: Experiment,
     *,
     scale: Scale = "default",
-    seeds: int = 5,
+    seeds: int | None = None,
+    only: str | None = None,
     threads: int = 1,
     processes: int = 1,
     state_dir: Path | None = None,
@@ -189,7 +201,8 @@ def run_experiment(
     Args:
         experiment: what to run.
         scale: how much.
-        seeds: seeds of each arm, at least 1.
+        seeds: seeds of each arm, at least 1; None for an effect's own number, else 5.
+        only: ``axis=value``: only cells with these values.
         threads: torch threads of one cell, at least 1.
         processes: cells that run at the same time, at least 1; more than one only for effects, because times of
             cells that share a machine say nothing. Rows do not depend on it.
@@ -197,7 +210,7 @@ def run_experiment(
         fresh: drop the kept rows first.
 
     Returns:
-        Plain data with the keys ``name, kind, scale, seeds, verdict, rule, rows, checks, table, environment``;
+        Plain data with the keys ``name, kind, scale, seeds, verdict, rule, rows, checks, table, environment, source``;
         skipped rows carry the reason as ``skipped``, numbers that are not finite are None.
 
     Raises:
@@ -216,10 +229,17 @@ def run_experiment(
         >>> record["rows"]
         [{'size': 1, 'area': 1}, {'size': 2, 'area': 4}]
     """
-    _check_arguments(scale, seeds, threads)
+    _check_arguments(scale, 1 if seeds is None else seeds, threads)
     if processes < 1 or (processes > 1 and experiment.kind == "speed"):
         raise ValueError(f"processes is {processes}; it is at least 1, and 1 for a speed experiment")
+    if seeds is None and not isinstance(experiment, Effect):
+        seeds = _SEEDS
     cells = _plain_cells(experiment, scale, seeds)
+    if only is not None:
+        known = ", ".join(sorted({key for cell in cells for key in cell}))
+        cells = [cell for cell in cells if matches(only, cell)]
+        if not cells:
+            raise ValueError(f"only is {only!r}, and {experiment.name} has no such cell; its keys are {known}")
     path = (state_dir or default_state_dir()) / f"{experiment.name}.jsonl"
     if fresh:
         path.unlink(missing_ok=True)
@@ -254,16 +274,20 @@ def run_experiment(
         rows = [known_row for known_row in (done[json.dumps(cell, sort_keys=True)] for cell in cells) if known_row]
         finished = [row for row in rows if "skipped" not in row]
         conclusion = experiment.conclude([dict(row) for row in finished]) if finished else Conclusion(None)
+    # of a part of the cells, claims on the others say nothing
+    checks = [check for check in conclusion.checks if only is None or check.value is not None]
     record = {
         "name": experiment.name,
         "kind": experiment.kind,
         "scale": scale,
-        "seeds": seeds,
+        "seeds": seeds or len({cell.get("seed") for cell in cells}),
         "verdict": conclusion.verdict,
         "rule": _rule(experiment),
         "rows": rows,
-        "checks": plain([vars(check) for check in conclusion.checks], f"the checks of {experiment.name}"),
+        "checks": plain([vars(check) for check in checks], f"the checks of {experiment.name}"),
         "table": plain(conclusion.table, f"the table of {experiment.name}"),
         "environment": where,
+        "source": source_state(),
+        **({"only": only} if only else {}),
     }
     return finite(record)

@@ -4,7 +4,6 @@ import csv
 import importlib
 import importlib.util
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,58 +12,17 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
+from graphseq.bench.building import ConfigError, ConfiguredCLI
 from graphseq.cli.checkpoints import checkpoint_of_run, keep_best_files, newest_checkpoint, run_folder
 from graphseq.core.errors import CheckpointError, DataError, OptionalDependencyError, UnsupportedStrategyError
-from graphseq.core.spec import record_foreign_modules
 from graphseq.data.cache import complete_or_absent
-from graphseq.tasks.base import Task
 
 __all__ = ["ACTIONABLE", "GraphseqCLI", "newest_checkpoint", "train"]
-
-# size that the data know -> argument of the network (None: of the task). A network without the argument, or data
-# without the size, leaves the link out.
-_LINKS = (
-    ("num_features", "in_channels"),
-    ("input_size", "in_features"),
-    ("num_outputs", "out_channels"),
-    ("num_outputs", "out_features"),
-    ("num_edge_features", "edge_channels"),
-    ("degree_histogram", "degree_histogram"),
-    ("node_categories", "node_categories"),
-    ("edge_categories", "edge_categories"),
-    ("num_nodes", "num_nodes"),
-    ("vocab_size", "vocab_size"),
-    ("time_statistics", "time_statistics"),
-    ("mean_gap", "mean_gap"),
-)
-_ROOMS_WITH_CLASSES = ("tasks", "data", "models", "nn", "callbacks")
-
-
-def touch_rooms() -> None:
-    """Import every public class that a config may name, so that short names resolve on the command line.
-
-    Example:
-        >>> touch_rooms()
-    """
-    for room in _ROOMS_WITH_CLASSES:
-        module = importlib.import_module(f"graphseq.{room}")
-        for name in module.__all__:
-            getattr(module, name)
-
-
-class ConfigError(ValueError):
-    """A config that cannot be built.
-
-    Example:
-        >>> raise ConfigError("batch_size is 0")
-        Traceback (most recent call last):
-        graphseq.cli.training.ConfigError: batch_size is 0
-    """
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -88,7 +46,7 @@ class SaveRunConfig(SaveConfigCallback):
         super().setup(trainer, pl_module, stage)
 
 
-class GraphseqCLI(LightningCLI):
+class GraphseqCLI(ConfiguredCLI):
     """LightningCLI with graphseq's defaults: links of sizes, CSV log, checkpoints, quiet outside a terminal.
 
     Args:
@@ -101,49 +59,13 @@ class GraphseqCLI(LightningCLI):
     """
 
     def __init__(self, arguments: Sequence[str], run: bool = True) -> None:
-        record_foreign_modules()
-        touch_rooms()
         super().__init__(
-            Task,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
+            list(arguments),
+            run=run,
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"prog": "graphseq", "description": "Train and use graphseq tasks; see graphseq --help."},
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=list(arguments),
-            run=run,
         )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link the sizes that the data know to the network and the task."""
-        for source, target in _LINKS:
-            parser.link_arguments(f"data.{source}", f"model.init_args.model.init_args.{target}", apply_on="instantiate")
-        parser.link_arguments("data.num_outputs", "model.init_args.num_outputs", apply_on="instantiate")
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse without LightningCLI's warning that ``sys.argv`` is there too."""
-        self.config = parser.parse_args(args)
-
-    def _parse_ckpt_path(self) -> None:
-        """Do nothing: LightningCLI would let the checkpoint override config and command line, silently."""
-
-    def instantiate_classes(self) -> None:
-        """Build task, data and trainer; an argument that a constructor refuses is the config's error."""
-        try:
-            super().instantiate_classes()
-        except (ValueError, TypeError) as error:
-            first: BaseException = error  # jsonargparse wraps what a constructor raised, several times
-            while first.__context__ is not None:
-                first = first.__context__
-            if isinstance(first, DataError):
-                raise first from None
-            # of a type with alternatives jsonargparse lists what each said; the constructor's word is among them
-            listed = re.findall(r"^\s*- (?!Expected a )(.+)$", str(first), re.MULTILINE)
-            raise ConfigError(listed[0] if listed else str(first)) from error
 
     def before_instantiate_classes(self) -> None:
         """Refuse what only looks like a config, and resolve ``--ckpt_path last``."""
@@ -299,7 +221,7 @@ def check_class(value: Any, base: type | tuple[type, ...], where: str) -> None:
     Example:
         >>> check_class("os.system", torch.optim.Optimizer, "optimizer")
         Traceback (most recent call last):
-        graphseq.cli.training.ConfigError: optimizer names os.system; ...
+        graphseq.bench.building.ConfigError: optimizer names os.system; ...
     """
     if value is None:
         return

@@ -1,0 +1,117 @@
+"""Task, data module and trainer from a config: what the command line and the experiments both build from."""
+
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from graphseq.core.errors import DataError
+from graphseq.core.spec import record_foreign_modules
+from graphseq.tasks.base import Task
+
+__all__ = ["ConfigError", "ConfiguredCLI", "touch_rooms"]
+
+# size that the data know -> argument of the network (None: of the task). A network without the argument, or data
+# without the size, leaves the link out.
+_LINKS = (
+    ("num_features", "in_channels"),
+    ("input_size", "in_features"),
+    ("num_outputs", "out_channels"),
+    ("num_outputs", "out_features"),
+    ("num_edge_features", "edge_channels"),
+    ("degree_histogram", "degree_histogram"),
+    ("node_categories", "node_categories"),
+    ("edge_categories", "edge_categories"),
+    ("num_nodes", "num_nodes"),
+    ("vocab_size", "vocab_size"),
+    ("time_statistics", "time_statistics"),
+    ("mean_gap", "mean_gap"),
+)
+_ROOMS_WITH_CLASSES = ("tasks", "data", "models", "nn", "callbacks")
+
+
+def touch_rooms() -> None:
+    """Import every public class that a config may name, so that short names resolve on the command line.
+
+    Example:
+        >>> touch_rooms()
+    """
+    for room in _ROOMS_WITH_CLASSES:
+        module = importlib.import_module(f"graphseq.{room}")
+        for name in module.__all__:
+            getattr(module, name)
+
+
+class ConfigError(ValueError):
+    """A config that cannot be built.
+
+    Example:
+        >>> raise ConfigError("batch_size is 0")
+        Traceback (most recent call last):
+        graphseq.bench.building.ConfigError: batch_size is 0
+    """
+
+
+class ConfiguredCLI(LightningCLI):
+    """Builds a task, a data module and a trainer from a config, and links the sizes that the data know to the network.
+
+    Args:
+        arguments: what a command line holds, or a whole config as plain data.
+        run: whether to run the subcommand that the arguments begin with, or only to build everything.
+        options: further arguments of ``LightningCLI``.
+
+    Example:
+        >>> config = {
+        ...     "model": {"class_path": "graphseq.tasks.Classification", "init_args": {"model": {
+        ...         "class_path": "graphseq.models.MLP"}}},
+        ...     "data": {"class_path": "graphseq.data.TabularDataModule", "init_args": {"csv": "table.csv"}},
+        ... }
+        >>> ConfiguredCLI(config, run=False).datamodule  # doctest: +SKIP
+    """
+
+    def __init__(self, arguments: Sequence[str] | Mapping[str, Any], run: bool = True, **options: Any) -> None:
+        record_foreign_modules()
+        touch_rooms()
+        options = {"seed_everything_default": 0, **options}
+        super().__init__(
+            Task,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=Namespace(**arguments) if isinstance(arguments, Mapping) else list(arguments),
+            run=run,
+            **options,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link the sizes that the data know to the network and the task."""
+        for source, target in _LINKS:
+            parser.link_arguments(f"data.{source}", f"model.init_args.model.init_args.{target}", apply_on="instantiate")
+        parser.link_arguments("data.num_outputs", "model.init_args.num_outputs", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse without LightningCLI's warning that ``sys.argv`` is there too."""
+        self.config = parser.parse_object(args.as_dict()) if isinstance(args, Namespace) else parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: LightningCLI would let the checkpoint override config and command line, silently."""
+
+    def instantiate_classes(self) -> None:
+        """Build task, data and trainer; an argument that a constructor refuses is the config's error."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as error:
+            first: BaseException = error  # jsonargparse wraps what a constructor raised, several times
+            while first.__context__ is not None:
+                first = first.__context__
+            if isinstance(first, DataError):
+                raise first from None
+            # of a type with alternatives jsonargparse lists what each said; the constructor's word is among them
+            listed = re.findall(r"^\s*- (?!Expected a )(.+)$", str(first), re.MULTILINE)
+            raise ConfigError(listed[0] if listed else str(first)) from error

@@ -1,0 +1,323 @@
+"""A published claim as a declaration: arms of one config, paired by seed, with the rule of the verdict."""
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+import graphseq
+from graphseq.bench.claims import Claim, Results, Rule, Seeds, axis_of, interval_text, split_place
+from graphseq.bench.experiment import Check, Conclusion, Experiment, Row, Scale, SkipCell, Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Effect"]
+
+Overrides = Mapping[str, Any]
+_SPECIAL = ("config", "choose")
+
+
+@dataclass(kw_only=True, eq=False)
+class Effect(Experiment):
+    """A method, its baseline and its controls, trained from the config that users run, compared by seed.
+
+    A cell is an arm at a point of the grid with a seed. It trains the config with the overrides of ``base``, point,
+    arm, scale and seed, in this order, by ``Trainer.fit``, and tests the epoch that validation chose. Overrides map
+    dotted keys to values, see :func:`~graphseq.bench.training.overridden`; two keys are the effect's own: ``config``, another
+    config file, and ``choose``, another metric to choose by.
+
+    Args:
+        name: ``effect.<what>``, after its file.
+        summary: what is compared, in one line; default the first line of the file's docstring.
+        source: the paper.
+        protocol: what is done, what was seen beforehand and the rule, in words; copied into the record.
+        arms: overrides of each arm, the baseline first. A list of overrides: each is trained, and the one with the
+            best validation score counts.
+        config: the config file, relative to the repository or the current folder; None where ``run`` does everything.
+        grid: axes that all arms are run at: values of a dotted key, or overrides by name.
+        base: overrides of every cell.
+        scales: overrides of each scale; they come last.
+        seeds: how often, and what the seed decides.
+        score: metric of the test that arms are compared by, ``test/<metric>``; or a function of a row.
+        choose: metric of validation that chooses the epoch.
+        mode: whether more or less of ``choose`` is better; None for what the task says.
+        tests: overrides of each test, such as other negatives, by name; the score is that of the first.
+        claims: conditions, each with a letter.
+        verdict: the rule; None for an effect that only reports.
+        where: which cells are run, of all arms at all points; gets a cell and the scale.
+        run: the escape hatch for what no config can say: gets a cell, the scale and the effect, and returns the row,
+            or None for cells that are trained as they are declared.
+        measure: further numbers of a tested task and its data module.
+        table: lines of the summary; None for means, deviations and differences to the baseline.
+        figure: draws on a matplotlib figure; None for differences to the baseline.
+        unit: of the score, for the figure.
+
+    Raises:
+        ValueError: if two arms change the same, a claim names an arm or a value of the grid that is not there, the
+            rule names a claim that is not there, a scale is unknown, or the config does not exist.
+
+    Example:
+        >>> from graphseq.bench.claims import Above, Rule, all_of, any_of
+        >>> coin = Effect(
+        ...     name="effect.coin", source="none", protocol="Heads against tails.",
+        ...     arms={"tails": {"x": 0}, "heads": {"x": 1}},
+        ...     run=lambda cell, scale, effect: {"up": float(cell["arm"] == "heads")},
+        ...     score=lambda row: row["up"], claims=[Above("A", "heads - tails")],
+        ...     verdict=Rule(all_of("A"), any_of("A")))
+        >>> coin.conclude([{**cell, **coin.run(cell, "default")} for cell in coin.cells("default", 2)]).verdict
+        'reproduced'
+    """
+
+    kind: ClassVar[Literal["effect"]] = "effect"  # type: ignore[misc]
+    summary: str = ""
+
+    name: str  # type: ignore[misc]
+    source: str
+    protocol: str
+    arms: Mapping[str, Overrides | Sequence[Overrides]]
+    config: str | None = None
+    grid: Mapping[str, Sequence[Any] | Mapping[str, Overrides]] = field(default_factory=dict)
+    base: Overrides = field(default_factory=dict)
+    scales: Mapping[str, Overrides] = field(default_factory=dict)
+    seeds: Seeds = field(default_factory=Seeds)
+    score: str | Callable[[Row], float | None] = "test/ap"
+    choose: str = "val/ap"
+    mode: Literal["min", "max"] | None = None
+    tests: Mapping[str, Overrides] = field(default_factory=lambda: {"": {}})
+    claims: Sequence[Claim] = ()
+    verdict: Rule | None = None
+    where: Callable[[Row, Scale], bool] | None = None
+    run: Callable[[Row, Scale, "Effect"], Row | None] | None = None  # type: ignore[assignment]
+    measure: Callable[..., Row] | None = None
+    table: Callable[[Results], list[Row]] | None = None
+    figure: Callable[[Results, Any], None] | None = None
+    unit: str = "score"
+
+    def __post_init__(self) -> None:
+        if not self.name.startswith("effect."):
+            raise ValueError(f"name is {self.name!r}; it must begin with 'effect.'")
+        self._by_hand, self.run = self.run, self._run  # type: ignore[method-assign]
+        for scale in self.scales:
+            if scale not in get_args(Scale):
+                raise ValueError(f"scales has the key {scale!r}; it is one of {', '.join(get_args(Scale))}")
+        self.axes: dict[str, list[Any]] = {axis: list(values) for axis, values in self.grid.items()}
+        self._check_arms()
+        letters = {claim.letter for claim in self.claims}
+        if self.verdict is not None and (missing := sorted(self.verdict.letters - letters)):
+            there = ", ".join(sorted(letters)) or "none"
+            raise ValueError(f"the rule names the claim {missing[0]!r}; there are {there}")
+        for claim in self.claims:
+            for place in claim.places:
+                self._check_place(claim.letter, place)
+
+    def _check_arms(self) -> None:
+        if len(self.arms) < 2:
+            raise ValueError(f"arms are {list(self.arms)}; a comparison needs a baseline and another arm")
+        seen: dict[str, str] = {}
+        for arm, given in self.arms.items():
+            tried = [self._resolved(self.base, overrides) for overrides in self._tried(arm)]
+            text = json.dumps(tried, sort_keys=True, default=str)
+            if text in seen:
+                raise ValueError(f"the arm {arm!r} changes nothing against {seen[text]!r}: {given!r}")
+            seen[text] = arm
+
+    def _check_place(self, letter: str, place: str) -> None:
+        arm, values = split_place(place)
+        if arm not in self.arms:
+            raise ValueError(f"claim {letter} names the arm {arm!r}; there are {', '.join(self.arms)}")
+        try:
+            fixed = {axis_of(self.axes, value) for value in values}
+        except ValueError as error:
+            raise ValueError(f"claim {letter} at {place!r}: {error}") from None
+        open_axes = [axis for axis, known in self.axes.items() if axis not in fixed and len(known) > 1]
+        if open_axes:
+            raise ValueError(f"claim {letter} at {place!r} leaves {open_axes[0]} open; write arm@value")
+
+    # configs
+
+    def files(self) -> list[Path]:
+        """Return all config files of the effect."""
+        changes = [overrides for arm in self.arms for overrides in self._tried(arm)]
+        changes += [
+            change for values in self.grid.values() if isinstance(values, Mapping) for change in values.values()
+        ]
+        names = [self.config, *(change.get("config") for change in changes)]
+        return [_found(name) for name in dict.fromkeys(names) if name is not None]
+
+    def _tried(self, arm: str) -> Sequence[Overrides]:
+        given = self.arms[arm]
+        return [given] if isinstance(given, Mapping) else list(given)
+
+    def _resolved(self, *changes: Overrides) -> dict[str, Any]:
+        """Return the whole config of some overrides, with the effect's own keys beside it."""
+        import yaml
+
+        from graphseq.bench.training import overridden
+
+        merged = {key: value for change in changes for key, value in change.items()}
+        own = {key: merged.pop(key) for key in _SPECIAL if key in merged}
+        name = own.get("config", self.config)
+        config = yaml.safe_load(_found(name).read_text("utf-8")) if name else {}
+        return {"config": overridden(config, merged), "choose": own.get("choose", self.choose)}
+
+    def _point(self, cell: Row) -> list[Overrides]:
+        changes: list[Overrides] = []
+        for axis, values in self.grid.items():
+            changes.append(values[str(cell[axis])] if isinstance(values, Mapping) else {axis: cell[axis]})
+        return changes
+
+    # cells
+
+    def cells(self, scale: Scale, seeds: int | None) -> list[Row]:
+        """Return every arm at every point of the grid with every seed.
+
+        Args:
+            scale: how much.
+            seeds: of each arm; None for the effect's own number.
+
+        Raises:
+            ValueError: for one seed, unless the scale is quick.
+        """
+        if seeds is not None and seeds < 2 and scale != "quick":
+            raise ValueError(f"seeds is {seeds}; an effect needs at least 2, for one seed has no interval")
+        cells = [
+            {**dict(zip(self.axes, point, strict=True)), "arm": arm}
+            for point in itertools.product(*self.axes.values())
+            for arm in self.arms
+        ]
+        chosen = [cell for cell in cells if self.where is None or self.where(cell, scale)]
+        seeded = [(place, {**cell, "seed": seed}) for cell in chosen
+                  for place, seed in enumerate(self.seeds.of(cell, scale, seeds))]  # fmt: skip
+        # seed by seed, so that what is there after an interruption can be compared
+        return [cell for _, cell in sorted(seeded, key=lambda entry: entry[0])]
+
+    def _run(self, cell: Row, scale: Scale) -> Row:
+        from graphseq.core import DataError, OptionalDependencyError
+
+        try:
+            row = self._by_hand(cell, scale, self) if self._by_hand else None
+            return self.train(cell, scale) if row is None else row
+        except (DataError, OptionalDependencyError) as error:
+            if isinstance(error, DataError) and not _is_missing(error):
+                raise
+            raise SkipCell(f"{' '.join(str(value) for value in cell.values())}: {error}") from error
+
+    def train(
+        self, cell: Row, scale: Scale, more: Overrides | None = None, measure: Callable[..., Row] | None = None
+    ) -> Row:
+        """Train one cell as it is declared, and test it.
+
+        Args:
+            cell: one of :meth:`cells`.
+            scale: how long.
+            more: further overrides.
+            measure: instead of the effect's own, see :class:`Effect`.
+        """
+        from graphseq.bench.training import fit_and_test
+
+        seeded = {"seed_everything": cell["seed"], **{key: cell["seed"] for key in self.seeds.into}}
+        best: Row = {}
+        tried = {}
+        for number, overrides in enumerate(self._tried(cell["arm"])):
+            point, scaled = self._point(cell), self.scales.get(scale, {})
+            resolved = self._resolved(self.base, *point, overrides, more or {}, scaled, seeded)
+            row = fit_and_test(
+                resolved["config"], resolved["choose"], self.tests, mode=self.mode, measure=measure or self.measure
+            )
+            tried[str(number)] = row["val"]
+            if not best or (row["val"] < best["val"] if self.mode == "min" else row["val"] > best["val"]):
+                best = {**row, "tried": number}
+        return {**best, "tried_val": tried} if len(tried) > 1 else {k: v for k, v in best.items() if k != "tried"}
+
+    # conclusions
+
+    def worth(self, row: Row) -> float | None:
+        """Return the score of a row."""
+        if callable(self.score):
+            return self.score(row)
+        return row["test"][next(iter(self.tests))].get(self.score.removeprefix("test/"))
+
+    def results(self, rows: Sequence[Row]) -> Results:
+        """Return rows that can be compared.
+
+        Args:
+            rows: the cells that ran.
+        """
+        return Results(rows, self.axes, self.worth)  # type: ignore[arg-type]
+
+    def conclude(self, rows: list[Row]) -> Conclusion:
+        """Check the claims and apply the rule; no verdict as long as something that decides is missing.
+
+        Args:
+            rows: the cells that ran.
+        """
+        results = self.results(rows)
+        checks: list[Check] = []
+        held: dict[str, bool] = {}
+        complete = True
+        for claim in self.claims:
+            found = claim.check(results)
+            checks += found
+            held[claim.letter] = bool(found) and all(check.holds for check in found)
+            if self.verdict is not None and claim.letter in self.verdict.letters:
+                complete &= bool(found) and all(check.value is not None for check in found)
+        verdict: Verdict | None = self.verdict.verdict(held) if self.verdict is not None and complete else None
+        return Conclusion(verdict, checks, (self.table or self._table)(results))
+
+    def _table(self, results: Results) -> list[Row]:
+        import statistics
+
+        first = next(iter(self.arms))
+        lines = []
+        for point in results.places():
+            for arm in results.arms(**point):
+                values = list(results.values(arm, **point).values())
+                rows = list(results.select(arm, **point).values())
+                epochs = [row["epoch"] for row in rows if "epoch" in row]
+                lines.append(
+                    {
+                        **{axis.rpartition(".")[2]: value for axis, value in point.items()},
+                        "arm": arm,
+                        "score": statistics.fmean(values) if values else None,
+                        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+                        f"less {first}": interval_text(results.difference(arm, first, **point))
+                        if arm != first
+                        else None,
+                        "seeds": len(values),
+                        "epoch": statistics.fmean(epochs) if epochs else None,
+                    }
+                )
+        return lines
+
+    def draw(self, record: Row, axes: "Axes") -> None:
+        """Draw the record.
+
+        Args:
+            record: the record.
+            axes: empty Axes.
+        """
+        from graphseq.bench.figures import draw_differences
+
+        results = self.results([row for row in record["rows"] if "skipped" not in row])
+        if self.figure is not None:
+            figure = axes.figure
+            axes.remove()
+            self.figure(results, figure)
+        else:
+            draw_differences(results, next(iter(self.arms)), self.unit, axes)
+
+
+def _found(name: str) -> Path:
+    """Return a config file: relative to the current folder, or to the checkout that this package lies in."""
+    for folder in (Path(), Path(graphseq.__file__).parents[1]):
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"config is {name!r}; there is no such file in {Path.cwd()}")
+
+
+def _is_missing(error: BaseException) -> bool:
+    """Whether data are not here, rather than wrong."""
+    return "GRAPHSEQ_MIRROR" in str(error)
