@@ -26,8 +26,8 @@ class Effect(Experiment):
 
     A cell is an arm at a point of the grid with a seed. It trains the config with the overrides of ``base``, point,
     arm, scale and seed, in this order, by ``Trainer.fit``, and tests the epoch that validation chose. Overrides map
-    dotted keys to values, see :func:`~graphseq.bench.training.overridden`; two keys are the effect's own: ``config``, another
-    config file, and ``choose``, another metric to choose by.
+    dotted keys to values, see :func:`~graphseq.bench.training.overridden`; two keys are the effect's own: ``config``,
+    another config file, and ``choose``, another metric to choose by.
 
     Args:
         name: ``effect.<what>``, after its file.
@@ -44,7 +44,8 @@ class Effect(Experiment):
         score: metric of the test that arms are compared by, ``test/<metric>``; or a function of a row.
         choose: metric of validation that chooses the epoch.
         mode: whether more or less of ``choose`` is better; None for what the task says.
-        tests: overrides of each test, such as other negatives, by name; the score is that of the first.
+        tests: overrides of each test, such as other negatives, by name, or a function of the cell that returns them;
+            the score is that of the first.
         claims: conditions, each with a letter.
         verdict: the rule; None for an effect that only reports.
         where: which cells are run, of all arms at all points; gets a cell and the scale.
@@ -86,7 +87,7 @@ class Effect(Experiment):
     score: str | Callable[[Row], float | None] = "test/ap"
     choose: str = "val/ap"
     mode: Literal["min", "max"] | None = None
-    tests: Mapping[str, Overrides] = field(default_factory=lambda: {"": {}})
+    tests: Mapping[str, Overrides | Callable[[Row], Overrides]] = field(default_factory=lambda: {"": {}})
     claims: Sequence[Claim] = ()
     verdict: Rule | None = None
     where: Callable[[Row, Scale], bool] | None = None
@@ -194,6 +195,19 @@ class Effect(Experiment):
         # seed by seed, so that what is there after an interruption can be compared
         return [cell for _, cell in sorted(seeded, key=lambda entry: entry[0])]
 
+    def config_of(self, cell: Row, scale: Scale) -> dict[str, Any]:
+        """Return the whole config of a cell; of an arm with several overrides that of the first.
+
+        Args:
+            cell: one of :meth:`cells`.
+            scale: how much.
+        """
+        return self._cell(cell, scale, self._tried(cell["arm"])[0], {})["config"]
+
+    def _cell(self, cell: Row, scale: Scale, overrides: Overrides, more: Overrides) -> dict[str, Any]:
+        seeded = {"seed_everything": cell["seed"], **{key: cell["seed"] for key in self.seeds.into}}
+        return self._resolved(self.base, *self._point(cell), overrides, more, self.scales.get(scale, {}), seeded)
+
     def _run(self, cell: Row, scale: Scale) -> Row:
         from graphseq.core import DataError, OptionalDependencyError
 
@@ -216,19 +230,19 @@ class Effect(Experiment):
             more: further overrides.
             measure: instead of the effect's own, see :class:`Effect`.
         """
-        from graphseq.bench.training import fit_and_test
+        from graphseq.bench.training import fit_and_test, lower_is_better
 
-        seeded = {"seed_everything": cell["seed"], **{key: cell["seed"] for key in self.seeds.into}}
         best: Row = {}
-        tried = {}
+        tried: dict[str, float] = {}
+        tests = {name: change(cell) if callable(change) else change for name, change in self.tests.items()}
         for number, overrides in enumerate(self._tried(cell["arm"])):
-            point, scaled = self._point(cell), self.scales.get(scale, {})
-            resolved = self._resolved(self.base, *point, overrides, more or {}, scaled, seeded)
+            resolved = self._cell(cell, scale, overrides, more or {})
             row = fit_and_test(
-                resolved["config"], resolved["choose"], self.tests, mode=self.mode, measure=measure or self.measure
+                resolved["config"], resolved["choose"], tests, mode=self.mode, measure=measure or self.measure
             )
             tried[str(number)] = row["val"]
-            if not best or (row["val"] < best["val"] if self.mode == "min" else row["val"] > best["val"]):
+            down = self.mode == "min" or (self.mode is None and lower_is_better(resolved["choose"]))
+            if not best or (row["val"] < best["val"] if down else row["val"] > best["val"]):
                 best = {**row, "tried": number}
         return {**best, "tried_val": tried} if len(tried) > 1 else {k: v for k, v in best.items() if k != "tried"}
 

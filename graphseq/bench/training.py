@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from graphseq.bench.building import ConfiguredCLI
 from graphseq.bench.experiment import Row
 
-__all__ = ["build", "fit_and_test", "overridden", "quiet"]
+__all__ = ["build", "fit_and_test", "lower_is_better", "overridden", "quiet"]
 
 _QUIET: dict[str, Any] = {
     "logger": False,
@@ -104,6 +104,19 @@ def build(
     return cli.model, cli.datamodule, cli.trainer
 
 
+def lower_is_better(metric: str) -> bool:
+    """Return whether a metric is a loss or an error, by its name.
+
+    Args:
+        metric: such as ``val/rmse``.
+
+    Example:
+        >>> lower_is_better("val/rmse"), lower_is_better("val/ap")
+        (True, False)
+    """
+    return metric.rpartition("/")[2] in ("loss", "rmse", "mae", "mse")
+
+
 class _Curve(Callback):
     """Notes the chosen score after each validation, and the processor's time of each training epoch."""
 
@@ -162,7 +175,7 @@ def fit_and_test(
     with quiet(), tempfile.TemporaryDirectory() as folder:
         task, data, trainer = build(config, [curve], default_root_dir=folder)
         if mode is None:
-            named = "min" if choose.rpartition("/")[2] in ("loss", "rmse", "mae", "mse") else "max"
+            named = "min" if lower_is_better(choose) else "max"
             mode = str(getattr(task, "mode", named)) if choose == getattr(task, "monitor", None) else named
         best = ModelCheckpoint(folder, "best", monitor=choose, mode=mode, save_top_k=1, enable_version_counter=False)
         trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, ModelCheckpoint)]
