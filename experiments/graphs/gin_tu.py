@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from graphseq.bench import AtLeast, Effect, Results, Rule, Seeds, all_of, any_of, new
+from graphseq.bench import Effect, Quantity, Results, Rule, Seeds, all_of, any_of, new
 from graphseq.bench.claims import interval_text
 from graphseq.bench.experiment import Row
 from graphseq.bench.statistics import PairedInterval, paired_interval
@@ -185,11 +185,11 @@ effect = Effect(
     table=table,
     claims=[
         *(
-            AtLeast(str(place + 1), f"{name}: at least the published {mean} less one deviation of {deviation}",
+            Quantity(str(place + 1), f"{name}: at least the published {mean} less one deviation of {deviation}",
                     mean_of(name), mean - deviation)
             for place, (name, (mean, deviation, _, _)) in enumerate(SETS.items())
         ),
-        AtLeast("4", "NCI1: better than without edges, lower end of the interval", lower_end, 0.0),
+        Quantity("4", "NCI1: better than without edges, lower end of the interval", lower_end, 0.0),
     ],
     verdict=Rule(all_of("1234"), any_of("1234")),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from graphseq.bench import Above, AtLeast, Effect, Results, Rule, Seeds, all_of, any_of
+from graphseq.bench import Above, Effect, Quantity, Results, Rule, Seeds, all_of, any_of
 from graphseq.bench.claims import interval_text
 from graphseq.bench.experiment import Row, Scale
 from graphseq.nn import SampleWeights
@@ -175,12 +175,12 @@ effect = Effect(
     run=run,
     table=table,
     claims=[
-        AtLeast("A", "clusters lower the mean RMSE of OLS, share", share("rmse"), 0.05),
+        Quantity("A", "clusters lower the mean RMSE of OLS, share", share("rmse"), 0.05),
         Above("A", f"{CLUSTERS}@1000 - {OLS}@1000", text="clusters lower the mean RMSE of OLS"),
-        AtLeast("B", "clusters lower the deviation of the RMSE over tests, share", share("deviation"), 0.2),
+        Quantity("B", "clusters lower the deviation of the RMSE over tests, share", share("deviation"), 0.2),
         Above("B", f"{CLUSTERS}@1000 - {OLS}@1000", text="clusters lower the deviation of the RMSE over tests",
               score=lambda row: -row["deviation"]),
-        AtLeast("C", "effective sample size of clusters over all pairs", sizes, 1.8),
+        Quantity("C", "effective sample size of clusters over all pairs", sizes, 1.8),
         Above("D", f"{CLUSTERS}@1000 - {PAIRS}@1000", text="clusters lower the mean RMSE of all pairs"),
     ],
     verdict=Rule(all_of("ABCD"), any_of("ABCD")),

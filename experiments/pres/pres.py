@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.pres.memory import known_drift, staleness
 from experiments.pres.streams import FORMS
-from graphseq.bench import Above, AtLeast, Effect, Results, Rule, Seeds, all_of, any_of, new
+from graphseq.bench import Above, Effect, Quantity, Results, Rule, Seeds, all_of, any_of, new
 from graphseq.bench.claims import interval_text
 from graphseq.bench.experiment import Row, Scale
 from graphseq.bench.statistics import paired_interval
@@ -244,12 +244,12 @@ effect = Effect(
         Above("A", "pcs@JODIE 2000 - none@JODIE 2000", text="confirmatory cell: pcs less none"),
         Above("B", "mcs@JODIE 2000 - none@JODIE 2000", text="confirmatory cell: mcs less none"),
         Above("X", "exact@JODIE 2000 - none@JODIE 2000", text="confirmatory cell: exact less none"),
-        AtLeast("X", "share of the gain of exact that pcs reaches", share, 0.0),
+        Quantity("X", "share of the gain of exact that pcs reaches", share, 0.0),
         Above("C", "both@JODIE 800 - none@JODIE 200", -1.0, "JODIE: both at 800 less none at 200"),
-        AtLeast("C", "JODIE: time of an epoch of both at 800 over none at 200", epoch_ratio, 0.5, most=True),
+        Quantity("C", "JODIE: time of an epoch of both at 800 over none at 200", epoch_ratio, 0.5, most=True),
         Above("D", "both@JODIE 800 - none@JODIE 800", text="JODIE: both less none, both at 800"),
-        AtLeast("E", "error of memories rises from 10 to 100 to 1000, least step", rises, 0.0),
-        AtLeast("E", "correction lowers it at 1000, least lower end in percent", reduction, 0.0),
+        Quantity("E", "error of memories rises from 10 to 100 to 1000, least step", rises, 0.0),
+        Quantity("E", "correction lowers it at 1000, least lower end in percent", reduction, 0.0),
         *(
             Above(name, f"both@{name} - none@{name}")
             for name in SETTINGS if name.startswith("TGN") or name.endswith("steps")

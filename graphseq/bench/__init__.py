@@ -1,13 +1,13 @@
 """Harness of named, seeded experiments: a method against its named baseline (effects) and against peers (speed)."""
 
-from graphseq.bench.claims import Above, AtLeast, Results, Rule, Seeds, all_of, any_of
+from graphseq.bench.claims import Above, Quantity, Results, Rule, Seeds, all_of, any_of
 from graphseq.bench.discovery import experiments, load_experiment
 from graphseq.bench.effect import Effect
 
 __all__ = [
     "Above",
-    "AtLeast",
     "Effect",
+    "Quantity",
     "Results",
     "Rule",
     "Seeds",

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from graphseq.bench.experiment import Check, Row, Scale, Verdict
 from graphseq.bench.statistics import PairedInterval, paired_interval
 
-__all__ = ["Above", "AtLeast", "Claim", "Results", "Rule", "Seeds", "all_of", "any_of", "interval_text"]
+__all__ = ["Above", "Claim", "Quantity", "Results", "Rule", "Seeds", "all_of", "any_of", "interval_text"]
 
 
 @dataclass(frozen=True)
@@ -227,13 +227,14 @@ class Above:
 
     def check(self, results: Results) -> list[Check]:
         """Return whether the interval lies above the bound."""
-        interval = results.difference(*self.places, self.score)
+        ours, other = self.places
+        interval = results.difference(ours, other, self.score)
         holds = interval is not None and interval.above(self.bound)
         return [Check(f"({self.letter}) {self.text or self.difference}", interval_text(interval), self.bound, holds)]
 
 
 @dataclass(frozen=True)
-class AtLeast:
+class Quantity:
     """A number computed from all results is at least, or at most, a bound.
 
     Args:
@@ -245,7 +246,7 @@ class AtLeast:
         places: arms at points of the grid that it needs.
 
     Example:
-        >>> AtLeast("C", "ratio", lambda results: 2.0, 1.8).check(Results([], {}, float))[0].holds
+        >>> Quantity("C", "ratio", lambda results: 2.0, 1.8).check(Results([], {}, float))[0].holds
         True
     """
 

@@ -35,6 +35,6 @@ def draw_differences(results: Results, baseline: str, unit: str, axes: "Axes") -
             places += 1
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(places), labels, fontsize="small")
-    axes.set_ylim(places - 0.5, -0.5)
+    axes.set_ylim(max(places, 1) - 0.5, -0.5)
     axes.set_xlabel(f"difference to {baseline} in {unit}, 95 % interval")
     axes.figure.set_size_inches(7.0, max(2.5, 1.0 + 0.28 * places))  # type: ignore[union-attr]

@@ -173,11 +173,7 @@ def _outcomes(
 def _rule(experiment: Experiment) -> str:
     """What a declaration states, or the docstring of the class itself, without a base's: a rule is not inherited."""
     if isinstance(experiment, Effect):
-        return f"{experiment.summary}
-
-Source: {experiment.source}.
-
-{experiment.protocol.strip()}"
+        return f"{experiment.summary}\n\nSource: {experiment.source}.\n\n{experiment.protocol.strip()}"
     return inspect.cleandoc(experiment.protocol or vars(type(experiment)).get("__doc__") or "")
 
 
@@ -236,10 +232,10 @@ def run_experiment(
         seeds = _SEEDS
     cells = _plain_cells(experiment, scale, seeds)
     if only is not None:
-        known = ", ".join(sorted({key for cell in cells for key in cell}))
+        keys = ", ".join(sorted({key for cell in cells for key in cell}))
         cells = [cell for cell in cells if matches(only, cell)]
         if not cells:
-            raise ValueError(f"only is {only!r}, and {experiment.name} has no such cell; its keys are {known}")
+            raise ValueError(f"only is {only!r}, and {experiment.name} has no such cell; its keys are {keys}")
     path = (state_dir or default_state_dir()) / f"{experiment.name}.jsonl"
     if fresh:
         path.unlink(missing_ok=True)

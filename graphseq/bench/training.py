@@ -178,8 +178,9 @@ def fit_and_test(
             named = "min" if lower_is_better(choose) else "max"
             mode = str(getattr(task, "mode", named)) if choose == getattr(task, "monitor", None) else named
         best = ModelCheckpoint(folder, "best", monitor=choose, mode=mode, save_top_k=1, enable_version_counter=False)
-        trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, ModelCheckpoint)]
-        trainer.callbacks.append(best)
+        listening: Any = trainer  # Lightning declares its list of callbacks nowhere
+        kept = [callback for callback in listening.callbacks if not isinstance(callback, ModelCheckpoint)]
+        listening.callbacks = [*kept, best]
         trainer.fit(task, data)
         if not curve.values or not best.best_model_path:
             known = sorted(name for name in trainer.callback_metrics if name.startswith(("val/", "train/")))
