@@ -54,11 +54,11 @@ class ExactWithinBatch(TemporalLinkPrediction):
         arguments: those of :class:`graphseq.tasks.TemporalLinkPrediction`.
     """
 
-    def step(self, batch: EventBatch, *stage: Any) -> Any:
+    def step(self, batch: EventBatch, stage: Any = "train") -> Any:
         """Return the loss of a batch as the mean over its events, each read after all earlier ones are written."""
-        if (stage[0] if stage else self.stage) != "train":
-            return super().step(batch, *stage)
-        steps = [super(ExactWithinBatch, self).step(part, *stage) for _, part in rounds(batch)]
+        if stage != "train":
+            return super().step(batch, stage)
+        steps = [super(ExactWithinBatch, self).step(part, stage) for _, part in rounds(batch)]
         loss = sum(step.loss * step.size for step in steps) / len(batch)
         prediction, target = (torch.cat([getattr(step, name) for step in steps]) for name in ("prediction", "target"))
-        return type(steps[0])(loss, prediction, target, len(batch))
+        return replace(steps[0], loss=loss, prediction=prediction, target=target, size=len(batch))

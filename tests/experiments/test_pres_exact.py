@@ -24,7 +24,6 @@ def test_one_step_over_rounds_equals_single_events():
     network = JODIE(data.num_nodes, memory_dim=8, time_dim=4)
     task, single = ExactWithinBatch(network), copy.deepcopy(network)
     for batch in data.batches("train"):
-        task.stage = "train"
         loss = task.step(batch).loss
         found = []
         for event in parts(batch):
@@ -52,5 +51,4 @@ def test_evaluation_is_that_of_the_plain_task():
     network = JODIE(data.num_nodes, memory_dim=8, time_dim=4)
     task, batch = ExactWithinBatch(network), next(iter(data.batches("val")))
     expected = copy.deepcopy(network)(batch)
-    task.stage = "val"
-    torch.testing.assert_close(task.step(batch).prediction, expected)
+    torch.testing.assert_close(task.step(batch, "val").prediction, expected)
