@@ -118,7 +118,7 @@ def _print_list() -> None:
 
 def _write_report(folder: Path) -> None:
     from graphseq.bench.records import read_records, replacing
-    from graphseq.bench.report import results_markdown
+    from graphseq.bench.report import details_markdown, results_markdown
 
     try:
         records = read_records(folder)
@@ -129,14 +129,18 @@ def _write_report(folder: Path) -> None:
     target = folder.absolute().parent / "RESULTS.md"
     with replacing(target) as temporary:
         temporary.write_text(results_markdown(records, folder, target.parent), "utf-8")
+    for record in records:
+        name = record["name"]
+        with replacing(folder / f"{name}.md") as temporary:
+            temporary.write_text(details_markdown(record, f"{name}.png" * (folder / f"{name}.png").exists()), "utf-8")
     plural = "" if len(records) == 1 else "s"
-    print(f"wrote {os.path.relpath(target)} from {len(records)} record{plural} in {folder}/")
+    print(f"wrote {os.path.relpath(target)} and the details from {len(records)} record{plural} in {folder}/")
 
 
 def _run_all(chosen: "Sequence[str | Experiment]", arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from graphseq.bench.records import write_figure, write_json
+    from graphseq.bench.records import add_rerun, write_figure, write_json
     from graphseq.bench.report import print_record
     from graphseq.bench.runner import run_experiment
 
@@ -163,7 +167,10 @@ def _run_all(chosen: "Sequence[str | Experiment]", arguments: argparse.Namespace
             )
             print_record(record, console)
             targets = []
-            if arguments.out_dir:
+            if arguments.out_dir and arguments.only:
+                add_rerun(arguments.out_dir / f"{name}.json", record)
+                print(f"added the rerun of {arguments.only} to {arguments.out_dir / f'{name}.json'}")
+            elif arguments.out_dir:
                 targets.append((arguments.out_dir / f"{name}.json", f"{name}.png"))
                 write_json(targets[-1][0], record)
             if arguments.json:

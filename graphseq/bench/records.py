@@ -11,7 +11,7 @@ from typing import Any
 
 from graphseq.bench.experiment import Experiment, Row
 
-__all__ = ["draws", "finite", "read_records", "replacing", "write_figure", "write_json"]
+__all__ = ["add_rerun", "draws", "finite", "read_records", "replacing", "write_figure", "write_json"]
 
 
 @contextlib.contextmanager
@@ -121,6 +121,30 @@ def write_figure(path: Path, experiment: Experiment, record: Row) -> bool:
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
     return True
+
+
+def add_rerun(path: Path, rerun: Row) -> None:
+    """Put cells that were run again beside the record they belong to, which keeps its rows, date and verdict.
+
+    Args:
+        path: the record.
+        rerun: what was found; it takes the place of an earlier rerun of the same cells.
+
+    Raises:
+        ValueError: if there is no record.
+
+    Example:
+        >>> path = Path(tempfile.mkdtemp()) / "effect.made.json"
+        >>> write_json(path, {"name": "effect.made", "rows": [1]})
+        >>> add_rerun(path, {"only": "batch=8", "rows": [2]})
+        >>> json.loads(path.read_text())
+        {'name': 'effect.made', 'rows': [1], 'reruns': [{'only': 'batch=8', 'rows': [2]}]}
+    """
+    if not path.exists():
+        raise ValueError(f"there is no record {path} to put a rerun beside; run the experiment without --only first")
+    record = json.loads(path.read_text("utf-8"))
+    others = [known for known in record.get("reruns", []) if known["only"] != rerun["only"]]
+    write_json(path, {**record, "reruns": [*others, rerun]})
 
 
 def read_records(folder: Path) -> list[Row]:

@@ -12,7 +12,7 @@ from graphseq.bench.table import columns_of, format_value, is_numeric, print_tab
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_record", "results_markdown"]
+__all__ = ["details_markdown", "print_record", "results_markdown", "verdict_sentence"]
 
 
 def _skips(record: Row) -> list[Row]:
@@ -92,65 +92,128 @@ def _rule_text(rule: str) -> str:
     return rule.strip()
 
 
-def _section(record: Row, figure: Path | None) -> list[str]:
-    name, scale = record["name"], record.get("scale", "default")
-    lines = [f"## {name}", ""]
-    if rule := _rule_text(record.get("rule", "")):
-        lines += [rule, ""]
-    verdict = record["verdict"] or ("none: too little could run" if record["kind"] == "effect" else None)
-    if verdict:
-        lines += [f"**Verdict: {verdict}.**", ""]
-    table = record.get("table") or record["rows"]
-    if table:
+def _again(record: Row) -> str:
+    """The command that measures a record again."""
+    only = f" --only '{record['only']}'" if "only" in record else ""
+    seeds = f" --seeds {record['seeds']}" if "seeds" in record else ""
+    threads = record["environment"].get("threads")
+    scale = record.get("scale", "default")
+    on = f" --threads {threads}" if threads else ""
+    return f"graphseq bench {record['name']}{only} --scale {scale}{seeds}{on}"
+
+
+def _commit(record: Row) -> str:
+    """At which commit a record was measured; older records do not say."""
+    source = record.get("source") or {}
+    if not source.get("commit"):
+        return ""
+    return f" Commit {source['commit'][:12]}{' with changes that are not in it' if source.get('modified') else ''}."
+
+
+def _measured(record: Row) -> list[str]:
+    """Tables of a record, and what they were measured with."""
+    lines: list[str] = []
+    if table := record.get("table") or record["rows"]:
         lines += [*_markdown_table(table), ""]
     if record["checks"]:
         columns = ("claim", "value", "bound", "holds")
         lines += [*_markdown_table([{key: check[key] for key in columns} for check in record["checks"]]), ""]
     if skips := _skips(record):
         lines += [*_markdown_table(skips), ""]
+    quick = " Scale quick tries the code path and decides nothing." if record.get("scale") == "quick" else ""
+    environment = _environment_line(record["environment"])
+    return [*lines, f"Measured with {environment}.{_commit(record)} Again: `{_again(record)}`.{quick}", ""]
+
+
+def _title(record: Row) -> str:
+    """What is compared: the first line of the rule."""
+    return _rule_text(record.get("rule", "")).partition("\n")[0]
+
+
+def verdict_sentence(record: Row) -> str:
+    """Return what came out in one plain sentence.
+
+    Args:
+        record: what :func:`~graphseq.bench.runner.run_experiment` returned.
+
+    Example:
+        >>> checks = [{"claim": "twice as fast", "holds": True}, {"claim": "half the memory", "holds": False}]
+        >>> verdict_sentence({"kind": "speed", "verdict": None, "rows": [], "checks": checks})
+        '1 of 2 claims hold.'
+        >>> verdict_sentence({"kind": "effect", "verdict": "partly", "rows": [], "checks": checks})
+        'Reproduced in part: 1 of 2 claims hold.'
+    """
+    held, count = sum(check["holds"] for check in record["checks"]), len(record["checks"])
+    claims = f"{'all' if held == count else f'{held} of'} {count} claims hold" if count else "nothing was claimed"
+    if record["kind"] == "speed":
+        return f"{claims[0].upper()}{claims[1:]}."
+    words = {"reproduced": "Reproduced", "partly": "Reproduced in part", "not reproduced": "Not reproduced"}
+    return f"{words.get(record['verdict'], 'No verdict, for too little could run')}: {claims}."
+
+
+def details_markdown(record: Row, figure: str | None) -> str:
+    """Return ``results/<name>.md``: protocol and rule, verdict, tables, figure, and reruns of some of the cells.
+
+    Args:
+        record: an accepted record.
+        figure: file name of the figure beside it; None without.
+
+    Example:
+        >>> record = {"name": "speed.sum", "kind": "speed", "verdict": None, "rows": [], "checks": [],
+        ...           "rule": "A sum.", "environment": {"torch": "2.13.0", "date": "2026-01-01"}}
+        >>> details_markdown(record, None).splitlines()[:3]
+        ['# speed.sum', '', 'A sum.']
+    """
+    lines = [f"# {record['name']}", ""]
+    if rule := _rule_text(record.get("rule", "")):
+        lines += [rule, ""]
+    lines += [f"**{verdict_sentence(record)}**", "", *_measured(record)]
     if figure:
-        lines += [f"![{name}]({figure.as_posix()})", ""]
-    seeds = f" --seeds {record['seeds']}" if "seeds" in record else ""
-    threads = record["environment"].get("threads")
-    again = f"graphseq bench {name} --scale {scale}{seeds}" + (f" --threads {threads}" if threads else "")
-    quick = " Scale quick tries the code path and decides nothing." if scale == "quick" else ""
-    return [*lines, f"Measured with {_environment_line(record['environment'])}. Again: `{again}`.{quick}", ""]
+        lines += [f"![{record['name']}]({figure})", ""]
+    for rerun in record.get("reruns", []):
+        lines += [f"## Rerun of {rerun['only']}", ""]
+        if _rule_text(rerun["rule"]) != rule:
+            lines += [_rule_text(rerun["rule"]), ""]
+        lines += _measured(rerun)
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def results_markdown(records: Sequence[Row], folder: Path, beside: Path) -> str:
-    """Return RESULTS.md: an overview and a section for every record; the same records give the same text.
+    """Return RESULTS.md, one line for every record; the same records give the same text.
 
     Args:
         records: accepted records.
-        folder: where they and their figures lie.
+        folder: where they, their details and their figures lie.
         beside: the folder of RESULTS.md; links are relative to it.
 
     Example:
         >>> print(results_markdown([], Path("results"), Path()).splitlines()[0])
         # Results
     """
-    records = sorted(records, key=lambda record: record["name"])
-    overview = [
-        {
-            "experiment": f"[{record['name']}](#{record['name'].replace('.', '')})",
-            "scale": record.get("scale", "default"),
-            "claims that hold": f"{sum(check['holds'] for check in record['checks'])} of {len(record['checks'])}",
-            "verdict": record["verdict"] or "",
-            "date": record["environment"].get("date", ""),
-        }
-        for record in records
-    ]
-    lines = [
+    place = Path(os.path.relpath(folder, beside)).as_posix()
+    lines = []
+    for record in sorted(records, key=lambda record: record["name"]):
+        name = record["name"]
+        drawn = (folder / f"{name}.png").exists()
+        dates = [run["environment"].get("date") for run in record.get("reruns", [])]
+        rerun = "".join(f" Part of it was run again on {date}." for date in dates)
+        lines.append(
+            {
+                "experiment": f"[{name}]({place}/{name}.md)",
+                "what is compared": _title(record),
+                "what came out": verdict_sentence(record) + rerun,
+                "figure": f"[figure]({place}/{name}.png)" if drawn else "",
+                "date": record["environment"].get("date", ""),
+                "again": f"`graphseq bench {name}`",
+            }
+        )
+    text = [
         "# Results",
         "",
         f"Written by `graphseq bench --report` from the records in `{folder.name}/`; not edited by hand. The rule of "
-        "each verdict was stated before the run. A claim that does not hold stays here.",
+        "each verdict was stated before the run. A claim that does not hold stays here. Protocols, tables and machines "
+        "stand behind the names.",
         "",
-        *(_markdown_table(overview) if overview else ["There are no records yet."]),
-        "",
+        *(_markdown_table(lines) if lines else ["There are no records yet."]),
     ]
-    for record in records:
-        figure = folder / f"{record['name']}.png"
-        link = Path(os.path.relpath(figure, beside)) if figure.exists() else None
-        lines += _section(record, link)
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(text).rstrip() + "\n"

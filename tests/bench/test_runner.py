@@ -81,6 +81,10 @@ class Failing(Fake):
         return Conclusion("not reproduced", [Check("the moon is made of cheese", 0, 1, False)])
 
 
+class Fails(Failing):
+    """The same, concluding without a baseline."""
+
+
 def without_date(record):
     return {**record, "environment": {key: v for key, v in record["environment"].items() if key != "date"}}
 
@@ -521,23 +525,44 @@ def test_unwrapped_rows_are_single_lines():
 
 def test_report_is_deterministic_and_complete(tmp_path, capsys):
     main(["--seeds", "2", "--out-dir", "results", "--report"], [Failing(), Fake()])
-    first = (tmp_path / "RESULTS.md").read_bytes()
-    (tmp_path / "RESULTS.md").unlink()
+    pages = [tmp_path / "RESULTS.md", *(tmp_path / "results" / f"effect.{name}.md" for name in ("failing", "fake"))]
+    first = [page.read_bytes() for page in pages]
+    for page in pages:
+        page.unlink()
     for path in sorted((tmp_path / "results").glob("*.json"), reverse=True):
         os.utime(path)
     assert main(["--report"]) == 0
-    assert (tmp_path / "RESULTS.md").read_bytes() == first
-    text = first.decode()
+    assert [page.read_bytes() for page in pages] == first
+    text, failing, fake = (page.decode() for page in first)
     records = read_records(tmp_path / "results")
     assert text == results_markdown(records[::-1], tmp_path / "results", tmp_path)
-    assert text.index("## effect.failing") < text.index("## effect.fake")
-    assert "Rule: reproduced if the method's mean" in text
-    assert ">>> Fake()" not in text
-    assert "**Verdict: not reproduced.**" in text
-    assert "| the moon is made of cheese | 0 | 1 | no |" in text
-    assert "![effect.fake](results/effect.fake.png)" in text
-    assert "| arm=peer seed=0 and 1 more | peer-package is not installed |" in text
-    assert torch.__version__ in text
+    assert text.index("(results/effect.failing.md)") < text.index("(results/effect.fake.md)")
+    assert (
+        "| Nothing here holds. | Not reproduced: 0 of 1 claims hold. | [figure](results/effect.failing.png) |" in text
+    )
+    assert "| Reproduced: all 1 claims hold. |" in text
+    assert "`graphseq bench effect.fake`" in text
+    assert len(text.splitlines()) == 8
+    assert "Rule: reproduced if the method's mean" in fake
+    assert ">>> Fake()" not in fake
+    assert "**Not reproduced: 0 of 1 claims hold.**" in failing
+    assert "| the moon is made of cheese | 0 | 1 | no |" in failing
+    assert "![effect.fake](effect.fake.png)" in fake
+    assert "| arm=peer seed=0 and 1 more | peer-package is not installed |" in fake
+    assert torch.__version__ in fake
+
+
+def test_a_rerun_stands_beside_the_record_and_changes_no_verdict(tmp_path):
+    assert main(["--seeds", "2", "--out-dir", "results"], [Failing()]) == 0
+    before = json.loads((tmp_path / "results/effect.failing.json").read_text())
+    for _ in range(2):  # the second takes the place of the first
+        assert main(["--seeds", "3", "--out-dir", "results", "--only", "arm=method", "--report"], [Fails()]) == 0
+    after = json.loads((tmp_path / "results/effect.failing.json").read_text())
+    (rerun,) = after.pop("reruns")
+    assert after == before
+    assert {row["arm"] for row in rerun["rows"]} == {"method"}
+    assert "## Rerun of arm=method" in (tmp_path / "results/effect.failing.md").read_text()
+    assert main(["--out-dir", "elsewhere", "--only", "arm=method"], [Fails()]) == 1
 
 
 def test_report_refuses_what_is_no_record(tmp_path, capsys):
