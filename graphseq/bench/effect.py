@@ -14,10 +14,24 @@ from graphseq.bench.experiment import Check, Conclusion, Experiment, Row, Scale,
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Effect"]
+__all__ = ["Effect", "new"]
 
 Overrides = Mapping[str, Any]
 _SPECIAL = ("config", "choose")
+
+
+def new(class_path: str, **init_args: object) -> dict[str, object]:
+    """Return a class with its arguments as a config writes it.
+
+    Args:
+        class_path: public path of the class.
+        init_args: its arguments.
+
+    Example:
+        >>> new("graphseq.nn.PRESCorrector", gamma_init=0.7)
+        {'class_path': 'graphseq.nn.PRESCorrector', 'init_args': {'gamma_init': 0.7}}
+    """
+    return {"class_path": class_path, "init_args": init_args}
 
 
 @dataclass(kw_only=True, eq=False)

@@ -1,0 +1,11 @@
+from graphseq.bench.claims import Above as Above
+from graphseq.bench.claims import Quantity as Quantity
+from graphseq.bench.claims import Results as Results
+from graphseq.bench.claims import Rule as Rule
+from graphseq.bench.claims import Seeds as Seeds
+from graphseq.bench.claims import all_of as all_of
+from graphseq.bench.claims import any_of as any_of
+from graphseq.bench.discovery import experiments as experiments
+from graphseq.bench.discovery import load_experiment as load_experiment
+from graphseq.bench.effect import Effect as Effect
+from graphseq.bench.effect import new as new
