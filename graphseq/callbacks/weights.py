@@ -124,6 +124,9 @@ def _table(index: Tensor, weight: Tensor, store: Any, number: int) -> str:
     pointer = fields.get("ptr")
     if isinstance(pointer, Tensor):
         columns["num_nodes"] = pointer.diff().tolist()
+    own = fields.get("idx")
+    if isinstance(own, Tensor) and own.shape == top.shape and not torch.equal(own.cpu(), index[top]):
+        columns["own idx"] = own.tolist()  # a field of the data that happens to have this name
     per_node = isinstance(pointer, Tensor) and int(pointer[-1]) == len(top)  # then a field of nodes has as many entries
     for name, value in fields.items():
         known = isinstance(value, Tensor | list) and name not in ("batch", "ptr", "idx") and len(value) == len(top)

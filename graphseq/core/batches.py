@@ -1,4 +1,4 @@
-"""What a batch is to a network and to a task: fields taken by name, inputs and target told apart."""
+"""What a batch is to a network and to a task: fields by name, input and target, positions of its samples."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -9,7 +9,19 @@ from torch import Tensor, nn
 from graphseq.core.errors import DataError
 from graphseq.core.wrappers import named_arguments, unwrapped
 
-__all__ = ["SequenceBatch", "TokenBatch", "apply_model", "batch_field", "batch_size", "batch_target", "model_fields"]
+__all__ = [
+    "SequenceBatch",
+    "TokenBatch",
+    "apply_model",
+    "batch_field",
+    "batch_size",
+    "batch_target",
+    "model_fields",
+    "sample_positions",
+]
+
+STORE_POSITIONS = "_store_positions"
+"""Where a store of graphs notes positions on a batch: beside its fields, so that no field of a graph can take it."""
 
 IGNORED = -100
 """Target of a step that counts neither in the loss nor in metrics: padding, or a step without a label."""
@@ -229,3 +241,29 @@ def batch_size(batch: Any) -> int:
         return graphs
     first = batch if isinstance(batch, Tensor) else next(iter(batch.values() if isinstance(batch, dict) else batch))
     return int(torch.as_tensor(first).shape[0])
+
+
+def sample_positions(batch: Any) -> Tensor:
+    """Return the position of each sample in the store that the batch came from.
+
+    A batch of :class:`graphseq.data.GraphStore` knows them, whatever fields its graphs have. A batch of your own
+    carries them as ``idx``.
+
+    Args:
+        batch: batch of a store of graphs, or a dictionary or object with ``idx``, int64 (B,).
+
+    Raises:
+        DataError: if there are none.
+
+    Example:
+        >>> sample_positions({"idx": torch.tensor([3])})
+        tensor([3])
+    """
+    noted = getattr(batch, "__dict__", {}).get(STORE_POSITIONS)
+    found = batch_field(batch, "idx") if noted is None and not isinstance(batch, tuple | list) else noted
+    if not isinstance(found, Tensor):
+        raise DataError(
+            f"a {type(batch).__name__} without `idx` was given, the position of each sample in its data set, int64 "
+            "(B,); batches of graphseq.data.GraphStore know it, add it to samples of your own"
+        )
+    return found

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from graphseq.core.errors import DataError
 from graphseq.data.loader import BatchLoader
-from graphseq.data.store import Store
+from graphseq.data.precision import TRUE_PRECISIONS, cast_floats
+from graphseq.data.store import Store, positions
 
 __all__ = ["DataOptions", "StoreDataModule"]
 
@@ -51,7 +52,9 @@ class StoreDataModule(LightningDataModule):
 
     A subclass writes :meth:`read`, which returns the store and the splits; everything else is here: the store goes
     to the device once, batches are gathered there by index, transforms run there on whole batches. Sizes such as
-    ``num_features`` can be asked for before ``setup``; asking reads the data.
+    ``num_features`` can be asked for before ``setup``; asking reads the data. With the trainer's precision
+    ``64-true``, ``bf16-true`` or ``16-true`` floating-point tensors of a batch are cast to it, after the transform;
+    integers, booleans and times are not.
 
     Args:
         batch_size: training samples of one batch over all processes, at least 1.
@@ -125,6 +128,7 @@ class StoreDataModule(LightningDataModule):
                 raise DataError(
                     f"{type(self).__name__}.read() gave splits {sorted(splits)}; train, val and test are needed"
                 )
+        splits = {name: positions(index, len(store)) for name, index in splits.items()}
         for name, index in splits.items():
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(store):
                 raise DataError(f"the {name} split reaches sample {int(index.max())} of {len(store)}")
@@ -237,15 +241,28 @@ class StoreDataModule(LightningDataModule):
             yield self.transformed(batch, stage)
 
     def transformed(self, batch: Any, stage: Stage) -> Any:
-        """Apply the transform of a stage to the inputs of a batch: the first entry of a tuple, else all of it.
+        """Return a batch as the network gets it: transformed, and in the precision of the trainer.
+
+        The transform of the stage is given the first entry of a tuple, else the whole batch.
 
         Args:
             batch: one batch on the device.
             stage: split.
         """
         transform = self.train_transform if stage == "train" else self.eval_transform
-        if transform is None:
-            return batch
+        if transform is not None:
+            batch = self.apply_transform(transform, batch, stage)
+        dtype = None if self.trainer is None else TRUE_PRECISIONS.get(str(self.trainer.precision))
+        return batch if dtype is None else cast_floats(batch, dtype)
+
+    def apply_transform(self, transform: Any, batch: Any, stage: Stage) -> Any:
+        """Return a batch with its inputs transformed.
+
+        Args:
+            transform: transform of the stage.
+            batch: one batch on the device.
+            stage: split.
+        """
         if isinstance(batch, tuple | list):
             return (transform(batch[0]), *batch[1:])
         return transform(batch)
@@ -261,7 +278,7 @@ class StoreDataModule(LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Apply the transform of the running stage, on the device."""
+        """Apply the transform of the running stage and the precision of the trainer, on the device."""
         return self.transformed(batch, "train" if self.trainer is not None and self.trainer.training else "val")
 
     def split_sizes(self) -> dict[str, int]:

@@ -59,6 +59,51 @@ class Store(Protocol):
         ...
 
 
+Index = Tensor | np.ndarray | Sequence[int] | slice
+"""What names samples of a store: positions, a slice, or a mask with one entry a sample."""
+
+
+def positions(index: Index, count: int) -> Tensor:
+    """Return positions of samples for any of the ways to name them.
+
+    Args:
+        index: tensor, array or sequence of integers (M,), a slice, or a mask of ``count`` booleans.
+        count: number of samples.
+
+    Returns:
+        Positions, int64 (M,), on the device of ``index``; their range is not checked.
+
+    Raises:
+        DataError: if it is something else, such as floating-point numbers, one number, or a mask of another length.
+
+    Example:
+        >>> positions(slice(1, 3), 4), positions([True, False, True], 3)
+        (tensor([1, 2]), tensor([0, 2]))
+    """
+    if isinstance(index, slice):
+        return torch.arange(count)[index] if (index.step or 1) > 0 else torch.tensor(range(count)[index])
+    if isinstance(index, Tensor):
+        given = index
+    else:
+        listed = np.asarray(index)
+        if listed.dtype == object or listed.dtype.kind in "USV":
+            raise DataError(f"index is a {type(index).__name__} of {listed.dtype}; give integers or booleans")
+        given = torch.from_numpy(np.ascontiguousarray(listed)).reshape(listed.shape)
+        if not given.numel():
+            given = given.long()
+    if given.dim() != 1:
+        raise DataError(f"index is of shape {tuple(given.shape)}; it must have one dimension, positions or a mask")
+    if given.dtype == torch.bool:
+        if len(given) != count:
+            raise DataError(f"index is a mask of {len(given)} entries for {count} samples; one for each is needed")
+        return given.nonzero().flatten()
+    if given.dtype == torch.uint8 or given.is_floating_point() or given.is_complex():
+        raise DataError(
+            f"index is {given.dtype}; positions are integers and masks are bool, so convert it by .long() or .bool()"
+        )
+    return given.long()
+
+
 def batch_sizes(count: int, sizes: int | Sequence[int]) -> list[int]:
     """Return the sizes of the batches that ``count`` samples make.
 
@@ -179,15 +224,15 @@ class TensorStore:
         moved = [field.to(device) for field in self._fields]
         return type(self)(**dict(zip(self._names, moved, strict=True))) if self._names else type(self)(*moved)
 
-    def batches(self, index: Tensor, sizes: int | Sequence[int], device: torch.device | None = None) -> Iterator[Any]:
+    def batches(self, index: Index, sizes: int | Sequence[int], device: torch.device | None = None) -> Iterator[Any]:
         """Yield the rows ``index`` in batches; each block of about 2 MB is gathered once and split into views.
 
         Args:
-            index: rows, int64 (M,), on the store's device or the host.
+            index: positions of rows from 0: a tensor, array or list of integers (M,), a slice, or a mask (N,).
             sizes: batch size, or the size of each batch.
             device: where blocks go; default where the store is.
         """
-        index = index.to(self.device)
+        index = positions(index, len(self)).to(self.device)
         listed = batch_sizes(len(index), sizes)
         block_bytes = ROW_BLOCK_BYTES if self.device.type == "cpu" else DEVICE_BLOCK_BYTES
         for rows, block_sizes in blocks(index, listed, self.nbytes / len(self), block_bytes):
@@ -197,13 +242,13 @@ class TensorStore:
             for views in zip(*(column.split(block_sizes) for column in columns), strict=True):
                 yield dict(zip(self._names, views, strict=True)) if self._names else views
 
-    def take(self, index: Tensor) -> Any:
+    def take(self, index: Index) -> Any:
         """Return the rows ``index`` as one batch.
 
         Args:
-            index: rows, int64 (M,).
+            index: positions of rows from 0: a tensor, array or list of integers (M,), a slice, or a mask (N,).
         """
-        rows = index.to(self.device)
+        rows = positions(index, len(self)).to(self.device)
         columns = tuple(field.index_select(0, rows) for field in self._fields)
         return dict(zip(self._names, columns, strict=True)) if self._names else columns
 

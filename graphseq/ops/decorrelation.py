@@ -6,6 +6,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.checkpoint import checkpoint
 
+from graphseq.ops.ties import to_steps
+
 __all__ = [
     "cluster_variables",
     "correlation_dissimilarity",
@@ -19,6 +21,10 @@ Estimator = Literal["weighted", "product"]
 
 _CHUNK_ELEMENTS = 2**24
 """Entries of a block of covariances held at once: 64 MB in float32."""
+
+
+_SAME_DISSIMILARITY = 2.0**-16
+"""Dissimilarities that differ by less count as equal: rounding in float32, and its square root near zero, is less."""
 
 
 def random_fourier_features(
@@ -278,6 +284,9 @@ def correlation_dissimilarity(z: Tensor, group: Tensor, min_count: int = 5) -> T
 def cluster_variables(dissimilarity: Tensor, num_clusters: int) -> Tensor:
     r"""Clusters of variables by average linkage: the two clusters with the least mean dissimilarity are joined.
 
+    Dissimilarities count as equal within steps of :math:`2^{-16}`, and of equal pairs the first is joined, so that
+    clusters do not depend on the last bits, which differ between processors.
+
     Source: arXiv 2312.12475, section 3.2. Differs from it: the paper's k-means needs a mean of variables, which the
     dissimilarity does not define.
 
@@ -306,7 +315,8 @@ def cluster_variables(dissimilarity: Tensor, num_clusters: int) -> Tensor:
     from scipy.cluster.hierarchy import cut_tree, linkage
     from scipy.spatial.distance import squareform
 
-    distances = squareform(dissimilarity.detach().double().cpu().numpy(), checks=False)
+    steps = to_steps(dissimilarity.detach().cpu(), _SAME_DISSIMILARITY)
+    distances = squareform(steps.numpy(), checks=False)
     labels = cut_tree(linkage(distances, "average"), num_clusters).ravel()
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return torch.from_numpy(first.argsort().argsort()[inverse]).to(dissimilarity.device)

@@ -18,6 +18,7 @@ from graphseq.core.batches import apply_model
 from graphseq.core.elastic import adopt_sizes
 from graphseq.core.spec import record_foreign_modules
 from graphseq.tasks.checkpoints import Noted, check_checkpoint, generator_states, restore_generator_states
+from graphseq.tasks.precision import check_epsilon
 from graphseq.tasks.resumption import restore_checkpoint_choices, restore_early_stop
 
 __all__ = ["Stage", "Step", "Task", "TaskOptions"]
@@ -62,7 +63,8 @@ class TaskOptions(TypedDict, total=False):
     """Arguments that every task passes on to :class:`Task`, for ``**options: Unpack[TaskOptions]``.
 
     Args:
-        optimizer: callable from parameters to an optimiser; default ``torch.optim.Adam`` with its own defaults.
+        optimizer: callable from parameters to an optimiser; default ``torch.optim.Adam`` with its own defaults
+            (in float16 with eps=1e-4, for its own would be 0).
         scheduler: callable from the optimiser to a learning-rate scheduler; default no scheduler.
         scheduler_interval: whether the scheduler steps once an ``epoch`` or once a ``step``; default ``epoch``.
         stop_on_nonfinite: whether a NaN or infinite training loss stops the run; default true. On a GPU the loss is
@@ -362,6 +364,7 @@ class Task(Noted, LightningModule):
         optimizer = torch.optim.Adam(parameters) if self.optimizer is None else self.optimizer(parameters)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer returned a {type(optimizer).__name__}; it must return a torch.optim.Optimizer")
+        check_epsilon(optimizer, replace=self.optimizer is None)
         return optimizer
 
     def make_scheduler(

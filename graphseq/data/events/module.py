@@ -4,6 +4,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -268,9 +269,13 @@ class TemporalDataModule(StoreDataModule):
         return self._prepared[split]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave batches alone that are on the device already."""
-        if isinstance(batch, EventBatch) and batch.src.device == device:
-            return batch
+        """Leave batches alone that are on the device already, and give back times that the trainer has cast."""
+        if isinstance(batch, EventBatch):
+            times = cast(EventStore, self.store).events.t
+            if batch.t.dtype != times.dtype:  # with true half precision Lightning casts every float of a dataclass
+                batch = replace(batch, t=times[batch.e_id.to(times.device)].to(batch.e_id.device))
+            if batch.src.device == device:
+                return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def fingerprint(self) -> str:

@@ -9,9 +9,12 @@ from torch_geometric.data import Data
 from torch_geometric.utils import degree
 
 from graphseq.core.errors import DataError
-from graphseq.data.base import StoreDataModule
+from graphseq.data.base import Stage, StoreDataModule
+from graphseq.data.graphs.fields import describe
 from graphseq.data.graphs.store import GraphStore
+from graphseq.data.graphs.transforms import GraphTransform, check_batch_transform, check_transformed, pre_transformed
 from graphseq.data.splits import check_fractions, k_fold_split, pooled_split, random_split, size_split
+from graphseq.data.store import positions
 
 __all__ = ["GraphDataModule", "GraphSetDataModule"]
 
@@ -30,14 +33,18 @@ class GraphSetDataModule(StoreDataModule):
         seed: see :class:`StoreDataModule`.
         device_resident: see :class:`StoreDataModule`.
         drop_last: see :class:`StoreDataModule`.
-        train_transform: see :class:`StoreDataModule`.
-        eval_transform: see :class:`StoreDataModule`.
+        train_transform: callable applied on the device to each training batch as a whole. Transforms of PyG that would
+            mix the graphs of a batch, such as ``VirtualNode`` or ``Center``, are refused; what any other callable
+            returns is checked at the first batch: its graphs must be told apart and no edge may join them.
+        eval_transform: the same for validation, test and prediction batches.
+        pre_transform: callable from one graph to one graph, such as any transform of PyG, applied to each graph once,
+            before packing; random ones draw from ``seed``. Where the data set is kept in the cache, so is the result.
 
     Yields:
         PyG ``Batch``.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range, or a transform of PyG is not meant for batches.
         DataError: when the data are read, if validation graphs to be pooled are test graphs.
 
     Example:
@@ -57,6 +64,7 @@ class GraphSetDataModule(StoreDataModule):
         drop_last: bool = False,
         train_transform: nn.Module | None = None,
         eval_transform: nn.Module | None = None,
+        pre_transform: GraphTransform | None = None,
     ) -> None:
         super().__init__(
             batch_size,
@@ -68,6 +76,13 @@ class GraphSetDataModule(StoreDataModule):
             eval_transform=eval_transform,
         )
         self.pool_validation = pool_validation
+        if pre_transform is not None and not callable(pre_transform):
+            raise TypeError(f"pre_transform is {pre_transform!r}; give a callable from one graph to one graph")
+        self.pre_transform = pre_transform
+        self._checked: set[str] = set()
+        for name, transform in (("train_transform", train_transform), ("eval_transform", eval_transform)):
+            if transform is not None and check_batch_transform(name, transform):
+                self._checked.add(name)
 
     @property
     def graphs(self) -> GraphStore:
@@ -89,13 +104,41 @@ class GraphSetDataModule(StoreDataModule):
 
     @property
     def num_outputs(self) -> int:
-        """Number of classes for integer labels, else of targets of a graph."""
+        """Number of classes for one integer or bool label a graph or node, else of targets of a graph or node."""
+        target = self._target()
+        each = self._targets_of_one(target)
+        return each if target.is_floating_point() or each > 1 else max(int(target.max()) + 1, _least_classes(target))
+
+    def _target(self) -> Tensor:
+        """Return the joined targets, after a check of their kind."""
         target = self.graphs.field("y")
-        if target is None:
+        if isinstance(target, Tensor):
+            return target
+        if "y" not in self.graphs.names:
             raise DataError(f"graphs of {type(self).__name__} have no target y")
-        if target.is_floating_point():
-            return _width(target)
-        return int(target.max()) + 1
+        given = self.graphs[0].y
+        raise DataError(
+            f"y of graph 0 is {describe(given)}{f' ({given!r})' if isinstance(given, str) else ''}; targets must be "
+            "tensors or numbers. Number the classes from 0, such as by sorted(set(labels)).index(label), or rename y"
+        )
+
+    def _targets_of_one(self, target: Tensor) -> int:
+        """Return the targets of a graph, or of a node where there is one row a node."""
+        if target.dim() > 1:
+            return int(target.size(-1))
+        rows = self.graphs.offsets("y").diff()
+        of_nodes = torch.equal(rows, self.graphs.num_nodes)
+        equal = bool((rows == rows[0]).all())
+        # K numbers of each graph, which PyG joins to (G K,). Where all graphs have K nodes, labels are those of nodes
+        if equal and not (of_nodes and not target.is_floating_point()):
+            return int(rows[0])
+        if not of_nodes:
+            position = int((rows != rows[0]).nonzero()[0])
+            raise DataError(
+                f"y of graph {position} has {int(rows[position])} entries, of graph 0 {int(rows[0])}; give as many "
+                "targets to all graphs, NaN where one is not known, or one to each node"
+            )
+        return 1
 
     @property
     def degree_histogram(self) -> list[int]:
@@ -109,44 +152,75 @@ class GraphSetDataModule(StoreDataModule):
     def class_weights(self) -> list[float]:
         """Weights that make classes count the same in training.
 
-        For integer labels the inverse of the share of each class among the training graphs, over the number of classes:
-        weights of mean 1 over the graphs, 0 for a class without any. For labels of 0, 1 and NaN the number of zeros for
-        each one, 1 for a label that lacks either: the weight of its positive class.
+        For one integer label a graph the inverse of the share of each class among the training graphs, over the number
+        of classes: weights of mean 1 over the graphs, 0 for a class without any. For labels of 0, 1 and NaN the number
+        of zeros for each one, 1 for a label that lacks either: the weight of its positive class.
         """
-        target = self.graphs.field("y")
-        number = self.num_outputs
-        known = target[self.splits["train"].to(target.device)]
-        if not target.is_floating_point():
-            counts = torch.bincount(known.flatten(), minlength=number).double()
-            weights = len(known) / ((counts > 0).sum() * counts)
+        target = self._target()
+        each, number = self._targets_of_one(target), self.num_outputs
+        known = self.graphs.take(self.splits["train"]).y
+        if each == 1 and not target.is_floating_point():
+            counts = torch.bincount(known.flatten().long(), minlength=number).double()
+            weights = known.numel() / ((counts > 0).sum() * counts)
             return torch.where(counts > 0, weights, 0.0).tolist()
-        known = known.view(len(known), -1)
+        known = known.reshape(-1, each).double()
         ones, zeros = (known == 1).sum(0).double(), (known == 0).sum(0).double()
         if bool((~torch.isnan(known) & (known != 0) & (known != 1)).any()):
             raise DataError("targets are numbers, not labels of 0, 1 or NaN; only labels can be balanced")
         return torch.where((ones > 0) & (zeros > 0), zeros / ones.clamp(min=1), 1.0).tolist()
 
+    def apply_transform(self, transform: Any, batch: Any, stage: Stage) -> Any:
+        """Return a transformed batch; the first one that a transform of your own returns is checked.
+
+        Args:
+            transform: transform of the stage.
+            batch: one batch on the device.
+            stage: split.
+
+        Raises:
+            DataError: if the graphs of the returned batch are not told apart.
+        """
+        made = super().apply_transform(transform, batch, stage)
+        name = "train_transform" if stage == "train" else "eval_transform"
+        if name not in self._checked:
+            check_transformed(name, transform, made, batch.num_graphs)
+            self._checked.add(name)
+        return made
+
     def load(self) -> None:
-        """Read the data unless they are there already, pool the splits if asked for, and check them and the labels."""
+        """Read the data unless they are there already, transform graphs one by one, pool splits, and check labels."""
         known = self._host is not None
         super().load()
         if not known:
+            if self.pre_transform is not None:
+                name = None if isinstance(self, GraphDataModule) else type(self).__name__
+                self._host = pre_transformed(self.graphs, self.pre_transform, self.seed, name)
             if self.pool_validation:
                 self._splits = pooled_split(self._splits, self.seed)
             self._check_labels()
 
     def _check_labels(self) -> None:
-        target = self.graphs.field("y")
-        if target is None or target.is_floating_point() or target.dim() != 1 or len(target) != len(self.graphs):
+        if "y" not in self.graphs.names:
+            return
+        target = self._target()
+        if target.is_floating_point() or target.dim() != 1 or len(target) != len(self.graphs):
             return
         if int(target.min()) < 0:
-            raise DataError(f"labels reach down to {int(target.min())}; classes must be numbered from 0")
+            position = int((target < 0).nonzero()[0])
+            raise DataError(
+                f"labels reach down to {int(target.min())}, the first below 0 is that of graph {position}; classes "
+                "must be numbered from 0"
+            )
         classes = target[self.splits["train"].to(target.device)].unique()
         if len(classes) < 2:
             raise DataError(
                 f"all {len(self.splits['train'])} training graphs have label {classes.tolist()}; classification needs "
                 "at least two classes. Use a stratified or random split, or check the labels"
             )
+
+
+def _least_classes(target: Tensor) -> int:
+    return 2 if target.dtype == torch.bool else 1
 
 
 def _width(value: Tensor | None) -> int:
@@ -198,7 +272,7 @@ def split_graphs(
     if rule not in ("stratified", "k_fold"):
         raise ValueError(f"split is {rule!r}; it must be 'random', 'stratified', 'k_fold', 'size' or 'size_middle'")
     labels = store.field("y")
-    if labels is None or labels.is_floating_point() or labels.numel() != len(store):
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.numel() != len(store):
         raise DataError(f"a {rule} split needs one integer class a graph in y; use split='random' or 'size'")
     if rule == "stratified":
         return random_split(len(store), fractions, seed, labels.flatten())
@@ -214,7 +288,7 @@ class GraphDataModule(GraphSetDataModule):
             (a config can name one: ``dataset: my_package.my_graphs``; its return annotation must be
             ``Sequence[Data]`` or ``list[Data]``).
         split: ``random``, ``stratified``, ``k_fold``, ``size`` or ``size_middle``, see :func:`split_graphs`; or lists
-            ``{"train": [...], "val": [...], "test": [...]}``.
+            ``{"train": [...], "val": [...], "test": [...]}`` of positions, or masks with one entry a graph.
         fractions: of train, validation and test, summing to 1.
         fold: which fold ``k_fold`` tests, from 0.
         num_folds: number of folds.
@@ -224,11 +298,13 @@ class GraphDataModule(GraphSetDataModule):
         seed: see :class:`StoreDataModule`.
         device_resident: see :class:`StoreDataModule`.
         drop_last: see :class:`StoreDataModule`.
-        train_transform: see :class:`StoreDataModule`.
-        eval_transform: see :class:`StoreDataModule`.
+        train_transform: see :class:`GraphSetDataModule`.
+        eval_transform: see :class:`GraphSetDataModule`.
+        pre_transform: see :class:`GraphSetDataModule`.
 
     Yields:
-        PyG ``Batch`` with the fields of the graphs, ``batch``, ``ptr`` and ``idx``.
+        PyG ``Batch`` with the fields of the graphs, ``batch``, ``ptr`` and ``idx``, the positions in the data set
+        (unless the graphs have a field ``idx`` of their own; see :func:`graphseq.core.sample_positions`).
 
     Raises:
         ValueError: if fractions or the split are not valid.
@@ -256,6 +332,7 @@ class GraphDataModule(GraphSetDataModule):
         drop_last: bool = False,
         train_transform: nn.Module | None = None,
         eval_transform: nn.Module | None = None,
+        pre_transform: GraphTransform | None = None,
     ) -> None:
         super().__init__(
             batch_size,
@@ -266,6 +343,7 @@ class GraphDataModule(GraphSetDataModule):
             drop_last=drop_last,
             train_transform=train_transform,
             eval_transform=eval_transform,
+            pre_transform=pre_transform,
         )
         self.dataset = dataset
         self.split = split
@@ -278,23 +356,24 @@ class GraphDataModule(GraphSetDataModule):
         store = GraphStore.from_dataset(self.dataset() if callable(self.dataset) else self.dataset)
         if not isinstance(self.split, dict):
             return store, split_graphs(store, self.split, self.fractions, self.seed, self.fold, self.num_folds)
-        return store, listed_split(self.split)
+        return store, listed_split(self.split, len(store))
 
 
-def listed_split(split: dict[str, Any]) -> dict[str, Tensor]:
+def listed_split(split: dict[str, Any], count: int) -> dict[str, Tensor]:
     """Return given index lists as tensors after a check that they are disjoint.
 
     Args:
-        split: sample numbers by ``train``, ``val`` and ``test``.
+        split: positions of samples, or a mask of ``count`` booleans, by ``train``, ``val`` and ``test``.
+        count: number of samples.
 
     Raises:
-        DataError: if a sample stands in two of them.
+        DataError: if a sample stands in two of them, or an entry is neither positions nor a mask.
 
     Example:
-        >>> listed_split({"train": [0, 1], "val": [2], "test": []})["val"]
+        >>> listed_split({"train": [0, 1], "val": [False, False, True], "test": []}, 3)["val"]
         tensor([2])
     """
-    tensors = {name: torch.as_tensor(index, dtype=torch.int64) for name, index in split.items()}
+    tensors = {name: positions(index, count) for name, index in split.items()}
     together = torch.cat(list(tensors.values()))
     if len(together.unique()) != len(together):
         raise DataError("a sample stands in more than one split, or twice in one; splits must be disjoint")

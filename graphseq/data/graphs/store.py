@@ -1,71 +1,33 @@
 """A data set of many graphs as packed tensors, giving real PyG batches at the price of a copy."""
 
-import contextlib
 import dataclasses
-import functools
 import operator
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.data.collate import collate
+from torch_geometric.data.storage import recursive_apply
 
+from graphseq.core.batches import STORE_POSITIONS
 from graphseq.core.errors import DataError
+from graphseq.data.graphs.fields import Field, Skeleton, check_alike, check_rows, fill, objects, pack
 from graphseq.data.graphs.layout import BlockLayout, add_in_place, add_to_entries, spread
-from graphseq.data.store import BLOCK_BYTES, DEVICE_BLOCK_BYTES, batch_sizes, blocks, retain_freed_memory
+from graphseq.data.store import (
+    BLOCK_BYTES,
+    DEVICE_BLOCK_BYTES,
+    Index,
+    batch_sizes,
+    blocks,
+    positions,
+    retain_freed_memory,
+)
 
 __all__ = ["GraphStore"]
-
-
-@dataclass
-class _Field:
-    """One packed leaf of the data: a tensor, or an object array of what is not a tensor.
-
-    ``path`` leads to it (dictionaries and lists of tensors nest); ``group`` names the slices it shares with other
-    fields; ``increment`` is added per graph when graphs are joined: None, "nodes", or (G, *) values.
-    """
-
-    path: tuple[str | int, ...]
-    value: Any
-    dim: int
-    group: int
-    increment: str | Tensor | None = None
-
-    def __post_init__(self) -> None:
-        self.by_numpy = False  # not on a GPU, and not for kinds that numpy lacks, such as bfloat16
-        if self.is_tensor:
-            with contextlib.suppress(TypeError, RuntimeError):
-                self.value.numpy()
-                self.by_numpy = True
-
-    @property
-    def is_tensor(self) -> bool:
-        return isinstance(self.value, Tensor)
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """Return the entries ``rows`` along the dimension in which graphs are joined."""
-        if not self.by_numpy:
-            return self.value.index_select(self.dim, rows)
-        # less than half of torch's time; "clip" leaves out the check of rows that are right by construction
-        return torch.from_numpy(self.value.numpy().take(rows.numpy(), self.dim, mode="clip"))
-
-
-def _leaves(
-    path: tuple[str | int, ...], value: Any, slices: Any
-) -> Iterator[tuple[tuple[str | int, ...], Any, Tensor]]:
-    if isinstance(value, Mapping):
-        for key in value:
-            yield from _leaves((*path, key), value[key], slices[key])
-    elif isinstance(slices, list):
-        for position, item in enumerate(value):
-            yield from _leaves((*path, position), item, slices[position])
-    else:
-        yield path, value, slices
 
 
 class GraphStore:
@@ -74,8 +36,8 @@ class GraphStore:
     Joining graphs :math:`g_1, \dots, g_B` is, for each field, a gather of the ranges
     :math:`[s_{g}, s_{g+1})` and for index fields the addition of :math:`\sum_{j<i} n_{g_j}`. The store does this for
     a block of many batches at once and yields views of the block: no Python per graph, and no wait for a device.
-    Besides PyG's fields a batch carries ``idx``, the position of each graph in the store, unless the data have a
-    field of that name.
+    A batch knows the position of each graph in the store, see :func:`graphseq.core.sample_positions`. It carries them
+    as ``idx`` as well, unless the graphs have a field ``idx`` of their own, which is left alone.
 
     Memory: the packed fields, plus at most two blocks of about 4 MB while iterating.
 
@@ -86,6 +48,7 @@ class GraphStore:
         slices: one (G + 1,) tensor of offsets for each group of fields; group 0 is one row a graph, group 1 nodes.
         data_class: class of one graph.
         listed_num_nodes: whether graphs carry ``num_nodes`` as a field of their own.
+        skeletons: for each name, the numbers of its leaves, nested as the field is; default one leaf for each name.
 
     Example:
         >>> graphs = [Data(x=torch.ones(n, 2), edge_index=torch.tensor([[0], [1]])) for n in (2, 3)]
@@ -95,7 +58,12 @@ class GraphStore:
     """
 
     def __init__(
-        self, fields: list[_Field], slices: list[Tensor], data_class: type[Data], listed_num_nodes: bool
+        self,
+        fields: list[Field],
+        slices: list[Tensor],
+        data_class: type[Data],
+        listed_num_nodes: bool,
+        skeletons: dict[str, Skeleton] | None = None,
     ) -> None:
         retain_freed_memory()
         stacked = torch.stack(slices)
@@ -107,13 +75,14 @@ class GraphStore:
         self._listed_num_nodes = listed_num_nodes
         self._template = Batch(_base_cls=data_class)
         self._ascending = torch.arange(0, device=self.device)
-        self._paths = [field.path for field in fields]
-        self._nested = any(len(path) > 1 for path in self._paths)
-        self._names = list(dict.fromkeys(path[0] for path in self._paths))
+        flat: dict[str, Skeleton] = {field.path[0]: number for number, field in enumerate(fields)}
+        self._skeletons = flat if skeletons is None else skeletons
+        self._nested = any(len(field.path) > 1 for field in fields)
+        self._names = list(self._skeletons)
         for field in fields:
             if field.is_tensor and field.dim not in (0, field.value.dim() - 1):
                 raise DataError(
-                    f"field {field.path} is joined along dimension {field.dim}; only the first or last can be"
+                    f"field {field.label} is joined along dimension {field.dim}; only the first or last can be"
                 )
 
     @classmethod
@@ -121,43 +90,46 @@ class GraphStore:
         """Pack a PyG data set or any sequence of ``Data``.
 
         Every kind of field survives: node, edge and graph level, any rank and dtype, ``*_index`` fields and others
-        with an ``__inc__`` of their own, dictionaries and lists of tensors, strings and other objects (kept on the
-        host). ``EdgeIndex`` fields become plain tensors.
+        with an ``__inc__`` or ``__cat_dim__`` of their own, dictionaries and lists of tensors, strings and other
+        objects (kept on the host). ``EdgeIndex`` fields become plain tensors.
 
         Args:
             dataset: graphs of one class with the same fields.
 
         Raises:
-            DataError: if there is no graph, fields differ between graphs, an edge index is out of range or of a
-                wrong type, a feature is NaN or infinite, or a field is a sparse tensor.
+            DataError: naming the field and the graph, if there is no graph; the fields of graphs differ in name, kind,
+                dtype, keys, length or shape; a field of nodes or edges has another number of rows, see
+                :func:`graphseq.data.graphs.fields.check_rows`; an edge index is out of range or of a wrong type; a
+                feature is NaN or infinite; a field is a sparse tensor; or the number of nodes is not known.
         """
         graphs = list(dataset)
         if not graphs:
             raise DataError("the data set is empty; a GraphStore needs at least one graph")
+        # Data.keys() is in the order of a set, which differs from run to run
+        keys = list(graphs[0].to_dict()) if isinstance(graphs[0], Data) else []
         for position, graph in enumerate(graphs):
             if not isinstance(graph, Data):
                 raise DataError(
                     f"graph {position} is a {type(graph).__name__}; a GraphStore takes torch_geometric Data"
                 )
-        keys = graphs[0].keys()
-        for position, graph in enumerate(graphs):
+            if type(graph) is not type(graphs[0]):
+                raise DataError(
+                    f"graph {position} is a {type(graph).__name__}, graph 0 a {type(graphs[0]).__name__}; all must be "
+                    "of one class"
+                )
             if set(graph.keys()) != set(keys):
                 different = sorted(set(graph.keys()) ^ set(keys))
                 raise DataError(f"graph {position} and graph 0 differ in fields {different}; all need the same fields")
-        sparse = [key for key, value in graphs[0].to_dict().items() if _is_sparse(value)]
-        if sparse:
-            raise DataError(
-                f"fields {sparse} are sparse tensors; keep edge_index in the store and convert after batching"
-            )
-        counts = torch.tensor([graph.num_nodes or 0 for graph in graphs])
+            _check_reserved(graph, position)
+        check_alike(graphs, [key for key in keys if key not in ("num_nodes", "ptr")])
+        counts = torch.tensor([_num_nodes(graph, position) for position, graph in enumerate(graphs)])
         joined, slices, _ = collate(graphs[0].__class__, graphs, increment=False, add_batch=False)
-        rows = torch.arange(len(graphs) + 1)
-        groups = [rows, torch.cat([counts.new_zeros(1), counts.cumsum(0)])]
-        fields = []
-        for key in (name for name in keys if name in slices):
-            for path, value, offsets in _leaves((key,), joined[key], slices[key]):
-                fields.append(_pack(graphs, path, value, offsets, groups))
-        store = cls(fields, groups, type(graphs[0]), "num_nodes" in keys)
+        groups = [torch.arange(len(graphs) + 1), torch.cat([counts.new_zeros(1), counts.cumsum(0)])]
+        fields: list[Field] = []
+        packed = [name for name in keys if name in slices]
+        skeletons = {name: pack(graphs, name, joined[name], slices[name], groups, fields) for name in packed}
+        store = cls(fields, groups, type(graphs[0]), "num_nodes" in keys, skeletons)
+        check_rows(fields, store._counts, graphs[0])
         store._check()
         return store
 
@@ -181,7 +153,12 @@ class GraphStore:
             }
             for field in self._fields
         ]
-        return {"fields": fields, "slices": self._slices, "listed_num_nodes": self._listed_num_nodes}
+        return {
+            "fields": fields,
+            "slices": self._slices,
+            "listed_num_nodes": self._listed_num_nodes,
+            "skeletons": self._skeletons,
+        }
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
@@ -192,10 +169,10 @@ class GraphStore:
         """
         fields = []
         for entry in state["fields"]:
-            value = entry["value"] if isinstance(entry["value"], Tensor) else _objects(entry["value"])
+            value = entry["value"] if isinstance(entry["value"], Tensor) else objects(entry["value"])
             steps = entry["increment"].cpu() if isinstance(entry["increment"], Tensor) else entry["increment"]
-            fields.append(_Field(tuple(entry["path"]), value, entry["dim"], entry["group"], steps))
-        return cls(fields, state["slices"], Data, state["listed_num_nodes"])
+            fields.append(Field(tuple(entry["path"]), value, entry["dim"], entry["group"], steps))
+        return cls(fields, state["slices"], Data, state["listed_num_nodes"], state.get("skeletons"))
 
     def _check(self) -> None:
         nodes = self._counts[1]
@@ -231,10 +208,24 @@ class GraphStore:
         return len(self._counts[0])
 
     def __getitem__(self, position: int) -> Data:
-        """Return one graph as PyG ``Data``."""
-        if not -len(self) <= position < len(self):
-            raise IndexError(f"graph {position} of {len(self)}")
-        return self.take(torch.tensor([position % len(self)]))[0]
+        """Return one graph as PyG ``Data``; negative positions count from the end.
+
+        Raises:
+            TypeError: if ``position`` is not one position; :meth:`take` gives several graphs as a batch.
+            IndexError: if there is no such graph.
+        """
+        try:
+            place = operator.index(position)
+        except TypeError:
+            place = None
+        if place is None or isinstance(position, bool) or (isinstance(position, Tensor) and position.dim()):
+            raise TypeError(
+                f"position is a {type(position).__name__}; give one integer, or use take(index) for a batch of several "
+                "graphs, where index may be a list, a slice, an array or a mask"
+            )
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"graph {place} of {len(self)}")
+        return self.take(torch.tensor([place % len(self)]))[0]
 
     def __repr__(self) -> str:
         return f"GraphStore({len(self)} graphs, {sorted(self._names)}, {self.nbytes / 2**20:.1f} MB, {self.device})"
@@ -248,6 +239,11 @@ class GraphStore:
     def nbytes(self) -> int:
         """Bytes that the tensors take, offsets included."""
         return sum(f.value.nbytes for f in self._fields if f.is_tensor) + sum(s.nbytes for s in self._slices)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the fields of a graph, ``num_nodes`` left out."""
+        return list(self._names)
 
     @property
     def num_nodes(self) -> Tensor:
@@ -266,17 +262,24 @@ class GraphStore:
         """Return the store with one more field of one row a graph, or with another one of that name.
 
         Args:
-            name: of the field.
-            value: (G, *).
+            name: name of the field.
+            value: one row for each graph, (G, *).
 
         Raises:
             DataError: if there is not one row a graph.
         """
-        if len(value) != len(self):
-            raise DataError(f"{name} has {len(value)} rows for {len(self)} graphs; one for each is needed")
-        kept = [field for field in self._fields if field.path[0] != name]
-        fields = [*kept, _Field((name,), value.to(self.device), 0, 0)]
-        return type(self)(fields, self._slices, self._data_class, self._listed_num_nodes)
+        if not value.dim() or len(value) != len(self):
+            raise DataError(f"{name} is {tuple(value.shape)} for {len(self)} graphs; one row for each is needed")
+        if name in ("batch", "ptr", "num_nodes"):
+            raise DataError(f"name is {name!r}, which a batch uses itself; choose another")
+        kept = [number for number, field in enumerate(self._fields) if field.path[0] != name]
+        fields = [*(self._fields[number] for number in kept), Field((name,), value.to(self.device), 0, 0)]
+        place = {number: new for new, number in enumerate(kept)}
+        others = {key: part for key, part in self._skeletons.items() if key != name}
+        skeletons = cast(dict[str, Skeleton], fill(others, [place.get(n) for n in range(len(self._fields))]))
+        return type(self)(
+            fields, self._slices, self._data_class, self._listed_num_nodes, {**skeletons, name: len(kept)}
+        )
 
     def offsets(self, name: str) -> Tensor:
         """Return where each graph starts in a packed field, int64 (G + 1,).
@@ -295,31 +298,40 @@ class GraphStore:
     def to(self, device: torch.device | str) -> Self:
         """Return the store with its tensors on ``device``; tensors already there are shared, not copied."""
         fields = [
-            dataclasses.replace(field, value=field.value.to(device)) if field.is_tensor else field
+            dataclasses.replace(field, value=field.value.to(device) if field.is_tensor else _moved(field.value, device))
             for field in self._fields
         ]
-        return type(self)(fields, [s.to(device) for s in self._slices], self._data_class, self._listed_num_nodes)
+        slices = [offsets.to(device) for offsets in self._slices]
+        return type(self)(fields, slices, self._data_class, self._listed_num_nodes, self._skeletons)
 
-    def take(self, index: Tensor) -> Batch:
+    def take(self, index: Index) -> Batch:
         """Return the graphs ``index`` as one batch.
 
         Args:
-            index: positions of graphs, int64 (B,).
-        """
-        return next(self.batches(index, [len(index)]))
+            index: positions of graphs from 0: a tensor, array or list of integers (B,), a slice, or a mask (G,).
 
-    def batches(self, index: Tensor, sizes: int | Sequence[int], device: torch.device | None = None) -> Iterator[Batch]:
+        Raises:
+            DataError: if ``index`` is none of these, or empty.
+            IndexError: if a position is not in 0..G-1.
+        """
+        order = positions(index, len(self))
+        if not len(order):
+            raise DataError("index is empty; a batch needs at least one graph")
+        return next(self.batches(order, [len(order)]))
+
+    def batches(self, index: Index, sizes: int | Sequence[int], device: torch.device | None = None) -> Iterator[Batch]:
         """Yield the graphs ``index`` in batches.
 
         Args:
-            index: positions of graphs, int64 (M,), on the store's device or the host.
+            index: positions of graphs from 0: a tensor, array or list of integers (M,), a slice, or a mask (G,).
             sizes: batch size, or the size of each batch.
             device: where blocks go; default where the store is.
 
         Raises:
+            DataError: if ``index`` is no such thing.
             IndexError: if a position is not in 0..G-1.
         """
-        order = index.cpu()
+        order = positions(index, len(self)).cpu()
         if len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(self):
             raise IndexError(f"graphs {int(order.min())} to {int(order.max())} were asked for, of {len(self)}")
         block_bytes = BLOCK_BYTES if self.device.type == "cpu" else DEVICE_BLOCK_BYTES
@@ -349,7 +361,7 @@ class GraphStore:
             mapping.setdefault("idx", idx[position])
             slice_dict = self._nest([column[position] for column in slices])
             inc_dict = self._nest([column[position] for column in increments])
-            yield self._batch(mapping, num_graphs, slice_dict, inc_dict, hidden)
+            yield self._batch(mapping, num_graphs, slice_dict, inc_dict, hidden, idx[position])
 
     def _columns(self, layout: BlockLayout, device: torch.device) -> tuple[list[Any], list[Any]]:
         """Return, for each field, its values in each batch of a block, and what was added to them graph by graph."""
@@ -359,7 +371,9 @@ class GraphStore:
         zeros = torch.zeros(len(layout.graphs), dtype=torch.int64, device=device).split_with_sizes(layout.sizes)
         for field in self._fields:
             if not field.is_tensor:
-                values.append([part.tolist() for part in layout.split(field.value[layout.graphs])])
+                chosen = field.value[layout.graphs]
+                chosen = chosen if device == self.device else _moved(chosen, device)
+                values.append([part.tolist() for part in layout.split(chosen)])
                 increments.append([None] * len(layout.sizes))
                 continue
             counts = layout.counts[field.group]
@@ -389,10 +403,7 @@ class GraphStore:
         """Return a value for each field as the dictionary that graphs have: nested where a field is."""
         if not self._nested:
             return dict(zip(self._names, leaves, strict=True))
-        nested: dict[Any, Any] = {}
-        for path, leaf in zip(self._paths, leaves, strict=True):
-            _insert(nested, path, leaf)
-        return _lists(nested)
+        return fill(self._skeletons, leaves)
 
     def _batch(
         self,
@@ -401,6 +412,7 @@ class GraphStore:
         slice_dict: dict[Any, Any],
         inc_dict: dict[Any, Any],
         hidden: dict[str, Any],
+        place: Tensor,
     ) -> Batch:
         # What Batch.from_data_list ends with, without its constructor, which costs forty times as much.
         batch = object.__new__(type(self._template))
@@ -413,55 +425,33 @@ class GraphStore:
             _slice_dict=slice_dict,
             _inc_dict=inc_dict,
         )
-        batch.__dict__.update(self._template.__dict__, _store=storage)
+        # beside the fields, where no attribute that a user sets on a graph can come
+        batch.__dict__.update(self._template.__dict__, _store=storage, **{STORE_POSITIONS: place})
         return batch
 
 
-def _is_sparse(value: Any) -> bool:
-    return type(value).__name__ == "SparseTensor" or getattr(value, "layout", torch.strided) != torch.strided
+def _moved(values: np.ndarray, device: torch.device | str) -> np.ndarray:
+    """Return objects with the tensors inside them on another device, as PyG moves those of a batch."""
+    return objects([recursive_apply(value, lambda tensor: tensor.to(device)) for value in values])
 
 
-def _objects(values: Sequence[Any]) -> np.ndarray:
-    array = np.empty(len(values), dtype=object)
-    for position, value in enumerate(values):  # assigning a list of lists at once would make a matrix of it
-        array[position] = value
-    return array
+def _num_nodes(graph: Data, position: int) -> int:
+    try:
+        number = graph.num_nodes
+    except (IndexError, RuntimeError) as error:  # PyG reads it off any field with "node" in its name
+        names = [key for key in graph.keys() if "node" in key]  # noqa: SIM118 - a Data is not a dictionary
+        raise DataError(
+            f"the number of nodes of graph {position} cannot be read off fields {names}: {error}; set num_nodes"
+        ) from error
+    if number is None:
+        raise DataError(
+            f"the number of nodes of graph {position} is not known: it has no x, edge_index or num_nodes; set num_nodes"
+        )
+    return int(number)
 
 
-def _pack(graphs: list[Data], path: tuple[str | int, ...], value: Any, offsets: Tensor, groups: list[Tensor]) -> _Field:
-    group = next((number for number, known in enumerate(groups) if torch.equal(known, offsets)), len(groups))
-    if group == len(groups):
-        groups.append(offsets)
-    if not isinstance(value, Tensor):
-        return _Field(path, _objects(value), 0, group)
-    value = value.as_subclass(Tensor)
-    # the name that PyG asks for is the innermost key; a list of tensors keeps the name of the list
-    key = next(str(part) for part in reversed(path) if isinstance(part, str))
-    elements = [functools.reduce(operator.getitem, path, graph) for graph in graphs]
-    first = elements[0]
-    dim = graphs[0].__cat_dim__(key, first, graphs[0]._store) if isinstance(first, Tensor) else 0
-    dim = 0 if dim is None or not isinstance(first, Tensor) or first.dim() == 0 else dim % value.dim()
-    steps = [graph.__inc__(key, element, graph._store) for graph, element in zip(graphs, elements, strict=True)]
-    increment: str | Tensor | None
-    if isinstance(steps[0], Tensor):
-        stacked = torch.stack(steps)  # (G, *), broadcast over the elements of the field
-        increment = stacked if bool(stacked.any()) else None
-    else:
-        each = torch.tensor(steps)
-        counts = groups[1][1:] - groups[1][:-1]
-        increment = None if not each.any() else "nodes" if torch.equal(each, counts) else each
-    return _Field(path, value.contiguous(), dim, group, increment)
-
-
-def _insert(target: dict[Any, Any], path: tuple[str | int, ...], leaf: Any) -> None:
-    for key in path[:-1]:
-        target = target.setdefault(key, {})
-    target[path[-1]] = leaf
-
-
-def _lists(value: Any) -> Any:
-    """Turn dictionaries with keys 0, 1, ... back into the lists they stand for."""
-    if not isinstance(value, dict):
-        return value
-    entries = {key: _lists(item) for key, item in value.items()}
-    return list(entries.values()) if entries and all(isinstance(key, int) for key in entries) else entries
+def _check_reserved(graph: Data, position: int) -> None:
+    own = graph.get("batch")
+    if own is None or (isinstance(own, Tensor) and not own.is_floating_point() and not bool(own.any())):
+        return  # zeros, as they are given to a single graph, are what a batch of it has
+    raise DataError(f"graph {position} has a field batch, where a batch keeps the graph of each node; rename it")

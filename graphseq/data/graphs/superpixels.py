@@ -11,15 +11,22 @@ from graphseq.data.cache import cached
 from graphseq.data.graphs.module import GraphSetDataModule
 from graphseq.data.graphs.store import GraphStore
 from graphseq.data.images.module import ImageDataModule
+from graphseq.ops.ties import first_least
 
 __all__ = ["SuperpixelDataModule", "find_superpixels"]
 
 GreyImages = Literal["MNIST", "FashionMNIST", "USPS", "digits"]
 NodeNoise = Literal["none", "noise", "color"]
 
-_FORMAT = "superpixels-1"
+_FORMAT = "superpixels-2"
 _BLOCK_ELEMENTS = 2**23
-"""Entries of the distances between pixels and centres held at once: 32 MB in float32."""
+"""Entries of the distances between pixels and centres held at once: 64 MB in float64."""
+
+_SAME_DISTANCE = 1e-9
+"""Squared distances of pixels that differ by less count as equal; they are computed in float64."""
+
+_SAME_PLACE = 1e-6
+"""Distances of nodes that differ by less count as equal: places are kept in float32."""
 
 
 def find_superpixels(
@@ -32,13 +39,14 @@ def find_superpixels(
     .. math:: d^2 = (\Delta I)^2 + m^2\, \bigl((\Delta r)^2 + (\Delta c)^2\bigr) K / (Y X)
 
     Source: SLIC (Achanta et al., IEEE TPAMI 34(11), 2012). Differs from it: centres are compared with all pixels, not
-    only with those in their window, and parts need not be connected; images are done many at a time.
+    only with those in their window, and parts need not be connected; images are done many at a time. A pixel as near
+    to two centres, up to :math:`10^{-9}`, goes to the first, so that the result does not depend on the processor.
 
     Args:
         images: intensities in [0, 1], (N, Y, X).
         num_superpixels: K, from 1 to the number of pixels; some may be left without a pixel.
         compactness: m, above 0; the larger, the more a part looks like a square.
-        iterations: of k-means, at least 1.
+        iterations: rounds of k-means, at least 1.
 
     Returns:
         mean intensity, and mean row and column scaled to [0, 1], of each superpixel; NaN where one has no pixel, which
@@ -64,37 +72,49 @@ def find_superpixels(
     rows = min(max(1, round((num_superpixels * height / width) ** 0.5)), num_superpixels, height)
     columns = min(num_superpixels // rows, width)
     near = compactness * (rows * columns / (height * width)) ** 0.5
-    place = torch.stack([torch.arange(height).repeat_interleave(width), torch.arange(width).repeat(height)], 1).float()
+    place = torch.stack([torch.arange(height).repeat_interleave(width), torch.arange(width).repeat(height)], 1).double()
     grid = ((torch.arange(count) + 0.5) * side / count for count, side in ((rows, height), (columns, width)))
     row, column = (middle.long() for middle in grid)
     start = (row[:, None] * width + column).flatten()
     at_once = max(1, _BLOCK_ELEMENTS // (height * width * len(start)))
     parts = []
-    for block in images.flatten(1).float().split(at_once):
+    for block in images.flatten(1).double().split(at_once):
         pixel = torch.cat([block[:, :, None], (near * place).expand(len(block), -1, -1)], dim=2)  # (N, P, 3)
         centre = pixel[:, start]
         for _ in range(iterations):
             half = centre.square().sum(2)[:, None] / 2
-            owner = torch.baddbmm(half, pixel, centre.transpose(1, 2), alpha=-1).argmin(2)
+            half_squared = torch.baddbmm(half, pixel, centre.transpose(1, 2), alpha=-1)  # (N, P, K), less |p|^2 / 2
+            owner = first_least(half_squared, _SAME_DISTANCE / 2)
             total = torch.zeros_like(centre).scatter_add_(1, owner[:, :, None].expand_as(pixel), pixel)
             count = torch.zeros_like(half[:, 0]).scatter_add_(1, owner, torch.ones_like(block))[:, :, None]
             centre = torch.where(count > 0, total / count.clamp(min=1), centre)
-        scale = torch.tensor([1.0, near * max(height - 1, 1), near * max(width - 1, 1)])
-        found = torch.where(count > 0, centre / scale, torch.nan)
+        scale = torch.tensor([1.0, near * max(height - 1, 1), near * max(width - 1, 1)], dtype=torch.float64)
+        found = torch.where(count > 0, centre / scale, torch.nan).float()
         last = (count[:, :, 0] == 0).byte().argsort(dim=1, stable=True)
         parts.append(found.gather(1, last[:, :, None].expand_as(found)))
     return torch.cat(parts)
 
 
 def _neighbors(places: Tensor, num_neighbors: int) -> tuple[Tensor, Tensor]:
-    """Return edges (2, E) from the nearest nodes to each node, counted within graphs, and their number in each."""
+    """Return edges (2, E) from the nearest nodes to each node, counted within graphs, and their number in each.
+
+    Of nodes that are as near, up to ``_SAME_PLACE``, the first are taken.
+    """
     edges, counts = [], []
     nodes = places.size(1)
     number = min(num_neighbors, nodes - 1)
     for block in places.split(max(1, _BLOCK_ELEMENTS // nodes**2)):
-        away = torch.cdist(block, block).nan_to_num(nan=torch.inf)
+        # products of matrices, which cdist takes for many rows, would lose half of the digits
+        away = torch.cdist(block.double(), block.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        away = away.nan_to_num_(nan=torch.inf)
         away.diagonal(dim1=1, dim2=2).fill_(torch.inf)
-        distance, nearest = away.topk(number, dim=2, largest=False)
+        nearest = torch.empty(*away.shape[:2], number, dtype=torch.int64)
+        distance = torch.empty(nearest.shape, dtype=away.dtype)
+        for place in range(number):
+            nearest[:, :, place] = first_least(away, _SAME_PLACE)
+            one = nearest[:, :, place, None]
+            distance[:, :, place] = away.gather(2, one)[:, :, 0]
+            away.scatter_(2, one, torch.inf)
         there = torch.isfinite(distance)
         node = torch.arange(nodes)[:, None].expand_as(nearest)
         edges.append(torch.stack([nearest[there], node[there]]))

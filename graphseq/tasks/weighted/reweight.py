@@ -9,18 +9,20 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from graphseq.core.batches import sample_positions
 from graphseq.core.errors import DataError, UnsupportedStrategyError
 from graphseq.core.protocols import DataSource
 from graphseq.nn.reweighting.outer import DecorrelationOuter, OuterBatch
 from graphseq.nn.reweighting.weights import FeatureQueue, SampleWeights
 from graphseq.ops.decorrelation import effective_sample_size
 from graphseq.tasks.base import Step
+from graphseq.tasks.precision import check_epsilon
 from graphseq.tasks.supervised.samples import SampleLosses, SampleOptions, SampleTask, required_field
 from graphseq.tasks.weighted.virtual import VirtualLearners, warn_of_equal_distribution
 
 __all__ = ["Reweighted"]
 
-_IDX = "position of each sample in one data set, int64 (B,). Loaders of graphseq give it; add it to your own samples"
+_CHECKED_AT_ONCE = 4096
 _ENV = "environment of each sample, int64 (B,), for clusters by environment; or use source='groups'"
 
 
@@ -81,7 +83,7 @@ class Reweighted(SampleTask):
 
     Raises:
         ValueError: if an argument is out of range, or environments are asked of averaged samples.
-        DataError: in a run, if samples have no ``idx`` or one out of range, if there are too few to find clusters
+        DataError: in a run, if the positions of samples are not known or out of range, if there are too few to find clusters
             from, or if the outer objective needs validation data and there are none.
         UnsupportedStrategyError: at the start of a run with several processes.
 
@@ -177,6 +179,7 @@ class Reweighted(SampleTask):
             )
         data = self.datamodule if isinstance(self.datamodule, DataSource) else None
         if data is not None:
+            _check_positions(data.store)
             self.weights.materialize(len(data.store))
         elif not self.weights.num_samples:
             raise DataError(
@@ -200,6 +203,7 @@ class Reweighted(SampleTask):
             weights: torch.optim.Optimizer = torch.optim.SparseAdam([logit], lr=0.05)
         else:
             weights = self.weight_optimizer([logit])
+        check_epsilon(weights, replace=self.weight_optimizer is None)
         if scheduler is None:
             return [network, weights]
         # stepped by hand, so that nothing of Lightning's table of schedulers applies
@@ -215,7 +219,7 @@ class Reweighted(SampleTask):
         """Return the step with the weighted loss of the samples that are not held out.
 
         Args:
-            losses: the losses of a batch with ``idx``.
+            losses: the losses of a batch whose positions in the data set are known.
             held: positions in the batch of the samples held out, int64; None for no sample.
         """
         terms, sizes = losses.terms, losses.sizes
@@ -288,7 +292,9 @@ class Reweighted(SampleTask):
         logged: dict[str, Tensor] = {}
         for _ in range(self.weight_steps):
             with torch.autocast(z.device.type, enabled=False):
-                even = self.weights.normalize(torch.cat([self.weights.logits(idx), self.queue.logit]))
+                # in half precision, which the logits follow, the objective has no digits to tell weights apart by
+                logits = torch.cat([self.weights.logits(idx), self.queue.logit]).to(z.dtype)
+                even = self.weights.normalize(logits)
                 weight = self.weights.bound(even)
                 seen = OuterBatch(representation, weight[weighted], weight[kept], learner, self._generator)
                 loss, logged = self.outer(seen)
@@ -328,7 +334,24 @@ class Reweighted(SampleTask):
 
 
 def _positions(losses: SampleLosses) -> Tensor:
-    idx = required_field(losses.batch, "idx", _IDX)
+    idx = sample_positions(losses.batch)
     if idx.shape != losses.terms.shape:
         raise DataError(f"idx is {tuple(idx.shape)} for {len(losses.terms)} samples; one for each is needed")
     return idx
+
+
+def _check_positions(store: Any) -> None:
+    """Refuse a store of named rows that calls something else ``idx`` than the positions of its rows."""
+    if not isinstance(store.take(torch.tensor([0])), dict):
+        return
+    begin = 0
+    for batch in store.batches(torch.arange(len(store)), _CHECKED_AT_ONCE):
+        found = sample_positions(batch)
+        wrong = found.cpu() != torch.arange(begin, begin + len(found))
+        if wrong.any():
+            place = int(wrong.nonzero()[0])
+            raise DataError(
+                f"field idx of sample {begin + place} is {int(found[place])}; it must be the position of the sample, "
+                "for weights are found by it. Rename your own field and add idx=torch.arange(number of samples)"
+            )
+        begin += len(found)

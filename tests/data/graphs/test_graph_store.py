@@ -10,7 +10,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GINConv, global_add_pool
 
-from graphseq.core import DataError
+from graphseq.core import DataError, sample_positions
 from graphseq.data import BatchLoader, GraphStore
 
 
@@ -90,6 +90,7 @@ def test_every_field_equals_pyg(seed, batch_size, count):
         chosen = order[number * batch_size : (number + 1) * batch_size]
         assert_equal_batches(batch, Batch.from_data_list([graphs[i] for i in chosen]))
         assert torch.equal(batch.idx, chosen)
+        assert torch.equal(sample_positions(batch), chosen)
 
 
 def test_increments_that_are_tensors_and_stacked_fields():
@@ -127,6 +128,7 @@ def test_special_graphs(graphs):
     assert_equal_batches(batch, Batch.from_data_list([graphs[1], graphs[0]]))
     if "idx" in graphs[0]:
         assert batch.idx.tolist() == [8, 7]
+    assert sample_positions(batch).tolist() == [1, 0]
 
 
 def pyg_graphs(count=40):
@@ -276,7 +278,7 @@ def test_private_names_of_pyg_that_we_lean_on():
     }
     ours = GraphStore.from_dataset([Data(x=torch.ones(2, 1), edge_index=edges((0, 1)), num_nodes=2)])
     ours = ours.take(torch.tensor([0]))
-    assert set(ours.__dict__) == set(theirs.__dict__)
+    assert set(ours.__dict__) == {*theirs.__dict__, "_store_positions"}
     assert set(ours._store.__dict__) == set(theirs._store.__dict__)
     assert type(ours._store) is type(theirs._store)
     assert ours._store._parent() is ours

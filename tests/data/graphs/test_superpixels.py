@@ -22,7 +22,8 @@ def loops(image, rows, columns, compactness, iterations):
         members = [[] for _ in centres]
         for pixel in pixels:
             distances = [sum((a - b) ** 2 for a, b in zip(pixel, centre, strict=True)) for centre in centres]
-            members[distances.index(min(distances))].append(pixel)
+            nearest = next(k for k, d in enumerate(distances) if d <= min(distances) + 1e-9)  # a tie goes to the first
+            members[nearest].append(pixel)
         centres = [
             tuple(sum(values) / len(own) for values in zip(*own, strict=True)) if own else centre
             for own, centre in zip(members, centres, strict=True)
@@ -43,6 +44,25 @@ def test_superpixels_equal_the_loops(shape, number, grid, compactness):
     found = find_superpixels(images, number, compactness=compactness, iterations=4)
     expected = [loops(image.tolist(), *grid, compactness, 4) for image in images]
     torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def test_ties_go_to_the_first_centre_and_node():
+    # a grey image: every pixel between two centres is as far from both, and nothing but the rule decides
+    flat = torch.full((1, 6, 6), 0.3)
+    noisy = flat + 1e-13 * torch.randn(50, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = find_superpixels(flat.double(), 9, compactness=0.3, iterations=3)
+    found = find_superpixels(noisy, 9, compactness=0.3, iterations=3)
+    torch.testing.assert_close(found, expected.expand_as(found), rtol=0, atol=1e-6)
+    # nodes on a grid are as near on all sides: rounding of their places does not choose among them
+    grid = torch.cartesian_prod(torch.arange(5.0), torch.arange(5.0))[None] / 7
+    edges, counts = _neighbors(grid, 3)
+    for seed in range(5):
+        rounding = 1e-8 * torch.randn(grid.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        again, number = _neighbors(grid.double() + rounding, 3)
+        assert torch.equal(counts, number)
+        assert {*map(tuple, edges.T.tolist())} == {*map(tuple, again.T.tolist())}
+    middle = sorted(source for source, target in edges.T.tolist() if target == 12)
+    assert middle == [7, 11, 13]  # of 7, 11, 13 and 17
 
 
 def test_superpixels_without_a_pixel_stand_last():

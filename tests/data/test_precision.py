@@ -1,0 +1,168 @@
+"""What a batch holds follows the trainer's precision where it is measured, and keeps its type where it is not."""
+
+import copy
+
+import lightning
+import pytest
+import torch
+from torch import nn
+from torch_geometric.data import Batch, Data
+
+from graphseq.data import GraphDataModule, GraphStore, ImageDataModule, NodeDataModule, StoreDataModule, TensorStore
+from graphseq.data.precision import TRUE_PRECISIONS, cast_floats
+from graphseq.models import MLP, ConvNet, GraphClassifier, NodeClassifier
+from graphseq.nn import SampleWeights
+from graphseq.tasks import Classification, NodeClassification, Regression, Reweighted
+
+PRECISIONS = [*TRUE_PRECISIONS, "bf16-mixed"]
+CONVS = ["gcn", "gin", "sage", "gat"]
+
+
+def trainer(precision, **options):
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return lightning.Trainer(max_epochs=1, accelerator="cpu", precision=precision, **quiet, **options)
+
+
+def graphs(target, count=40):
+    draws = torch.Generator().manual_seed(0)
+    return [
+        Data(
+            x=torch.rand(4, 3, generator=draws),
+            edge_index=torch.tensor([[0, 1, 2], [1, 2, 3]]),
+            edge_attr=torch.rand(3, 2, generator=draws),
+            y=torch.tensor([i % 2]) if target == "class" else torch.rand(1, 2, generator=draws).double(),
+            time=torch.tensor([1.7e9 + i], dtype=torch.float64),
+        )
+        for i in range(count)
+    ]
+
+
+class Seen(lightning.Callback):
+    """Notes the types of the fields of each batch."""
+
+    def __init__(self):
+        self.types = []
+
+    def on_train_batch_start(self, trainer, task, batch, batch_idx):
+        fields = batch.to_dict().items() if isinstance(batch, Data) else enumerate(batch)
+        self.types.append({name: value.dtype for name, value in fields if isinstance(value, torch.Tensor)})
+
+    def on_validation_batch_start(self, trainer, task, batch, batch_idx, dataloader_idx=0):
+        self.on_train_batch_start(trainer, task, batch, batch_idx)
+
+
+def fit(task, data, precision, **options):
+    seen = Seen()
+    run = trainer(precision, callbacks=[seen], **options)
+    run.fit(task, data)
+    run.test(task, data, verbose=False)
+    assert all(bool(torch.isfinite(p).all()) for p in task.parameters())
+    assert "val/loss" in run.callback_metrics or "test/loss" in run.callback_metrics
+    return seen.types
+
+
+def check_types(types, precision):
+    wanted = TRUE_PRECISIONS.get(precision, torch.float32)
+    for one in types:
+        assert one["x"] == one["edge_attr"] == wanted
+        assert one["edge_index"] == one["batch"] == one["ptr"] == torch.int64
+        assert one["time"] == torch.float64
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("conv", CONVS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_graphs_of_classes(precision, conv, resident):
+    data = GraphDataModule(graphs("class"), split="stratified", batch_size=8, device_resident=resident)
+    types = fit(Classification(GraphClassifier(3, 2, conv=conv), 2), data, precision)
+    check_types(types, precision)
+    assert all(one["y"] == torch.int64 for one in types)
+    assert data.graphs.field("x").dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_graphs_of_numbers(precision):
+    data = GraphDataModule(graphs("number"), batch_size=8)
+    types = fit(Regression(GraphClassifier(3, 2), 2), data, precision)
+    check_types(types, precision)
+    assert all(one["y"] == TRUE_PRECISIONS.get(precision, torch.float64) for one in types)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_reweighted(precision):
+    data = GraphDataModule(graphs("class"), split="stratified", batch_size=8)
+    fit(Reweighted(GraphClassifier(3, 2), 2, start_epoch=0, weights=SampleWeights(40)), data, precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_nodes(precision):
+    draws = torch.Generator().manual_seed(0)
+    graph = Data(
+        x=torch.rand(40, 5, generator=draws),
+        edge_index=torch.randint(0, 40, (2, 90), generator=draws),
+        y=torch.arange(40) % 2,
+    )
+    data = NodeDataModule(graph, split="stratified")
+    types = fit(NodeClassification(NodeClassifier(5, 2), 2), data, precision)
+    assert all(one["x"] == TRUE_PRECISIONS.get(precision, torch.float32) for one in types)
+    assert all(one["y"] == one["edge_index"] == torch.int64 and one["train_mask"] == torch.bool for one in types)
+    assert graph.x.dtype == data.graph.x.dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_images(precision):
+    data = ImageDataModule("digits", augmentation="crop", batch_size=256)
+    types = fit(Classification(ConvNet(1, 10), 10), data, precision, limit_train_batches=2)
+    assert all(one == {0: TRUE_PRECISIONS.get(precision, torch.float32), 1: torch.int64} for one in types)
+
+
+class Rows(StoreDataModule):
+    def read(self):
+        store = TensorStore(torch.rand(30, 4), torch.rand(30, 1))
+        return store, {"train": torch.arange(20), "val": torch.arange(20, 25), "test": torch.arange(25, 30)}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_rows(precision):
+    types = fit(Regression(MLP(4, 1), 1), Rows(10, train_transform=nn.Identity()), precision)
+    assert all(set(one.values()) == {TRUE_PRECISIONS.get(precision, torch.float32)} for one in types)
+
+
+def test_an_epsilon_that_is_zero_in_float16_is_refused():
+    task = Regression(MLP(4, 1), 1, optimizer=torch.optim.Adam)
+    with pytest.raises(ValueError, match="eps"):
+        trainer("16-true").fit(task, Rows(10))
+    trainer("bf16-true").fit(Regression(MLP(4, 1), 1, optimizer=torch.optim.Adam), Rows(10))
+
+
+def test_what_is_cast():
+    batch = {
+        "x": torch.rand(2),
+        "ids": torch.arange(2),
+        "t": torch.rand(2).double(),
+        "nested": [{"w": torch.rand(1), "time": torch.rand(1)}, (torch.rand(1), "text")],
+        "mask": torch.tensor([True]),
+        "phase": torch.rand(1).to(torch.complex64),
+    }
+    cast = cast_floats(batch, torch.bfloat16)
+    assert cast["x"].dtype == cast["nested"][0]["w"].dtype == cast["nested"][1][0].dtype == torch.bfloat16
+    assert cast["nested"][1][1] == "text"
+    assert (cast["t"].dtype, cast["nested"][0]["time"].dtype) == (torch.float64, torch.float32)
+    assert (cast["ids"].dtype, cast["mask"].dtype, cast["phase"].dtype) == (torch.int64, torch.bool, torch.complex64)
+    assert batch["x"].dtype == torch.float32
+
+
+def test_a_cast_batch_is_a_batch_and_the_store_is_left_alone():
+    store = GraphStore.from_dataset([Data(x=torch.rand(n, 1), info={"a": [torch.rand(1)]}) for n in (1, 2)])
+    batch = store.take([1, 0])
+    twin = copy.copy(batch)
+    cast = cast_floats(batch, torch.float64)
+    assert isinstance(cast, Batch)
+    assert cast.x.dtype == cast.info["a"][0].dtype == torch.float64
+    assert twin.x.dtype == batch.x.dtype == store.field("x").dtype == torch.float32
+    assert [graph.num_nodes for graph in cast.to_data_list()] == [2, 1]
