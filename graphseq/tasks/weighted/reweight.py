@@ -83,8 +83,8 @@ class Reweighted(SampleTask):
 
     Raises:
         ValueError: if an argument is out of range, or environments are asked of averaged samples.
-        DataError: in a run, if the positions of samples are not known or out of range, if there are too few to find clusters
-            from, or if the outer objective needs validation data and there are none.
+        DataError: in a run, if the positions of samples are not known or out of range, if there are too few to find
+            clusters from, or if the outer objective needs validation data and there are none.
         UnsupportedStrategyError: at the start of a run with several processes.
 
     Example:
