@@ -269,7 +269,8 @@ class GraphStore:
             DataError: if there is not one row a graph.
         """
         if not value.dim() or len(value) != len(self):
-            raise DataError(f"{name} is {tuple(value.shape)} for {len(self)} graphs; one row for each is needed")
+            rows = f"{len(value)} rows" if value.dim() else "no dimension"
+            raise DataError(f"{name} has {rows} for {len(self)} graphs; one row for each is needed")
         if name in ("batch", "ptr", "num_nodes"):
             raise DataError(f"name is {name!r}, which a batch uses itself; choose another")
         kept = [number for number, field in enumerate(self._fields) if field.path[0] != name]
