@@ -8,11 +8,20 @@ import torch
 from torch import nn
 from torch_geometric.data import Batch, Data
 
-from graphseq.data import GraphDataModule, GraphStore, ImageDataModule, NodeDataModule, StoreDataModule, TensorStore
+from graphseq.data import (
+    GraphDataModule,
+    GraphStore,
+    ImageDataModule,
+    NodeDataModule,
+    StoreDataModule,
+    TemporalDataModule,
+    TemporalEvents,
+    TensorStore,
+)
 from graphseq.data.precision import TRUE_PRECISIONS, cast_floats
-from graphseq.models import MLP, ConvNet, GraphClassifier, NodeClassifier
+from graphseq.models import MLP, TGN, ConvNet, GraphClassifier, NodeClassifier
 from graphseq.nn import SampleWeights
-from graphseq.tasks import Classification, NodeClassification, Regression, Reweighted
+from graphseq.tasks import Classification, NodeClassification, Regression, Reweighted, TemporalLinkPrediction
 
 PRECISIONS = [*TRUE_PRECISIONS, "bf16-mixed"]
 CONVS = ["gcn", "gin", "sage", "gat"]
@@ -138,6 +147,31 @@ def test_an_epsilon_that_is_zero_in_float16_is_refused():
     with pytest.raises(ValueError, match="eps"):
         trainer("16-true").fit(task, Rows(10))
     trainer("bf16-true").fit(Regression(MLP(4, 1), 1, optimizer=torch.optim.Adam), Rows(10))
+
+
+class SeenTimes(lightning.Callback):
+    """Compares the times of each training batch with those of the stream."""
+
+    def __init__(self, times):
+        self.times, self.exact = times, []
+
+    def on_train_batch_start(self, trainer, task, batch, batch_idx):
+        self.exact.append(batch.t.dtype == self.times.dtype and torch.equal(batch.t, self.times[batch.e_id]))
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_times_of_events_are_never_rounded(precision, resident):
+    draws = torch.Generator().manual_seed(0)
+    src, dst = torch.randint(0, 9, (200,), generator=draws), torch.randint(9, 20, (200,), generator=draws)
+    events = TemporalEvents(src, dst, 1.7e9 + torch.arange(200.0).double(), msg=torch.rand(200, 3, generator=draws))
+    data = TemporalDataModule(events, batch_size=50, device_resident=resident)
+    seen = SeenTimes(data.events.t)
+    task = TemporalLinkPrediction(TGN(data.num_nodes, 3, memory_dim=8, time_dim=8, embedding_dim=8))
+    trainer(precision, callbacks=[seen]).fit(task, data)
+    assert seen.exact
+    assert all(seen.exact)
+    assert all(bool(torch.isfinite(p).all()) for p in task.parameters())
 
 
 def test_what_is_cast():
