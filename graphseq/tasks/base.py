@@ -1,13 +1,13 @@
 """The base of every training procedure: steps, logging, optimisers, and what is saved beside the weights."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypedDict
 
 import torch
 import torch.distributed
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
@@ -16,7 +16,9 @@ from torchmetrics import MetricCollection
 from graphseq import __version__
 from graphseq.core.batches import apply_model
 from graphseq.core.elastic import adopt_sizes
+from graphseq.core.errors import UnsupportedStrategyError
 from graphseq.core.spec import record_foreign_modules
+from graphseq.tasks.averaging import averages_weights, keep_state, named_statistics
 from graphseq.tasks.checkpoints import Noted, check_checkpoint, generator_states, restore_generator_states
 from graphseq.tasks.precision import check_epsilon
 from graphseq.tasks.resumption import restore_checkpoint_choices, restore_early_stop
@@ -95,6 +97,9 @@ class Task(Noted, LightningModule):
     A procedure with several optimisers sets ``automatic_optimization = False``, overrides ``training_step``, and
     steps only through ``self.optimizers()``: steps of a raw optimiser are not counted, and no checkpoint is written.
 
+    Callbacks that average weights, such as Lightning's ``EMAWeightAveraging``, average parameters and the running
+    statistics of norms. All other buffers are state of the run and stay as they are: memories, queues, masks, counters.
+
     A subclass with arguments of its own takes those of this class by ``**options: Unpack[TaskOptions]`` and passes
     them on; they stay one by one in the signature that the command line reads.
 
@@ -121,6 +126,7 @@ class Task(Noted, LightningModule):
     """
 
     _bad_batch: Tensor
+    _is_averaged = False
 
     monitor: str = "val/loss"
     mode: Literal["min", "max"] = "min"
@@ -213,8 +219,34 @@ class Task(Noted, LightningModule):
         """
         return apply_model(self.model, batch)
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Return no callback, and note whether one of the trainer's averages weights."""
+        self._is_averaged = averages_weights(self._trainer)
+        return []
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """Yield all buffers; in a run whose weights a callback averages, those that it may average.
+
+        Such a callback averages, swaps and copies whatever ``parameters()`` and ``buffers()`` yield.
+
+        Args:
+            recurse: whether buffers of modules inside are yielded too.
+        """
+        if self._is_averaged:
+            return (buffer for _, buffer in named_statistics(self))
+        return super().buffers(recurse)
+
+    def teardown(self, stage: str) -> None:
+        """Yield all buffers again."""
+        self._is_averaged = False
+
     def setup(self, stage: str) -> None:
         """Build the metrics of validation and test."""
+        if averages_weights(self._trainer) and not self._is_averaged:
+            raise UnsupportedStrategyError(
+                f"{type(self).__name__}.configure_callbacks does not call super().configure_callbacks(); without it "
+                "the callback that averages weights would average memories, masks and counters too"
+            )
         if not self._metrics:
             metrics = self.configure_metrics()
             if metrics is not None:
@@ -388,6 +420,7 @@ class Task(Noted, LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the version and the state of every random generator of every process."""
         states = generator_states(self._trainer)
+        keep_state(self, checkpoint)
         checkpoint["graphseq"] = {"version": __version__, "generators": states, "left_out": self._left_out}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

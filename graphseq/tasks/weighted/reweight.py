@@ -177,6 +177,11 @@ class Reweighted(SampleTask):
                 f"{type(self).__name__} runs on one process, {self.trainer.world_size} were given: each would learn "
                 "other weights from a queue of its own. Use devices=1"
             )
+        if self._is_averaged and not self.weights.num_samples:
+            raise UnsupportedStrategyError(
+                "the callback that averages weights has copied the task before the number of samples is known; give "
+                "weights=graphseq.nn.SampleWeights(num_samples=...), the number of samples in the data set"
+            )
         data = self.datamodule if isinstance(self.datamodule, DataSource) else None
         if data is not None:
             _check_positions(data.store)
