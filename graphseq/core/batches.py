@@ -127,7 +127,7 @@ def model_fields(model: nn.Module) -> dict[str, bool]:
         model: any module.
 
     Raises:
-        TypeError: if ``forward`` names no parameter and no network inside says which there are.
+        ValueError: if ``forward`` names no parameter and no network inside says which there are.
 
     Example:
         >>> from torch_geometric.nn import GIN
@@ -140,7 +140,7 @@ def model_fields(model: nn.Module) -> dict[str, bool]:
         declared = getattr(getattr(network, "signature", None), "param_dict", None)  # torch_geometric.nn.Sequential
         fields = dict.fromkeys(declared or [], True)
     if not fields:
-        raise TypeError(
+        raise ValueError(
             f"{type(network).__name__}.forward names no parameter, so nothing says which fields of a batch it takes. "
             "Write them: def forward(self, x, edge_index); or decorate with functools.wraps. To compile a network, "
             "network.compile() leaves its signature alone"

@@ -445,3 +445,24 @@ def test_batches_of_graphs():
     assert step.size == 3
     alone = torch.cat([task.step(Batch.from_data_list([graph])).prediction for graph in graphs])
     torch.testing.assert_close(step.prediction, alone)
+
+
+class WithoutStage(Task):
+    def step(self, batch):
+        return Step(batch.sum(), batch, batch, 1)
+
+
+def test_a_step_without_stage_is_refused_at_construction():
+    with pytest.raises(TypeError, match=r"WithoutStage.step.*stage"):
+        WithoutStage(Probe(1, 1))
+
+
+class Extra(Fit):
+    def step(self, batch, stage="train"):
+        step = super().step(batch, stage)
+        return Step(step.loss, step.prediction, step.target, step.size, {"norm": step.prediction.norm()})
+
+
+def test_further_values_of_a_step_are_logged_under_its_stage():
+    run = fit(Extra(3), rows(4), rows(4))
+    assert set(run.callback_metrics) == {"train/loss", "train/norm", "val/loss", "val/norm"}

@@ -58,7 +58,7 @@ class FromPyG(Recorded, nn.Module):
         foreign = [field for field, required in fields.items() if required and field not in _FIELDS]
         if foreign or "x" not in fields:
             raise ValueError(
-                f"{name}.forward takes {', '.join(fields) or 'nothing by name'}; a network must take x, and require "
+                f"{name}.forward takes {', '.join(fields)}; a network must take x, and require "
                 f"nothing but {', '.join(_FIELDS)}. Wrap it in a module whose forward does"
             )
         width = channels if channels is not None else getattr(unwrapped(network), "out_channels", None)

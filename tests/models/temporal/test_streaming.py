@@ -60,8 +60,8 @@ def evaluated(tmp_path_factory):
             loaded, logits = graphseq.load(path), []
             step = loaded.step
 
-            def recorded(batch):
-                out = step(batch)
+            def recorded(batch, stage):
+                out = step(batch, stage)
                 logits.append(out.prediction.detach().clone())
                 return out
 
