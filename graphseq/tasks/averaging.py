@@ -23,7 +23,8 @@ def averages_weights(trainer: Trainer | None) -> bool:
         >>> averages_weights(None)
         False
     """
-    return trainer is not None and any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)
+    callbacks = getattr(trainer, "callbacks", [])  # the trainer sets this attribute dynamically
+    return any(isinstance(callback, WeightAveraging) for callback in callbacks)
 
 
 def named_statistics(module: LightningModule, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
