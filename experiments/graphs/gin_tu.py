@@ -174,7 +174,7 @@ effect = Effect(
         for name, (_, _, size, epochs) in SETS.items()
     }},
     scales={
-        "quick": {"trainer.max_epochs": 2, "data.steps": 10},
+        "quick": {"trainer.max_epochs": 2, "model.scheduler.step_size": 1, "data.steps": 10},
         "full": {"trainer.max_epochs": 350, "model.scheduler.step_size": 50},
     },
     seeds=Seeds(default=10, full=50, into=("data.number", "data.seed")),

@@ -153,12 +153,10 @@ def score(row: Row) -> float | None:
     return 100 * row["test"][""]["ap"] if "test" in row else None
 
 
-def epoch_ratio(results: Results) -> float | None:
+def epoch_ratio(results: Results, network: str = "JODIE") -> float | None:
     """Return the time of an epoch of both at 800 over that of none at 200."""
-    times = [
-        [row["seconds_per_epoch"] for row in results.select(place).values()]
-        for place in ("both@JODIE 800", "none@JODIE 200")
-    ]
+    places = (f"both@{network} 800", f"none@{network} 200")
+    times = [[row["seconds_per_epoch"] for row in results.select(place).values()] for place in places]
     return statistics.median(times[0]) / statistics.median(times[1]) if all(times) else None
 
 
@@ -194,6 +192,32 @@ def share(results: Results) -> float | None:
     """Return which share of the gain of exact memories pcs reaches."""
     gains = [results.difference(f"{arm}@JODIE 2000", "none@JODIE 2000") for arm in ("pcs", "exact")]
     return gains[0].mean / gains[1].mean if gains[0] and gains[1] else None
+
+
+def apart(results: Results) -> float | None:
+    """Return how far the interval of correction by time less none reaches from 0 at batches of 10."""
+    found = results.difference("by time@controlled 10", "none@controlled 10")
+    return max(-found.low, found.high) if found else None
+
+
+def nearer(batch: int) -> Any:
+    """Return the function that gives the interval of how much nearer the corrected place is, in percent."""
+
+    def interval(results: Results) -> Any:
+        rows = [row["distance"] for row in results.select(f"none@drift known {batch}").values()]
+        shares = [100 * (1 - row["corrected"] / row["plain"]) for row in rows]
+        return paired_interval(shares, [0.0] * len(shares)) if len(shares) > 1 else None
+
+    return interval
+
+
+def lead(results: Results) -> float | None:
+    """Return the mean gain of the chosen form on validation less that of the best other form."""
+    sets = ("validation of Wikipedia", "validation of CollegeMsg")
+    found = {form: [results.difference(f"{form}@{name}", f"none@{name}") for name in sets] for form in FORMS}
+    gains = {form: sum(gain.mean for gain in both) / 2 for form, both in found.items() if all(both) and form != "none"}
+    others = [gain for form, gain in gains.items() if form != CHOSEN]
+    return gains[CHOSEN] - max(others) if others and CHOSEN in gains else None
 
 
 def table(results: Results) -> list[Row]:
@@ -254,9 +278,18 @@ effect = Effect(
             Above(name, f"both@{name} - none@{name}")
             for name in SETTINGS if name.startswith("TGN") or name.endswith("steps")
         ),
+        Above("TGN at 800", "both@TGN 800 - none@TGN 200", -1.0),
+        Quantity("TGN at 800", "time of an epoch of both at 800 over none at 200", lambda results: epoch_ratio(
+            results, "TGN"), 0.5, most=True),
+        Quantity("chosen", "the chosen form is the best on validation, its lead", lead, 0.0),
         *(Above(data, f"{CHOSEN}@{data} 800 - none@{data} 800") for data in UNSEEN),
         *(Above(f"{data}, speed", f"{CHOSEN}@{data} 800 - none@{data} 200", -1.0) for data in UNSEEN),
         Above("drift", "by time@controlled 2000 - none@controlled 2000"),
+        Quantity("drift", "controlled stream: within 1 point at 10", apart, 1.0, most=True),
+        Quantity("known", "drift known: corrected nearer at 2000, lower end in percent", lambda results: (
+            found.low if (found := nearer(2000)(results)) else None), 0.0),
+        Quantity("known", "drift known: within 2 % at 10", lambda results: (
+            max(-found.low, found.high) if (found := nearer(10)(results)) else None), 2.0, most=True),
     ],
     verdict=Rule(all_of("ABCDE"), any_of("ABDE")),
 )  # fmt: skip
