@@ -71,8 +71,9 @@ class Effect(Experiment):
         unit: of the score, for the figure.
 
     Raises:
-        ValueError: if two arms change the same, a claim names an arm or a value of the grid that is not there, the
-            rule names a claim that is not there, a scale is unknown, or the config does not exist.
+        ValueError: if two arms change the same, an arm overwrites an axis of the grid, a claim names an arm or a value
+            of the grid that is not there, the rule names a claim that is not there, a scale is unknown, or the config
+            does not exist.
 
     Example:
         >>> from graphseq.bench.claims import Above, Rule, all_of, any_of
@@ -121,6 +122,8 @@ class Effect(Experiment):
                 raise ValueError(f"scales has the key {scale!r}; it is one of {', '.join(get_args(Scale))}")
         self.axes: dict[str, list[Any]] = {axis: list(values) for axis, values in self.grid.items()}
         self._check_arms()
+        if self._by_hand is None:
+            self._check_grid()
         letters = {claim.letter for claim in self.claims}
         if self.verdict is not None and (missing := sorted(self.verdict.letters - letters)):
             there = ", ".join(sorted(letters)) or "none"
@@ -139,6 +142,18 @@ class Effect(Experiment):
             if text in seen:
                 raise ValueError(f"the arm {arm!r} changes nothing against {seen[text]!r}: {given!r}")
             seen[text] = arm
+
+    def _check_grid(self) -> None:
+        """Refuse an axis that an arm overwrites: its values would all be trained alike."""
+        for axis, values in self.grid.items():
+            changes = list(values.values()) if isinstance(values, Mapping) else [{axis: value} for value in values]
+            for arm in self.arms:
+                tried = [self._resolved(self.base, change, self._tried(arm)[0]) for change in changes]
+                if len({json.dumps(config, sort_keys=True, default=str) for config in tried}) < len(tried):
+                    raise ValueError(
+                        f"two values of the axis {axis!r} are the same for the arm {arm!r}, which overwrites them; "
+                        "let the arm name single keys such as model.model.class_path"
+                    )
 
     def _check_place(self, letter: str, place: str) -> None:
         arm, values = split_place(place)
@@ -290,7 +305,8 @@ class Effect(Experiment):
         for claim in self.claims:
             found = claim.check(results)
             checks += found
-            held[claim.letter] = bool(found) and all(check.holds for check in found)
+            holds = bool(found) and all(check.holds for check in found)
+            held[claim.letter] = held.get(claim.letter, True) and holds  # a letter may stand at several claims
             if self.verdict is not None and claim.letter in self.verdict.letters:
                 complete &= bool(found) and all(check.value is not None for check in found)
         verdict: Verdict | None = self.verdict.verdict(held) if self.verdict is not None and complete else None

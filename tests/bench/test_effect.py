@@ -99,6 +99,19 @@ class TestConclusion:
 
 
 class TestRefusals:
+    def test_an_arm_that_overwrites_an_axis(self):
+        grid = {"model.model.num_layers": [2, 3]}
+        given = {"config": MOTIF, "grid": grid, "run": None, "claims": [], "verdict": None, "score": "test/acc"}
+        whole = {"model.model": new("graphseq.models.GraphClassifier")}
+        with pytest.raises(ValueError, match=r"axis 'model\.model\.num_layers'.*'whole'"):
+            effect(**given, arms={"plain": {}, "whole": whole})
+        effect(**given, arms={"plain": {}, "wide": {"model.model.hidden_channels": 99}})
+
+    def test_one_letter_at_several_places_must_hold_at_all(self):
+        made = effect(claims=[Above("A", "method@0 - plain@0"), Above("A", "method@1 - plain@1")],
+                      verdict=Rule(all_of("A"), any_of("A")))  # fmt: skip
+        assert made.conclude(rows(made)).verdict == "not reproduced"
+
     def test_an_arm_that_changes_nothing(self):
         with pytest.raises(ValueError, match="'twin'.*'method'"):
             effect(arms={"plain": {"x": 0}, "method": {"x": 1}, "twin": {"x": 1}})
