@@ -6,7 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check bench scatter wheel clean
+DEVICE ?= cuda
+OUT ?= results/gpu
+BUDGET ?= 480
+
+.PHONY: run test check bench gpu gpu-wheels scatter wheel clean
 
 # torch stands in the same call, so that the resolver keeps the build that is asked for
 $(READY): pyproject.toml
@@ -28,6 +32,15 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/graphseq bench speed.graph_loader speed.image_loader speed.graph_epoch
+
+# Needs no installation and no network: PYTHON is any with torch >= 2.11 and PyG >= 2.8. The tests marked gpu, then the
+# GPU rows of every speed experiment, each on disk as soon as it is done, in BUDGET seconds. DEVICE=cpu tries the way.
+gpu:
+	$(PYTHON) tests/gpu/run.py --device $(DEVICE) --out $(OUT) --seconds $(BUDGET)
+
+# with a network, beforehand: pure-Python packages that the Python of the GPU may lack, into .gpu-wheels/
+gpu-wheels:
+	$(PYTHON) tests/gpu/run.py --wheels
 
 # torch-scatter has no wheel on the package index and its build needs torch to be there: about five minutes
 scatter: $(READY)

@@ -37,7 +37,7 @@ def never(*args, **kwargs):
 
 
 def case(network):
-    return {"network": network, "batch_size": 20}
+    return {"data": "wikipedia", "network": network, "batch_size": 20}
 
 
 class TestTraining:
@@ -92,7 +92,14 @@ class TestTraining:
     @pytest.mark.parametrize(("median", "holds"), [(2.5, [True, False]), (2.3, [False, False]), (4.0, [True, True])])
     def test_claim_and_aim_are_checked_by_row(self, median, holds):
         ratio = {"ours/PyG": {"median": median, "low": median, "high": median}}
-        row = {"network": "TGN", "batch_size": 200, "rounds": 3, "ms": {"ours": 1.0, "PyG": median}, "ratio": ratio}
+        row = {
+            "data": "wikipedia",
+            "network": "TGN",
+            "batch_size": 200,
+            "rounds": 3,
+            "ms": {"ours": 1.0, "PyG": median},
+            "ratio": ratio,
+        }
         conclusion = temporal_train.speed.conclude([{**row, "versions": {}}])
         assert [check.holds for check in conclusion.checks] == holds
         assert [check.bound for check in conclusion.checks] == [2.4, 4]

@@ -1,0 +1,112 @@
+"""One small task of each family with its data, and a quiet Trainer on the device of the tests."""
+
+import functools
+
+import pytest
+
+lightning = pytest.importorskip("lightning")
+
+import torch
+from torch_geometric.data import Data
+
+from graphseq.data import (
+    ImageDataModule,
+    MotifDataModule,
+    NodeDataModule,
+    StoreDataModule,
+    SyntheticEventsDataModule,
+    TensorStore,
+)
+from graphseq.models import JODIE, MLP, TGN, ConvNet, GraphClassifier, NodeClassifier
+from graphseq.tasks import Classification, NodeClassification, Regression, Reweighted, TemporalLinkPrediction
+
+ADAM = functools.partial(torch.optim.Adam, lr=1e-2)
+
+
+class Table(StoreDataModule):
+    """200 rows of five numbers and a linear target."""
+
+    def read(self):
+        x = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+        part = torch.arange(200)
+        splits = {"train": part[:120], "val": part[120:160], "test": part[160:]}
+        return TensorStore(x, x @ torch.arange(5.0)), splits
+
+
+def motifs(**options):
+    return MotifDataModule(num_train=96, num_val=32, num_test=32, batch_size=16, **options)
+
+
+def graphs(**options):
+    network = GraphClassifier(8, 2, hidden_channels=16, num_layers=2, conv="gin", dropout=0.1)
+    return Classification(network, num_outputs=2, optimizer=ADAM), motifs(**options)
+
+
+def weighted(**options):
+    network = GraphClassifier(8, 2, hidden_channels=16, num_layers=2, conv="gin")
+    return Reweighted(network, num_outputs=2, start_epoch=0, optimizer=ADAM), motifs(**options)
+
+
+def nodes(**options):
+    generator = torch.Generator().manual_seed(0)
+    graph = Data(
+        x=torch.randn(120, 6, generator=generator),
+        edge_index=torch.randint(120, (2, 500), generator=generator),
+        y=torch.arange(120) % 3,
+    )
+    network = NodeClassifier(6, 3, hidden_channels=16)
+    return NodeClassification(network, 3, optimizer=ADAM), NodeDataModule(graph, split="stratified", **options)
+
+
+def images(**options):
+    network = ConvNet(1, 10, hidden_channels=8, num_layers=2)
+    data = ImageDataModule("digits", augmentation="crop", batch_size=64, **options)
+    return Classification(network, num_outputs=10, optimizer=ADAM), data
+
+
+def table(**options):
+    return Regression(MLP(5, 1, hidden_features=16), optimizer=ADAM), Table(32, **options)
+
+
+def events(**options):
+    return SyntheticEventsDataModule(600, num_edge_features=2, batch_size=50, **options)
+
+
+def tgn(**options):
+    data = events(**options)
+    network = TGN(data.num_nodes, 2, memory_dim=8, time_dim=8, num_neighbors=4)
+    return TemporalLinkPrediction(network, optimizer=ADAM), data
+
+
+def jodie(**options):
+    data = events(**options)
+    network = JODIE(data.num_nodes, 2, data.time_statistics, memory_dim=8, time_dim=8)
+    return TemporalLinkPrediction(network, optimizer=ADAM), data
+
+
+SAMPLES = {"graphs": graphs, "weighted": weighted, "nodes": nodes, "images": images, "table": table}
+STREAMS = {"TGN": tgn, "JODIE": jodie}
+FAMILIES = {**SAMPLES, **STREAMS}
+
+
+def build(family, seed=0, **options):
+    """Return the task and the data of a family; those of one seed start from the same network."""
+    lightning.seed_everything(seed, verbose=False)
+    return FAMILIES[family](**options)
+
+
+def trainer(device, **options):
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    accelerator = "gpu" if device.type == "cuda" else "cpu"
+    options = {"max_epochs": 1, "enable_model_summary": False, "log_every_n_steps": 1, **quiet, **options}
+    return lightning.Trainer(accelerator=accelerator, devices=1, **options)
+
+
+def tensors_of(batch):
+    """Return the tensors of a batch of any family, by name or place."""
+    if isinstance(batch, torch.Tensor):
+        return {"0": batch}
+    if isinstance(batch, tuple | list):
+        return {f"{place}.{name}": x for place, part in enumerate(batch) for name, x in tensors_of(part).items()}
+    fields = batch.to_dict() if hasattr(batch, "to_dict") else vars(batch)
+    return {name: value for name, value in fields.items() if isinstance(value, torch.Tensor)}
