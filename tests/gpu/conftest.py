@@ -10,7 +10,7 @@ import torch
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if Path(__file__).parent in item.path.parents and item.path.name != "test_run.py":
             item.add_marker(pytest.mark.gpu)
 
 

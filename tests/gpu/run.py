@@ -2,9 +2,9 @@
 
 Needs no installation and no network: any Python with torch >= 2.11 and PyG >= 2.8. Pure-Python packages that are
 missing there come from ``.gpu-wheels/``, which ``make gpu-wheels`` fills beforehand; a test or row that needs anything
-else that is missing is skipped by name. What is done is on disk at once: each test in ``<out>/tests.jsonl``, each row in
-``<out>/<experiment>.json``. The two parts run in processes of their own, so that one that hangs or loses the GPU costs
-no more than its time; when the time is spent nothing new is begun, and what was left out is named.
+else that is missing is skipped by name. What is done is on disk at once: each test in ``<out>/tests.jsonl``, each row
+in ``<out>/<experiment>.json``. The two parts run in processes of their own, so that one that hangs or loses the GPU
+costs no more than its time; when the time is spent nothing new is begun, and what was left out is named.
 """
 
 import argparse

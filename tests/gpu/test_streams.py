@@ -1,4 +1,4 @@
-"""Networks over event streams: the operations of the device give what compiled loops give, mixed precision stays near."""
+"""Networks over event streams: operations of the device give what compiled loops give, in mixed precision nearly."""
 
 import copy
 
