@@ -50,7 +50,7 @@ from torch.nn import functional
 from experiments.peers.pyg_streams import PyGJODIE, PyGMemory, PyGTGN, pyg_events, pyg_loader
 from experiments.peers.tgm_streams import TGMNetwork
 from experiments.temporal.agreement import require_equal
-from graphseq.bench.experiment import Row
+from graphseq.bench.experiment import Row, SkipCell
 from graphseq.bench.quiet import bare_trainer
 from graphseq.bench.speed import AtLeast, Call, Setting, Speed, combinations
 from graphseq.data import EventLoader, JODIEDataModule, RandomNegatives, SyntheticEventsDataModule, TemporalDataModule
@@ -178,6 +178,8 @@ def _pyg(subject: _Subject) -> Call | None:
 def _tgm(subject: _Subject) -> Call | None:
     if subject.network != "TGN of TGM":
         return None
+    if subject.device != "cpu":
+        raise SkipCell("its loader and hooks are put together here for a processor only")
     events, stop = subject.data.events, len(subject.data.splits["train"])
     network = TGMNetwork(events, stop, subject.batch_size, _DIM, _NEIGHBORS)
     optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)

@@ -71,9 +71,9 @@ def check(device):
 
 
 def gpu_test_files():
-    """Return the test files that have tests for a GPU: the folder of this file, and those that use the marker."""
-    own = Path(__file__).parent
-    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text("utf-8")]
+    """Return the test files with tests for a GPU: this folder, and those with the marker or the fixture ``device``."""
+    own, uses = Path(__file__).parent, re.compile(r"mark\.gpu|def test_\w+\([^)]*\bdevice\b")
+    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if uses.search(path.read_text("utf-8"))]
     return [own, *sorted(path for path in marked if own not in path.parents)]
 
 
@@ -186,11 +186,11 @@ def run_rows(out, deadline, device):
     rank = {name: place for place, name in enumerate(records)}
     # the first case of each experiment, then its second, and so on
     waiting.sort(key=lambda entry: (entry[0], rank[entry[1]]))
-    left = []
-    for _, name, experiment, scale, cell in waiting:
+    for place, (_, name, experiment, scale, cell) in enumerate(waiting):
+        left = [f"{other} {case}" for _, other, _, _, case in waiting[place:]]
+        (out / "left_out.json").write_text(json.dumps(left, indent=1) + "\n", "utf-8")
         if time.time() > deadline:
-            left.append(f"{name} {cell}")
-            continue
+            return 0
         start = time.time()
         try:
             torch.manual_seed(0)
@@ -205,7 +205,7 @@ def run_rows(out, deadline, device):
         print(f"{name} {cell}: {outcome} ({time.time() - start:.1f} s)", flush=True)
         if "CUDA error" in str(row.get("skipped")) or "AcceleratorError" in str(row.get("skipped")):
             return LOST
-    (out / "left_out.json").write_text(json.dumps(left, indent=1) + "\n", "utf-8")
+    (out / "left_out.json").write_text("[]\n", "utf-8")
     return 0
 
 

@@ -20,7 +20,7 @@ def test_every_speed_experiment_has_its_turn():
 def test_every_file_with_tests_for_a_gpu_is_found():
     folder, *files = run.gpu_test_files()
     assert (folder / "test_no_sync.py").exists()
-    assert {"test_base.py", "test_negatives.py"} <= {path.name for path in files}
+    assert {"test_base.py", "test_negatives.py", "test_graph_store.py"} <= {path.name for path in files}
 
 
 def test_cases_without_data_come_first():
