@@ -9,15 +9,16 @@ begin at -2; *snn*, SELU, LeCun's initialisation, no dropout; the control *selu 
 with the default initialisation of ``torch.nn.Linear``: it tells the activation from the initialisation.
 
 Protocol: classification of handwritten digits (scikit-learn, 8 x 8), USPS and Fashion-MNIST, images normalised by the
-training split, a tenth of which validates. SGD with momentum 0.9 in batches of 64; 15 epochs of at most 40 batches. Of
-the learning rates 0.01 and 0.1, each arm takes the one with the better validation accuracy, at the epoch of the best
-validation accuracy, and that network is tested once; a training that diverges goes on and counts by its accuracy. The
-arms of a seed share split and order of batches. Five seeds from 200 on, which nothing was tried on. Intervals are 95 %,
-paired by seed, in points of accuracy.
+training split, a tenth of which validates. SGD without momentum, as in the paper, in batches of 64; 15 epochs of at most
+40 batches. Of the learning rates 0.01 and 0.1, each arm takes the one with the better validation accuracy, at the epoch
+of the best validation accuracy, and that network is tested once; a training that diverges goes on and counts by its
+accuracy. The arms of a seed share split and order of batches. Five seeds from 300 on (two at 8 layers), which nothing
+was tried on. Intervals are 95 %, paired by seed, in points of accuracy.
 
 Seen before this rule was written: two pilots on the digits of the specification (24 layers, SGD at 0.01), where the
-self-normalising network had 0.96, ReLU 0.80 and SELU with torch's initialisation 0.09; and five batches of the digits
-with seed 100, to try the code.
+self-normalising network had 0.96, ReLU 0.80 and SELU with torch's initialisation 0.09; five batches of the digits with
+seed 100, to try the code; and one seed (200) of the digits with a momentum of 0.9, under which every arm of 32 layers
+diverged or stayed below 0.72 (snn 0.71, batch 0.60, plain 0.50). The momentum was taken away for that reason.
 
 Conditions, at 32 layers and on every one of the three sets: snn less (A) plain, (B) batch, (C) layer, (D) weight, (E)
 highway lies above 0; (F) snn less selu alone lies above 0: without it the initialisation is not needed. Eight layers,
@@ -48,6 +49,7 @@ effect = Effect(
         "trainer.max_epochs": 15,
         "trainer.limit_train_batches": 40,
         "model.model.dropout": None,
+        "model.optimizer.momentum": None,
         "data.eval_batch_size": 1024,
     },
     arms={
@@ -64,7 +66,7 @@ effect = Effect(
         "model.model.num_layers": [8, 32],
     },
     scales={"quick": {"trainer.max_epochs": 1, "trainer.limit_train_batches": 5}},
-    seeds=Seeds(first=200, default=5, into=("data.seed",)),
+    seeds=Seeds(first=300, default=5, ranges={"model.model.num_layers=8": (300, 301)}, into=("data.seed",)),
     where=lambda cell, scale: scale != "quick" or cell["data"] == "digits",
     score=lambda row: 100 * row["test"][""]["acc"],
     choose="val/acc",
