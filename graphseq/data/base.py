@@ -25,13 +25,14 @@ class DataOptions(TypedDict, total=False):
     """Arguments that data modules pass on to :class:`StoreDataModule` as ``**options: Unpack[DataOptions]``.
 
     Args:
-        batch_size: training samples of one batch over all processes, at least 1.
-        eval_batch_size: samples of one validation, test or prediction batch.
-        seed: seed of the splits and of the order of training batches.
-        device_resident: whether the store moves to the training device.
-        drop_last: whether training leaves out a last batch smaller than ``batch_size``.
+        batch_size: training samples of one batch over all processes, at least 1; default 128.
+        eval_batch_size: samples of one validation, test or prediction batch; default ``batch_size``.
+        seed: seed of the splits, of what is generated and of the order of training batches; default 0.
+        device_resident: whether the store moves to the training device: ``true``, ``false``, or ``auto``, which moves
+            it where it takes less than a quarter of the free memory; default ``auto``.
+        drop_last: whether training leaves out a last batch smaller than ``batch_size``; default false.
         train_transform: module applied on the device to the inputs of each training batch.
-        eval_transform: module applied on the device to the inputs of each other batch.
+        eval_transform: module applied on the device to the inputs of each validation, test and prediction batch.
 
     Example:
         >>> sorted(DataOptions.__annotations__)[:2]

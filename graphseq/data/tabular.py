@@ -4,14 +4,14 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphseq.core.errors import DataError
-from graphseq.data.base import StoreDataModule
+from graphseq.data.base import DataOptions, StoreDataModule
 from graphseq.data.records import is_number
 from graphseq.data.splits import check_fractions, random_split
 from graphseq.data.store import TensorStore
@@ -45,13 +45,7 @@ class TabularDataModule(StoreDataModule):
             None is ``stratified`` for classification and ``random`` for regression.
         fractions: fractions of train, validation and test samples, summing to 1; see :func:`random_split`.
         delimiter: ASCII character between cells.
-        batch_size: see :class:`StoreDataModule`.
-        eval_batch_size: see :class:`StoreDataModule`.
-        seed: see :class:`StoreDataModule`.
-        device_resident: see :class:`StoreDataModule`.
-        drop_last: see :class:`StoreDataModule`.
-        train_transform: see :class:`StoreDataModule`; gets standardised features.
-        eval_transform: see :class:`StoreDataModule`; gets standardised features.
+        options: arguments of :class:`StoreDataModule`.
 
     Yields:
         features float32 (B, D), and targets (B,): int64 for classification, float32 for regression.
@@ -83,22 +77,10 @@ class TabularDataModule(StoreDataModule):
         split: Literal["stratified", "random"] | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         delimiter: str = ",",
-        batch_size: int = 128,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        device_resident: bool | Literal["auto"] = "auto",
-        drop_last: bool = False,
-        train_transform: nn.Module | None = None,
-        eval_transform: nn.Module | None = None,
+        **options: Unpack[DataOptions],
     ) -> None:
         super().__init__(
-            batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_resident=device_resident,
-            drop_last=drop_last,
-            train_transform=train_transform,
-            eval_transform=eval_transform,
+            **options,
         )
         if features is not None and (isinstance(features, str) or not features or len(set(features)) != len(features)):
             raise ValueError(f"features is {features!r}; give a list of headers, at least one and each once, or None")

@@ -5,7 +5,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, Unpack, get_args
 
 from graphseq.core.errors import DataError
 from graphseq.data.cache import cached, checksum, raw_files
@@ -18,7 +18,7 @@ from graphseq.data.events.files import (
     read_node_labels,
     read_signed_edges,
 )
-from graphseq.data.events.module import TemporalDataModule
+from graphseq.data.events.module import EventOptions, TemporalDataModule
 from graphseq.data.events.table import TemporalEvents
 
 __all__ = [
@@ -83,7 +83,7 @@ class JODIEDataModule(TemporalDataModule):
         *,
         edge_features: EdgeFeatures = "auto",
         verify_checksums: bool = True,
-        **options: Any,
+        **options: Unpack[EventOptions],
     ) -> None:
         super().__init__(self.read_events, **options)
         if name not in get_args(JODIEName):
@@ -136,7 +136,7 @@ class CollegeMsgDataModule(TemporalDataModule):
         100
     """
 
-    def __init__(self, *, verify_checksums: bool = True, **options: Any) -> None:
+    def __init__(self, *, verify_checksums: bool = True, **options: Unpack[EventOptions]) -> None:
         super().__init__(self.read_events, **options)
         self.verify_checksums = verify_checksums
 
@@ -173,7 +173,13 @@ class BitcoinDataModule(TemporalDataModule):
         'otc'
     """
 
-    def __init__(self, name: Literal["otc", "alpha"] = "otc", *, verify_checksums: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        name: Literal["otc", "alpha"] = "otc",
+        *,
+        verify_checksums: bool = True,
+        **options: Unpack[EventOptions],
+    ) -> None:
         super().__init__(self.read_events, **options)
         if name not in ("otc", "alpha"):
             raise ValueError(f"name is {name!r}; it must be 'otc' or 'alpha'")
@@ -222,7 +228,7 @@ class EnronDataModule(TemporalDataModule):
         'count'
     """
 
-    def __init__(self, *, verify_checksums: bool = True, **options: Any) -> None:
+    def __init__(self, *, verify_checksums: bool = True, **options: Unpack[EventOptions]) -> None:
         super().__init__(self.read_events, **options)
         self.verify_checksums = verify_checksums
 
@@ -255,7 +261,7 @@ class PrimarySchoolDataModule(TemporalDataModule):
         'time'
     """
 
-    def __init__(self, *, verify_checksums: bool = True, **options: Any) -> None:
+    def __init__(self, *, verify_checksums: bool = True, **options: Unpack[EventOptions]) -> None:
         super().__init__(self.read_events, **options)
         self.verify_checksums = verify_checksums
 
@@ -315,7 +321,7 @@ class EventCSVDataModule(TemporalDataModule):
         msg: Sequence[str] = (),
         y: str | None = None,
         event_type: str | None = None,
-        **options: Any,
+        **options: Unpack[EventOptions],
     ) -> None:
         super().__init__(self.read_events, **options)
         if kind not in get_args(FileKind):

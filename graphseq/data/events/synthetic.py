@@ -1,11 +1,11 @@
 """Streams made by a rule: sources that come back to the same destinations in turn, and some that drop out."""
 
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Generator, Tensor
 
-from graphseq.data.events.module import TemporalDataModule
+from graphseq.data.events.module import EventOptions, TemporalDataModule
 from graphseq.data.events.table import TemporalEvents
 
 __all__ = ["SyntheticEventsDataModule", "periodic_events"]
@@ -131,7 +131,6 @@ class SyntheticEventsDataModule(TemporalDataModule):
         num_edge_features: number of features of each event.
         dropout_ratio: share of sources that drop out, in [0, 1]; above 0 for the task of state changes.
         num_abnormal: number of abnormal events before a dropout, at least 1.
-        seed: seed of the stream, and of what ``seed`` of :class:`TemporalDataModule` seeds.
         options: further arguments of :class:`TemporalDataModule`.
 
     Yields:
@@ -154,10 +153,9 @@ class SyntheticEventsDataModule(TemporalDataModule):
         num_edge_features: int = 0,
         dropout_ratio: float = 0.0,
         num_abnormal: int = 3,
-        seed: int = 0,
-        **options: Any,
+        **options: Unpack[EventOptions],
     ) -> None:
-        super().__init__(self.read_events, seed=seed, **options)
+        super().__init__(self.read_events, **options)
         self._rule = {
             "num_events": num_events,
             "num_sources": num_sources,

@@ -1,16 +1,16 @@
 """Handwritten digits as pixel graphs: the data set that is always there, clean to train on and shifted to test on."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch_geometric.data import Data
 from torch_geometric.utils import grid
 
-from graphseq.data.graphs.module import GraphSetDataModule
+from graphseq.data.graphs.module import GraphOptions, GraphSetDataModule
 from graphseq.data.graphs.store import GraphStore
 from graphseq.data.splits import check_fractions, random_split
 
@@ -110,13 +110,7 @@ class DigitGraphsDataModule(GraphSetDataModule):
         threshold: intensity above which a pixel is a node, in [0, 1).
         fractions: of train, validation and test, summing to 1; stratified.
         batch_size: see :class:`StoreDataModule`.
-        pool_validation: see :class:`GraphSetDataModule`.
-        eval_batch_size: see :class:`StoreDataModule`.
-        seed: seeds split, noise and order.
-        device_resident: see :class:`StoreDataModule`.
-        drop_last: see :class:`StoreDataModule`.
-        train_transform: see :class:`StoreDataModule`.
-        eval_transform: see :class:`StoreDataModule`.
+        options: arguments of :class:`GraphSetDataModule`.
 
     Yields:
         PyG ``Batch`` with ``x`` (N, 1), ``edge_index``, ``edge_attr`` (E, 2), ``pos`` (N, 2), ``y``, ``env`` and
@@ -141,23 +135,11 @@ class DigitGraphsDataModule(GraphSetDataModule):
         threshold: float = 0.1,
         fractions: Sequence[float] = (0.7, 0.1, 0.2),
         batch_size: int = 64,
-        pool_validation: bool = False,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        device_resident: bool | Literal["auto"] = "auto",
-        drop_last: bool = False,
-        train_transform: nn.Module | None = None,
-        eval_transform: nn.Module | None = None,
+        **options: Unpack[GraphOptions],
     ) -> None:
         super().__init__(
             batch_size,
-            pool_validation=pool_validation,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_resident=device_resident,
-            drop_last=drop_last,
-            train_transform=train_transform,
-            eval_transform=eval_transform,
+            **options,
         )
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold is {threshold}; it must be in [0, 1)")

@@ -1,7 +1,7 @@
 """Data modules of many graphs: your own list of ``Data``, and the base of the named data sets."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,36 @@ from graphseq.data.splits import check_fractions, k_fold_split, pooled_split, ra
 from graphseq.data.store import positions
 
 __all__ = ["GraphDataModule", "GraphSetDataModule"]
+
+
+class GraphOptions(TypedDict, total=False):
+    """Arguments that data modules pass on to :class:`GraphSetDataModule`, for ``**options: Unpack[GraphOptions]``.
+
+    Args:
+        eval_batch_size: samples of one validation, test or prediction batch; default ``batch_size``.
+        seed: seed of the splits, of what is generated and of the order of training batches; default 0.
+        device_resident: whether the store moves to the training device: ``true``, ``false``, or ``auto``, which moves
+            it where it takes less than a quarter of the free memory; default ``auto``.
+        drop_last: whether training leaves out a last batch smaller than ``batch_size``; default false.
+        train_transform: module applied on the device to the inputs of each training batch.
+        eval_transform: module applied on the device to the inputs of each validation, test and prediction batch.
+        pool_validation: whether the validation graphs are trained on as well: the control of methods that learn from
+            them; default false.
+        pre_transform: callable from one graph to one graph, such as any transform of PyG, applied to each graph once,
+            before packing.
+
+    Example:
+        >>> options: GraphOptions = {"seed": 1}
+    """
+
+    eval_batch_size: int | None
+    seed: int
+    device_resident: bool | Literal["auto"]
+    drop_last: bool
+    train_transform: nn.Module | None
+    eval_transform: nn.Module | None
+    pool_validation: bool
+    pre_transform: GraphTransform | None
 
 
 class GraphSetDataModule(StoreDataModule):
@@ -293,14 +323,7 @@ class GraphDataModule(GraphSetDataModule):
         fold: which fold ``k_fold`` tests, from 0.
         num_folds: number of folds.
         batch_size: see :class:`StoreDataModule`.
-        pool_validation: see :class:`GraphSetDataModule`.
-        eval_batch_size: see :class:`StoreDataModule`.
-        seed: see :class:`StoreDataModule`.
-        device_resident: see :class:`StoreDataModule`.
-        drop_last: see :class:`StoreDataModule`.
-        train_transform: see :class:`GraphSetDataModule`.
-        eval_transform: see :class:`GraphSetDataModule`.
-        pre_transform: see :class:`GraphSetDataModule`.
+        options: arguments of :class:`GraphSetDataModule`.
 
     Yields:
         PyG ``Batch`` with the fields of the graphs, ``batch``, ``ptr`` and ``idx``, the positions in the data set
@@ -325,25 +348,11 @@ class GraphDataModule(GraphSetDataModule):
         fold: int = 0,
         num_folds: int = 10,
         batch_size: int = 128,
-        pool_validation: bool = False,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        device_resident: bool | Literal["auto"] = "auto",
-        drop_last: bool = False,
-        train_transform: nn.Module | None = None,
-        eval_transform: nn.Module | None = None,
-        pre_transform: GraphTransform | None = None,
+        **options: Unpack[GraphOptions],
     ) -> None:
         super().__init__(
             batch_size,
-            pool_validation=pool_validation,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_resident=device_resident,
-            drop_last=drop_last,
-            train_transform=train_transform,
-            eval_transform=eval_transform,
-            pre_transform=pre_transform,
+            **options,
         )
         self.dataset = dataset
         self.split = split

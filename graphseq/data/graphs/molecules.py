@@ -6,14 +6,14 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, Unpack, cast, get_args
 
 import numpy as np
 import torch
 import torch_geometric
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.datasets import MoleculeNet
 from torch_geometric.utils import from_smiles
@@ -22,7 +22,7 @@ from torch_geometric.utils.smiles import e_map, x_map
 from graphseq.core.errors import DataError, OptionalDependencyError
 from graphseq.data.cache import cached, checksum, raw_files
 from graphseq.data.graphs.environments import check_num_environments, group_environments, size_environments
-from graphseq.data.graphs.module import GraphSetDataModule, split_graphs
+from graphseq.data.graphs.module import GraphOptions, GraphSetDataModule, split_graphs
 from graphseq.data.graphs.store import GraphStore
 from graphseq.data.splits import check_fractions, group_split, random_split
 from graphseq.data.tables import Column, TextTable
@@ -119,13 +119,7 @@ class MoleculeDataModule(GraphSetDataModule):
         verify_checksums: whether raw files with another SHA-256 than the known one are refused; for the sets and
             files that were counted against the published statistics, not for downloaded originals.
         batch_size: see :class:`StoreDataModule`.
-        pool_validation: see :class:`GraphSetDataModule`.
-        eval_batch_size: see :class:`StoreDataModule`.
-        seed: see :class:`StoreDataModule`.
-        device_resident: see :class:`StoreDataModule`.
-        drop_last: see :class:`StoreDataModule`.
-        train_transform: see :class:`StoreDataModule`.
-        eval_transform: see :class:`StoreDataModule`.
+        options: arguments of :class:`GraphSetDataModule`.
 
     Yields:
         PyG ``Batch`` with ``x`` (N, 9) and ``edge_attr`` (E, 3) int64, ``edge_index``, ``y`` (G, T) float32,
@@ -161,23 +155,11 @@ class MoleculeDataModule(GraphSetDataModule):
         unreadable: Literal["skip", "error"] = "skip",
         verify_checksums: bool = True,
         batch_size: int = 128,
-        pool_validation: bool = False,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        device_resident: bool | Literal["auto"] = "auto",
-        drop_last: bool = False,
-        train_transform: nn.Module | None = None,
-        eval_transform: nn.Module | None = None,
+        **options: Unpack[GraphOptions],
     ) -> None:
         super().__init__(
             batch_size,
-            pool_validation=pool_validation,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_resident=device_resident,
-            drop_last=drop_last,
-            train_transform=train_transform,
-            eval_transform=eval_transform,
+            **options,
         )
         if (name is None) == (csv is None):
             raise ValueError(f"name is {name!r} and csv is {csv!r}; give either a MoleculeNet set or a table")

@@ -1,13 +1,13 @@
 """Graphs with a motif that makes the class and a motif that only goes along with it, in a share that can be chosen."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Unpack
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional
 
-from graphseq.data.graphs.module import GraphSetDataModule
+from graphseq.data.graphs.module import GraphOptions, GraphSetDataModule
 from graphseq.data.graphs.store import GraphStore
 
 __all__ = ["MotifDataModule", "motif_graphs"]
@@ -141,13 +141,7 @@ class MotifDataModule(GraphSetDataModule):
         max_nodes: see :func:`motif_graphs`.
         max_degree: see :func:`motif_graphs`.
         batch_size: see :class:`StoreDataModule`.
-        pool_validation: see :class:`GraphSetDataModule`.
-        eval_batch_size: see :class:`StoreDataModule`.
-        seed: seeds graphs and order.
-        device_resident: see :class:`StoreDataModule`.
-        drop_last: see :class:`StoreDataModule`.
-        train_transform: see :class:`StoreDataModule`.
-        eval_transform: see :class:`StoreDataModule`.
+        options: arguments of :class:`GraphSetDataModule`.
 
     Yields:
         PyG ``Batch`` with ``x`` (N, max_degree + 1), ``edge_index``, ``y``, ``spurious`` (1 for the clique), ``env``
@@ -175,23 +169,11 @@ class MotifDataModule(GraphSetDataModule):
         max_nodes: int = 13,
         max_degree: int = 7,
         batch_size: int = 64,
-        pool_validation: bool = False,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        device_resident: bool | Literal["auto"] = "auto",
-        drop_last: bool = False,
-        train_transform: nn.Module | None = None,
-        eval_transform: nn.Module | None = None,
+        **options: Unpack[GraphOptions],
     ) -> None:
         super().__init__(
             batch_size,
-            pool_validation=pool_validation,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_resident=device_resident,
-            drop_last=drop_last,
-            train_transform=train_transform,
-            eval_transform=eval_transform,
+            **options,
         )
         self.train_bias = list(train_bias) if isinstance(train_bias, Sequence) else [float(train_bias)]
         biases = [*self.train_bias, val_bias, test_bias]

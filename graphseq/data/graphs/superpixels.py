@@ -1,14 +1,14 @@
 """Images as graphs of superpixels: clean to train on, with noise on the nodes to test on."""
 
 import hashlib
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from graphseq.data.cache import cached
-from graphseq.data.graphs.module import GraphSetDataModule
+from graphseq.data.graphs.module import GraphOptions, GraphSetDataModule
 from graphseq.data.graphs.store import GraphStore
 from graphseq.data.images.module import ImageDataModule
 from graphseq.ops.ties import first_least
@@ -147,13 +147,7 @@ class SuperpixelDataModule(GraphSetDataModule):
         val_fraction: see :class:`ImageDataModule`.
         verify_checksums: see :class:`ImageDataModule`.
         batch_size: see :class:`StoreDataModule`.
-        pool_validation: see :class:`GraphSetDataModule`.
-        eval_batch_size: see :class:`StoreDataModule`.
-        seed: seeds split, noise and order.
-        device_resident: see :class:`StoreDataModule`.
-        drop_last: see :class:`StoreDataModule`.
-        train_transform: see :class:`StoreDataModule`.
-        eval_transform: see :class:`StoreDataModule`.
+        options: arguments of :class:`GraphSetDataModule`.
 
     Yields:
         PyG ``Batch`` with ``x`` (N, 3; 5 for ``color``: intensities, row, column), ``edge_index``, ``pos`` (N, 2),
@@ -185,23 +179,11 @@ class SuperpixelDataModule(GraphSetDataModule):
         val_fraction: float = 0.1,
         verify_checksums: bool = True,
         batch_size: int = 128,
-        pool_validation: bool = False,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        device_resident: bool | Literal["auto"] = "auto",
-        drop_last: bool = False,
-        train_transform: nn.Module | None = None,
-        eval_transform: nn.Module | None = None,
+        **options: Unpack[GraphOptions],
     ) -> None:
         super().__init__(
             batch_size,
-            pool_validation=pool_validation,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_resident=device_resident,
-            drop_last=drop_last,
-            train_transform=train_transform,
-            eval_transform=eval_transform,
+            **options,
         )
         if name not in get_args(GreyImages):
             raise ValueError(f"name is {name!r}; it must be one of {', '.join(get_args(GreyImages))}")
@@ -217,8 +199,8 @@ class SuperpixelDataModule(GraphSetDataModule):
         ):
             if value is not None and not value >= least:
                 raise ValueError(f"{argument} is {value}; it must be at least {least}")
-        options = {"compactness": compactness, "iterations": iterations}
-        find_superpixels(torch.zeros(0, 2, 2), 1, **options)  # type: ignore[arg-type]  # a wrong one fails here, not later
+        # wrong values fail here, not later
+        find_superpixels(torch.zeros(0, 2, 2), 1, compactness=compactness, iterations=iterations)
         self.shift: NodeNoise = shift
         self.strength = strength
         self.num_superpixels = num_superpixels
@@ -226,7 +208,9 @@ class SuperpixelDataModule(GraphSetDataModule):
         self.compactness = compactness
         self.iterations = iterations
         self.wanted = {"train": num_train, "val": num_val, "test": num_test}
-        self.images = ImageDataModule(name, val_fraction=val_fraction, verify_checksums=verify_checksums, seed=seed)
+        self.images = ImageDataModule(
+            name, val_fraction=val_fraction, verify_checksums=verify_checksums, seed=self.seed
+        )
         self._clean_test = torch.empty(0, dtype=torch.int64)
 
     @property

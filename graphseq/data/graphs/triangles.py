@@ -1,14 +1,14 @@
 """Random graphs with one to ten triangles: count them, on graphs larger than those of training."""
 
-from typing import Literal
+from typing import Unpack
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional
 
 from graphseq.data.cache import cached
 from graphseq.data.graphs.environments import check_num_environments, size_environments
-from graphseq.data.graphs.module import GraphSetDataModule
+from graphseq.data.graphs.module import GraphOptions, GraphSetDataModule
 from graphseq.data.graphs.store import GraphStore
 
 __all__ = ["TrianglesDataModule", "triangle_graphs"]
@@ -118,13 +118,7 @@ class TrianglesDataModule(GraphSetDataModule):
         num_environments: sizes of training graphs are cut into this many environments, see
             :func:`size_environments`, and graphs carry the number of theirs as ``env``; None for none.
         batch_size: see :class:`StoreDataModule`.
-        pool_validation: see :class:`GraphSetDataModule`.
-        eval_batch_size: see :class:`StoreDataModule`.
-        seed: seeds graphs and order.
-        device_resident: see :class:`StoreDataModule`.
-        drop_last: see :class:`StoreDataModule`.
-        train_transform: see :class:`StoreDataModule`.
-        eval_transform: see :class:`StoreDataModule`.
+        options: arguments of :class:`GraphSetDataModule`.
 
     Yields:
         PyG ``Batch`` with ``x`` (N, max_degree + 1), ``edge_index``, ``y`` (triangles less one), if asked for ``env``,
@@ -151,23 +145,11 @@ class TrianglesDataModule(GraphSetDataModule):
         max_degree: int = 14,
         num_environments: int | None = None,
         batch_size: int = 128,
-        pool_validation: bool = False,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        device_resident: bool | Literal["auto"] = "auto",
-        drop_last: bool = False,
-        train_transform: nn.Module | None = None,
-        eval_transform: nn.Module | None = None,
+        **options: Unpack[GraphOptions],
     ) -> None:
         super().__init__(
             batch_size,
-            pool_validation=pool_validation,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_resident=device_resident,
-            drop_last=drop_last,
-            train_transform=train_transform,
-            eval_transform=eval_transform,
+            **options,
         )
         if num_train < 1 or num_val < 0 or num_test < 0:
             raise ValueError(f"{num_train}, {num_val} and {num_test} graphs were asked for; training needs one or more")

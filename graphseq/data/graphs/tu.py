@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.data.separate import separate
 from torch_geometric.datasets import TUDataset
@@ -15,7 +15,7 @@ from torch_geometric.utils import degree, one_hot
 from graphseq.core.errors import DataError
 from graphseq.data.cache import cached, checksum, raw_files
 from graphseq.data.graphs.environments import check_num_environments, size_environments
-from graphseq.data.graphs.module import GraphSetDataModule, SplitRule, split_graphs
+from graphseq.data.graphs.module import GraphOptions, GraphSetDataModule, SplitRule, split_graphs
 from graphseq.data.graphs.store import GraphStore
 from graphseq.data.splits import check_fractions
 
@@ -49,13 +49,7 @@ class TUDataModule(GraphSetDataModule):
         max_degree: largest degree with an entry of its own in one-hot degrees; larger ones share the last.
         verify_checksums: whether raw files with another SHA-256 than the known one are refused.
         batch_size: see :class:`StoreDataModule`.
-        pool_validation: see :class:`GraphSetDataModule`.
-        eval_batch_size: see :class:`StoreDataModule`.
-        seed: see :class:`StoreDataModule`.
-        device_resident: see :class:`StoreDataModule`.
-        drop_last: see :class:`StoreDataModule`.
-        train_transform: see :class:`StoreDataModule`.
-        eval_transform: see :class:`StoreDataModule`.
+        options: arguments of :class:`GraphSetDataModule`.
 
     Yields:
         PyG ``Batch`` with ``x``, ``edge_index``, ``y``, where the set has them ``edge_attr``, if asked for ``env``, and
@@ -86,23 +80,11 @@ class TUDataModule(GraphSetDataModule):
         max_degree: int = 200,
         verify_checksums: bool = True,
         batch_size: int = 128,
-        pool_validation: bool = False,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        device_resident: bool | Literal["auto"] = "auto",
-        drop_last: bool = False,
-        train_transform: nn.Module | None = None,
-        eval_transform: nn.Module | None = None,
+        **options: Unpack[GraphOptions],
     ) -> None:
         super().__init__(
             batch_size,
-            pool_validation=pool_validation,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_resident=device_resident,
-            drop_last=drop_last,
-            train_transform=train_transform,
-            eval_transform=eval_transform,
+            **options,
         )
         if split not in get_args(SplitRule):
             raise ValueError(f"split is {split!r}; it must be one of {', '.join(get_args(SplitRule))}")

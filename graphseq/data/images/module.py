@@ -7,14 +7,14 @@ import tempfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Unpack, get_args
 
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from graphseq.core.errors import DataError
-from graphseq.data.base import StoreDataModule
+from graphseq.data.base import DataOptions, StoreDataModule
 from graphseq.data.cache import cache_folder, cached, checksum, mirror_folder, raw_files
 from graphseq.data.images.files import read_cifar_batches, read_idx_pair, read_jpeg_archive, read_usps_hdf5
 from graphseq.data.splits import random_split
@@ -74,13 +74,7 @@ class ImageDataModule(StoreDataModule):
         augmentation: of training images: ``none``, ``crop`` (moved by up to an eighth of the side on each axis, 4
             pixels for 28 and 32), or ``crop_flip`` (mirrored with probability 1/2 as well: not for digits).
         verify_checksums: whether raw files with another SHA-256 than the known ones are refused.
-        batch_size: see :class:`StoreDataModule`.
-        eval_batch_size: see :class:`StoreDataModule`.
-        seed: seeds the validation split (the test split too for ``digits``) and the order of training batches.
-        device_resident: see :class:`StoreDataModule`.
-        drop_last: see :class:`StoreDataModule`.
-        train_transform: takes the place of augmentation and normalisation; gets uint8 images (B, C, Y, X).
-        eval_transform: takes the place of the normalisation of validation, test and prediction batches.
+        options: arguments of :class:`StoreDataModule`.
 
     Yields:
         images float32 (B, C, Y, X), or what your transform returns, and labels int64 (B,).
@@ -106,28 +100,16 @@ class ImageDataModule(StoreDataModule):
         val_fraction: float = 0.1,
         augmentation: Augmentation = "none",
         verify_checksums: bool = True,
-        batch_size: int = 128,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        device_resident: bool | Literal["auto"] = "auto",
-        drop_last: bool = False,
-        train_transform: nn.Module | None = None,
-        eval_transform: nn.Module | None = None,
+        **options: Unpack[DataOptions],
     ) -> None:
         super().__init__(
-            batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_resident=device_resident,
-            drop_last=drop_last,
-            train_transform=train_transform,
-            eval_transform=eval_transform,
+            **options,
         )
         if name not in get_args(ImageSetName):
             raise ValueError(f"name is {name!r}; it must be one of {', '.join(get_args(ImageSetName))}")
         if augmentation not in get_args(Augmentation):
             raise ValueError(f"augmentation is {augmentation!r}; it must be 'none', 'crop' or 'crop_flip'")
-        if augmentation != "none" and train_transform is not None:
+        if augmentation != "none" and self.train_transform is not None:
             raise ValueError(
                 f"augmentation is {augmentation!r} and train_transform is given, which takes its place; give one of "
                 "them, and put RandomCrop and RandomHorizontalFlip into your transform if it is to have them"
@@ -138,7 +120,7 @@ class ImageDataModule(StoreDataModule):
         self.val_fraction = val_fraction
         self.augmentation: Augmentation = augmentation
         self.verify_checksums = verify_checksums
-        self._own_train, self._own_eval = train_transform, eval_transform
+        self._own_train, self._own_eval = self.train_transform, self.eval_transform
         self._source = ""
         self._mean: list[float] = []
         self._std: list[float] = []

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,26 @@ __all__ = ["NodeDataModule"]
 NodeSplitRule = Literal["public", "full", "random", "stratified"]
 STAGES: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 """Stages that have a mask."""
+
+
+class NodeOptions(TypedDict, total=False):
+    """Arguments that data modules pass on to :class:`NodeDataModule`, for ``**options: Unpack[NodeOptions]``.
+
+    Args:
+        seed: seed of the splits, of what is generated and of the order of training batches; default 0.
+        device_resident: whether the store moves to the training device: ``true``, ``false``, or ``auto``, which moves
+            it where it takes less than a quarter of the free memory; default ``auto``.
+        train_transform: module applied on the device to the inputs of each training batch.
+        eval_transform: module applied on the device to the inputs of each validation, test and prediction batch.
+
+    Example:
+        >>> options: NodeOptions = {"seed": 1}
+    """
+
+    seed: int
+    device_resident: bool | Literal["auto"]
+    train_transform: nn.Module | None
+    eval_transform: nn.Module | None
 
 
 class NodeDataModule(StoreDataModule):
@@ -43,10 +63,7 @@ class NodeDataModule(StoreDataModule):
         num_val: for ``random``.
         num_test: for ``random``.
         normalize_features: whether each row of ``x`` is divided by its sum.
-        seed: seeds ``random`` and ``stratified`` splits.
-        device_resident: see :class:`StoreDataModule`.
-        train_transform: see :class:`StoreDataModule`; it must not write into the graph it is given.
-        eval_transform: the same.
+        options: arguments of :class:`StoreDataModule`.
 
     Yields:
         PyG ``Data`` with ``train_mask``, ``val_mask`` and ``test_mask``, bool (N,).
@@ -75,17 +92,11 @@ class NodeDataModule(StoreDataModule):
         num_val: int = 500,
         num_test: int = 1000,
         normalize_features: bool = False,
-        seed: int = 0,
-        device_resident: bool | Literal["auto"] = "auto",
-        train_transform: nn.Module | None = None,
-        eval_transform: nn.Module | None = None,
+        **options: Unpack[NodeOptions],
     ) -> None:
         super().__init__(
             1,
-            seed=seed,
-            device_resident=device_resident,
-            train_transform=train_transform,
-            eval_transform=eval_transform,
+            **options,
         )
         if split not in get_args(NodeSplitRule):
             raise ValueError(f"split is {split!r}; it must be one of {', '.join(get_args(NodeSplitRule))}")

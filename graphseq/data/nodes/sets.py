@@ -3,7 +3,7 @@
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, Unpack, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch_geometric.utils import coalesce
 
 from graphseq.core.errors import DataError
 from graphseq.data.cache import raw_files
-from graphseq.data.nodes.module import STAGES, NodeDataModule
+from graphseq.data.nodes.module import STAGES, NodeDataModule, NodeOptions
 from graphseq.data.tables import TextTable
 
 __all__ = ["ActorDataModule", "PlanetoidDataModule"]
@@ -39,10 +39,7 @@ class PlanetoidDataModule(NodeDataModule):
         normalize_features: see :class:`NodeDataModule`.
         verify_checksums: whether raw files with another SHA-256 than the known one are refused. Without this, files
             are opened that could do anything: trust where they come from.
-        seed: seeds the ``random`` split.
-        device_resident: see :class:`StoreDataModule`.
-        train_transform: see :class:`NodeDataModule`.
-        eval_transform: see :class:`NodeDataModule`.
+        options: arguments of :class:`NodeDataModule`.
 
     Yields:
         PyG ``Data`` with ``train_mask``, ``val_mask`` and ``test_mask``, bool (N,).
@@ -66,10 +63,7 @@ class PlanetoidDataModule(NodeDataModule):
         num_test: int = 1000,
         normalize_features: bool = True,
         verify_checksums: bool = True,
-        seed: int = 0,
-        device_resident: bool | Literal["auto"] = "auto",
-        train_transform: nn.Module | None = None,
-        eval_transform: nn.Module | None = None,
+        **options: Unpack[NodeOptions],
     ) -> None:
         if name not in ("Cora", "CiteSeer", "PubMed"):
             raise ValueError(f"name is {name!r}; it must be 'Cora', 'CiteSeer' or 'PubMed'")
@@ -82,10 +76,7 @@ class PlanetoidDataModule(NodeDataModule):
             num_val=num_val,
             num_test=num_test,
             normalize_features=normalize_features,
-            seed=seed,
-            device_resident=device_resident,
-            train_transform=train_transform,
-            eval_transform=eval_transform,
+            **options,
         )
         self.name = name
         self.verify_checksums = verify_checksums
