@@ -18,7 +18,8 @@ from graphseq.data.events.files import (
     read_node_labels,
     read_signed_edges,
 )
-from graphseq.data.events.module import EventOptions, TemporalDataModule
+from graphseq.data.events.module import TemporalDataModule
+from graphseq.data.events.options import EventOptions
 from graphseq.data.events.table import TemporalEvents
 
 __all__ = [

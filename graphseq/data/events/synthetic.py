@@ -5,7 +5,8 @@ from typing import Unpack
 import torch
 from torch import Generator, Tensor
 
-from graphseq.data.events.module import EventOptions, TemporalDataModule
+from graphseq.data.events.module import TemporalDataModule
+from graphseq.data.events.options import EventOptions
 from graphseq.data.events.table import TemporalEvents
 
 __all__ = ["SyntheticEventsDataModule", "periodic_events"]
