@@ -35,7 +35,7 @@ class _OfTensors:
 
         Args:
             device: device to move to.
-            non_blocking: as in ``Tensor.to``.
+            non_blocking: whether the copy may be asynchronous, as in ``Tensor.to``.
         """
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         moved: dict[str, Any] = {name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()}

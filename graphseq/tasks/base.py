@@ -199,7 +199,7 @@ class Task(Noted, LightningModule):
         """Log the loss and update the metrics with an evaluation batch.
 
         Args:
-            stage: which evaluation.
+            stage: evaluation that is meant, ``val`` or ``test``.
             batch: the batch.
             step: what :meth:`step` returned for it.
         """
@@ -257,7 +257,7 @@ class Task(Noted, LightningModule):
         """Return the metrics of an evaluation, with their prefix; None without any, or before :meth:`setup`.
 
         Args:
-            stage: which evaluation.
+            stage: evaluation that is meant, ``val`` or ``test``.
         """
         metrics = dict(self._metrics.items()).get(stage)
         return metrics if isinstance(metrics, MetricCollection) else None

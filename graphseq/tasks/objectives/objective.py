@@ -40,8 +40,8 @@ class Objective(ABC):
         """Return the mean loss over known targets, and the denominator of that mean.
 
         Args:
-            prediction: as :meth:`align` returns it.
-            target: as :meth:`align` returns it.
+            prediction: prediction as :meth:`align` returns it.
+            target: target as :meth:`align` returns it.
         """
 
     @abstractmethod
@@ -49,8 +49,8 @@ class Objective(ABC):
         """Return the sum of the losses of each sample, (B,), and the number of known targets it runs over, (B,).
 
         Args:
-            prediction: as :meth:`align` returns it.
-            target: as :meth:`align` returns it.
+            prediction: prediction as :meth:`align` returns it.
+            target: target as :meth:`align` returns it.
         """
 
     @abstractmethod

@@ -164,7 +164,7 @@ class TemporalLinkPrediction(StreamTask):
         """Log the loss and update the metrics with a batch, those of events with new nodes too.
 
         Args:
-            stage: which evaluation.
+            stage: evaluation that is meant, ``val`` or ``test``.
             batch: the batch.
             step: what :meth:`step` returned for it.
         """

@@ -176,7 +176,7 @@ class TemporalNodeClassification(StreamTask):
         """Log the loss and update the metrics, but for the sanity check, whose few events seldom have both classes.
 
         Args:
-            stage: which evaluation.
+            stage: evaluation that is meant, ``val`` or ``test``.
             batch: the batch.
             step: what :meth:`step` returned for it.
         """

@@ -62,7 +62,7 @@ class NodeClassification(Task):
 
         Args:
             batch: a PyG graph or batch, or a dictionary, with ``y``.
-            stage: whose mask is read.
+            stage: stage whose mask is read.
         """
         logits, target = class_logits(self(batch), self.model, self.num_outputs), batch_target(batch)
         if len(target) != len(logits):

@@ -198,7 +198,7 @@ class SampleTask(Task):
 
         Args:
             prediction: (B, K).
-            target: as :meth:`aligned_target` returns it.
+            target: target as :meth:`aligned_target` returns it.
         """
         return self.target_kind.sample_losses(prediction, target)
 
