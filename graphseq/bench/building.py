@@ -1,4 +1,4 @@
-"""Task, data module and trainer from a config: what the command line and the experiments both build from."""
+"""Builds task, data module and trainer from a config, for the command line and for experiments."""
 
 import importlib
 import re
@@ -15,8 +15,8 @@ from graphseq.tasks.base import Task
 
 __all__ = ["ConfigError", "ConfiguredCLI", "touch_rooms"]
 
-# size that the data know -> argument of the network (None: of the task). A network without the argument, or data
-# without the size, leaves the link out.
+# size of the data module -> argument of the network (None: of the task). The link is left out where the network
+# has no such argument or the data module no such size.
 _LINKS = (
     ("num_features", "in_channels"),
     ("input_size", "in_features"),
@@ -57,10 +57,10 @@ class ConfigError(ValueError):
 
 
 class ConfiguredCLI(LightningCLI):
-    """Builds a task, a data module and a trainer from a config, and links the sizes that the data know to the network.
+    """Builds a task, a data module and a trainer from a config, and passes the data's sizes on to the network.
 
     Args:
-        arguments: what a command line holds, or a whole config as plain data.
+        arguments: words of the command line, or a whole config as plain data.
         run: whether to run the subcommand that the arguments begin with, or only to build everything.
         options: further arguments of ``LightningCLI``.
 
@@ -90,20 +90,20 @@ class ConfiguredCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link the sizes that the data know to the network and the task."""
+        """Link sizes of the data module (classes, features, …) to arguments of the network and the task."""
         for source, target in _LINKS:
             parser.link_arguments(f"data.{source}", f"model.init_args.model.init_args.{target}", apply_on="instantiate")
         parser.link_arguments("data.num_outputs", "model.init_args.num_outputs", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse without LightningCLI's warning that ``sys.argv`` is there too."""
+        """Parse without LightningCLI's warning that ``sys.argv`` is not empty."""
         self.config = parser.parse_object(args.as_dict()) if isinstance(args, Namespace) else parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: LightningCLI would let the checkpoint override config and command line, silently."""
 
     def instantiate_classes(self) -> None:
-        """Build task, data and trainer; an argument that a constructor refuses is the config's error."""
+        """Build task, data module and trainer; an exception of a constructor becomes a :class:`ConfigError`."""
         try:
             super().instantiate_classes()
         except (ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""What an effect claims, beforehand: comparisons of arms paired by seed, and the rule of the verdict."""
+"""Claims that an effect states before the run: comparisons of arms paired by seed, and the rule of the verdict."""
 
 import re
 import statistics
@@ -14,18 +14,18 @@ __all__ = ["Above", "Claim", "Quantity", "Results", "Rule", "Seeds", "all_of", "
 
 @dataclass(frozen=True)
 class Seeds:
-    """How often each arm is run, and what the seed decides.
+    """Numbers of seeds for the cells of an effect, and the entries of the config that take the seed.
 
     Args:
-        first: the first seed; the others follow.
+        first: first seed; the others are the integers after it.
         default: number of seeds of each arm, at least 2.
-        full: number of seeds at scale ``full``; None for the same.
-        confirm: other numbers for some cells, by ``"axis=value"``; several joined by commas.
-        ranges: seeds of their own for some cells, written as in ``confirm``.
-        into: keys of the config that take the seed, beside ``seed_everything``.
+        full: number of seeds of each arm at scale ``full``; None for ``default``.
+        confirm: number of seeds for some cells only, by condition ``"axis=value"``; commas join several axes.
+        ranges: list of seeds for some cells only, by condition as in ``confirm``.
+        into: dotted keys of the config that are set to the seed, in addition to ``seed_everything``.
 
     Raises:
-        ValueError: for fewer than 2 seeds: without a spread nothing is known of a difference.
+        ValueError: for fewer than 2 seeds: one seed gives no estimate of the spread.
 
     Example:
         >>> Seeds(first=100, default=5, confirm={"batch=2000": 10}).of({"batch": 2000, "arm": "none"}, "default", None)
@@ -50,7 +50,7 @@ class Seeds:
                 raise ValueError(f"confirm has the key {condition!r}; write it as 'axis=value' or 'a=1,b=2'")
 
     def of(self, cell: Row, scale: Scale, asked: int | None) -> list[int]:
-        """Return the seeds of a cell: one at scale quick, those asked for, or its own number."""
+        """Return the seeds of a cell: one at scale ``quick``, else the requested or the declared number."""
         given = next((list(seeds) for condition, seeds in self.ranges.items() if matches(condition, cell)), None)
         count = self.full or self.default if scale == "full" else self.default
         count = max([count, *(number for condition, number in self.confirm.items() if matches(condition, cell))])
@@ -62,8 +62,8 @@ def matches(condition: str, cell: Row) -> bool:
     """Return whether a cell has the values of ``axis=value``; commas join several axes, ``|`` several values of one.
 
     Args:
-        condition: as on the command line.
-        cell: keys of a cell.
+        condition: condition ``axis=value``, as ``graphseq bench --only`` takes it.
+        cell: the cell, as a dictionary of its keys.
 
     Example:
         >>> matches("batch=2000,arm=pcs|none", {"batch": 2000, "arm": "none"})
@@ -76,13 +76,13 @@ def matches(condition: str, cell: Row) -> bool:
 class Results:
     """Rows of an effect by arm and place in the grid, with paired comparisons.
 
-    A place is written as the arm, ``@`` and the values of the axes that tell places apart: ``both@800``. Axes that
-    are left out are those with a single value.
+    A place is an arm at one point of the grid, written as the arm, ``@`` and values of the grid: ``both@800``. Axes
+    with a single value are left out.
 
     Args:
-        rows: the cells that ran.
+        rows: rows of the cells that ran.
         axes: values of each axis of the grid, in order.
-        score: what a row is worth.
+        score: function that returns the score of a row.
 
     Example:
         >>> rows = [{"batch": 8, "arm": arm, "seed": s, "x": s + (arm == "a")} for arm in "ab" for s in range(3)]
@@ -95,7 +95,7 @@ class Results:
         self.rows, self.axes, self.score = list(rows), axes, score
 
     def places(self) -> list[dict[str, Any]]:
-        """Return the points of the grid that have rows, in their order."""
+        """Return the points of the grid that have rows, in the order of the grid."""
         found: list[dict[str, Any]] = []
         for row in self.rows:
             point = {axis: row[axis] for axis in self.axes if axis in row}
@@ -104,7 +104,7 @@ class Results:
         return found
 
     def arms(self, **where: Any) -> list[str]:
-        """Return the arms that ran there, in their order."""
+        """Return the arms that have rows at a point of the grid, in the order of declaration."""
         return list(dict.fromkeys(row["arm"] for row in self._at(where)))
 
     def _at(self, where: Mapping[str, Any]) -> list[Row]:
@@ -114,8 +114,8 @@ class Results:
         """Return the rows of ``arm@values``, one a seed.
 
         Args:
-            place: arm and values of the grid.
-            where: values of axes, besides.
+            place: arm and point of the grid, such as ``both@800``.
+            where: further conditions: axis -> value.
         """
         arm, values = split_place(place)
         wanted = {**where, **{axis_of(self.axes, value): value for value in values}, "arm": arm}
@@ -125,9 +125,9 @@ class Results:
         """Return the score of each seed.
 
         Args:
-            place: arm and values of the grid.
-            score: what a row is worth; None for the effect's score. Rows it gives None for are left out.
-            where: values of axes, besides.
+            place: arm and point of the grid, such as ``both@800``.
+            score: function that returns the score of a row, or None to leave it out; default the effect's score.
+            where: further conditions: axis -> value.
         """
         worth = score or self.score
         found = {seed: worth(row) for seed, row in self.select(place, **where).items()}
@@ -144,10 +144,10 @@ class Results:
         """Return the mean of the difference over common seeds with its interval; None with fewer than two.
 
         Args:
-            place: arm and values of the grid.
-            other: what it is compared with.
-            score: what a row is worth; None for the effect's score.
-            where: values of axes, besides.
+            place: arm and point of the grid, such as ``both@800``.
+            other: place to compare with, written as ``place``.
+            score: function that returns the score of a row; None for the effect's score.
+            where: further conditions: axis -> value.
         """
         ours, theirs = self.values(place, score, **where), self.values(other, score, **where)
         seeds = sorted(ours.keys() & theirs.keys())
@@ -172,22 +172,22 @@ def axis_of(axes: Mapping[str, Sequence[Any]], value: str) -> str:
 
 
 def interval_text(interval: PairedInterval | None) -> str | None:
-    """Return an interval as tables have it, three significant digits."""
+    """Return an interval as text with three significant digits, as tables show it."""
     return None if interval is None else f"{interval.mean:+.3g} [{interval.low:+.3g}, {interval.high:+.3g}]"
 
 
 class Claim(Protocol):
-    """A condition with a letter, or several; ``places`` are checked when the effect is made."""
+    """A condition on the results, named by a letter; its ``places`` are checked when the effect is constructed."""
 
     letter: str
 
     @property
     def places(self) -> list[str]:
-        """Arms at points of the grid that are compared."""
+        """Places that the claim compares; each must exist."""
         ...
 
     def check(self, results: Results) -> list[Check]:
-        """Return what was found; a value of None for what could not run."""
+        """Return the checks of the claim; their value is None where rows are missing."""
         ...
 
 
@@ -196,11 +196,11 @@ class Above:
     """The interval of a paired difference lies above a bound.
 
     Args:
-        letter: name in the rule.
+        letter: letter by which the rule names the claim.
         difference: ``"arm@place - arm@place"``.
-        bound: in units of the score.
-        text: the claim in words; default the difference.
-        score: what a row is worth; None for the effect's score.
+        bound: lower bound of the interval, in units of the score.
+        text: the claim in words; empty for the text of ``difference``.
+        score: function that returns the score of a row; None for the effect's score.
 
     Raises:
         ValueError: if the difference is not of this form.
@@ -222,7 +222,7 @@ class Above:
 
     @property
     def places(self) -> list[str]:
-        """The two that are compared."""
+        """The two places that are compared."""
         return [part for part in re.split(r"\s+-\s+", self.difference) if part]
 
     def check(self, results: Results) -> list[Check]:
@@ -238,12 +238,13 @@ class Quantity:
     """A number computed from all results is at least, or at most, a bound.
 
     Args:
-        letter: name in the rule.
+        letter: letter by which the rule names the claim.
         text: the claim in words.
-        value: the number, None as long as something is missing; or the number and what to print of it.
-        bound: what it is compared with.
-        most: whether it is to be at most the bound.
-        places: arms at points of the grid that it needs.
+        value: function of the results that returns the number, or None while rows are missing; or a pair of the number
+            and the text to print for it.
+        bound: number that the value is compared with.
+        most: true if the value has to be at most the bound, false if at least.
+        places: places whose rows ``value`` needs.
 
     Example:
         >>> Quantity("C", "ratio", lambda results: 2.0, 1.8).check(Results([], {}, float))[0].holds
@@ -280,7 +281,7 @@ def all_of(letters: Sequence[str]) -> _Letters:
     """Return the condition that all of these claims hold.
 
     Args:
-        letters: of claims, as a string or a list.
+        letters: letters of the claims, as a string or a list.
 
     Example:
         >>> all_of("AB")({"A": True, "B": False})
@@ -293,7 +294,7 @@ def any_of(letters: Sequence[str]) -> _Letters:
     """Return the condition that one of these claims holds.
 
     Args:
-        letters: of claims, as a string or a list.
+        letters: letters of the claims, as a string or a list.
 
     Example:
         >>> any_of("AB")({"A": True, "B": False})
@@ -304,11 +305,11 @@ def any_of(letters: Sequence[str]) -> _Letters:
 
 @dataclass(frozen=True)
 class Rule:
-    """The verdict, written down before the run.
+    """The rule of the verdict, stated before the run.
 
     Args:
-        reproduced: when the claim is reproduced.
-        partly: when it is reproduced in part; else it is not.
+        reproduced: condition under which the verdict is ``reproduced``.
+        partly: condition under which it is ``partly``; without either it is ``not reproduced``.
 
     Example:
         >>> Rule(all_of("AB"), any_of("A")).verdict({"A": True, "B": False})
@@ -320,11 +321,11 @@ class Rule:
 
     @property
     def letters(self) -> set[str]:
-        """Claims that decide."""
+        """Letters of the claims that the rule reads."""
         return {*self.reproduced.letters, *self.partly.letters}
 
     def verdict(self, held: Mapping[str, bool]) -> Verdict:
-        """Return the verdict from which claims hold.
+        """Return the verdict that follows from the claims that hold.
 
         Args:
             held: whether each claim holds, by letter.

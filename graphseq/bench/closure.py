@@ -1,4 +1,4 @@
-"""What a run depends on, read from its source: the files an experiment imports, and the files these import."""
+"""Import closure of an experiment, read from source: the files it imports, and the files that these import."""
 
 import ast
 import functools
@@ -113,12 +113,12 @@ def source_state() -> dict[str, str | bool | None]:
 
 
 def source_digest(files: Iterable[Path], roots: Sequence[Path] = (), more: str = "") -> str:
-    """Return a digest of the import closure of some files, of the versions of what computes, and of a text.
+    """Return a digest of the import closure of some files, of the versions of the numerical libraries, and of a text.
 
     Args:
         files: Python or YAML files to begin with.
-        roots: as in :func:`import_closure`.
-        more: anything else that must be equal.
+        roots: folders beside the package whose modules are followed, see :func:`import_closure`.
+        more: text that enters the digest too, such as settings of the run.
 
     Example:
         >>> file = _PACKAGE / "core" / "errors.py"

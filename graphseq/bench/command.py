@@ -24,7 +24,7 @@ _INTERRUPTED = 130  # what shells report for Ctrl-C
 
 
 class _UsageError(Exception):
-    """Something in the arguments; shown without a traceback."""
+    """Wrong arguments of ``graphseq bench``; the message is shown without a traceback."""
 
 
 def _positive(text: str) -> int:
@@ -91,7 +91,7 @@ def _resolve(patterns: Sequence[str]) -> list[str]:
 
 
 def _check_targets(json_file: Path | None, out_dir: Path | None) -> None:
-    """Refuse before hours are spent what could not be written after them."""
+    """Refuse paths that cannot be written, before anything is run."""
     if json_file is not None and json_file.is_dir():
         raise _UsageError(f"--json {json_file} is a folder; give a file, or --out-dir for a folder of records")
     if out_dir is not None and out_dir.exists() and not out_dir.is_dir():
@@ -198,7 +198,7 @@ def main(argv: Sequence[str], made: "Sequence[Experiment] | None" = None) -> int
     arguments; 130 after Ctrl-C.
 
     Args:
-        argv: arguments after ``bench``.
+        argv: words of the command line after ``bench``.
         made: experiments to run instead of those that ``argv`` names.
 
     Example:

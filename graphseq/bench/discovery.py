@@ -1,4 +1,4 @@
-"""Experiments are found by looking into a folder: no file names them.
+"""Discovery of experiments by file name: no list of them is kept.
 
 An experiment is a Python file ``experiments/<family>/<name>.py`` whose top level assigns ``effect`` or ``speed``; its
 name is that of the variable and of the file, as in ``effect.pres`` for ``effect = …`` in ``experiments/pres/pres.py``.
@@ -21,7 +21,7 @@ _FOLDER = "experiments"
 
 
 def _assigned(tree: ast.Module) -> dict[str, ast.expr]:
-    """Return what a file assigns to ``effect`` and ``speed`` at its top level."""
+    """Return the expressions that a file assigns to ``effect`` and ``speed`` at its top level."""
     return {
         target.id: node.value
         for node in tree.body
@@ -35,10 +35,11 @@ def experiments(folder: Path | None = None) -> dict[str, Path]:
     """Return the names of all experiments below a folder, each with its file; nothing is imported.
 
     Args:
-        folder: holds the families; None for ``experiments`` in the current folder. Without the folder, there are none.
+        folder: folder with a sub-folder for each family; None for ``experiments`` in the current folder. If it does not
+            exist, the result is empty.
 
     Raises:
-        ValueError: if two files have experiments of one name.
+        ValueError: if two files define experiments of the same name.
 
     Example:
         >>> experiments(Path("no_such_folder"))
@@ -59,10 +60,10 @@ def experiments(folder: Path | None = None) -> dict[str, Path]:
 
 
 def summary(path: Path, kind: str) -> str:
-    r"""Return what the file of an experiment says of it: its class's docstring, or that of the file and its source.
+    r"""Return the description of an experiment: the docstring of its class, or that of its file with the source.
 
     Args:
-        path: the file.
+        path: file of the experiment.
         kind: ``"effect"`` or ``"speed"``.
 
     Example:
@@ -94,11 +95,11 @@ def load_file(path: Path, kind: str | None = None) -> "Experiment":
 
     Args:
         path: a Python file.
-        kind: which of ``effect`` and ``speed`` is meant where the file has both; None for the one it has.
+        kind: ``effect`` or ``speed``, for a file that defines both; None for a file that defines one.
 
     Raises:
-        ValueError: if there is no such file, its name is taken by another module, or it defines no experiment, two of
-            them, or one of another name.
+        ValueError: if there is no such file, another module of its name is already imported, or it defines no
+            experiment, two of them, or one of another name.
 
     Example:
         >>> load_file(Path("nowhere.py"))

@@ -28,9 +28,9 @@ def module_file(module: str) -> Path | None:
 
 
 def module_docstrings(file: Path) -> dict[str, str]:
-    """Return name -> docstring of what a file defines at its top level; constants have the string below them.
+    """Return the docstring of each top-level name of a file; that of a constant is the string below it.
 
-    What its ``__all__`` passes on from another module has the docstring that it has there.
+    A name that ``__all__`` re-exports from another module has its docstring there.
 
     Args:
         file: a Python source file.
@@ -71,7 +71,7 @@ def first_line(docstring: str) -> str:
     r"""Return the first line of a docstring.
 
     Args:
-        docstring: the whole of it, possibly empty.
+        docstring: a whole docstring, possibly empty.
 
     Example:
         >>> first_line(" A layer.\n\nMore.")

@@ -21,11 +21,11 @@ _SPECIAL = ("config", "choose")
 
 
 def new(class_path: str, **init_args: object) -> dict[str, object]:
-    """Return a class with its arguments as a config writes it.
+    """Return the entry of a config that builds a class with some arguments.
 
     Args:
         class_path: public path of the class.
-        init_args: its arguments.
+        init_args: arguments of the class.
 
     Example:
         >>> new("graphseq.nn.PRESCorrector", gamma_init=0.7)
@@ -44,36 +44,39 @@ class Effect(Experiment):
     another config file, and ``choose``, another metric to choose by.
 
     Args:
-        name: ``effect.<what>``, after its file.
-        summary: what is compared, in one line; default the first line of the file's docstring.
-        source: the paper.
-        protocol: what is done, what was seen beforehand and the rule, in words; copied into the record.
-        arms: overrides of each arm, the baseline first. A list of overrides: each is trained, and the one with the
-            best validation score counts.
-        config: the config file, relative to the repository or the current folder; None where ``run`` does everything.
-        grid: axes that all arms are run at: values of a dotted key, or overrides by name.
-        base: overrides of every cell.
-        scales: overrides of each scale; they come last.
-        seeds: how often, and what the seed decides.
-        score: metric of the test that arms are compared by, ``test/<metric>``; or a function of a row.
-        choose: metric of validation that chooses the epoch.
-        mode: whether more or less of ``choose`` is better; None for what the task says.
+        name: ``effect.<name>``, where ``<name>`` is that of its file.
+        summary: one line that says what is compared; default the first line of the file's docstring.
+        source: paper that states the claim, such as ``arXiv 2402.04284``.
+        protocol: procedure, results known before the run, and the rule in words; copied into the record.
+        arms: overrides of each arm, the baseline first. Where an arm has a list of overrides, each is trained and the
+            one with the best validation score counts.
+        config: config file, relative to the repository or the current folder; None where ``run`` runs all cells.
+        grid: axes of the grid on which all arms are run: a dotted key with its values, or a name with overrides for
+            each value.
+        base: overrides that apply to every cell.
+        scales: overrides of each scale, applied last.
+        seeds: number of seeds of each arm, and entries of the config that take the seed, see :class:`Seeds`.
+        score: test metric by which arms are compared, ``test/<metric>``; or a function of a row.
+        choose: validation metric that selects the epoch to test, ``val/<metric>``.
+        mode: ``max`` or ``min``: whether larger or smaller values of ``choose`` are better; None for the mode of the
+            task.
         tests: overrides of each test, such as other negatives, by name, or a function of the cell that returns them;
             the score is that of the first.
-        claims: conditions, each with a letter.
-        verdict: the rule; None for an effect that only reports.
-        where: which cells are run, of all arms at all points; gets a cell and the scale.
-        run: the escape hatch for what no config can say: gets a cell, the scale and the effect, and returns the row,
-            or None for cells that are trained as they are declared.
-        measure: further numbers of a tested task and its data module.
-        table: lines of the summary; None for means, deviations and differences to the baseline.
-        figure: draws on a matplotlib figure; None for differences to the baseline.
-        unit: of the score, for the figure.
+        claims: claims to check, each named by a letter.
+        verdict: rule that computes the verdict from the claims; None for an effect without a verdict.
+        where: function of a cell and the scale that returns whether to run the cell; default all.
+        run: function that replaces training from the config: takes a cell, the scale and the effect, and returns the
+            row, or None for cells to be trained from the config.
+        measure: function of the tested task and its data module that returns further columns of the row.
+        table: function that returns the lines of the summary; None for means, deviations and differences to the
+            baseline.
+        figure: function that draws the figure with matplotlib; None for a plot of the differences to the baseline.
+        unit: unit of the score, for the label of the figure's axis.
 
     Raises:
-        ValueError: if two arms change the same, an arm overwrites an axis of the grid, a claim names an arm or a value
-            of the grid that is not there, the rule names a claim that is not there, a scale is unknown, or the config
-            does not exist.
+        ValueError: if two arms have the same overrides, an arm overwrites an axis of the grid, a claim names an arm or
+            a value of the grid that does not exist, the rule names a claim that does not exist, a scale is unknown, or
+            the config does not exist.
 
     Example:
         >>> from graphseq.bench.claims import Above, Rule, all_of, any_of
@@ -144,7 +147,7 @@ class Effect(Experiment):
             seen[text] = arm
 
     def _check_grid(self) -> None:
-        """Refuse an axis that an arm overwrites: its values would all be trained alike."""
+        """Refuse an arm that overwrites an axis of the grid: all its values would train the same config."""
         for axis, values in self.grid.items():
             changes = list(values.values()) if isinstance(values, Mapping) else [{axis: value} for value in values]
             for arm in self.arms:
@@ -183,7 +186,7 @@ class Effect(Experiment):
         return [given] if isinstance(given, Mapping) else list(given)
 
     def _resolved(self, *changes: Overrides) -> dict[str, Any]:
-        """Return the whole config of some overrides, with the effect's own keys beside it."""
+        """Return the whole config after some overrides, with the effect's own keys."""
         import yaml
 
         from graphseq.bench.training import overridden
@@ -206,8 +209,8 @@ class Effect(Experiment):
         """Return every arm at every point of the grid with every seed.
 
         Args:
-            scale: how much.
-            seeds: of each arm; None for the effect's own number.
+            scale: name of the scale: ``quick``, ``default`` or ``full``.
+            seeds: number of seeds of each arm; None for the effect's own number.
 
         Raises:
             ValueError: for one seed, unless the scale is quick.
@@ -226,11 +229,11 @@ class Effect(Experiment):
         return [cell for _, cell in sorted(seeded, key=lambda entry: entry[0])]
 
     def config_of(self, cell: Row, scale: Scale) -> dict[str, Any]:
-        """Return the whole config of a cell; of an arm with several overrides that of the first.
+        """Return the whole config of a cell; for an arm with a list of overrides, that of the first.
 
         Args:
             cell: one of :meth:`cells`.
-            scale: how much.
+            scale: name of the scale: ``quick``, ``default`` or ``full``.
         """
         return self._cell(cell, scale, self._tried(cell["arm"])[0], {})["config"]
 
@@ -252,13 +255,13 @@ class Effect(Experiment):
     def train(
         self, cell: Row, scale: Scale, more: Overrides | None = None, measure: Callable[..., Row] | None = None
     ) -> Row:
-        """Train one cell as it is declared, and test it.
+        """Train one cell from the config, and test it.
 
         Args:
             cell: one of :meth:`cells`.
-            scale: how long.
-            more: further overrides.
-            measure: instead of the effect's own, see :class:`Effect`.
+            scale: name of the scale: ``quick``, ``default`` or ``full``.
+            more: overrides applied after those of the cell.
+            measure: function that replaces the effect's own ``measure``, see :class:`Effect`.
         """
         from graphseq.bench.training import fit_and_test, lower_is_better
 
@@ -285,7 +288,7 @@ class Effect(Experiment):
         return row["test"][next(iter(self.tests))].get(self.score.removeprefix("test/"))
 
     def results(self, rows: Sequence[Row]) -> Results:
-        """Return rows that can be compared.
+        """Return the rows as :class:`Results`, which compares arms.
 
         Args:
             rows: the cells that ran.
@@ -293,7 +296,7 @@ class Effect(Experiment):
         return Results(rows, self.axes, self.worth)  # type: ignore[arg-type]
 
     def conclude(self, rows: list[Row]) -> Conclusion:
-        """Check the claims and apply the rule; no verdict as long as something that decides is missing.
+        """Check the claims and apply the rule; there is no verdict while a claim of the rule lacks rows.
 
         Args:
             rows: the cells that ran.
@@ -338,11 +341,11 @@ class Effect(Experiment):
         return lines
 
     def draw(self, record: Row, axes: "Axes") -> None:
-        """Draw the record.
+        """Draw the figure of a record.
 
         Args:
-            record: the record.
-            axes: empty Axes.
+            record: record of the effect, as it is written to JSON.
+            axes: one empty matplotlib Axes.
         """
         from graphseq.bench.figures import draw_differences
 
@@ -356,7 +359,7 @@ class Effect(Experiment):
 
 
 def _found(name: str) -> Path:
-    """Return a config file: relative to the current folder, or to the checkout that this package lies in."""
+    """Return the path of a config file, relative to the current folder or to the checkout of this package."""
     for folder in (Path(), Path(graphseq.__file__).parents[1]):
         if (folder / name).is_file():
             return folder / name
@@ -364,5 +367,5 @@ def _found(name: str) -> Path:
 
 
 def _is_missing(error: BaseException) -> bool:
-    """Whether data are not here, rather than wrong."""
+    """Whether an error says that data are missing, not that they are wrong."""
     return "GRAPHSEQ_MIRROR" in str(error)

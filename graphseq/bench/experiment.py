@@ -1,4 +1,4 @@
-"""What an experiment is: cells that run independently, and a conclusion drawn from their rows."""
+"""Base class of experiments: cells that run independently, and a conclusion drawn from their rows."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class SkipCell(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One claim, the number that was measured, what it was to be compared with, and whether it holds.
+    """One claim, the number that was measured, its bound, and whether the claim holds.
 
     Args:
         claim: a sentence, such as "at least twice as fast as the peer on every data set".
@@ -63,12 +63,12 @@ class Conclusion:
     """What follows from the rows of an experiment.
 
     Args:
-        verdict: of an effect experiment; None for speed, or when too little could run.
-        checks: claims with their numbers.
-        table: lines of the summary table, each column name -> value, in the order they are to be read.
+        verdict: ``reproduced``, ``partly`` or ``not reproduced``; None for a speed experiment, or if rows are missing.
+        checks: the claims with the numbers that were measured.
+        table: lines of the summary table, each column name -> value, in the order in which they are shown.
 
     Raises:
-        ValueError: for another verdict.
+        ValueError: if ``verdict`` is another word.
 
     Example:
         >>> Conclusion("reproduced").table
@@ -92,10 +92,10 @@ class Experiment(ABC):
     must not depend on each other. Global random generators are seeded from the cell before each.
 
     Attributes:
-        name: ``<kind>.<what>``.
+        name: ``<kind>.<name>``, such as ``effect.pres``.
         kind: ``"effect"`` or ``"speed"``.
-        protocol: what is compared, how, and the rule, for the record; the docstring of the class if empty.
-        origin: file and variable an experiment was loaded from; None for one that was built otherwise.
+        protocol: description of the comparison and the rule, for the record; the docstring of the class if empty.
+        origin: file and variable that the experiment was loaded from; None for one that was built in a script.
 
     Example:
         >>> class Coin(Experiment):
@@ -117,7 +117,7 @@ class Experiment(ABC):
     origin: "tuple[Path, str] | None" = None
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        """Other processes load an experiment from its file again, so that what it holds need not be pickled."""
+        """Pickle the experiment as its file and variable, so that functions it holds need not be pickled."""
         if self.origin is None:
             return super().__reduce_ex__(protocol)
         from graphseq.bench.discovery import load_file
@@ -136,28 +136,28 @@ class Experiment(ABC):
             )
 
     def files(self) -> "Sequence[Path]":
-        """Return further files whose text decides what is measured, such as configs; none by default."""
+        """Return further files that the rows depend on, such as configs; none by default."""
         return ()
 
     @abstractmethod
     def cells(self, scale: Scale, seeds: Any) -> list[Row]:
-        """Return the keys of everything that is to run: plain data such as ``{"arm": …, "data": …, "seed": …}``.
+        """Return the cells to run, as plain data such as ``{"arm": …, "data": …, "seed": …}``.
 
         Args:
-            scale: how much is run.
-            seeds: how many seeds each arm gets, at least 1.
+            scale: name of the scale: ``quick``, ``default`` or ``full``.
+            seeds: number of seeds of each arm, at least 1.
         """
 
     @abstractmethod
     def run(self, cell: Row, scale: Scale) -> Row:
-        """Run one cell and return what was measured, as plain JSON data; the cell's own keys are added to it.
+        """Run one cell and return its measurements as plain JSON data; the runner adds the keys of the cell.
 
         Args:
             cell: one of :meth:`cells`.
-            scale: how much is run.
+            scale: name of the scale: ``quick``, ``default`` or ``full``.
 
         Raises:
-            SkipCell: if it cannot run here.
+            SkipCell: if the cell cannot run on this machine.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The figure that effects have unless they draw one: differences to the baseline, with intervals."""
+"""Default figure of effects: differences to the baseline, with intervals."""
 
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,13 @@ __all__ = ["draw_differences"]
 
 
 def draw_differences(results: Results, baseline: str, unit: str, axes: "Axes") -> None:
-    """Draw for each point of the grid how far each arm is above the baseline, with 95 % intervals.
+    """Draw the mean difference of each arm to the baseline at each point of the grid, with 95 % intervals.
 
     Args:
-        results: rows that can be compared.
-        baseline: the arm that the others are compared with.
-        unit: of the score.
-        axes: empty Axes.
+        results: results of the effect.
+        baseline: name of the arm that the others are compared with.
+        unit: unit of the score, for the label of the axis.
+        axes: one empty matplotlib Axes.
 
     Example:
         >>> draw_differences(results, "none", "percent", axes)  # doctest: +SKIP

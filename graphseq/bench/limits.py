@@ -1,4 +1,4 @@
-"""Limits of the machine that a timed call is held against."""
+"""Limits of the machine with which a timed call is compared."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ class Bytes:
         return {"bytes": self.count}
 
     def contender(self, device: str) -> tuple[Callable[[], Any], float]:
-        """Return a copy that moves these bytes, and the factor from its time to the limit.
+        """Return a call that copies as many bytes, and the factor by which its time is multiplied to give the limit.
 
         Args:
-            device: where the bytes lie.
+            device: device of the copied tensor, ``"cpu"`` or ``"cuda"``.
         """
         return copying(max(1, self.count // 2), device), 1.0
 
@@ -56,10 +56,10 @@ class Operations:
         return {"operations": self.count}
 
     def contender(self, device: str) -> tuple[Callable[[], Any], float]:
-        """Return a matrix product, and the factor from its time to the limit.
+        """Return a call that multiplies matrices, and the factor by which its time is multiplied to give the limit.
 
         Args:
-            device: where it is computed.
+            device: device of the matrices, ``"cpu"`` or ``"cuda"``.
         """
         call, operations = multiplying(device)
         return call, self.count / operations

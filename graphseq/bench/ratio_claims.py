@@ -16,7 +16,7 @@ MEASURED = ("rounds", "calls", "ms", "ratio", "limit", "peak_mb", "versions", "a
 
 @dataclass(frozen=True)
 class AtLeast:
-    """Claim: one contender is at least so many times as fast as another.
+    """Claim: one contender is at least ``bound`` times as fast as another.
 
     Args:
         ratio: ``"ours/PyG"``: how many times as fast the first is as the second, seconds of the second over
@@ -55,10 +55,10 @@ class AtLeast:
         return ours, other
 
     def __call__(self, rows: Sequence[Row]) -> list[Check]:
-        """Return the check, or none where no case counts.
+        """Return the check of the claim; no check if no case matches ``where``.
 
         Args:
-            rows: rows of cases.
+            rows: rows of the cases that ran.
         """
         counting = _matching(rows, self.where, self.ratio)
         if not counting:
@@ -79,7 +79,7 @@ class AtLeast:
 
 @dataclass(frozen=True)
 class TakesAtMost:
-    """Claim: one contender takes at most so many times as long as another.
+    """Claim: one contender takes at most ``bound`` times as long as another.
 
     Args:
         time: ``"ours/plain"``: seconds of the first over seconds of the second.
@@ -110,10 +110,10 @@ class TakesAtMost:
         return AtLeast(self.time, self.bound).contenders
 
     def __call__(self, rows: Sequence[Row]) -> list[Check]:
-        """Return the check, or none where no case counts.
+        """Return the check of the claim; no check if no case matches ``where``.
 
         Args:
-            rows: rows of cases.
+            rows: rows of the cases that ran.
         """
         counting = _matching(rows, self.where, self.time)
         if not counting:
@@ -133,11 +133,11 @@ def _matching(rows: Sequence[Row], where: Mapping[str, Any], ratio: str) -> list
 
 
 def case_label(case: Row, without: Mapping[str, Any] | Sequence[str] = ()) -> str:
-    """Return a case in words.
+    """Return a case as text, ``key value`` after ``key value``.
 
     Args:
-        case: keys and values.
-        without: keys that are left out.
+        case: the case, as a dictionary of its keys.
+        without: keys to leave out.
 
     Example:
         >>> case_label({"data": "NCI1", "batch_size": 32})
@@ -147,7 +147,7 @@ def case_label(case: Row, without: Mapping[str, Any] | Sequence[str] = ()) -> st
 
 
 def case_of(row: Row) -> Row:
-    """Return the keys of the case and the device, which come before what was measured.
+    """Return the keys of the case and the device from a row, without its measurements.
 
     Args:
         row: a row of a speed comparison.

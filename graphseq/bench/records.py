@@ -19,7 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file in the same folder that replaces ``path`` on success and vanishes on failure.
 
     Args:
-        path: what is to be written; its folder is made.
+        path: file to write; its folder is created.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -45,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def finite(value: Any) -> Any:
-    """Return plain data with None for every number that is not finite: JSON has none of these.
+    """Return plain data with None for every number that is not finite, which JSON cannot express.
 
     Args:
         value: plain data.
@@ -67,11 +67,11 @@ def write_json(path: Path, value: Any) -> None:
     """Write plain data as JSON, atomically.
 
     Args:
-        path: the file.
+        path: JSON file to write.
         value: plain data.
 
     Raises:
-        TypeError: if it is not plain data; the file stays what it was.
+        TypeError: if ``value`` is not plain data; the file then stays unchanged.
 
     Example:
         >>> file = Path(tempfile.mkdtemp()) / "record.json"
@@ -87,7 +87,7 @@ def draws(experiment: Experiment) -> bool:
     """Return whether an experiment has a figure.
 
     Args:
-        experiment: the experiment.
+        experiment: any experiment.
 
     Example:
         >>> from graphseq.bench import load_experiment
@@ -101,9 +101,9 @@ def write_figure(path: Path, experiment: Experiment, record: Row) -> bool:
     """Draw a record and write it as PNG, atomically.
 
     Args:
-        path: the PNG file.
-        experiment: draws it.
-        record: what :func:`~graphseq.bench.runner.run_experiment` returned.
+        path: PNG file to write.
+        experiment: experiment of the record, whose ``draw`` is called.
+        record: record that :func:`~graphseq.bench.runner.run_experiment` returned.
 
     Returns:
         Whether there is a figure: not if the experiment draws none, or nothing ran.
@@ -127,11 +127,11 @@ def add_rerun(path: Path, rerun: Row) -> None:
     """Put cells that were run again beside the record they belong to, which keeps its rows, date and verdict.
 
     Args:
-        path: the record.
-        rerun: what was found; it takes the place of an earlier rerun of the same cells.
+        path: JSON file of the record.
+        rerun: record of the rerun; it replaces an earlier rerun of the same cells.
 
     Raises:
-        ValueError: if there is no record.
+        ValueError: if ``path`` does not exist.
 
     Example:
         >>> path = Path(tempfile.mkdtemp()) / "effect.made.json"
@@ -151,7 +151,7 @@ def read_records(folder: Path) -> list[Row]:
     """Return the records of a folder, sorted by name.
 
     Args:
-        folder: holds ``<name>.json``, one record each.
+        folder: folder of the records, one file ``<name>.json`` each.
 
     Raises:
         ValueError: if a file is not a record, or is not named after the record in it.

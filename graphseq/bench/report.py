@@ -1,4 +1,4 @@
-"""A record as it is printed, and all accepted records as RESULTS.md."""
+"""Reports: a record as printed, and all accepted records as RESULTS.md."""
 
 import os
 import textwrap
@@ -16,7 +16,7 @@ __all__ = ["details_markdown", "print_record", "results_markdown", "verdict_sent
 
 
 def _skips(record: Row) -> list[Row]:
-    """Skipped cells, those of equal reason as one line."""
+    """Lines that name the skipped cells, one line for each reason."""
     reasons: dict[str, list[str]] = {}
     for row in record["rows"]:
         if "skipped" in row:
@@ -38,8 +38,8 @@ def print_record(record: Row, console: "Console") -> None:
     """Print the summary table of a record, its checks, what was skipped, the verdict and the environment.
 
     Args:
-        record: what :func:`~graphseq.bench.runner.run_experiment` returned.
-        console: where to.
+        record: record that :func:`~graphseq.bench.runner.run_experiment` returned.
+        console: console of ``rich`` to print on.
 
     Example:
         >>> from rich.console import Console
@@ -86,7 +86,7 @@ def _markdown_table(rows: Sequence[Row]) -> list[str]:
 
 
 def _rule_text(rule: str) -> str:
-    """The docstring without its example and arguments."""
+    """A docstring without its example and arguments."""
     for section in ("\nExample:", "\nArgs:", "\nAttributes:"):
         rule = rule.partition(section)[0]
     return rule.strip()
@@ -103,7 +103,7 @@ def _again(record: Row) -> str:
 
 
 def _commit(record: Row) -> str:
-    """At which commit a record was measured; older records do not say."""
+    """Commit at which a record was measured; older records do not hold it."""
     source = record.get("source") or {}
     if not source.get("commit"):
         return ""
@@ -111,7 +111,7 @@ def _commit(record: Row) -> str:
 
 
 def _measured(record: Row) -> list[str]:
-    """Tables of a record, and what they were measured with."""
+    """Tables of a record, and the hardware and versions that they were measured with."""
     lines: list[str] = []
     if table := record.get("table") or record["rows"]:
         lines += [*_markdown_table(table), ""]
@@ -126,15 +126,15 @@ def _measured(record: Row) -> list[str]:
 
 
 def _title(record: Row) -> str:
-    """What is compared: the first line of the rule."""
+    """Title of a record: the first line of its rule."""
     return _rule_text(record.get("rule", "")).partition("\n")[0]
 
 
 def verdict_sentence(record: Row) -> str:
-    """Return what came out in one plain sentence.
+    """Return the result of a record as one sentence.
 
     Args:
-        record: what :func:`~graphseq.bench.runner.run_experiment` returned.
+        record: record that :func:`~graphseq.bench.runner.run_experiment` returned.
 
     Example:
         >>> checks = [{"claim": "twice as fast", "holds": True}, {"claim": "half the memory", "holds": False}]
@@ -156,7 +156,7 @@ def details_markdown(record: Row, figure: str | None) -> str:
 
     Args:
         record: an accepted record.
-        figure: file name of the figure beside it; None without.
+        figure: file name of the figure in the same folder; None for no figure.
 
     Example:
         >>> record = {"name": "speed.sum", "kind": "speed", "verdict": None, "rows": [], "checks": [],
@@ -183,8 +183,8 @@ def results_markdown(records: Sequence[Row], folder: Path, beside: Path) -> str:
 
     Args:
         records: accepted records.
-        folder: where they, their details and their figures lie.
-        beside: the folder of RESULTS.md; links are relative to it.
+        folder: folder of the records, their details and their figures.
+        beside: folder of RESULTS.md, to which links are relative.
 
     Example:
         >>> print(results_markdown([], Path("results"), Path()).splitlines()[0])

@@ -1,4 +1,4 @@
-"""Rows that are already measured, on disk, so that an interrupted experiment continues where it was."""
+"""Measured rows on disk, from which an interrupted experiment continues."""
 
 import hashlib
 import json
@@ -26,16 +26,16 @@ def default_state_dir() -> Path:
 
 
 def plain(value: Any, what: str) -> Any:
-    """Return a value as it would come back from JSON: numbers of numpy and torch become Python's, tuples lists.
+    """Return a value as reading it back from JSON gives it: numbers of numpy and torch as Python's, tuples as lists.
 
     A fresh row and one read from disk are thereby the same.
 
     Args:
-        value: data of an experiment.
-        what: names it in the message, a noun phrase.
+        value: value of a cell or row.
+        what: noun phrase that names the value in the error message.
 
     Raises:
-        TypeError: if it is not plain data.
+        TypeError: if ``value`` is not plain data.
 
     Example:
         >>> plain({"sizes": (1, 2)}, "the row")
@@ -56,10 +56,10 @@ def plain(value: Any, what: str) -> Any:
 
 
 def fingerprint(experiment: Experiment) -> str:
-    """Return a digest of what an experiment runs: its files, and all they import from here, see :mod:`.closure`.
+    """Return a digest of the code that an experiment runs: its files and their import closure, see :mod:`.closure`.
 
     Args:
-        experiment: the experiment.
+        experiment: any experiment.
 
     Example:
         >>> from graphseq.bench.experiment import Conclusion
@@ -87,12 +87,11 @@ def fingerprint(experiment: Experiment) -> str:
 class RowFile:
     """Finished rows of one experiment, one JSON line each, appended and synced as they come.
 
-    A line counts only in the context it was measured in; a line that is cut off, by a crash while it was written,
-    is ignored.
+    A row is used again only in the context in which it was measured. A line that a crash cut off is ignored.
 
     Args:
-        path: the file; its folder is made.
-        context: everything that must be equal for a row to be used again, plain data.
+        path: file of rows; its folder is created.
+        context: plain data that must be equal for a row to be used again, such as versions and processor.
 
     Example:
         >>> import tempfile
@@ -127,16 +126,16 @@ class RowFile:
         """Return the kept row of a cell, or None.
 
         Args:
-            cell: the key, plain data.
+            cell: cell of the row, plain data.
         """
         return self._rows.get(self._key(cell))
 
     def append(self, cell: Row, row: Row) -> None:
-        """Keep one row, on disk when this returns.
+        """Append one row; it is on disk when this returns.
 
         Args:
-            cell: the key, plain data.
-            row: what was measured, plain data.
+            cell: cell of the row, plain data.
+            row: measurements of the cell, plain data.
         """
         entry = json.dumps({"context": self._context, "cell": cell, "row": row}) + "\n"
         with open(self.path, "ab+") as file:

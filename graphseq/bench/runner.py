@@ -27,7 +27,7 @@ _SEEDS = 5  # of an experiment that does not say
 
 
 class _Progress:
-    """A bar on stderr in a terminal; elsewhere one plain line for every finished cell."""
+    """Progress on stderr: a bar in a terminal, elsewhere one plain line for every finished cell."""
 
     def __init__(self, name: str, total: int) -> None:
         self.name, self.total, self.finished = name, total, 0
@@ -63,7 +63,7 @@ class _Progress:
             self._bar.update(self._task, cell=_label(cell))
 
     def advance(self, cells: int) -> None:
-        """Count cells that are there already; they were announced together."""
+        """Count cells whose rows are kept from an earlier run."""
         self.finished += cells
         if self._bar:
             self._bar.advance(self._task, cells)
@@ -138,7 +138,7 @@ def _run_cell(experiment: Experiment, cell: Row, scale: Scale) -> Row:
 
 
 def _timed_cell(experiment: Experiment, cell: Row, scale: Scale, threads: int) -> tuple[Row, str, bool]:
-    """Run one cell; return its row, what to say of it, and whether the row is to be kept."""
+    """Run one cell; return its row, the text of its progress line, and whether to keep the row on disk."""
     start = time.perf_counter()
     try:
         with _torch_threads(threads):
@@ -151,7 +151,7 @@ def _timed_cell(experiment: Experiment, cell: Row, scale: Scale, threads: int) -
 def _outcomes(
     experiment: Experiment, cells: list[Row], scale: Scale, threads: int, processes: int, progress: _Progress
 ) -> Iterator[tuple[Row, tuple[Row, str, bool]]]:
-    """Yield each cell with what it gave: in order with one process, as they finish with several."""
+    """Yield each cell with its outcome: in order with one process, in order of completion with several."""
     if processes == 1 or len(cells) < 2:
         for cell in cells:
             progress.begin(cell)
@@ -171,7 +171,7 @@ def _outcomes(
 
 
 def _rule(experiment: Experiment) -> str:
-    """What a declaration states, or the docstring of the class itself, without a base's: a rule is not inherited."""
+    """The protocol of an experiment, or the docstring of its own class; that of a base class is not inherited."""
     if isinstance(experiment, Effect):
         return f"{experiment.summary}\n\nSource: {experiment.source}.\n\n{experiment.protocol.strip()}"
     return inspect.cleandoc(experiment.protocol or vars(type(experiment)).get("__doc__") or "")
@@ -188,22 +188,22 @@ def run_experiment(
     state_dir: Path | None = None,
     fresh: bool = False,
 ) -> Row:
-    """Run what is not yet measured, conclude, and return the record.
+    """Run the cells that are not yet measured, draw the conclusion, and return the record.
 
     Each finished row is written to ``<state_dir>/<name>.jsonl`` and synced at once. The next run uses it again if
     cell, scale, source of the experiment, versions, processor and threads are the same; what was skipped is tried
     again. Progress goes to stderr.
 
     Args:
-        experiment: what to run.
-        scale: how much.
-        seeds: seeds of each arm, at least 1; None for an effect's own number, else 5.
-        only: ``axis=value``: only cells with these values.
-        threads: torch threads of one cell, at least 1.
-        processes: cells that run at the same time, at least 1; more than one only for effects, because times of
-            cells that share a machine say nothing. Rows do not depend on it.
-        state_dir: folder of kept rows; None for :func:`~graphseq.bench.rows.default_state_dir`.
-        fresh: drop the kept rows first.
+        experiment: experiment to run.
+        scale: name of the scale: ``quick``, ``default`` or ``full``.
+        seeds: number of seeds of each arm, at least 1; None for an effect's own number, else 5.
+        only: condition ``axis=value``; only cells that match it are run. None for all.
+        threads: number of torch threads of each cell, at least 1.
+        processes: number of cells that run at the same time, at least 1; more than one only for effects, because times
+            of cells that share a machine say nothing. Rows do not depend on it.
+        state_dir: folder of measured rows; None for :func:`~graphseq.bench.rows.default_state_dir`.
+        fresh: whether to delete the measured rows first.
 
     Returns:
         Plain data with the keys ``name, kind, scale, seeds, verdict, rule, rows, checks, table, environment, source``;
@@ -270,7 +270,7 @@ def run_experiment(
         rows = [known_row for known_row in (done[json.dumps(cell, sort_keys=True)] for cell in cells) if known_row]
         finished = [row for row in rows if "skipped" not in row]
         conclusion = experiment.conclude([dict(row) for row in finished]) if finished else Conclusion(None)
-    # of a part of the cells, claims on the others say nothing
+    # with a part of the cells, claims on the others cannot be checked
     checks = [check for check in conclusion.checks if only is None or check.value is not None]
     record = {
         "name": experiment.name,

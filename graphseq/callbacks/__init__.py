@@ -1,4 +1,4 @@
-"""What is added to any training from outside."""
+"""Callbacks that can be added to any training."""
 
 from graphseq.core.lazy import attach
 

@@ -1,4 +1,4 @@
-"""Figures of what a training learned beside its network: weights of samples, and dependence between variables."""
+"""Figures of sample weights and of the dependence between variables."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_correlations", "draw_effective_sample_size", "draw_weights"]
 
-# of Okabe and Ito's palette, which all common kinds of colour vision tell apart
+# from the palette of Okabe and Ito, distinguishable with all common kinds of colour vision
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
 
 
@@ -32,10 +32,10 @@ def _figure(columns: int = 1, width: float = 6.4, height: float = 3.8) -> "tuple
 
 
 def draw_weights(weight: Tensor) -> "Figure":
-    """Draw the histogram of sample weights; where they differ by more than a hundredfold, over a logarithmic axis.
+    """Draw the histogram of sample weights; the axis is logarithmic where they differ by more than a factor of 100.
 
     Args:
-        weight: of each sample, above 0, of mean 1, (N,).
+        weight: weight of each sample, positive and of mean 1, (N,).
 
     Example:
         >>> len(draw_weights(torch.rand(50) + 0.5).axes)
@@ -67,8 +67,8 @@ def draw_effective_sample_size(epochs: Sequence[int], shares: Sequence[float], b
 
     Args:
         epochs: numbers of the epochs.
-        shares: effective sample size after each, in (0, 1].
-        bound: least effective sample size that is allowed; 0 for none.
+        shares: effective sample size after each epoch, as a share of all samples, in (0, 1].
+        bound: smallest share that is allowed, drawn as a line; 0 for no bound.
 
     Example:
         >>> len(draw_effective_sample_size([0, 1], [1.0, 0.6], 0.2).axes[0].lines)
@@ -91,7 +91,7 @@ def draw_effective_sample_size(epochs: Sequence[int], shares: Sequence[float], b
 
 
 def _correlation(z: Tensor, weight: Tensor) -> Tensor:
-    """Return correlations under weights; 0 for a variable that does not vary."""
+    """Return weighted correlations; 0 for a constant variable."""
     share = weight / weight.sum()
     centred = z - share @ z
     covariance = (share[:, None] * centred).T @ centred
@@ -102,12 +102,12 @@ def _correlation(z: Tensor, weight: Tensor) -> Tensor:
 
 
 def draw_correlations(z: Tensor, weight: Tensor, cluster: Tensor | None = None) -> "Figure":
-    """Draw the correlations of variables, clusters side by side, under equal weights and under the learned ones.
+    """Draw the correlations of variables, ordered by cluster, under equal and under learned weights.
 
     Args:
         z: representations, (N, D).
-        weight: of each row, (N,).
-        cluster: of each variable, int64 (D,); None for the order as it is.
+        weight: weight of each row, (N,).
+        cluster: cluster of each variable, int64 (D,); None keeps the order of the variables.
 
     Example:
         >>> figure = draw_correlations(torch.randn(20, 4), torch.ones(20), torch.tensor([0, 1, 0, 1]))

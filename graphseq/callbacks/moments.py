@@ -1,4 +1,4 @@
-"""Mean and variance of the layers of a self-normalising network, beside what the theory says of them."""
+"""Mean and variance of the layers of a self-normalising network, compared with the values that the theory predicts."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ __all__ = ["MomentMonitor"]
 
 
 class MomentMonitor(Callback):
-    r"""Log the moments of every SELU layer in training, and whether its weights keep them.
+    r"""Log the moments of every SELU layer in training, and whether its weights meet the fixed-point conditions.
 
     For each linear or convolutional layer whose output goes straight into a SELU it logs, every few steps, under
     ``moments/<layer>/``:
@@ -26,14 +26,14 @@ class MomentMonitor(Callback):
     * ``inside``: share of the units whose sums lie where Theorem 1 holds, sums in [-0.1, 0.1] and sums of squares in
       [0.95, 1.1]. Training moves units out; below some 30 inputs few begin inside.
 
-    It reads what the forward pass computes anyway, in a time proportional to it, only in the steps that are logged,
-    which wait for the device once; gradients and random numbers stay as they are. The last values are also in
+    It reads the activations of the forward pass, only in the steps that are logged, which synchronise with the device
+    once; gradients and random numbers are unchanged. The last values are also in
     ``values``, by the same names.
 
     Source: arXiv 1706.02515, Theorem 1 and eq. 4, 5.
 
     Args:
-        every_n_steps: steps between two logged ones, at least 1.
+        every_n_steps: number of training steps from one logged step to the next, at least 1.
 
     Raises:
         ValueError: if ``every_n_steps`` is below 1; at the start of training, if the network has no SELU.
@@ -54,7 +54,7 @@ class MomentMonitor(Callback):
         self._watching = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hook into the layers."""
+        """Register the forward hooks."""
         selus = [layer for layer in pl_module.modules() if isinstance(layer, SELU | nn.SELU)]
         if not selus:
             raise ValueError(f"{type(pl_module).__name__} has no SELU layer; MomentMonitor watches networks with SELU")
@@ -64,11 +64,11 @@ class MomentMonitor(Callback):
         self._handles += [layer.register_forward_hook(self._compare) for layer in selus]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Watch this step if it is one of those to log."""
+        """Collect activations in this step if it is to be logged."""
         self._watching = trainer.global_step % self.every_n_steps == 0
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
-        """Log what was seen."""
+        """Log the moments of this step."""
         if self._found:
             # straight to the loggers: LightningModule.log repeats a value in the steps that follow
             self.values = dict(zip(self._found, torch.stack(list(self._found.values())).tolist(), strict=True))
@@ -77,11 +77,11 @@ class MomentMonitor(Callback):
         self._found, self._last, self._watching = {}, None, False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the hooks away."""
+        """Remove the forward hooks."""
         self._remove()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take the hooks away."""
+        """Remove the forward hooks."""
         self._remove()
 
     def _remove(self) -> None:

@@ -1,4 +1,4 @@
-"""What the weights of samples became in a training: figures, and a table of the samples that were weighted up."""
+"""Report of learned sample weights: figures, and a table of the samples with the largest weights."""
 
 import csv
 import io
@@ -25,22 +25,22 @@ __all__ = ["WeightReport"]
 
 
 class WeightReport(Callback):
-    """Report the weights of training samples when training ends, into the folder of the run.
+    """Write figures and a table of the weights of training samples into the folder of the run when training ends.
 
     Files:
-        ``weights.png``: their histogram. ``effective_sample_size.png``: over the epochs. ``correlations.png``: of the
-        representations in the queue, ordered by cluster, under equal and under learned weights; where there is a queue.
-        ``weighted_up.csv``: the samples with the largest weights, and what the data know of each: its number of nodes,
-        label, environment and the like.
+        ``weights.png``: histogram of the weights. ``effective_sample_size.png``: effective sample size over the epochs.
+        ``correlations.png``: correlations of the representations in the queue, ordered by cluster, under equal and
+        under learned weights, if the task has a queue. ``weighted_up.csv``: the samples with the largest weights and
+        their fields in the data, such as number of nodes, label and environment.
 
-    Weights are those of the training split together, of mean 1 over it and without the bound of a batch. The effective
-    sample sizes are in the checkpoint, so that a run that went on is drawn whole. It works with any task that has
-    ``weights``, such as :class:`graphseq.tasks.Reweighted`; files are written where the logger writes, else into the
-    trainer's root folder, by the first process.
+    Weights have mean 1 over the training split and are not clipped to the bound that applies within a batch. The
+    effective sample sizes are in the checkpoint, so that a resumed run draws all its epochs. It works with any task
+    that has ``weights``, such as :class:`graphseq.tasks.Reweighted`; files are written where the logger writes, else
+    into the trainer's root folder, by the first process.
 
     Args:
-        num_samples: rows of the table, at least 1.
-        folder: where files go instead.
+        num_samples: number of samples in the table, at least 1.
+        folder: folder for the files; None for that of the logger.
 
     Raises:
         ValueError: if ``num_samples`` is below 1.
@@ -64,10 +64,10 @@ class WeightReport(Callback):
         return {"epochs": list(self.epochs), "shares": list(self.shares)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Set the effective sample sizes so far.
+        """Restore the effective sample sizes.
 
         Args:
-            state_dict: what :meth:`state_dict` returned.
+            state_dict: state that :meth:`state_dict` returned.
         """
         self.epochs, self.shares = list(state_dict["epochs"]), list(state_dict["shares"])
 
@@ -80,7 +80,7 @@ class WeightReport(Callback):
             )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Note the effective sample size."""
+        """Record the effective sample size."""
         self.epochs.append(trainer.current_epoch)
         self.shares.append(float(effective_sample_size(_weights(trainer, pl_module)[1])))
 
@@ -108,7 +108,7 @@ class WeightReport(Callback):
 
 @torch.no_grad()
 def _weights(trainer: Trainer, task: Any) -> tuple[Tensor, Tensor]:
-    """Return the training samples and their weights, all samples where there is no split, on the host."""
+    """Return positions and weights of the training samples on the host; those of all samples if there is no split."""
     logit = task.weights.logit.detach()
     splits = getattr(getattr(trainer, "datamodule", None), "splits", None)
     index = torch.arange(len(logit)) if splits is None else splits["train"].cpu()
@@ -116,7 +116,7 @@ def _weights(trainer: Trainer, task: Any) -> tuple[Tensor, Tensor]:
 
 
 def _table(index: Tensor, weight: Tensor, store: Any, number: int) -> str:
-    """Return the samples with the largest weights as CSV, with each field of one value a sample."""
+    """Return the samples with the largest weights as CSV, with all fields that have one value for each sample."""
     top = weight.argsort(descending=True, stable=True)[:number]
     columns: dict[str, list[Any]] = {"idx": index[top].tolist(), "weight": [f"{w:.6g}" for w in weight[top].tolist()]}
     batch: Any = store.take(index[top]) if store is not None else {}
@@ -148,7 +148,7 @@ def _save(figure: "Figure", path: Path) -> None:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file that appears under its name only when it is complete."""
+    """Write a file atomically."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     try:

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage.
 
     Args:
-        arguments: the words after ``graphseq`` on the command line; default those of the process.
+        arguments: words of the command line after ``graphseq``; None for those of the process.
 
     Example:
         >>> main(["--version"])

@@ -1,6 +1,6 @@
-"""What ``--ckpt_path last`` and ``--ckpt_path best`` mean: checkpoints of a run, told apart by what they hold.
+"""Resolution of ``--ckpt_path last`` and ``--ckpt_path best`` to checkpoint files of a run, by their contents.
 
-Neither times nor names of files decide, so that a copied run folder means what the original does.
+Times and names of files are not used, so that a copied run folder gives the same result.
 """
 
 import pickle
@@ -30,8 +30,8 @@ class Saved:
     """A checkpoint file of a run, without its tensors.
 
     Args:
-        path: the file.
-        step: optimiser steps that had been done.
+        path: checkpoint file.
+        step: number of optimiser steps done.
         resumable: true where optimisers were saved, false where it holds weights only.
         choices: state of each ``ModelCheckpoint``, in the order of the trainer's callbacks.
 
@@ -64,7 +64,7 @@ def _files(run: Path) -> list[Path]:
 
 
 def _latest(files: list[Saved]) -> Saved:
-    """The file that was written last: most steps; of equally many, the one whose callbacks know of the others."""
+    """The file written last: the one with most steps; among equals, the one whose callbacks list the others."""
     most = max(saved.step for saved in files)
     rivals = [saved for saved in files if saved.step == most]
 
@@ -127,11 +127,12 @@ def checkpoint_of_run(run: Path, which: str, resumable: bool = False) -> str:
 
     Args:
         run: folder of the run, which holds ``checkpoints/``.
-        which: ``last`` or ``best``.
-        resumable: whether training is to go on from it, so that files with weights only do not count as the last.
+        which: checkpoint to return, ``last`` or ``best``.
+        resumable: whether training will be resumed from the checkpoint; files with weights only are then not eligible
+            as the last.
 
     Raises:
-        CheckpointError: if there is none, it was deleted, or a file cannot be read.
+        CheckpointError: if the run has no such checkpoint, it was deleted, or a file cannot be read.
 
     Example:
         >>> checkpoint_of_run(Path("nowhere/version_0"), "last")
@@ -158,11 +159,12 @@ def newest_checkpoint(root: Path, name: str, which: str, resumable: bool = False
     Args:
         root: folder of all runs.
         name: name of the run, the stem of its config file.
-        which: ``last``, or ``best`` for the one that the monitored metric chose.
-        resumable: whether training is to go on from it, so that files with weights only do not count as the last.
+        which: checkpoint to return: ``last``, or ``best`` by the monitored metric.
+        resumable: whether training will be resumed from the checkpoint; files with weights only are then not eligible
+            as the last.
 
     Raises:
-        CheckpointError: if there is none, it was deleted, or a file cannot be read.
+        CheckpointError: if the run has no such checkpoint, it was deleted, or a file cannot be read.
 
     Example:
         >>> newest_checkpoint(Path("nowhere"), "gin", "last")
@@ -182,10 +184,10 @@ def newest_checkpoint(root: Path, name: str, which: str, resumable: bool = False
 
 
 def run_folder(path: Path) -> Path | None:
-    """Return the folder of the run that a checkpoint, or the config that the run saved, belongs to; None if of none.
+    """Return the folder of the run that a checkpoint or saved config belongs to; None if it belongs to no run.
 
     Args:
-        path: such as ``runs/gin/version_0/config.yaml`` or a file below ``runs/gin/version_0/checkpoints``.
+        path: file of a run, such as ``runs/gin/version_0/config.yaml`` or one below ``runs/gin/version_0/checkpoints``.
 
     Example:
         >>> run_folder(Path("runs/gin/version_0/checkpoints/last.ckpt"))
@@ -205,7 +207,7 @@ def keep_best_files(trainer: Trainer) -> None:
     A resumed run that never became better would otherwise depend on the folder of the run it continued.
 
     Args:
-        trainer: the trainer, after fitting.
+        trainer: trainer after ``fit``.
 
     Example:
         >>> keep_best_files(Trainer(logger=False, accelerator="cpu"))

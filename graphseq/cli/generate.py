@@ -24,7 +24,7 @@ def generate(arguments: Sequence[str]) -> int:
     """Print a text and return the exit status: 0 done, 1 failed, 2 wrong usage.
 
     Args:
-        arguments: what stands behind ``graphseq generate``.
+        arguments: words of the command line after ``graphseq generate``.
 
     Example:
         >>> generate(["--ckpt_path", "missing.ckpt"])

@@ -1,4 +1,4 @@
-"""``graphseq list``: public names with what they are, read from the source files, so that nothing heavy is imported."""
+"""``graphseq list``: public names with their first docstring lines, read from source files without importing torch."""
 
 import argparse
 import importlib
@@ -80,7 +80,7 @@ def list_experiments() -> list[dict[str, str]]:
 
 
 def _overview() -> list[dict[str, str | int]]:
-    """Every room with its names; docstrings stay unread, so this is quick however large the rooms become."""
+    """Every room with its names, without reading any docstring."""
     names: dict[str, list[str]] = {room: sorted(_room_files(room)) for room in _ROOMS}
     names["configs"] = [row["name"] for row in list_configs(Path("configs"))]
     names["bench"] = list(experiments())
@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
     In a terminal long lines wrap; in a pipe each name has one line.
 
     Args:
-        argv: arguments after ``list``.
+        argv: words of the command line after ``graphseq list``.
 
     Example:
         >>> main(["nothing"])

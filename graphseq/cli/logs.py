@@ -15,7 +15,7 @@ _LOWER = re.compile(r"loss|error|mae|mse|nll|perplexity|ppl|penalty", re.IGNOREC
 
 
 class RunError(ValueError):
-    """A run that cannot be read: not there, without a log, or with nothing in it.
+    """A run that cannot be read: its folder or its log is missing, or the log is empty.
 
     Example:
         >>> raise RunError("runs/gin has no metrics.csv")
@@ -72,8 +72,8 @@ class Run:
     """One run's log.
 
     Args:
-        log: the CSV file.
-        curves: the curves of all columns that have a value.
+        log: CSV file of the run's logger.
+        curves: curves of all columns that have at least one value.
 
     Example:
         >>> Run(Path("runs/gin/version_0/metrics.csv"), ()).folder.name
@@ -90,7 +90,7 @@ class Run:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Return whether a metric is one that training brings down, judged by its name.
+    """Return whether lower values of a metric are better, judged by its name.
 
     Args:
         metric: name of the metric without its stage, such as ``acc``.
@@ -103,10 +103,10 @@ def lower_is_better(metric: str) -> bool:
 
 
 def best_point(curve: Curve) -> Point | None:
-    """Return the lowest or highest point of a curve, whichever is good; None if no value is finite.
+    """Return the best point of a curve, the lowest or highest by its metric; None if no value is finite.
 
     Args:
-        curve: the curve.
+        curve: any curve.
 
     Example:
         >>> best_point(Curve("val", "acc", (Point(0.5, 9, 0), Point(0.7, 19, 1), Point(0.6, 29, 2)))).epoch
@@ -131,7 +131,7 @@ def _logs_below(folder: Path) -> list[Path]:
 
 
 def _runs_below(folder: Path) -> list[str]:
-    """Runs in a folder as one would name them, newest versions standing for all."""
+    """Names of the runs in a folder, one name for all versions of a run."""
     names = [log.parent.parent if _version(log.parent) >= 0 else log.parent for log in _logs_below(folder)]
     return list(dict.fromkeys(str(name) for name in names))
 
@@ -148,10 +148,10 @@ def find_log(path: Path) -> Path:
     """Return the CSV file that a run's path means.
 
     Args:
-        path: the file itself, its folder, or a folder of versions, of which the newest with a log counts.
+        path: CSV file, its folder, or a folder of versions, of which the newest with a log is taken.
 
     Raises:
-        RunError: if there is none; the message says where it was sought and which runs there are.
+        RunError: if there is no log; the message names the searched folders and the runs found.
 
     Example:
         >>> import tempfile
@@ -188,7 +188,7 @@ def _number(text: str | None, where: str) -> float | None:
 
 
 def _split(column: str, columns: Sequence[str]) -> tuple[str, str] | None:
-    """Stage and metric of a column; of a value logged both ways the epoch's mean stands for it."""
+    """Stage and metric of a column; for a value logged per step and per epoch, the column of the epoch is used."""
     if column.endswith("_step") and f"{column.removesuffix('_step')}_epoch" in columns:
         return None
     stage, slash, metric = column.partition("/")
@@ -205,10 +205,10 @@ def read_run(path: Path) -> Run:
     r"""Read the log of a run.
 
     Args:
-        path: see :func:`find_log`.
+        path: CSV file, its folder, or a folder of versions, see :func:`find_log`.
 
     Raises:
-        RunError: if there is no log, it holds no values, or something that is not a number.
+        RunError: if there is no log, or it holds no values or a cell that is not a number.
 
     Example:
         >>> import tempfile
@@ -243,10 +243,10 @@ def read_run(path: Path) -> Run:
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """Return short names that tell runs apart: the folder above ``version_<n>``, more of the path where needed.
+    """Return short distinct names of runs: the folder above ``version_<n>``, more of the path where needed.
 
     Args:
-        runs: the runs.
+        runs: runs to name.
 
     Example:
         >>> logs = ("runs/gin/version_0/metrics.csv", "runs/mlp/version_0/metrics.csv")

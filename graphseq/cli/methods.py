@@ -1,4 +1,4 @@
-"""``graphseq list methods``: the published methods, which of them are here, and what differs from the papers."""
+"""``graphseq list methods``: the published methods, their state, and differences from the papers."""
 
 import difflib
 import sys
@@ -15,10 +15,10 @@ _MARGIN = 12  # width of the column of keys
 
 
 def checked_methods() -> tuple[Method, ...]:
-    """Return the table of methods after all checks; configs and experiments are checked in a checkout, which has them.
+    """Return the table of methods after all checks; configs and experiments are checked only in a checkout.
 
     Raises:
-        MethodError: if an entry is wrong, or names what does not exist.
+        MethodError: if an entry is wrong, or names a class, config or experiment that does not exist.
 
     Example:
         >>> [method.key for method in checked_methods()][0]
@@ -42,7 +42,7 @@ def list_methods(key: str | None = None, document: str | None = None) -> int:
     """Print all methods, or one in detail, or write the table into a document, and return the exit status.
 
     Args:
-        key: entry to print in detail; None for all of them, with a line each.
+        key: key of the entry to print in detail; None for a list of all entries.
         document: ``-`` to print the Markdown table, or the file whose part between the markers is replaced; None for
             neither.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_runs", "main"]
 
-# Okabe and Ito's palette, which all common kinds of colour vision tell apart; without its yellow, too pale for lines
+# palette of Okabe and Ito, distinguishable with all common kinds of colour vision; its yellow is too pale for lines
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES: dict[str, Any] = {"train": (0, (4, 1.5)), "val": "-", "test": (0, (1, 1.5)), "": "-"}
 _GREY = "#555555"
@@ -32,7 +32,7 @@ def _colours(count: int) -> list[Any]:
 
 
 def _choose(runs: Sequence[Run], wanted: Sequence[str]) -> list[Run]:
-    """Runs with the wanted curves only: by full name, by metric, or those that have a stage."""
+    """Runs with selected curves only: by full name, by metric, or all that have a stage."""
     known = sorted({curve.name for run in runs for curve in run.curves})
     metrics = {curve.metric for run in runs for curve in run.curves}
     unknown = [name for name in wanted if name not in known and name not in metrics]
@@ -49,7 +49,7 @@ def _choose(runs: Sequence[Run], wanted: Sequence[str]) -> list[Run]:
 
 
 def _uses_epochs(runs: Sequence[Run]) -> bool:
-    """Whether each curve has at most one value an epoch, so that the axis can count epochs instead of steps."""
+    """Whether each curve has at most one value per epoch, so that the axis can show epochs instead of steps."""
     for curve in (curve for run in runs for curve in run.curves if curve.stage != "test"):
         epochs = [point.epoch for point in curve.points]
         if None in epochs or len(set(epochs)) < len(epochs):
@@ -58,7 +58,7 @@ def _uses_epochs(runs: Sequence[Run]) -> bool:
 
 
 def _spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move labels apart until neighbours are ``gap`` from each other, as little as that takes, inside the panel."""
+    """Move labels inside the panel by the least amount that leaves ``gap`` between neighbours."""
     order = sorted(range(len(heights)), key=heights.__getitem__)
     placed = [min(max(heights[index], low), high) for index in order]
     for _ in range(50):
@@ -166,13 +166,14 @@ def _legend(figure: "Figure", runs: Sequence[Run], names: Sequence[str]) -> None
 
 
 def draw_runs(runs: Sequence[Run], names: Sequence[str], title: str = "") -> "Figure":
-    """Draw one panel a metric: runs are colours, stages line styles, test values level lines with a diamond.
+    """Draw one panel for each metric: one colour per run, one line style per stage, horizontal lines for test values.
 
-    An open circle marks the best validation value. One run is labelled at its lines' ends, several get a legend.
+    An open circle marks the best validation value. A single run has labels at the ends of its lines, several runs have
+    a legend.
 
     Args:
         runs: the runs to draw: at least one, with at least one curve among them.
-        names: names of the runs, which the legend shows.
+        names: names of the runs for the legend.
         title: text above the panels; empty for none.
 
     Example:
@@ -234,7 +235,7 @@ def main(argv: Sequence[str]) -> int:
     """Run ``graphseq plot`` with the given arguments and return the exit status: 0, or 2 for wrong arguments.
 
     Args:
-        argv: arguments after ``plot``.
+        argv: words of the command line after ``graphseq plot``.
 
     Example:
         >>> main(["runs/there_is_none"])

@@ -1,4 +1,4 @@
-"""``graphseq show CONFIG``: what a config builds, without running it."""
+"""``graphseq show CONFIG``: resolved config, network and data of a config, without training."""
 
 import sys
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ _SIZES = ("num_features", "num_outputs", "num_edge_features", "input_size", "num
 
 
 def parameter_rows(model: nn.Module) -> list[tuple[str, str, int]]:
-    """Return name, class and number of parameters of the parts of a network.
+    """Return name, class and number of parameters of each part of a network.
 
     Args:
-        model: the network.
+        model: any network.
 
     Example:
         >>> parameter_rows(nn.Sequential(nn.Linear(2, 3), nn.ReLU()))
@@ -37,7 +37,7 @@ def show(arguments: Sequence[str]) -> int:
     """Print the resolved config, the parameters of the network and the sizes of the data.
 
     Args:
-        arguments: config files; options as ``graphseq fit`` takes them may follow.
+        arguments: config files, followed by any options of ``graphseq fit``.
 
     Example:
         >>> show([])

@@ -28,8 +28,8 @@ __all__ = ["ACTIONABLE", "GraphseqCLI", "newest_checkpoint", "train"]
 class SaveRunConfig(SaveConfigCallback):
     """Saves the config of a training run in its folder, without the checkpoint that the run started from.
 
-    The saved config is to say what the run is. With the checkpoint in it, using it again would silently start from, or
-    test, that checkpoint. Where there is no folder of a run (testing, or no logger) nothing is saved: Lightning would
+    If the saved config held the checkpoint, using it again would silently start from, or test, that checkpoint. Without
+    a folder of the run (testing, or no logger) nothing is saved: Lightning would
     write a ``config.yaml`` into the working directory, over one of the user's.
 
     Example:
@@ -47,10 +47,10 @@ class SaveRunConfig(SaveConfigCallback):
 
 
 class GraphseqCLI(ConfiguredCLI):
-    """LightningCLI with graphseq's defaults: links of sizes, CSV log, checkpoints, quiet outside a terminal.
+    """LightningCLI with graphseq's defaults: sizes linked from data to network, CSV log, checkpoints.
 
     Args:
-        arguments: the subcommand and its options.
+        arguments: subcommand and its options.
         run: whether the subcommand is run; False only builds task, data and trainer.
 
     Example:
@@ -68,7 +68,7 @@ class GraphseqCLI(ConfiguredCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what only looks like a config, and resolve ``--ckpt_path last``."""
+        """Check the classes that the config names, and resolve ``--ckpt_path last`` and ``best``."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         init_args = config.model.get("init_args", Namespace())
         for name, base in (("optimizer", torch.optim.Optimizer), ("scheduler", _SCHEDULERS)):
@@ -143,7 +143,7 @@ class GraphseqCLI(ConfiguredCLI):
         return loggers
 
     def _checkpoints(self) -> list[Callback]:
-        """Return one callback for the best epoch and one for the last.
+        """Return a checkpoint callback for the best epoch and one for the last.
 
         Two, since Lightning's ``save_last=True`` writes ``last.ckpt`` only when the best one changes: a run that is
         killed later would resume from there and lose the epochs since.
@@ -171,7 +171,7 @@ class GraphseqCLI(ConfiguredCLI):
         add_row(run / "metrics.csv", {"epoch": trained["epoch"], "step": trained["global_step"], **metrics})
 
     def after_fit(self) -> None:
-        """Say where the run lies and what it reached."""
+        """Print the metrics, the folder of the run and its checkpoints."""
         keep_best_files(self.trainer)
         folder = self.trainer.log_dir
         if folder is None or not self.trainer.is_global_zero:
@@ -189,13 +189,13 @@ class GraphseqCLI(ConfiguredCLI):
 
 
 def _values(entries: Any, name: str) -> list[str]:
-    """Values that an argument has in the classes of a config entry, which holds one class or a list of them."""
+    """Values of an argument in a config entry that holds one class or a list of classes."""
     listed = entries if isinstance(entries, list) else [entries]
     arguments = [entry.get("init_args") for entry in listed if isinstance(entry, Namespace)]
     return [str(given[name]) for given in arguments if given and given.get(name) is not None]
 
 
-# warnings of Lightning and torch that say nothing about a run of ours
+# warnings of Lightning and torch that do not apply to these runs
 _HARMLESS = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
     r".*torch.jit.script. is deprecated",  # PyG's own use of torch
@@ -211,12 +211,12 @@ def check_class(value: Any, base: type | tuple[type, ...], where: str) -> None:
     A callable type in a signature would let a config name any function, which would then be called.
 
     Args:
-        value: the parsed entry: None, a ``Namespace`` with ``class_path``, or a string.
-        base: the class it must descend from.
-        where: the entry's key, for the message.
+        value: parsed entry: None, a ``Namespace`` with ``class_path``, or a string.
+        base: required base class.
+        where: key of the entry, for the message.
 
     Raises:
-        ConfigError: if it names something else.
+        ConfigError: if the entry names something other than a subclass of ``base``.
 
     Example:
         >>> check_class("os.system", torch.optim.Optimizer, "optimizer")
@@ -252,8 +252,8 @@ def add_row(log: Path, row: dict[str, Any]) -> None:
     r"""Append a row to a CSV log, with new columns where it needs them; the file is replaced only when complete.
 
     Args:
-        log: the CSV file, which has a header.
-        row: the values, by the name of their column.
+        log: CSV file with a header.
+        row: values by the name of their column.
 
     Example:
         >>> import tempfile
@@ -285,10 +285,10 @@ ACTIONABLE = (
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Run ``fit``, ``validate``, ``test`` or ``predict``; errors that name their cause end without a traceback.
+    """Run ``fit``, ``validate``, ``test`` or ``predict``; expected errors are printed without a traceback.
 
     Args:
-        arguments: the subcommand and its options.
+        arguments: subcommand and its options.
 
     Example:
         >>> train(["fit", "--config", "missing.yaml"])

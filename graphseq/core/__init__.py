@@ -1,4 +1,4 @@
-"""How objects were built, batch types, errors and random generators: what every other room may use."""
+"""Construction records, batch types, errors and random generators, for use in every other package."""
 
 from graphseq.core.lazy import attach
 

@@ -1,4 +1,4 @@
-"""What a batch is to a network and to a task: fields by name, input and target, positions of its samples."""
+"""Batch types, and access to a batch by networks and tasks: fields by name, target, positions of the samples."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -28,14 +28,14 @@ IGNORED = -100
 
 
 class _OfTensors:
-    """Moves a dataclass of tensors to a device."""
+    """Mixin that moves a dataclass of tensors to a device."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch with its tensors on ``device``.
 
         Args:
-            device: device to move to.
-            non_blocking: whether the copy may be asynchronous, as in ``Tensor.to``.
+            device: target device.
+            non_blocking: whether a copy from pinned memory may run asynchronously, as in ``Tensor.to``.
         """
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         moved: dict[str, Any] = {name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()}
@@ -47,8 +47,8 @@ class TokenBatch(_OfTensors):
     """Rows of tokens, padded on the right to the longest row of the batch.
 
     Args:
-        ids: token numbers, int64 (B, T); what stands behind a row's length is padding.
-        lengths: tokens of each row, int64 (B,), each in 1..T.
+        ids: token numbers, int64 (B, T); positions at or after the length of a row are padding.
+        lengths: number of tokens of each row, int64 (B,), each in 1..T.
 
     Example:
         >>> batch = TokenBatch(torch.tensor([[4, 2, 7], [5, 0, 0]]), torch.tensor([3, 1]))
@@ -64,12 +64,12 @@ class TokenBatch(_OfTensors):
 
     @property
     def x(self) -> Tensor:
-        """The tokens, under the name by which networks of any kind of sequence take their input."""
+        """The tokens, under the name ``x`` by which sequence networks take their input."""
         return self.ids
 
     @property
     def mask(self) -> Tensor:
-        """Whether a step belongs to its row, bool (B, T)."""
+        """True where a position holds a token, False at padding, bool (B, T)."""
         return step_mask(self.lengths, self.ids.shape[1])
 
 
@@ -78,10 +78,11 @@ class SequenceBatch(_OfTensors):
     """Sequences of different lengths, padded on the right to the longest of the batch, with their targets.
 
     Args:
-        x: features (B, T, D), or token numbers, int64 (B, T); 0 behind a sequence's length.
-        lengths: steps of each sequence, int64 (B,), each in 1..T.
-        y: target of each sequence, (B, *); None without.
-        step_y: target of each step, (B, T, *); padding holds -100 (integers) or NaN (numbers). None without.
+        x: features (B, T, D), or token numbers, int64 (B, T); padding is 0.
+        lengths: number of steps of each sequence, int64 (B,), each in 1..T.
+        y: target of each sequence, (B, *); None for no targets.
+        step_y: target of each step, (B, T, *); padding holds -100 (integers) or NaN (floating point). None for no
+            targets of steps.
 
     Example:
         >>> batch = SequenceBatch(torch.ones(2, 3, 1), torch.tensor([3, 1]), y=torch.tensor([0, 1]))
@@ -99,7 +100,7 @@ class SequenceBatch(_OfTensors):
 
     @property
     def mask(self) -> Tensor:
-        """Whether a step belongs to its sequence, bool (B, T)."""
+        """True where a position holds a step, False at padding, bool (B, T)."""
         return step_mask(self.lengths, self.x.shape[1])
 
 
@@ -107,8 +108,8 @@ def step_mask(lengths: Tensor, steps: int) -> Tensor:
     """Return whether each step lies within the length of its row, bool (B, T).
 
     Args:
-        lengths: steps of each row, integers (B,).
-        steps: T.
+        lengths: number of steps of each row, integers (B,).
+        steps: padded number of steps T.
 
     Example:
         >>> step_mask(torch.tensor([1, 2]), 2).tolist()
@@ -121,13 +122,13 @@ def model_fields(model: nn.Module) -> dict[str, bool]:
     """Return the parameters of a network's ``forward`` that a batch may fill, and whether each is required.
 
     Wrappers are looked through (see :func:`unwrapped`), and so is ``torch_geometric.nn.Sequential``, which takes
-    anything in ``forward`` and notes its parameters beside it.
+    arbitrary arguments in ``forward`` and stores the names of its parameters in an attribute.
 
     Args:
         model: any module.
 
     Raises:
-        ValueError: if ``forward`` names no parameter and no network inside says which there are.
+        ValueError: if ``forward`` names no parameters and no wrapped network does.
 
     Example:
         >>> from torch_geometric.nn import GIN
@@ -149,7 +150,7 @@ def model_fields(model: nn.Module) -> dict[str, bool]:
 
 
 def batch_field(batch: Any, name: str) -> Any:
-    """Return a field of a batch; None if there is none.
+    """Return a field of a batch; None if it does not exist.
 
     Args:
         batch: dictionary, PyG batch, dataclass, or another object with attributes.
@@ -163,7 +164,7 @@ def batch_field(batch: Any, name: str) -> Any:
 
 
 def apply_model(model: nn.Module, batch: Any) -> Any:
-    r"""Call a network with what it asks for: the batch's fields whose names are parameters of its ``forward``.
+    r"""Call a network with the fields of a batch whose names are parameters of its ``forward``.
 
     A tuple ``(x_1, ..., x_n, y)`` becomes ``model(x_1, ..., x_n)``. A PyG ``Batch``, a dictionary or a dataclass
     gives the fields by name, so a network with ``forward(x, edge_index, batch)`` and one with
@@ -212,7 +213,7 @@ def batch_target(batch: Any) -> Tensor:
         batch: one batch.
 
     Raises:
-        DataError: if there is none.
+        DataError: if the batch has no target.
 
     Example:
         >>> batch_target((torch.ones(2, 3), torch.tensor([0, 1])))
@@ -225,7 +226,7 @@ def batch_target(batch: Any) -> Tensor:
 
 
 def batch_size(batch: Any) -> int:
-    """Return how many samples a batch holds, without a device sync: graphs of a PyG batch, else rows.
+    """Return the number of samples of a batch, without device synchronisation: graphs of a PyG batch, else rows.
 
     Args:
         batch: one batch.
@@ -246,14 +247,14 @@ def batch_size(batch: Any) -> int:
 def sample_positions(batch: Any) -> Tensor:
     """Return the position of each sample in the store that the batch came from.
 
-    A batch of :class:`graphseq.data.GraphStore` knows them, whatever fields its graphs have. A batch of your own
-    carries them as ``idx``.
+    A batch of :class:`graphseq.data.GraphStore` carries them beside the fields of its graphs; in a batch of your own
+    they are the field ``idx``.
 
     Args:
         batch: batch of a store of graphs, or a dictionary or object with ``idx``, int64 (B,).
 
     Raises:
-        DataError: if there are none.
+        DataError: if the batch carries no positions.
 
     Example:
         >>> sample_positions({"idx": torch.tensor([3])})

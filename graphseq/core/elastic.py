@@ -1,4 +1,4 @@
-"""State whose size the data decide: loading a checkpoint takes the sizes that were saved."""
+"""State whose size depends on the data: loading a checkpoint first allocates the sizes that were saved."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -10,14 +10,14 @@ __all__ = ["Elastic", "adopt_sizes"]
 
 
 class Elastic(nn.Module):
-    """Module with parameters or buffers whose size the data decide: loading takes the sizes that were saved.
+    """Module with parameters or buffers whose size depends on the data; loading first allocates the saved sizes.
 
-    ``torch`` copies a saved tensor into the one that is there, which must be of its size. Before it does, this module
-    makes room: the tensors named in ``elastic`` get the sizes that were saved. A subclass that allocates in other ways
+    ``torch`` copies a saved tensor into the existing one, which must have the same size. Before it does, this module
+    allocates the tensors named in ``elastic`` with the saved sizes. A subclass that allocates in other ways
     (several modules at once, only growing) overrides :meth:`make_room`.
 
-    A task calls :func:`adopt_sizes` before it compares a checkpoint with the network, so that sizes the data decide
-    are no difference.
+    A task calls :func:`adopt_sizes` before it compares a checkpoint with the network, so that sizes that
+    depend on the data are not reported as a mismatch.
 
     Example:
         >>> class Bag(Elastic):
@@ -35,7 +35,7 @@ class Elastic(nn.Module):
     elastic: ClassVar[tuple[str, ...]] = ()
 
     def make_room(self, saved: Mapping[str, Tensor]) -> None:
-        """Allocate the sizes of a saved state; values come later.
+        """Allocate tensors with the sizes of a saved state; their values are loaded afterwards.
 
         Args:
             saved: tensors of this module and those inside it, by their names in its ``state_dict``.
@@ -53,11 +53,11 @@ class Elastic(nn.Module):
 
 
 def adopt_sizes(module: nn.Module, state_dict: Mapping[str, Any]) -> None:
-    """Give all elastic parts of a module the sizes of a saved state, without loading it.
+    """Allocate all elastic parts of a module with the sizes of a saved state, without loading its values.
 
     Args:
         module: any module.
-        state_dict: what its ``state_dict`` returned when it was saved.
+        state_dict: saved state dictionary of the module.
 
     Example:
         >>> adopt_sizes(nn.Linear(2, 1), {})

@@ -14,7 +14,7 @@ class DataError(ValueError):
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that does not fit: of another task, another version, or not of graphseq at all.
+    """A checkpoint that does not fit: written by another task, another version, or another library.
 
     Example:
         >>> raise CheckpointError("last.ckpt holds graphseq.tasks.Regression, the run is a Classification")
@@ -28,8 +28,8 @@ class OptionalDependencyError(ImportError):
 
     Args:
         package: name on the package index.
-        extra: extra of graphseq that holds it, if one does.
-        purpose: what needs it, a noun phrase.
+        extra: extra of graphseq that installs the package; None if there is none.
+        purpose: noun phrase that names the part which needs the package, for the message.
 
     Example:
         >>> print(OptionalDependencyError("rdkit", "reading SMILES", extra="molecules"))
@@ -42,7 +42,7 @@ class OptionalDependencyError(ImportError):
 
 
 class UnsupportedStrategyError(RuntimeError):
-    """A procedure was asked to run on several processes although its result would not be that of one.
+    """A procedure was started on several processes, which cannot give the result of a single process.
 
     Example:
         >>> raise UnsupportedStrategyError("events must stay in order: use devices=1")

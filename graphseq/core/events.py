@@ -37,7 +37,7 @@ class Neighbors:
 
 
 class EventHistory(Protocol):
-    """Answers which events a node took part in last; the index of a whole stream, or a buffer that grows with it.
+    """Looks up the latest events of a node: the index of a whole stream, or a buffer that grows with it.
 
     Example:
         >>> def last(history: EventHistory, node: int) -> Tensor:
@@ -65,7 +65,7 @@ class EventBatch:
         t: time of each event, non-decreasing, int64 or float64 (B,).
         msg: features of each event, float32 (B, D); D may be 0.
         e_id: position of each event in the stream, which orders events of equal time, int64 (B,).
-        start: smallest position of the batch, known on the host; everything below is the past.
+        start: smallest position of the batch, a Python integer; all positions below it are earlier events.
         y: label of each event (B,), such as a state change; None for no labels.
         event_type: type of each event, int64 (B,), such as the sign of a rating; None for no types.
         neg_dst: negative destinations, events that did not happen, int64 (B, M); None where none were drawn.
@@ -73,7 +73,7 @@ class EventBatch:
         new_node: whether an endpoint was never seen in training, bool (B,); None where it is not known.
         history: earlier events, for neighbour lookups; None for no history.
         cut: position below which each event may look up history, int64 (B,); None for ``start``.
-        stop: position after the last event, known on the host; None for events without gaps, ``start + B``.
+        stop: position after the last event, a Python integer; None for events without gaps, ``start + B``.
 
     Example:
         >>> one = torch.tensor([1])
@@ -101,7 +101,7 @@ class EventBatch:
 
     @property
     def end(self) -> int:
-        """Position after the last event, without asking the device."""
+        """Position after the last event, without device synchronisation."""
         return self.start + len(self) if self.stop is None else self.stop
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:

@@ -49,7 +49,7 @@ def public_names(room: str) -> dict[str, str]:
 
 
 def attach(room: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Give a room its ``__getattr__``, ``__dir__`` and ``__all__`` from the stub beside its ``__init__``.
+    """Return a room's ``__getattr__``, ``__dir__`` and ``__all__`` from the stub beside its ``__init__``.
 
     Args:
         room: dotted name of the package, ``__name__`` in its ``__init__``.

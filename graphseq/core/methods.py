@@ -36,16 +36,16 @@ class Method:
 
     Args:
         key: name of the entry.
-        title: what tables call the method.
-        papers: arXiv numbers, that of the method first.
-        claim: what the paper claims of it, in one sentence.
+        title: name of the method, as tables show it.
+        papers: arXiv numbers; the first is that of the paper which introduced the method.
+        claim: main claim of the paper, in one sentence.
         state: ``complete``, ``partly`` or ``planned``.
-        classes: public import paths; none while it is planned.
+        classes: public import paths of its classes; empty while the method is planned.
         configs: files below ``configs/``, without ``.yaml``.
         experiments: names of ``graphseq bench``.
-        deviations: what differs from the paper and why; empty only while it is planned.
-        code: address of the authors' code, where it was read.
-        licence: licence of that code, where it is known.
+        deviations: differences from the paper and their reasons; empty only while the method is planned.
+        code: address of the authors' code, if it was consulted.
+        licence: licence of that code, if known.
 
     Example:
         >>> Method("gin", "GIN", ("1810.00826",), "Sums tell most graphs apart.", "planned").classes
@@ -71,14 +71,14 @@ _KEYS = tuple(field.name for field in fields(Method) if field.name != "key")
 
 
 def read_methods(path: Path = TABLE) -> tuple[Method, ...]:
-    """Return the entries of a table of methods in their order, after checking all that the file alone can tell.
+    """Return the entries of a table of methods in order, after the checks that need no other files.
 
     Args:
         path: a TOML file; default that of the package.
 
     Raises:
-        MethodError: if the file is no TOML, an entry stands twice, a key is unknown, missing, empty or stands for
-            another kind of value, the state is none of the three, or a class does not exist.
+        MethodError: if the file is no TOML, an entry occurs twice, a key is unknown, missing, empty or has
+            a value of another type, the state is none of the three, or a class does not exist.
 
     Example:
         >>> {method.key: method.papers for method in read_methods()}["pres"]
@@ -217,7 +217,7 @@ def replace_table(text: str, methods: Sequence[Method]) -> str:
         methods: the entries.
 
     Raises:
-        MethodError: if it does not hold the markers so.
+        MethodError: if the document does not hold both markers once, in this order.
 
     Example:
         >>> replace_table(f"{BEGIN}\nold\n{END}", []) == f"{BEGIN}\n\n\n\n{END}"

@@ -1,4 +1,4 @@
-"""What a task asks of a network or a data module that is handed in."""
+"""Protocols: the methods and attributes that tasks require of networks and data modules."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def missing_members(thing: object, protocol: type) -> list[str]:
-    """Return the names that a protocol asks for and an object does not have, sorted.
+    """Return the names that a protocol requires and an object lacks, sorted.
 
     Args:
         thing: any object.
@@ -41,7 +41,7 @@ def missing_members(thing: object, protocol: type) -> list[str]:
 
 @runtime_checkable
 class StreamNetwork(Protocol):
-    """Network that remembers the events it has seen; :class:`graphseq.models.MemoryNetwork` is one.
+    """Network whose state depends on the events it has processed, such as :class:`graphseq.models.MemoryNetwork`.
 
     Example:
         >>> from graphseq.models import JODIE
@@ -50,7 +50,7 @@ class StreamNetwork(Protocol):
     """
 
     def forward_with_update(self, batch: EventBatch) -> tuple[Tensor, Any]:
-        """Return the output for a batch and what :meth:`commit` writes afterwards; the state stays.
+        """Return the output for a batch and the update that :meth:`commit` writes; the state is left unchanged.
 
         Args:
             batch: the next events of the stream.
@@ -60,26 +60,26 @@ class StreamNetwork(Protocol):
         """Write the events of a batch into the state.
 
         Args:
-            update: what :meth:`forward_with_update` returned.
+            update: update that :meth:`forward_with_update` returned.
         """
 
     def reset_state(self) -> None:
-        """Forget all events; weights stay."""
+        """Set the state to that before the first event; weights are left unchanged."""
 
     def state_buffers(self) -> dict[str, Tensor]:
         """Return a copy of the state, by name."""
 
     def load_state_buffers(self, buffers: dict[str, Tensor]) -> None:
-        """Put a state back.
+        """Restore a state.
 
         Args:
-            buffers: what :meth:`state_buffers` returned.
+            buffers: copy of the state that :meth:`state_buffers` returned.
         """
 
 
 @runtime_checkable
 class EmbeddingNetwork(StreamNetwork, Protocol):
-    """Network that remembers and whose embeddings of nodes can be read.
+    """Network with a state whose embeddings of nodes can be read.
 
     Example:
         >>> from graphseq.models import JODIE
@@ -88,17 +88,17 @@ class EmbeddingNetwork(StreamNetwork, Protocol):
     """
 
     def encode(self, batch: EventBatch) -> Any:
-        """Return an update with embeddings of the nodes of a batch; the state stays.
+        """Return an update with embeddings of the nodes of a batch; the state is left unchanged.
 
         Args:
-            batch: events.
+            batch: events whose nodes are embedded.
         """
 
     def decoded(self, update: Any) -> Tensor:
         """Return the embeddings that a decoder reads, one row for each row of the update's plan, (R, D).
 
         Args:
-            update: what :meth:`encode` returned.
+            update: update that :meth:`encode` returned.
         """
 
 
@@ -112,11 +112,11 @@ class SequenceNetwork(Protocol):
     """
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Return one vector a step (B, T, D) and the state after the last step.
+        """Return one vector for each step (B, T, D) and the state after the last step.
 
         Args:
             x: inputs (B, T, F), or token ids (B, T).
-            state: state after what came before; None at the start.
+            state: state after the preceding steps; None at the start of a sequence.
         """
 
 
@@ -137,7 +137,7 @@ class Samples(Protocol):
         """Return the batch of some samples.
 
         Args:
-            index: positions, int64 (B,).
+            index: positions of the samples, int64 (B,).
         """
 
 
@@ -157,14 +157,14 @@ class DataSource(Protocol):
 
     @property
     def splits(self) -> Mapping[str, Tensor]:
-        """Index of each split, int64."""
+        """Positions of the samples of each split, int64."""
 
     def transformed(self, batch: Any, stage: Any) -> Any:
-        """Return a batch as the transform of a stage leaves it.
+        """Return a batch after the transform of a stage.
 
         Args:
             batch: a batch on the device.
-            stage: name of the split.
+            stage: name of the split: ``train``, ``val`` or ``test``.
         """
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -172,14 +172,14 @@ class DataSource(Protocol):
 
         Args:
             batch: any batch.
-            device: where it is to be.
-            dataloader_idx: number of the loader that it came from.
+            device: target device.
+            dataloader_idx: number of the loader that the batch came from.
         """
 
 
 @runtime_checkable
 class CountedClasses(Protocol):
-    """Data module that knows how rare each class of its training split is.
+    """Data module that counts the classes of its training split.
 
     Example:
         >>> class Two:
@@ -228,13 +228,13 @@ class EventSource(Protocol):
         """Return the loader of a split.
 
         Args:
-            stage: name of the split.
+            stage: name of the split: ``train``, ``val`` or ``test``.
         """
 
 
 @runtime_checkable
 class TextSource(Protocol):
-    """Data module of text, as :class:`graphseq.data.TextDataModule` is.
+    """Data module of text, such as :class:`graphseq.data.TextDataModule`.
 
     Example:
         >>> from graphseq.data import SyntheticTextDataModule
@@ -244,4 +244,4 @@ class TextSource(Protocol):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The tokens of the training split by their numbers."""
+        """Vocabulary made of the tokens of the training split."""

@@ -29,7 +29,7 @@ def capture_generators() -> dict[str, Any]:
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        # asking an unused CUDA for its state would initialise it, in every process
+        # reading an unused CUDA's state would initialise it in every process
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         "numpy": {
             "name": str(name),
@@ -43,11 +43,11 @@ def capture_generators() -> dict[str, Any]:
 
 
 def restore_generators(state: dict[str, Any]) -> None:
-    """Put every generator back to a state that :func:`capture_generators` returned.
+    """Restore the state of every generator.
 
     Args:
-        state: what :func:`capture_generators` returned, possibly in another process. CUDA states of devices this
-            process does not have are left out.
+        state: state that :func:`capture_generators` returned, possibly in another process. States of CUDA devices
+            that do not exist in this process are ignored.
 
     Example:
         >>> restore_generators(capture_generators())

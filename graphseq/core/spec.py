@@ -1,4 +1,4 @@
-"""How an object was built, noted as plain data, so that a checkpoint can build it again without pickles."""
+"""Constructor calls recorded as plain data, so that a checkpoint can rebuild objects without pickles."""
 
 import dataclasses
 import enum
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class _Missing:
-    """The type of :data:`MISSING`; deep copies and pickles stay the one object."""
+    """Type of :data:`MISSING`; deep copies and unpickling return the same object."""
 
     def __repr__(self) -> str:
         return "MISSING"
@@ -62,8 +62,8 @@ def public_path(thing: type | Callable[..., Any]) -> str:
     for length in range(1, len(parts) + 1):
         candidate = ".".join(parts[:length])
         package = sys.modules.get(candidate)
-        # lazy rooms answer through their table; of other packages only what is already there is looked at,
-        # since asking may import or warn
+        # names of lazy rooms are read from their stubs; in other packages only existing attributes are read,
+        # since getattr may import or warn
         if package is None:
             continue
         found = vars(package).get(name)
@@ -80,9 +80,9 @@ def _signature(cls: type) -> inspect.Signature:
 
 
 def record(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
-    """Note one constructor call as plain data.
+    """Record one constructor call as plain data.
 
-    Only what was given is noted; defaults stay in the constructor.
+    Only arguments that were given are recorded, not defaults.
 
     Args:
         cls: the class that was called.
@@ -91,7 +91,7 @@ def record(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str
 
     Returns:
         ``{"class_path": public path, "init_args": {name: value}}``, or None if the arguments do not fit the
-        constructor: unpickling calls ``__new__`` bare, and a wrong call gets its message from ``__init__``.
+        constructor: unpickling calls ``__new__`` without arguments, and a wrong call is reported by ``__init__``.
 
     Example:
         >>> record(nn.Linear, (3, 4), {"bias": False})["init_args"]
@@ -134,10 +134,10 @@ def record(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str
 
 
 class Recorded:
-    """Mixin that notes the outermost constructor call of an object as plain data in ``_record``.
+    """Mixin that records the outermost constructor call of an object as plain data in ``_record``.
 
     It works in ``__new__``, which runs once per object with the outermost arguments, before any ``__init__``;
-    signatures stay what they are, and no live object is kept.
+    signatures are unchanged, and no reference to an argument is kept.
 
     Example:
         >>> class Scale(Recorded, nn.Module):
@@ -150,19 +150,19 @@ class Recorded:
     _record: dict[str, Any] | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Build the object and note the call."""
+        """Build the object and record the call."""
         self = super().__new__(cls)
         self.__dict__["_record"] = record(cls, args, kwargs)
         return self
 
 
 def make(cls: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    """Build an object of any class and attach the note of how it was built.
+    """Build an object of any class and attach the record of its constructor call.
 
     Args:
-        cls: the class, usually one that is not of graphseq.
-        args: its positional arguments.
-        kwargs: its named arguments.
+        cls: class to build, usually one of another library.
+        args: positional arguments of the constructor.
+        kwargs: named arguments of the constructor.
 
     Example:
         >>> net = make(nn.Linear, 3, 4)
@@ -214,10 +214,10 @@ def to_spec(value: Any) -> Any:
     """Turn a constructor argument into plain data that jsonargparse can read back, or :data:`MISSING`.
 
     Numbers, strings, None, lists, dictionaries, dataclasses, classes, functions of a module, partials of a class
-    and recorded modules can be written; lambdas, tensors and foreign modules cannot.
+    and recorded modules can be written; lambdas, tensors and modules without a record cannot.
 
     Args:
-        value: the argument.
+        value: argument of a constructor.
 
     Example:
         >>> to_spec((1, 2.5, None, "x"))
@@ -258,7 +258,7 @@ def to_spec(value: Any) -> Any:
 
 
 def import_path(path: str) -> Any:
-    """Import what a public path names.
+    """Import the object that a public path names.
 
     Args:
         path: dotted path, such as ``graphseq.nn.PolyNorm``.

@@ -1,4 +1,4 @@
-"""Replacing layers of a network, trained or not, so that a checkpoint still knows how to build it."""
+"""Replacing layers of a network, trained or not, so that a checkpoint can still rebuild it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["Replaced", "replace"]
 
 
 class Replaced(nn.Module):
-    """A network some of whose layers were replaced: how :func:`replace` is written in a checkpoint or config.
+    """Record of a network with replaced layers, as :func:`replace` writes it into a checkpoint or config.
 
     Calling it returns ``module`` itself with the layers exchanged, not an object of this class.
 
@@ -65,13 +65,13 @@ def _note(module: nn.Module, replacements: dict[str, Any]) -> None:
 def replace(
     module: nn.Module, predicate: Callable[[str, nn.Module], bool], make: Callable[[nn.Module], nn.Module]
 ) -> list[str]:
-    """Replace layers of a network in place and note it, so that a checkpoint of the network rebuilds it.
+    """Replace layers of a network in place and record it, so that a checkpoint of the network rebuilds it.
 
-    The search goes from the outermost layer inwards and does not enter a layer that it replaces. A layer that stands
-    in several places is replaced by one layer in all of them. New layers go to the device of the old ones and take
+    The search goes from the outermost layer inwards and does not enter a layer that it replaces. A layer that is shared
+    by several places is replaced by one shared layer. New layers go to the device of the old ones and take
     their training mode. Weights that the new layer should keep are copied by ``make``.
 
-    Replace layers before ``Trainer.fit``: an optimiser that exists already goes on with the old parameters.
+    Replace layers before ``Trainer.fit``: an optimiser that exists already keeps the old parameters.
 
     Args:
         module: the network, as it is handed to a task (``task.model``). Layers of a part that another network built

@@ -1,4 +1,4 @@
-"""The tokens that a language model knows: text to token numbers and back."""
+"""Vocabulary of a language model: text to token numbers and back."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
@@ -17,14 +17,14 @@ LINE_END = "<eos>"
 
 
 class Vocabulary:
-    """Numbers the characters or words of a text; number 0 is the unknown token.
+    """Maps the characters or words of a text to numbers; number 0 is the unknown token.
 
-    Words are what stands between white space; each line end is a word of its own, ``<eos>``. Characters are Unicode
+    Words are separated by white space; each line end is a word of its own, ``<eos>``. Characters are Unicode
     code points, the line end among them.
 
     Args:
-        tokens: the known tokens, each once; they get the numbers 1, 2, ... in this order. ``<unk>`` may stand at
-            any place and is number 0 always.
+        tokens: the known tokens, each once; they get the numbers 1, 2, ... in this order. ``<unk>`` may occur at
+            any position and always has the number 0.
         unit: ``character`` or ``word``.
 
     Raises:
@@ -62,10 +62,10 @@ class Vocabulary:
         return f"Vocabulary({len(self)} tokens, unit={self.unit!r})"
 
     def split(self, text: str) -> list[str]:
-        """Return the tokens of a text as strings, known or not.
+        """Return the tokens of a text as strings, including unknown ones.
 
         Args:
-            text: the text.
+            text: any text.
         """
         return split_tokens(text, self.unit)
 
@@ -73,7 +73,7 @@ class Vocabulary:
         """Return the tokens of a text that are not in the vocabulary, each once, in the order they appear.
 
         Args:
-            text: the text.
+            text: any text.
         """
         return list(dict.fromkeys(token for token in self.split(text) if token not in self._number))
 
@@ -81,7 +81,7 @@ class Vocabulary:
         """Return the token numbers of a text, int64 (T,); 0 for tokens that are not in the vocabulary.
 
         Args:
-            text: the text.
+            text: any text.
         """
         return torch.tensor([self._number.get(token, 0) for token in self.split(text)], dtype=torch.int64)
 
@@ -99,10 +99,10 @@ class Vocabulary:
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Self:
-        """Return the vocabulary that :meth:`state_dict` wrote.
+        """Return the vocabulary from its state dictionary.
 
         Args:
-            state: what :meth:`state_dict` returned.
+            state: plain data that :meth:`state_dict` returned.
         """
         return cls(state["tokens"], state["unit"])
 
@@ -111,7 +111,7 @@ def split_tokens(text: str, unit: Unit) -> list[str]:
     r"""Cut a text into characters, or into words with ``<eos>`` for each line end.
 
     Args:
-        text: the text.
+        text: any text.
         unit: ``character`` or ``word``.
 
     Example:
@@ -125,7 +125,7 @@ def join_tokens(tokens: Sequence[str], unit: Unit) -> str:
     r"""Put tokens together to a text; the inverse of :func:`split_tokens` up to white space.
 
     Args:
-        tokens: the tokens.
+        tokens: tokens of the text.
         unit: ``character`` or ``word``.
 
     Example:

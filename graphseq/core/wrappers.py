@@ -1,4 +1,4 @@
-"""Networks inside networks: what ``torch.compile``, averaged copies and parallel wrappers wrap."""
+"""Unwrapping networks: ``torch.compile``, averaged copies and parallel wrappers."""
 
 import functools
 import inspect
@@ -13,14 +13,14 @@ _INNER = ("_orig_mod", "module", "model", "network", "net")
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """Return the network inside wrappers that pass all arguments on: the one whose signature and attributes count.
+    """Return the innermost network of wrappers that pass all arguments on.
 
     A wrapper is a module whose ``forward`` names no argument, such as those of ``torch.compile``,
     ``torch.optim.swa_utils.AveragedModel`` and ``torch.nn.parallel.DistributedDataParallel``, and that holds one
     module, or one under a name that wrappers use.
 
     Args:
-        network: any module; one that is no wrapper is returned as it is.
+        network: any module; it is returned unchanged if it is not a wrapper.
 
     Example:
         >>> import torch

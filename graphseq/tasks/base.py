@@ -1,4 +1,4 @@
-"""The base of every training procedure: steps, logging, optimisers, and what is saved beside the weights."""
+"""Base class of all training procedures: steps, logging, optimisers, checkpoints."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -31,15 +31,15 @@ Stage = Literal["train", "val", "test"]
 
 @dataclass
 class Step:
-    """What one batch gave.
+    """Loss and predictions of one batch.
 
     Args:
         loss: mean over ``size`` terms, a scalar with a gradient.
-        prediction: what metrics compare with the target.
-        target: what metrics compare the prediction with.
+        prediction: predictions that the metrics take.
+        target: targets that the metrics take.
         size: denominator of the mean loss: a count of samples, labelled nodes or known labels, or the sum of their
             weights.
-        logged: further values to log, scalars by name; ``loss`` is logged anyway.
+        logged: further scalars to log, by name; ``loss`` is always logged.
 
     Raises:
         ValueError: if the loss is not a scalar.
@@ -66,7 +66,7 @@ class TaskOptions(TypedDict, total=False):
 
     Args:
         optimizer: callable from parameters to an optimiser; default ``torch.optim.Adam`` with its own defaults
-            (in float16 with eps=1e-4, for its own would be 0).
+            (with eps=1e-4 in float16, where the default would round to 0).
         scheduler: callable from the optimiser to a learning-rate scheduler; default no scheduler.
         scheduler_interval: whether the scheduler steps once an ``epoch`` or once a ``step``; default ``epoch``.
         stop_on_nonfinite: whether a NaN or infinite training loss stops the run; default true. On a GPU the loss is
@@ -83,11 +83,11 @@ class TaskOptions(TypedDict, total=False):
 
 
 class Task(Noted, LightningModule):
-    """Base of the training procedures; the network is handed in and is always called ``model``.
+    """Base class of training procedures; the network is an argument and is always called ``model``.
 
-    A subclass writes :meth:`step` and :meth:`configure_metrics`. Written here once: the three Lightning steps,
-    logging under ``<stage>/<metric>``, optimiser and scheduler, penalties, the weighting that makes several
-    processes equal one, and everything a checkpoint needs so that a stopped run continues bit for bit.
+    A subclass defines :meth:`step` and :meth:`configure_metrics`. This class defines the three Lightning steps, logging
+    under ``<stage>/<metric>``, optimiser and scheduler, penalties, the weighting by which several processes give the
+    result of one, and the contents of checkpoints from which a stopped run continues bit for bit.
 
     A checkpoint holds the constructor call as plain data (see :class:`graphseq.core.Recorded`) and no pickled
     object; :func:`graphseq.load` opens it. ``penalties`` maps a name to a bound method ``(task) -> Tensor`` that is
@@ -95,13 +95,14 @@ class Task(Noted, LightningModule):
     remove them in ``teardown``.
 
     A procedure with several optimisers sets ``automatic_optimization = False``, overrides ``training_step``, and
-    steps only through ``self.optimizers()``: steps of a raw optimiser are not counted, and no checkpoint is written.
+    steps only through ``self.optimizers()``: steps of an optimiser without Lightning's wrapper are not counted, and no
+    checkpoint is written.
 
     Callbacks that average weights, such as Lightning's ``EMAWeightAveraging``, average parameters and the running
     statistics of norms. All other buffers are state of the run and stay as they are: memories, queues, masks, counters.
 
-    A subclass with arguments of its own takes those of this class by ``**options: Unpack[TaskOptions]`` and passes
-    them on; they stay one by one in the signature that the command line reads.
+    A subclass with further arguments takes those of this class by ``**options: Unpack[TaskOptions]`` and passes them
+    on; the command line shows each of them.
 
     Args:
         model: the network.
@@ -178,16 +179,16 @@ class Task(Noted, LightningModule):
             )
 
     def save_hyperparameters(self, *args: object, **kwargs: object) -> None:
-        """Do nothing: the constructor call is noted already, as plain data; this would put live modules in."""
+        """Do nothing: the constructor call is recorded as plain data already; Lightning would record modules."""
 
-    # what a procedure defines
+    # defined by each procedure
 
     def step(self, batch: Any, stage: Stage = "train") -> Step:
-        """Return loss, prediction and target of one batch; no logging, no optimiser.
+        """Return loss, prediction and target of one batch, without logging and without an optimiser step.
 
         Args:
             batch: one batch.
-            stage: what the step is taken for.
+            stage: stage of the run: ``train``, ``val`` or ``test``.
         """
         raise TypeError(f"{type(self).__name__} must define step(batch, stage)")
 
@@ -196,12 +197,12 @@ class Task(Noted, LightningModule):
         return None
 
     def record(self, stage: Literal["val", "test"], batch: Any, step: Step) -> None:
-        """Log the loss and update the metrics with an evaluation batch.
+        """Log the loss of an evaluation batch and update the metrics with it.
 
         Args:
-            stage: evaluation that is meant, ``val`` or ``test``.
-            batch: the batch.
-            step: what :meth:`step` returned for it.
+            stage: stage of the evaluation: ``val`` or ``test``.
+            batch: batch that the step was computed from.
+            step: result of :meth:`step` for the batch.
         """
         self._log({f"{stage}/loss": step.loss}, step, stage)
         metrics = self.metrics(stage)
@@ -209,7 +210,7 @@ class Task(Noted, LightningModule):
             metrics.update(step.prediction.detach(), step.target)
             self.log_dict(metrics, batch_size=_count(step), on_step=False, on_epoch=True, prog_bar=True)
 
-    # what every procedure has
+    # common to all procedures
 
     def forward(self, batch: Any) -> Any:
         """Return the network's output for a batch, as :func:`graphseq.core.apply_model` calls it.
@@ -220,24 +221,24 @@ class Task(Noted, LightningModule):
         return apply_model(self.model, batch)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return no callback, and note whether one of the trainer's averages weights."""
+        """Return no callback; record whether a callback of the trainer averages weights."""
         self._is_averaged = averages_weights(self._trainer)
         return []
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """Yield all buffers; in a run whose weights a callback averages, those that it may average.
+        """Yield all buffers; during a run with a weight-averaging callback, only those that may be averaged.
 
-        Such a callback averages, swaps and copies whatever ``parameters()`` and ``buffers()`` yield.
+        Such a callback averages, swaps and copies all tensors of ``parameters()`` and ``buffers()``.
 
         Args:
-            recurse: whether buffers of modules inside are yielded too.
+            recurse: whether to include buffers of submodules.
         """
         if self._is_averaged:
             return (buffer for _, buffer in named_statistics(self))
         return super().buffers(recurse)
 
     def teardown(self, stage: str) -> None:
-        """Yield all buffers again."""
+        """Make :meth:`buffers` yield all buffers again."""
         self._is_averaged = False
 
     def setup(self, stage: str) -> None:
@@ -254,21 +255,21 @@ class Task(Noted, LightningModule):
                 self._metrics["test"] = metrics.clone(prefix="test/")
 
     def metrics(self, stage: Literal["val", "test"]) -> MetricCollection | None:
-        """Return the metrics of an evaluation, with their prefix; None without any, or before :meth:`setup`.
+        """Return the metrics of an evaluation, with their prefix; None if there are none, or before :meth:`setup`.
 
         Args:
-            stage: evaluation that is meant, ``val`` or ``test``.
+            stage: stage of the evaluation: ``val`` or ``test``.
         """
         metrics = dict(self._metrics.items()).get(stage)
         return metrics if isinstance(metrics, MetricCollection) else None
 
     @property
     def datamodule(self) -> object:
-        """The data module of the run; None where there is none, or loaders were given."""
+        """Data module of the run; None if the trainer was given loaders instead."""
         return getattr(self._trainer, "datamodule", None)  # the trainer has this attribute only in a run
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the loss of one batch with its penalties, weighted so that uneven shards count by their size."""
+        """Return the loss of one batch with penalties, weighted by the size of each process's share of the batch."""
         return self.total_loss(self.step(batch, "train"), batch_idx)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -280,11 +281,11 @@ class Task(Noted, LightningModule):
         self.record("test", batch, self.step(batch, "test"))
 
     def on_validation_epoch_start(self) -> None:
-        """Start the metrics anew."""
+        """Reset the metrics."""
         self._reset_metrics("val")
 
     def on_test_epoch_start(self) -> None:
-        """Start the metrics anew."""
+        """Reset the metrics."""
         self._reset_metrics("test")
 
     def _reset_metrics(self, stage: Literal["val", "test"]) -> None:
@@ -299,10 +300,10 @@ class Task(Noted, LightningModule):
         return self(batch)
 
     def total_loss(self, step: Step, batch_idx: int) -> Tensor:
-        """Return what the optimiser minimises: the loss with penalties, logged, checked, and weighted over processes.
+        """Log and check the loss, and return it with penalties and weighted over processes, for the optimiser.
 
         Args:
-            step: what :meth:`step` returned for a training batch.
+            step: result of :meth:`step` for a training batch.
             batch_idx: number of the batch in its epoch.
 
         Raises:
@@ -332,7 +333,7 @@ class Task(Noted, LightningModule):
         total = torch.as_tensor(size, dtype=torch.float64, device=self.device).clone()
         mine = total.clone()
         torch.distributed.all_reduce(total)
-        # where nothing is known on any process the losses are 0, and their share may be 0 as well
+        # without known targets on any process all losses are 0, and the factor may be 0 as well
         return (mine * self.trainer.world_size / total.clamp(min=torch.finfo(total.dtype).tiny)).to(dtype)
 
     def _watch(self, loss: Tensor, batch_idx: int) -> None:
@@ -363,7 +364,7 @@ class Task(Noted, LightningModule):
         )
 
     def on_train_epoch_end(self) -> None:
-        """Stop if a loss of this epoch was not finite."""
+        """Raise if a loss of this epoch was not finite."""
         if self.stop_on_nonfinite:
             self._stop_if_bad()
 
@@ -384,10 +385,10 @@ class Task(Noted, LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": entry}
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimiser that the argument ``optimizer`` makes of some parameters.
+        """Return the optimiser that the argument ``optimizer`` builds for some parameters.
 
         Args:
-            parameters: at least one.
+            parameters: parameters to optimise, at least one.
         """
         if not parameters:
             raise ValueError(
@@ -402,10 +403,10 @@ class Task(Noted, LightningModule):
     def make_scheduler(
         self, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler | torch.optim.lr_scheduler.ReduceLROnPlateau | None:
-        """Return the scheduler that the argument ``scheduler`` makes for an optimiser; None without one.
+        """Return the scheduler that the argument ``scheduler`` builds for an optimiser; None if there is no scheduler.
 
         Args:
-            optimizer: what :meth:`make_optimizer` returned.
+            optimizer: optimiser that :meth:`make_optimizer` returned.
         """
         if self.scheduler is None:
             return None
@@ -424,10 +425,10 @@ class Task(Noted, LightningModule):
         checkpoint["graphseq"] = {"version": __version__, "generators": states, "left_out": self._left_out}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint is of this task and network, and note its generators for the start of training.
+        """Check that the checkpoint belongs to this task and network, and keep its generator states.
 
         Raises:
-            CheckpointError: if it is not, saying what differs.
+            CheckpointError: if it does not; the message names the difference.
         """
         adopt_sizes(self, checkpoint["state_dict"])
         check_checkpoint(self, self._record, checkpoint)
@@ -438,7 +439,7 @@ class Task(Noted, LightningModule):
             restore_early_stop(self.trainer, checkpoint)
 
     def on_train_start(self) -> None:
-        """Put the generators back to where the checkpoint left them, after everything that draws on the way here."""
+        """Restore the generators from the checkpoint, after all set-up that draws random numbers."""
         if self._saved_generators is not None:
             restore_generator_states(self._saved_generators, self.trainer.global_rank, self.trainer.world_size)
             self._saved_generators = None

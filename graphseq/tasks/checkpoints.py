@@ -1,4 +1,4 @@
-"""What a task's checkpoint holds beside its weights, whether it fits, and how a task is built from it."""
+"""Checkpoints of tasks: generator states, checks that a checkpoint fits, and building a task from one."""
 
 import functools
 import inspect
@@ -26,7 +26,7 @@ __all__ = ["load"]
 
 
 class Noted(Recorded):
-    """Notes the constructor call, and which of its arguments could not be noted (``_left_out``).
+    """Records the constructor call, and the names of arguments that could not be recorded (``_left_out``).
 
     A base of ``Task`` and not a part of it, because jsonargparse prefers ``__new__`` to ``__init__`` where one class
     has both.
@@ -45,7 +45,7 @@ class Noted(Recorded):
     _left_out: list[str]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Build the object and note the call."""
+        """Build the object and record the call."""
         self = super().__new__(cls, *args, **kwargs)
         given = [*list(inspect.signature(cls.__init__).parameters)[1 : len(args) + 1], *kwargs]
         noted = self._record["init_args"] if self._record else given
@@ -57,7 +57,7 @@ def generator_states(trainer: Trainer | None) -> list[dict[str, Any]]:
     """Return the state of the random generators of every process.
 
     Args:
-        trainer: the running trainer; None outside a run.
+        trainer: trainer of the run; None outside a run.
 
     Example:
         >>> len(generator_states(None))
@@ -72,12 +72,12 @@ def generator_states(trainer: Trainer | None) -> list[dict[str, Any]]:
 
 
 def restore_generator_states(states: list[dict[str, Any]], rank: int, world_size: int) -> None:
-    """Put the random generators of this process to where a checkpoint left them.
+    """Restore the random generators of this process from a checkpoint.
 
     Args:
-        states: what :func:`generator_states` returned when the checkpoint was written.
+        states: generator states in the checkpoint, as :func:`generator_states` returned them.
         rank: number of this process.
-        world_size: number of processes; a warning says if it differs from that of the checkpoint.
+        world_size: number of processes; a warning is issued if it differs from that of the checkpoint.
 
     Example:
         >>> restore_generator_states(generator_states(None), rank=0, world_size=1)
@@ -92,15 +92,15 @@ def restore_generator_states(states: list[dict[str, Any]], rank: int, world_size
 
 
 def check_checkpoint(task: LightningModule, note: dict[str, Any] | None, checkpoint: Mapping[str, Any]) -> None:
-    """Check that a checkpoint is of this kind of task and of a network of this shape.
+    """Check that a checkpoint was written by the same task class with a network of the same shapes.
 
     Args:
-        task: the task that is to be loaded; with ``strict_loading = False`` shapes are not compared.
-        note: how the task was built, as :class:`graphseq.core.Recorded` notes it.
-        checkpoint: the checkpoint.
+        task: task that the checkpoint is loaded into; with ``strict_loading = False`` shapes are not compared.
+        note: constructor call of the task, as :class:`graphseq.core.Recorded` records it.
+        checkpoint: contents of the checkpoint.
 
     Raises:
-        CheckpointError: if it is not, saying what differs.
+        CheckpointError: if it was not; the message names the difference.
 
     Example:
         >>> from graphseq.tasks import Regression
@@ -173,7 +173,7 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
 
 
 def _noted_function(spec: object) -> Callable[..., object] | None:
-    """Import a function, or a partial of one, from its note; classes and the like are left to jsonargparse."""
+    """Import a function, or a partial of one, from its record; classes are left to jsonargparse."""
     path, arguments = (spec.get("class_path"), spec.get("init_args", {})) if isinstance(spec, dict) else (spec, {})
     target = import_path(path) if isinstance(path, str) else None
     if target is None or isinstance(target, type) or not callable(target):
@@ -185,7 +185,7 @@ def argument_names(task_class: type) -> list[str] | None:
     """Return the names of a constructor's arguments, those of an ``Unpack[...]`` too; None where any name is taken.
 
     Args:
-        task_class: the class.
+        task_class: class of a task.
 
     Example:
         >>> from graphseq.tasks import NodeClassification
@@ -205,19 +205,19 @@ def argument_names(task_class: type) -> list[str] | None:
 
 
 def load(path: str | os.PathLike[str], map_location: Any = None, **override: Any) -> "Task":
-    """Return the task that a checkpoint holds, network, weights and all, whoever wrote it: script or command line.
+    """Return the task that a checkpoint of a script or of the command line holds, with its network and weights.
 
     Args:
         path: checkpoint file.
         map_location: device of the weights, as ``torch.load`` takes it; default where they were.
-        override: constructor arguments that replace or complete the noted ones, such as ``model=net`` for a
+        override: constructor arguments that replace or complete the recorded ones, such as ``model=net`` for a
             network that could not be written as plain data. Without it such an argument takes its default, if it has
             one, and a warning names it.
 
     Raises:
         CheckpointError: if the file is not a checkpoint of graphseq, or does not fit the installed version.
         FileNotFoundError: if there is no such file.
-        TypeError: if ``override`` names what is no argument of the task.
+        TypeError: if ``override`` names something that is not an argument of the task.
 
     Example:
         >>> import graphseq

@@ -1,1 +1,1 @@
-"""Kinds of targets: how each is aligned with predictions, what its loss is, which metrics are taken of it."""
+"""Objectives for each kind of target: alignment with predictions, loss, and metrics."""

@@ -51,9 +51,9 @@ class Classes(Objective):
         """Return logits (B, K) and labels int64 (B,).
 
         Args:
-            output: what the network returned.
+            output: output of the network.
             target: labels of any integer type, (B,) or (B, 1).
-            network: the network, named in messages.
+            network: network, named in error messages.
         """
         logits = class_logits(output, network, self.num_outputs)
         if target.is_floating_point():
@@ -68,7 +68,7 @@ class Classes(Objective):
                 f"labels are {tuple(target.shape)} for {len(logits)} predictions; multiclass labels must be "
                 f"({len(logits)},)"
             )
-        # on a device the check would wait for it; there the loss itself reports labels that are out of range
+        # on a GPU the check would synchronise; there the loss kernel reports labels that are out of range
         if target.device.type == "cpu" and len(target):
             low, high = (int(bound) for bound in target.aminmax())
             if not 0 <= low <= high < self.num_outputs:
@@ -83,7 +83,7 @@ class Classes(Objective):
 
         Args:
             prediction: logits (B, K).
-            target: int64 (B,).
+            target: class of each sample, int64 (B,).
             weight: weight of each class, (K,); a batch whose classes all have weight 0 has loss 0.
         """
         if weight is None:
@@ -100,7 +100,7 @@ class Classes(Objective):
 
         Args:
             prediction: logits (B, K).
-            target: int64 (B,).
+            target: class of each sample, int64 (B,).
         """
         terms = functional.cross_entropy(prediction, target, reduction="none", label_smoothing=self.label_smoothing)
         return terms, torch.ones_like(terms)
@@ -148,9 +148,9 @@ class Labels(Objective):
         """Return logits (B, K) and labels in their type, (B, K).
 
         Args:
-            output: what the network returned.
+            output: output of the network.
             target: 0, 1 or NaN, (B, K) or flat.
-            network: the network, named in messages.
+            network: network, named in error messages.
         """
         logits = class_logits(output, network, self.num_outputs)
         target = reshaped(target, logits, "labels")
@@ -163,7 +163,7 @@ class Labels(Objective):
 
         Args:
             prediction: logits (B, K).
-            target: (B, K).
+            target: labels 0, 1 or NaN, (B, K).
             weight: weight of the positive class of each label, (K,).
         """
         known = ~torch.isnan(target)
@@ -171,11 +171,11 @@ class Labels(Objective):
         return self._each(prediction, target, known, weight).sum() / size.clamp(min=1), size
 
     def sample_losses(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum over known labels of each sample, (B,), and their number, (B,).
+        """Return the sum of the losses over the known labels of each sample, (B,), and their number, (B,).
 
         Args:
             prediction: logits (B, K).
-            target: (B, K).
+            target: labels 0, 1 or NaN, (B, K).
         """
         known = ~torch.isnan(target)
         return self._each(prediction, target, known, None).sum(1), known.sum(1).to(prediction.dtype)

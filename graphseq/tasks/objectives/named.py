@@ -1,4 +1,4 @@
-"""The objective that a name in a config means."""
+"""Objectives by their names in configs."""
 
 from typing import Literal
 
@@ -16,12 +16,12 @@ def objective_of(
     num_outputs: int,
     measure: nn.Module | None = None,
 ) -> Objective:
-    """Return the objective that a task's argument ``target`` names.
+    """Return the objective that the argument ``target`` of a task names.
 
     Args:
-        target: name of the kind.
-        num_outputs: classes, labels or numbers K of a sample.
-        measure: loss of :class:`Numbers`; None for squared error. Other kinds do not take it.
+        target: name of the kind of target.
+        num_outputs: number of classes, labels or quantities K.
+        measure: loss of :class:`Numbers`; None for squared error. It is not used with other kinds.
 
     Raises:
         ValueError: if the name is unknown.

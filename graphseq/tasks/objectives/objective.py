@@ -1,4 +1,4 @@
-"""The base of the kinds of targets, and checks that they share."""
+"""Base class of objectives, and checks that they share."""
 
 from abc import ABC, abstractmethod
 
@@ -30,9 +30,9 @@ class Objective(ABC):
         """Return predictions in float32 or wider, and the targets that belong to them, after a check of both.
 
         Args:
-            output: what the network returned.
+            output: output of the network.
             target: targets of the batch.
-            network: the network, named in messages.
+            network: network, named in error messages.
         """
 
     @abstractmethod
@@ -40,8 +40,8 @@ class Objective(ABC):
         """Return the mean loss over known targets, and the denominator of that mean.
 
         Args:
-            prediction: prediction as :meth:`align` returns it.
-            target: target as :meth:`align` returns it.
+            prediction: predictions that :meth:`align` returned.
+            target: targets that :meth:`align` returned.
         """
 
     @abstractmethod
@@ -49,8 +49,8 @@ class Objective(ABC):
         """Return the sum of the losses of each sample, (B,), and the number of known targets it runs over, (B,).
 
         Args:
-            prediction: prediction as :meth:`align` returns it.
-            target: target as :meth:`align` returns it.
+            prediction: predictions that :meth:`align` returned.
+            target: targets that :meth:`align` returned.
         """
 
     @abstractmethod
@@ -61,9 +61,9 @@ class Objective(ABC):
         """Return the step of a batch with its mean loss.
 
         Args:
-            output: what the network returned.
+            output: output of the network.
             target: targets of the batch.
-            network: the network, named in messages.
+            network: network, named in error messages.
         """
         prediction, target = self.align(output, target, network)
         loss, size = self.loss(prediction, target)
@@ -71,12 +71,12 @@ class Objective(ABC):
 
 
 def check_outputs(num_outputs: int, least: int, kind: str) -> None:
-    """Refuse too few outputs.
+    """Raise ``ValueError`` if ``num_outputs`` is too small.
 
     Args:
         num_outputs: number of classes, labels or numbers that a task was given.
-        least: smallest number that makes sense.
-        kind: kind of target, for the message.
+        least: smallest number that is accepted.
+        kind: kind of target, for the error message.
 
     Example:
         >>> check_outputs(2, 2, "multiclass")
@@ -86,11 +86,11 @@ def check_outputs(num_outputs: int, least: int, kind: str) -> None:
 
 
 def wide(output: object, network: nn.Module) -> Tensor:
-    """Return a network's output in float32 or wider: losses in half precision lose digits.
+    """Return a network's output in float32 or wider, since losses in half precision are inaccurate.
 
     Args:
-        output: what the network returned.
-        network: the network, named in the message.
+        output: output of the network.
+        network: network, named in the error message.
 
     Raises:
         ValueError: if the output is no tensor.
@@ -108,8 +108,8 @@ def class_logits(output: object, network: nn.Module, width: int) -> Tensor:
     """Return a network's output as logits (B, K) in float32 or wider, after a check of its shape.
 
     Args:
-        output: what the network returned.
-        network: the network, named in the message.
+        output: output of the network.
+        network: network, named in the error message.
         width: number of outputs K.
 
     Raises:
@@ -129,14 +129,14 @@ def class_logits(output: object, network: nn.Module, width: int) -> Tensor:
 
 
 def reshaped(target: Tensor, prediction: Tensor, what: str, expected: str = "", fits: bool = True) -> Tensor:
-    """Return targets in the type and shape of predictions.
+    """Return targets converted to the type and shape of predictions.
 
     Args:
         target: targets, of the same shape or flat.
         prediction: predictions.
-        what: name of the targets, for the message.
-        expected: further words on the predictions, for the message.
-        fits: whether the predictions have the width that the task was given.
+        what: name of the targets, for the error message.
+        expected: description of the expected predictions, for the error message.
+        fits: whether the predictions have the width of the task's ``num_outputs``.
 
     Raises:
         DataError: if the shapes differ.

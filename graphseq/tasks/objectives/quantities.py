@@ -25,8 +25,8 @@ class Numbers(Objective):
     Args:
         num_outputs: numbers K of a sample, at least 1; None for no check of the network's width.
         measure: module from outputs and targets to the loss, default squared error. For :meth:`loss` it returns a
-            mean, and is given (B, K) where all targets of a batch are known, else those that are, flat; for
-            :meth:`sample_losses` it keeps the entries apart (``reduction="none"``).
+            mean, and gets tensors (B, K) if all targets of a batch are known, else only the known entries, flat; for
+            :meth:`sample_losses` it returns the loss of each entry (``reduction="none"``).
 
     Shape:
         output (B, K) or (B,), target of the same shape, or flat (B K,) as PyG joins targets (K,) of graphs
@@ -53,9 +53,9 @@ class Numbers(Objective):
         """Return predictions and targets of one shape, (B, K).
 
         Args:
-            output: what the network returned.
-            target: numbers, NaN where unknown.
-            network: the network, named in messages.
+            output: output of the network.
+            target: target numbers, NaN where unknown.
+            network: network, named in error messages.
         """
         # in half precision the targets would be rounded, and a sum of squares overflows
         prediction = wide(output, network)
@@ -66,11 +66,11 @@ class Numbers(Objective):
         return prediction, target
 
     def loss(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, int]:
-        """Return the loss over known targets, 0 without any, and their number.
+        """Return the mean loss over known targets, 0 if there are none, and their number.
 
         Args:
-            prediction: any shape.
-            target: the same shape, NaN where unknown.
+            prediction: predictions of any shape.
+            target: targets of the same shape, NaN where unknown.
         """
         known = ~torch.isnan(target)
         size = int(known.sum())  # the selection of known targets would wait for the device as well
@@ -84,8 +84,8 @@ class Numbers(Objective):
         """Return the sum of the losses over known targets of each sample, (B,), and their number, (B,).
 
         Args:
-            prediction: (B, K).
-            target: (B, K), NaN where unknown.
+            prediction: predictions (B, K).
+            target: targets (B, K), NaN where unknown.
         """
         known = ~torch.isnan(target)
         each = self.measure(prediction, torch.where(known, target, prediction.detach()))
@@ -110,7 +110,8 @@ class Quantiles(Objective):
         output (B, ..., Q), target (B, ...)
 
     Raises:
-        ValueError: if the levels are not that; in a step, if the last axis of the output is not Q wide.
+        ValueError: if the levels are not ascending numbers in (0, 1); in a step, if the last axis of the output does
+            not have length Q.
         DataError: in a step, if the target is of another shape.
 
     Example:
@@ -131,9 +132,9 @@ class Quantiles(Objective):
         """Return quantiles (B, ..., Q) and targets (B, ...).
 
         Args:
-            output: what the network returned.
-            target: numbers, NaN where unknown.
-            network: the network, named in messages.
+            output: output of the network.
+            target: target numbers, NaN where unknown.
+            network: network, named in error messages.
         """
         prediction = wide(output, network)
         if prediction.dim() < 2 or prediction.size(-1) != len(self.levels):
@@ -147,19 +148,19 @@ class Quantiles(Objective):
         """Return the mean pinball loss over known targets, and their number.
 
         Args:
-            prediction: (B, ..., Q).
-            target: (B, ...), NaN where unknown.
+            prediction: predicted quantiles (B, ..., Q).
+            target: targets (B, ...), NaN where unknown.
         """
         terms, sizes = self.sample_losses(prediction, target)
         size = sizes.sum()
         return terms.sum() / size.clamp(min=1), size
 
     def sample_losses(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum over known targets of each sample, (B,), and their number, (B,).
+        """Return the sum of the losses over the known targets of each sample, (B,), and their number, (B,).
 
         Args:
-            prediction: (B, ..., Q).
-            target: (B, ...), NaN where unknown.
+            prediction: predicted quantiles (B, ..., Q).
+            target: targets (B, ...), NaN where unknown.
         """
         known = ~torch.isnan(target)
         each = pinball_loss(prediction, torch.where(known, target, 0), self.levels)  # (B, ...)

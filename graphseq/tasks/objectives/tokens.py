@@ -22,7 +22,7 @@ class Tokens(Objective):
     .. math:: L = -\frac{1}{|M|} \sum_{(b,t) \in M} \log \operatorname{softmax}(f_{bt})_{y_{bt}},
         \quad M = \{(b,t) : y_{bt} \neq \mathrm{ignore\_index}\}
 
-    Bits per character, :math:`L / \log 2`, is a name for tokens that are characters; of others it is bits per token.
+    Bits per character is :math:`L / \log 2` where tokens are characters; for other tokens it is bits per token.
 
     Args:
         num_outputs: number of tokens K in the vocabulary, at least 2.
@@ -54,9 +54,9 @@ class Tokens(Objective):
         """Return logits (B, T, K) and targets int64 (B, T) with ``ignore_index`` at padding.
 
         Args:
-            output: what the network returned.
-            target: token ids.
-            network: the network, named in messages.
+            output: output of the network.
+            target: token ids, int64 (B, T).
+            network: network, named in error messages.
             lengths: number of positions of each sequence that count, int64 (B,); None for all.
         """
         logits = wide(output, network)
@@ -73,7 +73,7 @@ class Tokens(Objective):
         if lengths is not None:
             padding = torch.arange(target.size(1), device=target.device) >= lengths[:, None]  # (B, T)
             target = target.masked_fill(padding, self.ignore_index)
-        # on a device the check would wait for it; there the loss itself reports ids that are out of range
+        # on a GPU the check would synchronise; there the loss kernel reports ids that are out of range
         if target.device.type == "cpu":
             wrong = ((target < 0) | (target >= self.num_outputs)) & (target != self.ignore_index)
             if bool(wrong.any()):
@@ -84,11 +84,11 @@ class Tokens(Objective):
         return logits, target
 
     def loss(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean cross-entropy over the positions that count, 0 without any, and their number.
+        """Return the mean cross-entropy over the positions that count, 0 if there are none, and their number.
 
         Args:
             prediction: logits (B, T, K).
-            target: int64 (B, T).
+            target: token ids, int64 (B, T).
         """
         total = functional.cross_entropy(
             prediction.flatten(0, 1), target.flatten(), ignore_index=self.ignore_index, reduction="sum"
@@ -97,11 +97,11 @@ class Tokens(Objective):
         return total / size.clamp(min=1), size
 
     def sample_losses(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum over the positions of each sequence, (B,), and their number, (B,).
+        """Return the sum of the cross-entropies of each sequence, (B,), and its number of positions, (B,).
 
         Args:
             prediction: logits (B, T, K).
-            target: int64 (B, T).
+            target: token ids, int64 (B, T).
         """
         each = functional.cross_entropy(
             prediction.flatten(0, 1), target.flatten(), ignore_index=self.ignore_index, reduction="none"

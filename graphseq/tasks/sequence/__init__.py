@@ -1,1 +1,1 @@
-"""Tasks over sequences: classes of sequences and of steps, language models."""
+"""Tasks on sequences: classification, tagging, and language modelling."""

@@ -1,4 +1,4 @@
-"""Classes of whole sequences."""
+"""Classification of whole sequences."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ class SequenceClassification(Classification):
 
     .. math:: L = -\frac{1}{B} \sum_b \log \operatorname{softmax}(f(x_b, n_b))_{y_b}
 
-    with the length :math:`n_b` of each sequence. It is :class:`Classification` on batches that carry lengths, which
-    are checked: the network has to leave padding out, as :class:`graphseq.models.SequenceClassifier` does.
+    with the length :math:`n_b` of each sequence. It is :class:`Classification` on batches with lengths, which are
+    checked; the network has to ignore padding, as :class:`graphseq.models.SequenceClassifier` does.
 
     Procedure:
         1. logits (B, K) of the padded batch and its lengths; 2. cross-entropy; 3. one step of the optimiser.
@@ -28,11 +28,13 @@ class SequenceClassification(Classification):
         several labels.
 
     Args:
-        model: network whose output is logits, ``forward(x, lengths)``.
+        model: network with ``forward(x, lengths)`` that returns logits (B, K).
         num_outputs: number of classes or labels, at least 2 for multiclass.
-        target: see :class:`Classification`.
-        class_weights: see :class:`Classification`.
-        label_smoothing: see :class:`Classification`.
+        target: ``multiclass`` (integer labels (B,)) or ``multilabel`` (0, 1 or NaN, (B, K)).
+        class_weights: weight of each class (multiclass) or of the positive class of each label (multilabel), at least
+            0; or ``balanced`` for the weights that the data module counts, see :class:`Classification`. None for equal
+            weights.
+        label_smoothing: share of the target spread over all classes, in [0, 1); multiclass only.
         options: arguments of :class:`Task`.
 
     Raises:
@@ -54,14 +56,14 @@ class SequenceClassification(Classification):
 
         Args:
             batch: ``SequenceBatch``, or another batch with ``x``, ``lengths`` and ``y``.
-            stage: what the step is taken for; the loss is the same for all.
+            stage: stage of the run; the loss does not depend on it.
         """
         checked_lengths(batch)
         return super().step(batch, stage)
 
 
 def checked_lengths(batch: Any) -> Tensor:
-    """Return the lengths of a batch's sequences, after a check on the host.
+    """Return the lengths of a batch's sequences; on a CPU they are checked.
 
     Args:
         batch: batch with ``x`` and ``lengths``.
@@ -81,7 +83,7 @@ def checked_lengths(batch: Any) -> Tensor:
             f"the batch has x {given[0]} and lengths {given[1]}; sequences need x (B, T, ...) and lengths (B,), as the "
             "batches of SequenceStore have them"
         )
-    # on a device the check would wait for it
+    # on a GPU the check would synchronise
     if lengths.device.type == "cpu" and not 1 <= int(lengths.min()) <= int(lengths.max()) <= x.shape[1]:
         raise DataError(
             f"lengths reach from {int(lengths.min())} to {int(lengths.max())}; they must be in 1..{x.shape[1]}"

@@ -1,4 +1,4 @@
-"""Language models: the next token of a text."""
+"""Training of language models, which predict the next token of a text."""
 
 from typing import Any, Unpack
 
@@ -22,9 +22,9 @@ class LanguageModeling(Task):
     .. math:: L = -\frac{1}{|M|} \sum_{(b,t) \in M} \log \operatorname{softmax}(f(x_{b,\le t})_t)_{x_{b,t+1}}, \quad
         M = \{(b,t) : t + 1 < n_b\}, \quad \mathrm{perplexity} = e^L, \quad \mathrm{bpc} = L / \log 2
 
-    A window of T + 1 tokens gives T predictions, each from the tokens of the window up to it. Padding never counts.
-    Checkpoints keep the vocabulary of the data module (:attr:`vocabulary`), so that text can be made from them without
-    the data: ``graphseq generate``.
+    A window of T + 1 tokens gives T predictions, each from the tokens of the window up to it. Padding is left out.
+    Checkpoints hold the vocabulary of the data module (:attr:`vocabulary`), so that ``graphseq generate`` needs no
+    data.
 
     Procedure:
         1. logits (B, T, V) of the first T tokens; 2. cross-entropy with the last T tokens; 3. one step of the
@@ -35,7 +35,7 @@ class LanguageModeling(Task):
         character), over all tokens that are predicted, and the same for test.
 
     Args:
-        model: network from token numbers (B, T) to logits (B, T, V) of the next token, that sees no later one.
+        model: causal network from token numbers (B, T) to logits (B, T, V) of the next token.
         num_outputs: V, number of tokens of the vocabulary, at least 2.
         options: arguments of :class:`Task`.
 
@@ -58,7 +58,7 @@ class LanguageModeling(Task):
         self.vocabulary: Vocabulary | None = None
 
     def setup(self, stage: str) -> None:
-        """Take the vocabulary of the data module, and build the metrics."""
+        """Store the vocabulary of the data module, and build the metrics."""
         data = self.datamodule
         if isinstance(data, TextSource):
             self.vocabulary = data.vocabulary
@@ -72,11 +72,11 @@ class LanguageModeling(Task):
         return MetricCollection({"ppl": metrics["ppl"]})
 
     def step(self, batch: Any, stage: Stage = "train") -> Step:
-        """Return the mean cross-entropy of the tokens that are predicted.
+        """Return the mean cross-entropy of the predicted tokens.
 
         Args:
             batch: ``TokenBatch``, or token numbers (B, T) of full rows.
-            stage: what the step is taken for; the loss is the same for all.
+            stage: stage of the run; the loss does not depend on it.
         """
         ids = batch.ids if isinstance(batch, TokenBatch) else batch
         if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.shape[1] < 2:
@@ -84,20 +84,20 @@ class LanguageModeling(Task):
             raise DataError(f"the batch is {given}; token numbers (B, T) with T of at least 2 are needed")
         lengths = batch.lengths if isinstance(batch, TokenBatch) else torch.full_like(ids[:, 0], ids.shape[1])
         known = lengths - 1
-        # a row of one token has nothing to predict, and the network reads it all the same
+        # a row of one token has no target, but the network gets a length of at least 1
         output = self(TokenBatch(ids[:, :-1], known.clamp(min=1)))
         logits, target = self.target_kind.align(output, ids[:, 1:], self.model, known)
         loss, size = self.target_kind.loss(logits, target)
         return Step(loss, logits, target, size)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the vocabulary to what every task saves."""
+        """Add the vocabulary to the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         if self.vocabulary is not None:
             checkpoint["graphseq"]["vocabulary"] = self.vocabulary.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint, and take its vocabulary."""
+        """Check the checkpoint, and store its vocabulary."""
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("graphseq", {}).get("vocabulary")
         if saved is not None:

@@ -1,4 +1,4 @@
-"""Classes of the steps of sequences."""
+"""Classification of each step of a sequence."""
 
 from typing import Any, Unpack
 
@@ -21,8 +21,8 @@ class SequenceTagging(Task):
     .. math:: L = -\frac{1}{|M|} \sum_{(b,t) \in M} \log \operatorname{softmax}(f(x_b)_t)_{y_{bt}},
         \quad M = \{(b,t) : t < n_b,\ y_{bt} \neq -100\}
 
-    Steps behind the length :math:`n_b` of a sequence never count, whatever their target; those with the target -100
-    have no label and do not count either. The mean is over all steps of a batch, so that long sequences weigh more.
+    Steps after the length :math:`n_b` of a sequence are ignored, whatever their target, and so are steps with the
+    target -100, which have no label. The mean is over all steps of a batch, so that long sequences have more weight.
 
     Procedure:
         1. logits (B, T, K) of the padded batch and its lengths; 2. cross-entropy over the steps that count; 3. one
@@ -32,7 +32,7 @@ class SequenceTagging(Task):
         ``<stage>/loss``; ``val/acc``, ``val/f1`` (macro) over the steps that count, and the same for test.
 
     Args:
-        model: network whose output is logits of each step, ``forward(x, lengths)``.
+        model: network with ``forward(x, lengths)`` that returns the logits of each step, (B, T, K).
         num_outputs: number of classes of a step, at least 2.
         options: arguments of :class:`Task`.
 
@@ -69,7 +69,7 @@ class SequenceTagging(Task):
 
         Args:
             batch: ``SequenceBatch``, or another batch with ``x``, ``lengths`` and ``step_y`` (B, T).
-            stage: what the step is taken for; the loss is the same for all.
+            stage: stage of the run; the loss does not depend on it.
         """
         lengths = checked_lengths(batch)
         target = batch_field(batch, "step_y")

@@ -1,1 +1,1 @@
-"""Procedures on streams of events."""
+"""Training procedures on streams of events."""

@@ -26,27 +26,28 @@ __all__ = ["TemporalLinkPrediction"]
 
 
 class TemporalLinkPrediction(StreamTask):
-    r"""Tell events that happened from events that did not, in the order of the stream.
+    r"""Train a network to tell events from negatives, in the order of the stream.
 
     .. math::
         L = -\frac{1}{B} \sum_e \log \sigma(f(u_e, v_e, t_e))
             - \frac{1}{BM} \sum_{e,m} \log \sigma(-f(u_e, v_{em}, t_e)) + \beta\, L_{\mathrm{coherence}}
 
     Procedure:
-        see :class:`StreamTask`. With ``coherence_weight`` above 0 the loss also holds the memory after a batch to
-        the direction it had before: the smoothing term of PRES (arXiv 2402.04284); its correction is the ``corrector``
-        of the network.
+        see :class:`StreamTask`. With ``coherence_weight`` above 0 the loss has the smoothing term of PRES
+        (arXiv 2402.04284), which penalises a change of direction of the memory over a batch; the prediction-correction
+        of PRES is the ``corrector`` of the network.
 
     Logs:
-        ``<stage>/loss``, ``train/coherence`` where it has a weight; of validation and test ``ap``, ``auc``, ``mrr``,
+        ``<stage>/loss``, ``train/coherence`` if it has a weight; for validation and test ``ap``, ``auc``, ``mrr``,
         pooled over all events of the split, and ``new_ap``, ``new_auc`` over the events with an endpoint that
-        training never saw, where the data module marks them. AP and AUC do not depend on the batch size through the
-        average, but memory is updated once a batch: state ``eval_batch_size`` with every figure.
+        is not in the training split, if the data module marks them. Pooling does not depend on the batch size, but the
+        memory is updated once for each batch: state ``eval_batch_size`` with every figure.
 
     Args:
-        model: network that remembers events, such as :class:`graphseq.models.TGN`.
+        model: network with a memory of events, such as :class:`graphseq.models.TGN`.
         coherence_weight: weight :math:`\beta` of the coherence term, at least 0.
-        coherence: ``global`` for one cosine over all updated memories, ``node`` for the mean of one cosine a node.
+        coherence: ``global`` for one cosine over all updated memories, ``node`` for the mean of the cosines of single
+            nodes.
         hits_at: ranks k for ``hits@k``, each at least 1; evaluation needs at least k negatives for each event.
         per_batch_ap: whether to log ``batch_ap`` too, the mean of AP over batches that some published tables report.
         options: arguments of :class:`Task`.
@@ -99,7 +100,7 @@ class TemporalLinkPrediction(StreamTask):
         self._new_nodes = nn.ModuleDict()
 
     def configure_metrics(self) -> MetricCollection:
-        """Return pooled AP and AUC, MRR, and what else was asked for."""
+        """Return pooled AP and AUC, MRR, and the optional metrics."""
         metrics: dict[str, Metric | MetricCollection] = {
             "ap": LinkAveragePrecision(),
             "auc": LinkAUROC(),
@@ -111,7 +112,7 @@ class TemporalLinkPrediction(StreamTask):
         return MetricCollection(metrics)
 
     def setup(self, stage: str) -> None:
-        """Build the metrics, those of events with new nodes too, and check that there are enough negatives for them."""
+        """Build the metrics, including those of events with new nodes, and check that there are enough negatives."""
         super().setup(stage)
         self._check_ranks({"fit": "val", "validate": "val", "test": "test"}.get(stage, "none"))
         if not self._new_nodes:
@@ -140,7 +141,7 @@ class TemporalLinkPrediction(StreamTask):
 
         Args:
             batch: events with negatives.
-            stage: what the step is taken for; the coherence term is for training only.
+            stage: stage of the run; only ``train`` has the coherence term.
         """
         logits, update = self.network.forward_with_update(batch)
         if logits.dim() != 2 or logits.size(1) < 2:
@@ -161,12 +162,12 @@ class TemporalLinkPrediction(StreamTask):
         return Step(loss, logits, target, len(batch), logged)
 
     def record(self, stage: Literal["val", "test"], batch: EventBatch, step: Step) -> None:
-        """Log the loss and update the metrics with a batch, those of events with new nodes too.
+        """Log the loss of a batch and update the metrics with it, including those of events with new nodes.
 
         Args:
-            stage: evaluation that is meant, ``val`` or ``test``.
-            batch: the batch.
-            step: what :meth:`step` returned for it.
+            stage: stage of the evaluation: ``val`` or ``test``.
+            batch: batch that the step was computed from.
+            step: result of :meth:`step` for the batch.
         """
         super().record(stage, batch, step)
         metrics = self._metrics_of_new_nodes(stage)
@@ -196,7 +197,7 @@ class TemporalLinkPrediction(StreamTask):
         new.reset()
 
     def forward(self, batch: EventBatch) -> Tensor:
-        """Return the logits of a batch; the state stays.
+        """Return the logits of a batch; the state is left unchanged.
 
         Args:
             batch: events with negatives.

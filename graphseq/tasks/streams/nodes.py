@@ -1,4 +1,4 @@
-"""Labels of nodes in event streams: state changes told from an encoder that was trained on links."""
+"""Classification of nodes in event streams, with an encoder that was trained on link prediction."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -24,37 +24,37 @@ __all__ = ["TemporalNodeClassification", "static_node_embeddings"]
 
 
 class TemporalNodeClassification(StreamTask):
-    r"""Tell at which event the state of its source changes: an editor is banned, a student drops out.
+    r"""Predict for each event whether the state of its source changes, such as an editor who is banned.
 
     .. math:: L = -\frac{1}{B} \sum_e w\, y_e \log \sigma(f(h_{u_e}(t_e))) + (1 - y_e) \log(1 - \sigma(f(h_{u_e}(t_e))))
 
-    with the embedding of the source before the event has entered its memory.
+    with the embedding :math:`h` of the source before the event is written into its memory.
 
     Source: arXiv 2006.10637, section 5.1, and its code: a decoder on a frozen encoder that replays the stream.
 
     Procedure:
-        1. The network's weights come from a run of :class:`TemporalLinkPrediction`, and stay if ``freeze``.
-        2. Each epoch replays the stream from nothing, see :class:`StreamTask`: embeddings, loss, commit, step.
-        3. Only the decoder learns. A frozen encoder is without dropout; the moments of PRES move as they did when it
-           was trained.
+        1. The network's weights come from a run of :class:`TemporalLinkPrediction`, and are fixed if ``freeze`` is set.
+        2. Each epoch replays the stream from an empty state, see :class:`StreamTask`: embeddings, loss, commit, step.
+        3. Only the decoder is trained if the encoder is frozen, which then has no dropout; the moments of PRES are
+           updated as in the training of the encoder.
 
     Logs:
-        ``<stage>/loss``; of validation and test ``auc`` and ``ap``, pooled over all events of the split. State changes
+        ``<stage>/loss``; for validation and test ``auc`` and ``ap``, pooled over all events of the split. State changes
         are rare, about one event in a thousand: report both, over several seeds.
 
     Args:
-        model: network that remembers events and has ``encode`` and ``decoded``, as
-            :class:`graphseq.models.MemoryNetwork` has.
-        checkpoint: checkpoint file of a :class:`TemporalLinkPrediction` whose network's weights are taken; None to keep
-            the weights of ``model``.
-        freeze: whether the network's weights stay as they are.
+        model: network with a memory of events and the methods ``encode`` and ``decoded``, such as
+            :class:`graphseq.models.MemoryNetwork`.
+        checkpoint: checkpoint file of a :class:`TemporalLinkPrediction`, from which the weights of the network are
+            loaded; None to keep the weights of ``model``.
+        freeze: whether the network's weights are fixed in training.
         decoder: module from embeddings (R, D) to logits (R, 1); default a :class:`~graphseq.nn.NodeDecoder`.
         dropout: dropout probability of the default decoder, in [0, 1).
         pos_weight: weight w of state changes, above 0; None for 1.
         options: arguments of :class:`Task`.
 
     Raises:
-        TypeError: if the network lacks one of the methods.
+        TypeError: if the network lacks one of the required methods.
         ValueError: if ``pos_weight`` is not above 0.
         CheckpointError: if ``checkpoint`` does not hold a network like ``model``; at the first batch, if there is no
             such file.
@@ -108,7 +108,7 @@ class TemporalNodeClassification(StreamTask):
 
     @property
     def embedder(self) -> EmbeddingNetwork:
-        """The network inside wrappers, with the methods of one whose embeddings can be read."""
+        """The network without wrappers, typed as one whose embeddings can be read."""
         return cast(EmbeddingNetwork, unwrapped(self.model))  # the constructor has checked it
 
     def train(self, mode: bool = True) -> Self:
@@ -152,8 +152,8 @@ class TemporalNodeClassification(StreamTask):
         """Return the loss and logits of a batch, and commit its events to the network's state.
 
         Args:
-            batch: events with labels; negatives are not looked at.
-            stage: what the step is taken for; the loss is the same for all.
+            batch: events with labels; negatives are ignored.
+            stage: stage of the run; the loss does not depend on it.
         """
         if batch.y is None:
             raise DataError("the batch has no labels y, which say when the state of a source changes")
@@ -173,18 +173,18 @@ class TemporalNodeClassification(StreamTask):
         return self.decoder(h), update
 
     def record(self, stage: Literal["val", "test"], batch: EventBatch, step: Step) -> None:
-        """Log the loss and update the metrics, but for the sanity check, whose few events seldom have both classes.
+        """Log the loss and update the metrics, except in the sanity check, whose few events rarely have both classes.
 
         Args:
-            stage: evaluation that is meant, ``val`` or ``test``.
-            batch: the batch.
-            step: what :meth:`step` returned for it.
+            stage: stage of the evaluation: ``val`` or ``test``.
+            batch: batch that the step was computed from.
+            step: result of :meth:`step` for the batch.
         """
         if not self.trainer.sanity_checking:
             super().record(stage, batch, step)
 
     def forward(self, batch: EventBatch) -> Tensor:
-        """Return the logits (B, 1) of the sources of a batch; the state stays.
+        """Return the logits (B, 1) of the sources of a batch; the state is left unchanged.
 
         Args:
             batch: events, with or without labels.
@@ -198,7 +198,7 @@ class TemporalNodeClassification(StreamTask):
         return logits
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the state of training; the network's weights are in the checkpoint too."""
+        """Restore the state of training; the checkpoint also holds the network's weights."""
         super().on_load_checkpoint(checkpoint)
         self._awaited = None
 
@@ -214,7 +214,7 @@ def _width(model: nn.Module) -> int:
 
 
 def _take_weights(model: nn.Module, path: str) -> None:
-    """Copy the weights and the state of a task's network into another of the same make."""
+    """Copy the weights and the state of a task's network into another network with the same structure."""
     model = unwrapped(model)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -232,15 +232,15 @@ def _take_weights(model: nn.Module, path: str) -> None:
 
 @torch.no_grad()
 def static_node_embeddings(network: Any, batches: Iterable[EventBatch], nodes: Tensor, chunk: int = 1024) -> Tensor:
-    """Return what a frozen network makes of nodes once it has seen a stream, to tell labels that do not change.
+    """Return the embeddings of nodes after a whole stream, to predict labels that do not change over time.
 
-    The stream is replayed from nothing; the state that the network had is put back. Embeddings are at the time of the
-    last event, from the history that its batch carries, all events included. A corrector's moments go on with the
-    stream, as in training.
+    The stream is replayed from an empty state, and the state of the network is restored afterwards. Embeddings are
+    computed at the time of the last event from the history in its batch, including all events. The moments of a
+    corrector are updated, as in training.
 
     Args:
-        network: network that remembers events and has ``encode`` and ``decoded``, as
-            :class:`graphseq.models.MemoryNetwork` has.
+        network: network with a memory of events and the methods ``encode`` and ``decoded``, such as
+            :class:`graphseq.models.MemoryNetwork`.
         batches: event batches in the order of the stream, such as those of training.
         nodes: nodes whose embeddings are returned, int64 (U,).
         chunk: number of nodes that are embedded at once.

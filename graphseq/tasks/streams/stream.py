@@ -1,4 +1,4 @@
-"""The base of procedures over event streams: whose state is kept, put back and saved, and when."""
+"""Base class of procedures on event streams: when the network's state is reset, restored and saved."""
 
 import contextlib
 import warnings
@@ -24,35 +24,35 @@ __all__ = ["StreamTask"]
 
 @dataclass
 class _State:
-    """What the network remembers, and the stream position up to which it has seen all events."""
+    """State of a network, and the stream position up to which it includes all events."""
 
     buffers: dict[str, Tensor]
     next_event: int
 
 
 class StreamTask(Task):
-    """Base of procedures whose network remembers the events it has seen.
+    """Base class of procedures whose network has a state that depends on earlier events.
 
     The network has ``forward_with_update(batch) -> (output, update)``, ``commit(update)``, ``reset_state()``,
     ``state_buffers()`` and ``load_state_buffers(buffers)``, as :class:`graphseq.models.MemoryNetwork` has.
 
     Procedure:
         1. The state is reset at the first batch of each training epoch.
-        2. Each batch is predicted, then committed: inside the step, before the optimiser's.
-        3. Validation continues from the state at hand, which training gets back afterwards; the sanity check leaves no
-           trace. Validation on its own starts from the state that training, or ``observe``, ended with.
-        4. Testing continues from the state after validation and puts it back when it is over, so that it can be
+        2. Each batch is predicted, then committed to the state, before the optimiser steps.
+        3. Validation continues from the current state, which is restored for training afterwards; the sanity check
+           changes nothing. Validation on its own starts from the state after training or ``observe``.
+        4. Testing continues from the state after validation and restores it at the end, so that it can be
            repeated. Prediction does the same.
 
     A checkpoint written after validation holds both states: the network's buffers are those after validation, from
-    which a test continues, and the state of training lies beside them, from which training resumes. So the best
-    weights come with the state that they made.
+    which a test continues, and the state of training is stored separately, from which training resumes. So the best
+    weights come with the state that they produced.
 
     Several processes, accumulated gradients and loaders that shuffle are refused: batches depend on each other. So are
     batches out of order, and an evaluation that begins before the events the network has seen.
 
     Args:
-        model: network that remembers events, a :class:`graphseq.core.StreamNetwork`.
+        model: network with a memory of events, see :class:`graphseq.core.StreamNetwork`.
         options: arguments of :class:`Task`.
 
     Raises:
@@ -81,13 +81,13 @@ class StreamTask(Task):
 
     @property
     def network(self) -> StreamNetwork:
-        """The network inside wrappers, with the methods of one that remembers."""
+        """The network without wrappers, typed as a stream network."""
         return cast(StreamNetwork, unwrapped(self.model))  # the constructor has checked it
 
     # refusals
 
     def setup(self, stage: str) -> None:
-        """Refuse what would tear the stream apart, and build the metrics."""
+        """Refuse several processes and accumulated gradients, and build the metrics."""
         trainer = self.trainer
         if trainer.world_size > 1:
             raise UnsupportedStrategyError(
@@ -98,7 +98,7 @@ class StreamTask(Task):
         if stage == "fit":
             self._refuse_accumulation()
         super().setup(stage)
-        # a test or validation that broke off could do neither
+        # an interrupted test or validation could not restore the state
         self._put_back()
         for metrics in self._metrics.values():
             if isinstance(metrics, MetricCollection):
@@ -126,7 +126,7 @@ class StreamTask(Task):
             )
 
     def _refuse_disorder(self, stage: str, batch: EventBatch, batch_idx: int) -> None:
-        """Refuse a batch that begins before the one that came last: what is on the host says so without a wait."""
+        """Refuse a batch that begins before the previous one; only positions on the host are compared."""
         last = -1 if batch_idx == 0 else self._last_start.get(stage, -1)
         if batch.start <= last:
             raise DataError(
@@ -144,15 +144,15 @@ class StreamTask(Task):
             )
 
     def on_train_start(self) -> None:
-        """Refuse loaders that shuffle, and put the generators back."""
+        """Refuse loaders that shuffle, and restore the generators."""
         self._refuse_shuffling(self.trainer.train_dataloader)
         super().on_train_start()
 
     def on_train_epoch_start(self) -> None:
-        """Refuse to accumulate gradients from some epoch on."""
+        """Refuse accumulated gradients that are scheduled for a later epoch."""
         self._refuse_accumulation()
 
-    # whose state when
+    # states of training, validation and test
 
     def _state(self) -> _State:
         return _State(self.network.state_buffers(), self._next_event)
@@ -162,7 +162,7 @@ class StreamTask(Task):
         self._next_event = state.next_event
 
     def on_train_batch_start(self, batch: EventBatch, batch_idx: int) -> None:
-        """Start an epoch from nothing, or go on from where validation interrupted it."""
+        """Reset the state at the start of an epoch, or restore it after a validation within the epoch."""
         self._refuse_disorder("train", batch, batch_idx)
         if batch_idx == 0:
             self.reset_state()
@@ -171,7 +171,7 @@ class StreamTask(Task):
         self._after_training = None
 
     def on_validation_start(self) -> None:
-        """Set the state of training aside; if it is set aside already, start from it."""
+        """Store the state of training; if it is stored already, start from it."""
         self._refuse_shuffling(self.trainer.val_dataloaders)
         if self._after_training is None:
             self._after_training = self._state()
@@ -179,27 +179,27 @@ class StreamTask(Task):
             self._go_to(self._after_training)
 
     def on_validation_end(self) -> None:
-        """Undo the sanity check."""
+        """Restore the state from before the sanity check."""
         if self.trainer.sanity_checking and self._after_training is not None:
             self._go_to(self._after_training)
             self._after_training = None
 
     def on_test_start(self) -> None:
-        """Note the state that the test starts from."""
+        """Store the state that the test starts from."""
         self._refuse_shuffling(self.trainer.test_dataloaders)
         self._set_aside = self._state()
 
     def on_test_end(self) -> None:
-        """Put the state back that the test started from."""
+        """Restore the state that the test started from."""
         self._put_back()
 
     def on_predict_start(self) -> None:
-        """Note the state that the prediction starts from."""
+        """Store the state that the prediction starts from."""
         self._refuse_shuffling(self.trainer.predict_dataloaders)
         self._set_aside = self._state()
 
     def on_predict_end(self) -> None:
-        """Put the state back that the prediction started from."""
+        """Restore the state that the prediction started from."""
         self._put_back()
 
     def _put_back(self) -> None:
@@ -238,36 +238,36 @@ class StreamTask(Task):
             )
 
     def on_train_batch_end(self, outputs: Any, batch: EventBatch, batch_idx: int) -> None:
-        """Note how far the stream has been seen."""
+        """Record the stream position up to which events have been processed."""
         self._note(batch)
 
     def on_validation_batch_end(self, outputs: Any, batch: EventBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Note how far the stream has been seen."""
+        """Record the stream position up to which events have been processed."""
         self._note(batch)
 
     def _note(self, batch: EventBatch) -> None:
         self._next_event = max(self._next_event, batch.end)
 
     def reset_state(self) -> None:
-        """Let the network forget all events, and what was set aside for training; weights stay."""
+        """Reset the network's state and the stored state of training; weights are left unchanged."""
         self.network.reset_state()
         self._next_event = 0
         self._after_training = None
 
     @torch.no_grad()
     def observe(self, batches: Iterable[EventBatch], *, track_moments: bool = False) -> None:
-        """Let the network see events without training: the state goes on, weights stay.
+        """Commit events to the network's state without training; weights are left unchanged.
 
-        Validation, test and prediction then start from there. To replay the stream with other weights than those it
-        was seen with, call :meth:`reset_state` first.
+        Validation, test and prediction then start from that state. To replay the stream with other weights, call
+        :meth:`reset_state` first.
 
         Args:
             batches: event batches in the order of the stream, such as ``data.batches("train")``.
-            track_moments: whether the moments of a :class:`~graphseq.nn.PRESCorrector` go on too, as they do in
-                training and not in evaluation: give True for the events of training.
+            track_moments: whether the moments of a :class:`~graphseq.nn.PRESCorrector` are updated, as in training:
+                give True for the events of the training split.
 
         Raises:
-            DataError: if the first batch is older than the state, or one begins before the batch that came last.
+            DataError: if the first batch is older than the state, or a batch begins before the previous one.
         """
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
@@ -294,16 +294,16 @@ class StreamTask(Task):
     # checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the state of training where validation is the one in the buffers."""
+        """Add the state of training if the buffers hold that of validation."""
         super().on_save_checkpoint(checkpoint)
         after = None if self._after_training is None else vars(self._after_training)
         checkpoint["graphseq"]["stream"] = {"after_training": after, "next_event": self._next_event}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the state of training from the checkpoint.
+        """Restore the state of training from the checkpoint.
 
         Raises:
-            CheckpointError: if it was not written by a procedure over a stream.
+            CheckpointError: if it was not written by a procedure on a stream.
         """
         super().on_load_checkpoint(checkpoint)
         stream = checkpoint.get("graphseq", {}).get("stream")

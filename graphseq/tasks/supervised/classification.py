@@ -22,8 +22,8 @@ class Classification(Task):
 
     .. math:: L = -\frac{1}{B} \sum_b \log \operatorname{softmax}(f(x_b))_{y_b}
 
-    Multilabel, K binary labels a sample of which some are missing (NaN): the mean of the binary cross-entropies of
-    the known ones.
+    Multilabel, K binary labels for each sample, NaN where missing: the mean of the binary cross-entropies of the known
+    labels.
 
     Procedure:
         1. logits (B, K) of the batch; 2. cross-entropy; 3. one step of the optimiser.
@@ -38,7 +38,7 @@ class Classification(Task):
         target: ``multiclass`` (integer labels (B,)) or ``multilabel`` (0, 1 or NaN, (B, K)).
         class_weights: weight of each class (multiclass; the mean is weighted) or of the positive class of each label
             (multilabel), at least 0; or ``balanced`` for the ``class_weights`` that the data module counts in its
-            training split (graphs have them) when training starts. The checkpoint keeps those.
+            training split (graphs have them) when training starts. The checkpoint holds them.
         label_smoothing: share of the target spread over all classes, in [0, 1); multiclass only.
         options: arguments of :class:`Task`.
 
@@ -87,7 +87,7 @@ class Classification(Task):
         self.register_buffer("class_weights", weights, persistent=self.balances)
 
     def setup(self, stage: str) -> None:
-        """Count the classes where weights are to balance them, and build the metrics."""
+        """Take the class weights of the data module if they are ``balanced``, and build the metrics."""
         super().setup(stage)
         if stage != "fit" or not self.balances or self.class_weights is None:
             return
@@ -111,7 +111,7 @@ class Classification(Task):
 
         Args:
             batch: tuple, PyG batch or dictionary with a target.
-            stage: what the step is taken for; the loss is the same for all.
+            stage: stage of the run; the loss does not depend on it.
         """
         prediction, target = self.target_kind.align(self(batch), batch_target(batch), self.model)
         loss, size = self.target_kind.loss(prediction, target, self.class_weights)

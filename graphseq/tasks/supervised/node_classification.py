@@ -62,7 +62,7 @@ class NodeClassification(Task):
 
         Args:
             batch: a PyG graph or batch, or a dictionary, with ``y``.
-            stage: stage whose mask is read.
+            stage: stage of the run, whose mask selects the nodes.
         """
         logits, target = class_logits(self(batch), self.model, self.num_outputs), batch_target(batch)
         if len(target) != len(logits):
@@ -74,7 +74,7 @@ class NodeClassification(Task):
             given = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
             raise DataError(f"{stage}_mask is {given}; choose one split: a boolean mask of shape ({len(logits)},)")
         if isinstance(seeds, int) and batch_field(batch, "input_id") is not None:
-            # of the other nodes a part of the neighbours is missing, and other batches count them again
+            # the neighbourhoods of the other nodes are incomplete, and other batches count them again
             logits, target = logits[:seeds], target[:seeds]
             mask = None if mask is None else mask[:seeds]
         if mask is not None:

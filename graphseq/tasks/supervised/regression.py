@@ -67,6 +67,6 @@ class Regression(Task):
 
         Args:
             batch: tuple, PyG batch or dictionary with a target.
-            stage: what the step is taken for; the loss is the same for all.
+            stage: stage of the run; the loss does not depend on it.
         """
         return self.target_kind.step(self(batch), batch_target(batch), self.model)

@@ -1,4 +1,4 @@
-"""The base of procedures that weigh samples, or groups of them, against each other."""
+"""Base class of procedures that weight samples or groups of samples."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
@@ -19,7 +19,7 @@ Target = Literal["multiclass", "multilabel", "regression"]
 
 
 class SampleOptions(TaskOptions, total=False):
-    """Arguments that procedures over samples pass on to :class:`SampleTask`, for ``**options: Unpack[SampleOptions]``.
+    """Arguments that procedures pass on to :class:`SampleTask`, for ``**options: Unpack[SampleOptions]``.
 
     Args:
         target: kind of target: integer labels (B,), ``multiclass``; 0, 1 or NaN (B, K), ``multilabel``; or numbers or
@@ -41,14 +41,14 @@ class SampleOptions(TaskOptions, total=False):
 
 @dataclass
 class SampleLosses:
-    """The losses of the samples of one batch, and what they were computed from.
+    """Losses of the samples of one batch, with the predictions and targets they were computed from.
 
     Args:
-        batch: the batch.
-        output: what the network returned.
+        batch: batch of the samples.
+        output: output of the network.
         prediction: aligned predictions (B, K), in float32 or wider.
         target: aligned targets, (B,) or (B, K).
-        representation: what the network's head read, (B, D).
+        representation: input of the network's head, (B, D).
         terms: sum of the losses of each sample over its known targets, (B,).
         sizes: number of known targets of each sample, (B,).
 
@@ -67,21 +67,21 @@ class SampleLosses:
     sizes: Tensor
 
     def mean(self) -> Step:
-        """Return the step with the plain mean over all known targets."""
+        """Return the step with the unweighted mean over all known targets."""
         size = self.sizes.sum()
         return Step(self.terms.sum() / size.clamp(min=1), self.prediction, self.target, size)
 
 
 def required_field(batch: Any, name: str, purpose: str) -> Tensor:
-    """Return a field with one entry a sample.
+    """Return a field with one entry for each sample.
 
     Args:
         batch: dictionary, or an object with attributes.
         name: name of the field.
-        purpose: what the field holds and who provides it, for the message.
+        purpose: description of the field and its source, for the error message.
 
     Raises:
-        DataError: if the batch has no such field, or it is no tensor.
+        DataError: if the batch has no such field, or the field is not a tensor.
 
     Example:
         >>> required_field({"idx": torch.tensor([3])}, "idx", "position of each sample")
@@ -98,13 +98,13 @@ class SampleTask(Task):
 
     With equal weights the loss :math:`\sum_n s_n / \sum_n c_n` is that of :class:`Classification` or
     :class:`Regression`: cross-entropy, binary cross-entropy of the known labels, or squared error of the known numbers.
-    A subclass says in :meth:`training_loss` what is made of them in training; validation and test take the mean.
+    A subclass combines them in :meth:`training_loss` for training; validation and test take the mean.
 
-    The *representation* of a sample is what the network's ``head`` reads.
+    The *representation* of a sample is the input of the network's ``head``.
 
     Args:
-        model: network with a module ``head`` that turns one vector a sample into outputs.
-        num_outputs: classes, labels or numbers K of a sample, at least 1; at least 2 for multiclass.
+        model: network with a module ``head`` that maps one vector for each sample to outputs.
+        num_outputs: number K of classes, labels or quantities, at least 1; at least 2 for multiclass.
         target: kind of target: integer labels (B,), ``multiclass``; 0, 1 or NaN (B, K), ``multilabel``; or numbers or
             NaN (B, K), ``regression``.
         loss: for regression, module from outputs and targets to losses of the same shape; default squared error.
@@ -161,18 +161,18 @@ class SampleTask(Task):
         return head
 
     def represent(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Return the network's output and what its head read, (B, D).
+        """Return the network's output and the input of its head, (B, D).
 
         Args:
             batch: one batch.
 
         Raises:
-            ValueError: if the head did not read one vector a sample.
+            ValueError: if the input of the head is not one vector for each sample.
         """
         read: list[Tensor] = []
         handle = self.head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
         try:
-            # a compiled network does not call hooks that came later
+            # a compiled network does not call hooks that were registered after compilation
             with torch.compiler.set_stance("force_eager"):
                 output = self(batch)
         finally:
@@ -194,11 +194,11 @@ class SampleTask(Task):
         return self.target_kind.align(output, batch_target(batch), self.model)
 
     def sample_losses(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum of the losses of each sample and over how many known targets it runs: (B,), (B,).
+        """Return the sum of the losses of each sample and the number of known targets it runs over: (B,), (B,).
 
         Args:
-            prediction: (B, K).
-            target: target as :meth:`aligned_target` returns it.
+            prediction: predictions (B, K).
+            target: targets that :meth:`aligned_target` returned.
         """
         return self.target_kind.sample_losses(prediction, target)
 
@@ -213,19 +213,19 @@ class SampleTask(Task):
         return SampleLosses(batch, output, prediction, target, representation, *self.sample_losses(prediction, target))
 
     def training_loss(self, losses: SampleLosses) -> Step:
-        """Return the step of a training batch: what the procedure makes of the losses of its samples.
+        """Return the step of a training batch from the losses of its samples.
 
         Args:
-            losses: the losses of the batch.
+            losses: losses of the samples of the batch.
         """
         return losses.mean()
 
     def step(self, batch: Any, stage: Stage = "train") -> Step:
-        """Return the loss of a batch: in training as the procedure weighs it, else the mean.
+        """Return the loss of a batch: in training that of :meth:`training_loss`, else the mean.
 
         Args:
             batch: tuple, PyG batch or dictionary with a target.
-            stage: what the step is taken for.
+            stage: stage of the run: ``train``, ``val`` or ``test``.
         """
         losses = self.losses_of(batch)
         return self.training_loss(losses) if stage == "train" else losses.mean()

@@ -1,1 +1,1 @@
-"""Procedures that weight samples or penalise differences of environments."""
+"""Training procedures that weight samples or penalise differences between environments."""

@@ -20,8 +20,8 @@ class MultiEnvironment(SampleTask):
 
     .. math:: R_e = \sum_{n \in e} s_n \Big/ \sum_{n \in e} c_n, \qquad L = F(R_1, \ldots, R_E)
 
-    What F is, is an object: :class:`graphseq.nn.InvariantRisk`, :class:`graphseq.nn.VarianceRisk`,
-    :class:`graphseq.nn.CORAL` or :class:`graphseq.nn.GroupDRO`. Risks are those of a batch; batches should hold
+    F is the argument ``objective``: :class:`graphseq.nn.InvariantRisk`, :class:`graphseq.nn.VarianceRisk`,
+    :class:`graphseq.nn.CORAL` or :class:`graphseq.nn.GroupDRO`. Risks are computed on each batch, which should hold
     several samples of several environments.
 
     Procedure:
@@ -32,8 +32,8 @@ class MultiEnvironment(SampleTask):
         ``train/environment_penalty``, or ``train/worst_environment`` for GroupDRO. Validation and test take the mean.
 
     Args:
-        model: network with a module ``head`` that turns one vector a sample into outputs.
-        num_outputs: classes, labels or numbers K of a sample, at least 1; at least 2 for multiclass.
+        model: network with a module ``head`` that maps one vector for each sample to outputs.
+        num_outputs: number K of classes, labels or quantities, at least 1; at least 2 for multiclass.
         objective: loss F of the risks, a module from :class:`graphseq.nn.EnvironmentBatch` to the loss and a
             dictionary of values to log; default ``VarianceRisk()``.
         start_epoch: number of epochs with the mean loss before F is used, at least 0.
@@ -42,7 +42,8 @@ class MultiEnvironment(SampleTask):
     Raises:
         ValueError: if an argument is out of range.
         DataError: in training, if samples have no ``env``.
-        UnsupportedStrategyError: at the start of a run with several processes: F of parts is not F of the whole.
+        UnsupportedStrategyError: at the start of a run with several processes: F of parts of a batch does not give F of
+            the batch.
 
     Example:
         >>> import torch
@@ -81,7 +82,7 @@ class MultiEnvironment(SampleTask):
         """Return the step with the loss over the risks of the environments.
 
         Args:
-            losses: the losses of a batch with ``env``.
+            losses: losses of the samples of a batch with ``env``.
         """
         env = required_field(losses.batch, "env", _ENV)
         mean = losses.mean()

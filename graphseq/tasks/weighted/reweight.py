@@ -1,4 +1,4 @@
-"""Training with weights of samples that are learned along the way."""
+"""Training of a network together with weights of its training samples."""
 
 from dataclasses import replace
 from typing import Any, Unpack, cast
@@ -27,62 +27,64 @@ _ENV = "environment of each sample, int64 (B,), for clusters by environment; or 
 
 
 class Reweighted(SampleTask):
-    r"""Learn a network and weights of its training samples in turns: a bi-level procedure.
+    r"""Alternately train a network and weights of its training samples: a bi-level procedure.
 
     .. math::
         \min_W L_{\mathrm{out}}(\theta^*(W), W) + \beta \operatorname{mean}(w - 1)^2, \qquad
         \theta^*(W) = \arg\min_\theta \sum_n w_n s_n(\theta) \Big/ \sum_n c_n
 
-    What the weights are learned for is an object, since all else is the same: :class:`graphseq.nn.DecorrelationOuter`
+    The objective of the weights is the argument ``outer``: :class:`graphseq.nn.DecorrelationOuter`
     (weights under which variables of the representation are independent; the first-order rule of the paper) or
     :class:`graphseq.nn.UnrolledOuter` (weights under which virtual steps lower the validation loss). With
     ``held_out=0`` the former is plain alternation on the training batch, and with ``num_clusters="all"`` as well the
     objective of StableNet and OOD-GNN. An object of your own has ``forward(batch) -> (loss, logged)``, where
     ``batch`` is a ``graphseq.nn.reweighting.outer.OuterBatch``.
 
-    Weights are of mean 1 over the batch and the queue. They are used in training alone.
+    Weights have mean 1 over the batch and the queue. They are used only in training.
 
     Procedure:
-        1. The batch is passed through the network. After ``start_epoch``, a share ``held_out`` of it, drawn anew, is
-           kept from the loss of the network if the outer objective decorrelates.
-        2. ``weight_steps`` steps of the weights on the outer objective, at the parameters that step 3 of the batch
-           before left; representations and parameters are fixed. Clusters are found anew where due, from a full queue.
+        1. The batch is passed through the network. After ``start_epoch``, a share ``held_out`` of it, drawn at
+           random, is left out of the loss of the network if the outer objective decorrelates.
+        2. ``weight_steps`` steps of the weights on the outer objective, at the parameters after step 3 of the
+           previous batch; representations and parameters are fixed. Clusters are recomputed when due, from a full
+           queue.
         3. One step of the network on the weighted loss of the rest.
-        4. The representations join the queue.
+        4. The representations are appended to the queue.
 
-    The weights' numbers have an optimiser of their own and are in the checkpoint, as are the queue, the clusters and
-    the generator that all draws of 1 and 2 come from: training with a single cluster and ``held_out=0`` gives the very
-    numbers of :class:`Classification`. Both optimisers count in ``global_step``: ``weight_steps + 1`` a batch.
+    The weights have an optimiser of their own and are in the checkpoint, as are the queue, the clusters and the
+    generator of all random numbers of steps 1 and 2. Training with a single cluster and ``held_out=0`` gives exactly
+    the numbers of :class:`Classification`. Both optimisers count in ``global_step``: ``weight_steps + 1`` for each
+    batch.
 
     Logs:
         ``<stage>/loss`` (weighted in training) and the metrics of :class:`Classification` or :class:`Regression`;
         ``train/ess``, ``train/weight_min``, ``train/weight_max`` over batch and queue; ``train/decorrelation`` and
-        ``train/validation`` where the outer objective has them.
+        ``train/validation`` if the outer objective has them.
 
     Source: arXiv 2312.12475. Differs from it: representations that the weights are learned on are those
     of training samples held out of the step, since weights of training samples say nothing of others; momentum
     averages of samples are an option of the queue; weights are bounded below in their effective sample size.
 
     Args:
-        model: network with a module ``head`` that turns one vector a sample into outputs.
-        num_outputs: classes, labels or numbers K of a sample, at least 1; at least 2 for multiclass.
+        model: network with a module ``head`` that maps one vector for each sample to outputs.
+        num_outputs: number K of classes, labels or quantities, at least 1; at least 2 for multiclass.
         outer: objective of the weights; default ``DecorrelationOuter()``.
-        weights: learned numbers behind the weights; default ``SampleWeights()``, which takes the number of samples from
+        weights: module with the learned weights; default ``SampleWeights()``, which takes the number of samples from
             the data module's store.
         queue: queue of the representations of the last batches; default ``FeatureQueue()``; ``FeatureQueue(0)`` for no
             queue.
-        held_out: share of a batch that only the weights are learned on, in [0, 1).
+        held_out: share of each batch that is used for the weights only, in [0, 1).
         beta: factor :math:`\beta` of the second term, at least 0; that term is 1 / ESS - 1 before the bound on the
             effective sample size ESS.
         weight_steps: number of steps of the weights for each batch, at least 1.
         start_epoch: number of epochs with equal weights before weights are learned, at least 0.
-        recluster_every: number of epochs that clusters are kept, at least 1.
+        recluster_every: number of epochs after which clusters are recomputed, at least 1.
         weight_optimizer: callable from parameters to the optimiser of the weights, which must accept sparse gradients;
             default ``torch.optim.SparseAdam(lr=0.05)``.
         options: arguments of :class:`SampleTask` and :class:`Task`; optimiser and scheduler are those of the network.
 
     Raises:
-        ValueError: if an argument is out of range, or environments are asked of averaged samples.
+        ValueError: if an argument is out of range, or environments are combined with a queue of averaged samples.
         DataError: in a run, if the positions of samples are not known or out of range, if there are too few to find
             clusters from, or if the outer objective needs validation data and there are none.
         UnsupportedStrategyError: at the start of a run with several processes.
@@ -136,7 +138,7 @@ class Reweighted(SampleTask):
         self.start_epoch = start_epoch
         self.recluster_every = recluster_every
         self.weight_optimizer = weight_optimizer
-        # of its own, so that the network's dropout does not depend on it; the seed is the global one
+        # a separate generator, so that the network's dropout does not depend on it; seeded by the global one
         self._generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
 
     # state
@@ -149,7 +151,7 @@ class Reweighted(SampleTask):
         """Set the state of the task's own generator.
 
         Args:
-            state: what :meth:`get_extra_state` returned.
+            state: state that :meth:`get_extra_state` returned.
         """
         self._generator.set_state(state.cpu())
 
@@ -168,7 +170,7 @@ class Reweighted(SampleTask):
     # start of a run
 
     def setup(self, stage: str) -> None:
-        """Refuse several processes, find out how many samples there are, and build the metrics."""
+        """Refuse several processes, set the number of samples, and build the metrics."""
         super().setup(stage)
         if stage != "fit":
             return
@@ -224,7 +226,7 @@ class Reweighted(SampleTask):
         """Return the step with the weighted loss of the samples that are not held out.
 
         Args:
-            losses: the losses of a batch whose positions in the data set are known.
+            losses: losses of the samples of a batch with known positions in the data set.
             held: positions in the batch of the samples held out, int64; None for no sample.
         """
         terms, sizes = losses.terms, losses.sizes
@@ -280,7 +282,7 @@ class Reweighted(SampleTask):
         decorrelation.epoch = self.current_epoch
 
     def _step_weights(self, losses: SampleLosses, z: Tensor, idx: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """Take the steps of the weights; return which samples the network is not trained on, and what to log."""
+        """Take the steps of the weights; return the samples held out from the network, and values to log."""
         count = len(z)
         held: Tensor | None = None
         kept = torch.arange(count)
@@ -297,7 +299,7 @@ class Reweighted(SampleTask):
         logged: dict[str, Tensor] = {}
         for _ in range(self.weight_steps):
             with torch.autocast(z.device.type, enabled=False):
-                # in half precision, which the logits follow, the objective has no digits to tell weights apart by
+                # the logits may be in half precision, in which the objective could not distinguish weights
                 logits = torch.cat([self.weights.logits(idx), self.queue.logit]).to(z.dtype)
                 even = self.weights.normalize(logits)
                 weight = self.weights.bound(even)
@@ -311,7 +313,7 @@ class Reweighted(SampleTask):
         return held, logged
 
     def _learners(self, losses: SampleLosses, z: Tensor, kept: Tensor) -> VirtualLearners:
-        """Return virtual learners of the samples trained on, with as many validation samples drawn at random."""
+        """Return virtual learners of the batch's training samples, with as many validation samples drawn at random."""
         data = self.datamodule
         if not isinstance(data, DataSource):  # setup has made sure
             raise DataError("there are no validation samples without a data module")
@@ -323,7 +325,7 @@ class Reweighted(SampleTask):
         return VirtualLearners(self, losses.batch, z[kept], kept, losses.target[kept], validation, lr)
 
     def on_train_epoch_end(self) -> None:
-        """Step a scheduler that looks at validation, and stop if a loss of this epoch was not finite."""
+        """Step a scheduler that monitors a validation metric, and raise if a loss of this epoch was not finite."""
         super().on_train_epoch_end()
         if self.scheduler_interval == "epoch":
             self._step_scheduler(at_epoch_end=True)
@@ -346,7 +348,7 @@ def _positions(losses: SampleLosses) -> Tensor:
 
 
 def _check_positions(store: Any) -> None:
-    """Refuse a store of named rows that calls something else ``idx`` than the positions of its rows."""
+    """Refuse a store of named rows with a field ``idx`` that is not the positions of its rows."""
     if not isinstance(store.take(torch.tensor([0])), dict):
         return
     begin = 0

@@ -1,4 +1,4 @@
-"""Steps of a network that it does not take: what its loss on validation data would be after them."""
+"""Virtual training steps of a network, and its validation loss after them."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ __all__: list[str] = []
 
 
 class VirtualLearners:
-    """A task's network as virtual learners: its head on fixed representations, or all of it.
+    """Virtual learners of a task's network: its head on fixed representations, or the whole network.
 
-    Running statistics of norms do not move. Validation samples pass in evaluation mode.
+    Running statistics of norms are unchanged. Validation samples are passed in evaluation mode.
 
     Args:
-        task: the task whose network takes the virtual steps.
+        task: task whose network takes the virtual steps.
         batch: training batch.
-        representation: representations of the samples trained on, detached, (B', D).
+        representation: representations of the B' samples of the training step, detached, (B', D).
         kept: positions of these samples in the batch, int64 (B',).
-        target: targets of these samples, as ``aligned_target`` returns them.
+        target: targets of these samples that ``aligned_target`` returned.
         validation: batch of validation samples.
         lr: step size for all parameters; the step size of the head alone follows from the representations.
 
@@ -62,7 +62,7 @@ class VirtualLearners:
         """Return a learner that starts from the network's parameters.
 
         Args:
-            scope: whether the parameters of the head or all of them take the steps.
+            scope: parameters that take the steps: ``head`` or ``all``.
         """
         part, prefix = (self.task.head, "") if scope == "head" else (self.task.model, "model.")
         module = self.task.head if scope == "head" else self.task
@@ -72,7 +72,7 @@ class VirtualLearners:
         buffers = {f"{prefix}{name}": value.clone() for name, value in part.named_buffers()}
 
         def apply(values: dict[str, Tensor], given: Any) -> Tensor:
-            # a norm in training mode writes into the buffers it is given, which the next call must not see
+            # a norm in training mode writes into its buffers, which must not affect the next call
             state = {**{name: value.clone() for name, value in buffers.items()}, **values}
             return cast(Tensor, functional_call(module, state, (given,)))
 
@@ -90,7 +90,7 @@ class VirtualLearners:
             terms, sizes = self.task.sample_losses(output, target)
             return terms.sum() / sizes.sum().clamp(min=1)
 
-        # the log-loss of a linear head curves no more than the squared length of what it reads, and of its bias
+        # the curvature of the log-loss of a linear head is at most the squared norm of its input, plus 1 for the bias
         safe = 1 / (1 + self.representation.square().sum(1).mean())
         return VirtualLearner(parameters, train, validate, safe if scope == "head" else self.lr)
 
@@ -103,7 +103,7 @@ class VirtualLearners:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode for a while; parts that were in it before stay there.
+    """Context in which a module is in evaluation mode; the mode of each submodule is restored afterwards.
 
     Args:
         module: any module.
@@ -127,11 +127,11 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def warn_of_equal_distribution(data: Any) -> None:
-    """Warn where validation samples are drawn as training samples are: an unrolled objective has no signal then.
+    """Warn if validation and training samples have the same distribution: an unrolled objective then has no signal.
 
     Args:
         data: data module with ``splits`` and ``store``; its attribute ``split`` and the field ``env`` of its store are
-            read where they exist.
+            read if they exist.
 
     Example:
         >>> from types import SimpleNamespace
