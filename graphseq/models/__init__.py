@@ -1,4 +1,4 @@
-"""Whole networks, wired from layers; they know nothing of training."""
+"""Whole networks built from layers, independent of training."""
 
 from graphseq.core.lazy import attach
 

@@ -1,4 +1,4 @@
-"""Highway network: layers that learn how much of their input to carry on."""
+"""Highway network: layers with a learned gate between their input and their transform."""
 
 import math
 
@@ -11,7 +11,7 @@ __all__ = ["HighwayMLP"]
 
 
 class HighwayMLP(Recorded, nn.Module):
-    r"""Multilayer perceptron whose hidden layers mix their input with what they compute from it.
+    r"""Multilayer perceptron whose hidden layers mix their input with their output by a learned gate.
 
     .. math::
         h_0 = \mathrm{ReLU}(W_0 x + b_0), \qquad
@@ -21,11 +21,12 @@ class HighwayMLP(Recorded, nn.Module):
     Source: arXiv 1505.00387, eq. 3. Differs from the paper: none.
 
     Args:
-        in_features: features of one sample after flattening.
-        out_features: outputs of one sample.
+        in_features: number of features of one sample after flattening.
+        out_features: number of outputs of one sample.
         hidden_features: width of the hidden layers.
         num_layers: number of layers, at least 2: one that sets the width, ``num_layers - 2`` highway layers, the head.
-        gate_bias: initial bias of the gates; below 0 a layer begins by carrying its input on. The paper uses -1 to -3.
+        gate_bias: initial bias of the gates; if negative, a layer initially passes its input on. The paper uses -1 to
+            -3.
 
     Shape:
         x (B, *) real, with ``in_features`` features in ``*`` -> (B, out_features)
@@ -61,7 +62,7 @@ class HighwayMLP(Recorded, nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights of layers by He's rule, and set the biases to 0, those of gates to ``gate_bias``."""
+        """Initialise weights by He's rule and biases to 0; those of gates to ``gate_bias``."""
         for layer in (self.input, *self.hidden, *self.gates, self.head):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)

@@ -42,7 +42,7 @@ class MLP(Recorded, nn.Module):
     Raises:
         ValueError: if a size, ``dropout`` or ``norm`` is outside its range; in ``forward`` if the features of ``x``
             are not ``in_features``.
-        TypeError: in ``forward``, if ``x`` is of whole numbers.
+        TypeError: in ``forward``, if ``x`` has an integer type.
 
     Example:
         >>> import torch
@@ -93,7 +93,7 @@ class MLP(Recorded, nn.Module):
         wrap: Callable[[nn.Module], nn.Module] = weight_norm if norm == "weight" else lambda layer: layer
         self.hidden = nn.ModuleList(
             nn.Sequential(
-                # batch norm takes the mean, and a bias with it, away
+                # batch norm subtracts the mean, and with it any bias
                 wrap(nn.Linear(before, after, bias=norm != "batch")),
                 norms[norm](after),
                 nn.ReLU() if activation is None else copy.deepcopy(activation),
@@ -108,7 +108,7 @@ class MLP(Recorded, nn.Module):
                     self._draw(layer)
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew, as the constructor did; copies of an activation that cannot keep theirs."""
+        """Reinitialise all weights as in the constructor; activations without ``reset_parameters`` keep theirs."""
         for block in self.hidden:
             for layer in block:  # type: ignore[attr-defined]
                 if isinstance(layer, nn.Linear):

@@ -1,4 +1,4 @@
-"""Activations with parameters of their own, and the dropout that belongs to one of them."""
+"""SELU with chosen parameters, and alpha dropout."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ __all__ = ["SELU", "AlphaDropout"]
 
 
 class SELU(Recorded, nn.Module):
-    r"""Scaled exponential linear unit with parameters that may be other than those of (0, 1).
+    r"""Scaled exponential linear unit with chosen parameters.
 
     .. math:: y = \lambda \begin{cases} x & x > 0 \\ \alpha (e^x - 1) & x \le 0 \end{cases}
 
@@ -19,8 +19,8 @@ class SELU(Recorded, nn.Module):
     :func:`graphseq.ops.selu_parameters`.
 
     Args:
-        alpha: :math:`\alpha`, above 0.
-        scale: :math:`\lambda`, above 0.
+        alpha: factor :math:`\alpha` of the exponential, above 0.
+        scale: factor :math:`\lambda` of the output, above 0.
 
     Shape:
         input (*) -> output (*)
@@ -65,8 +65,8 @@ class AlphaDropout(Recorded, nn.Module):
         p: probability of dropping a unit, in [0, 1).
         mean: mean :math:`\mu` to keep.
         var: variance :math:`\nu` to keep, above 0.
-        alpha: :math:`\alpha` of the SELU before it.
-        scale: :math:`\lambda` of the SELU before it; :math:`\alpha' = -\lambda\alpha`.
+        alpha: parameter :math:`\alpha` of the preceding SELU.
+        scale: parameter :math:`\lambda` of the preceding SELU; :math:`\alpha' = -\lambda\alpha`.
 
     Shape:
         input (*) -> output (*)

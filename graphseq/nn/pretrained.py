@@ -1,4 +1,4 @@
-"""A part of a network that was trained before, taken from a file and kept as it is or trained further."""
+"""Pretrained parts of networks, loaded from a file and frozen or fine-tuned."""
 
 import difflib
 import hashlib
@@ -16,29 +16,31 @@ __all__ = ["Pretrained"]
 
 
 class Pretrained(Recorded, nn.Module):
-    """A trained part of a network, by the path of its checkpoint, wherever a task or network takes a module.
+    """Pretrained part of a network, given by the path of its checkpoint in place of a module.
 
     The part is built and filled from a checkpoint of graphseq (script or command line), or from a file that
-    ``torch.save`` wrote of a ``state_dict``, for which ``module`` says how the part is built. Files are read with
-    ``weights_only=True``. Calls and attributes go to the part, which is also there as ``.module``.
+    ``torch.save`` wrote of a ``state_dict``, for which ``module`` gives the part to fill. Files are read with
+    ``weights_only=True``. Calls and attributes are forwarded to the part, which is also the attribute ``module``.
 
-    A frozen part stays in evaluation mode: its parameters get no gradient of their own, its buffers (statistics of
-    batch norm) are bit for bit those of the file, and dropout is off; gradients pass through it to what comes before.
-    Its weights are not written again into checkpoints; a digest is, so that a file which has changed since is refused.
-    A part that is trained further is written as any other weights, and its checkpoints need the file no more if its
-    class is one of graphseq or was built by :func:`graphseq.core.make`.
+    A frozen part stays in evaluation mode: its parameters get no gradient, its buffers (statistics of batch norm) are
+    bit for bit those of the file, and dropout is off; gradients pass through it to earlier layers. Checkpoints hold a
+    digest in place of its weights, so that a file which has changed since is refused. The weights of a fine-tuned part
+    are in checkpoints, which do not need the file if the class of the part is one of graphseq or was built by
+    :func:`graphseq.core.make`.
 
     Args:
-        path: checkpoint, or file of a ``state_dict``.
+        path: path of a checkpoint, or of a file with a ``state_dict``.
         part: dotted name of the part in the task (``"model.encoder"``), or prefix of its keys in a ``state_dict``
             (``""`` for all of them).
-        freeze: whether the part stays as it is.
-        save: whether checkpoints hold the weights of a frozen part too, so that they can be loaded without the file.
-        module: the part, built but not filled; needed for a ``state_dict``, found in the checkpoint otherwise.
+        freeze: whether the part is frozen.
+        save: whether checkpoints also hold the weights of a frozen part, so that they can be loaded without the file.
+        module: part with any weights, into which those of a ``state_dict`` are loaded; None for a checkpoint of
+            graphseq, which records how to build it.
 
     Raises:
-        FileNotFoundError: if there is no such file, and no ``module`` that a checkpoint could fill.
-        CheckpointError: if the file cannot be read, has no such part, or its weights do not fit; names the keys.
+        FileNotFoundError: if there is no such file, and no ``module`` into which a checkpoint could be loaded.
+        CheckpointError: if the file cannot be read, has no such part, or its weights do not fit; the message names the
+            keys.
 
     Example:
         >>> import tempfile
@@ -83,7 +85,7 @@ class Pretrained(Recorded, nn.Module):
             self._record["init_args"]["module"] = noted  # checkpoints that hold the weights can do without the file
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the part returns."""
+        """Return the output of the part."""
         if self._waits:
             raise CheckpointError(
                 f"there is no file {self.path} and no checkpoint was loaded: the weights of {self.part} are missing"
@@ -99,7 +101,7 @@ class Pretrained(Recorded, nn.Module):
             return getattr(self.module, name)
 
     def train(self, mode: bool = True) -> Self:
-        """Change the mode of a part that is trained further; a frozen one stays in evaluation mode.
+        """Change the mode of a part that is fine-tuned; a frozen part stays in evaluation mode.
 
         Args:
             mode: whether to train.
@@ -109,17 +111,17 @@ class Pretrained(Recorded, nn.Module):
         return self
 
     def get_extra_state(self) -> dict[str, str]:
-        """Return the digest of the frozen weights, which stand in the file and not in the checkpoint."""
+        """Return the digest of the frozen weights, which are in the file and not in the checkpoint."""
         return {} if self.saved else {"digest": self._digest}
 
     def set_extra_state(self, state: dict[str, str]) -> None:
         """Check that the file holds the weights that the checkpoint was trained with.
 
         Args:
-            state: what :meth:`get_extra_state` returned.
+            state: digest that :meth:`get_extra_state` returned.
 
         Raises:
-            CheckpointError: if it does not.
+            CheckpointError: if the weights differ.
         """
         if state.get("digest", self._digest) != self._digest:
             raise CheckpointError(

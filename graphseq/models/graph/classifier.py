@@ -36,8 +36,8 @@ class GraphEncoder(Recorded, nn.Module):
         \;[\,+\; h^{(l-1)}\,], \qquad
         z_i = \mathrm{JK}(h_i^{(1)}, \ldots, h_i^{(L)}), \qquad z_g = \bigoplus_{i \in g} z_i
 
-    Data sets offer their widths, categories and degrees to every network. The encoder takes all of them and ignores
-    what its convolution has no use for: ``edge_channels`` with gin, ``degree_histogram`` with all but pna. On a GPU
+    Data modules link their widths, categories and degrees to every network. The encoder accepts all of them and ignores
+    those that its convolution does not use: ``edge_channels`` with gin, ``degree_histogram`` with all but pna. On a GPU
     messages are added up atomically, so that two runs may differ in the last bits.
 
     Source: jumping knowledge (JK) arXiv 1806.03536; the convolutions :func:`graphseq.nn.make_convolution`; the
@@ -47,7 +47,7 @@ class GraphEncoder(Recorded, nn.Module):
         in_channels: width of the node features; ignored if ``node_categories`` is given.
         hidden_channels: width of every layer.
         num_layers: number of convolutions, at least 1.
-        conv: name of a convolution, or what builds one from two widths (a class such as
+        conv: name of a convolution, or a callable that builds one from two widths (a class such as
             ``torch_geometric.nn.GraphConv``, or a partial of one). It is given edge features if its ``forward`` has a
             parameter ``edge_attr`` and ``edge_channels`` or ``edge_categories`` is given; a layer of your own then
             needs ``edge_dim``, ``edge_channels`` or, for categories, ``hidden_channels``.
@@ -72,7 +72,7 @@ class GraphEncoder(Recorded, nn.Module):
         -> (G, graph_channels)
 
     Raises:
-        ValueError: if an argument is out of range, or the convolution lacks what it needs.
+        ValueError: if an argument is out of range, or an argument that the convolution needs is missing.
         DataError: if the features of a batch do not fit.
 
     Example:
@@ -150,12 +150,12 @@ class GraphEncoder(Recorded, nn.Module):
         self.graph_channels = self.node_channels
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
+        """Reinitialise all parameters."""
         for module in self.children():
             reset(module)
 
     def edge_arguments(self, edge_attr: Tensor | None) -> dict[str, Tensor]:
-        """Return the edge features as the convolutions take them: encoded under their name, or nothing."""
+        """Return the encoded edge features as a named argument of the convolutions; empty if they take none."""
         return {} if self.edge_input is None else {"edge_attr": self.edge_input(edge_attr)}
 
     def encode_nodes(
@@ -167,17 +167,17 @@ class GraphEncoder(Recorded, nn.Module):
         ptr: Tensor | None = None,
     ) -> Tensor:
         """Return the node vectors alone: (N, node_channels)."""
-        h = self.input(x)
+        h = self.input(x)  # (N, D)
         edges = self.edge_arguments(edge_attr)
         state = None
         if self.virtual_node is not None:
             batch, num_graphs = graph_index(h.size(0), batch, ptr, h.device)
-            state = self.virtual_node.initial_state(num_graphs)  # type: ignore[operator]
+            state = self.virtual_node.initial_state(num_graphs)  # type: ignore[operator]  # (G, D)
         layers = []
         for layer, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if self.virtual_node is not None:
                 h = self.virtual_node(h, state, batch)
-            new = conv(h, edge_index, **edges)
+            new = conv(h, edge_index, **edges)  # (N, hidden_channels)
             if new.size(-1) != self.hidden_channels:
                 raise ValueError(
                     f"{type(conv).__name__} gives {new.size(-1)} channels where hidden_channels={self.hidden_channels}"
@@ -188,7 +188,7 @@ class GraphEncoder(Recorded, nn.Module):
                 state = self.virtual_node.update(layer, h, state, batch, ptr)  # type: ignore[operator]
             h = h + new if self.residual and h.size(-1) == new.size(-1) else new
             layers.append(h)
-        return h if self.jump is None else self.jump(layers)
+        return h if self.jump is None else self.jump(layers)  # (N, node_channels)
 
     def encode(
         self,
@@ -209,7 +209,7 @@ class GraphEncoder(Recorded, nn.Module):
                 synchronisation.
         """
         node = self.encode_nodes(x, edge_index, batch, edge_attr, ptr)
-        return self.pool(node, batch, ptr), node
+        return self.pool(node, batch, ptr), node  # (G, graph_channels), (N, node_channels)
 
     def forward(
         self,
@@ -233,7 +233,7 @@ class GraphClassifier(Recorded, nn.Module):
         out_channels: number K of classes or of predicted quantities.
         hidden_channels: width of every layer, and of the perceptron between its layers.
         num_layers: number of convolutions.
-        conv: convolution by name, or what builds one from two widths, as in :class:`GraphEncoder`.
+        conv: name of a convolution, or a callable that builds one from two widths, see :class:`GraphEncoder`.
         head_layers: number of linear maps of the perceptron, at least 1.
         dropout: probability that an entry is dropped after a convolution and inside the perceptron, in [0, 1).
         options: further arguments of :class:`GraphEncoder`.
@@ -242,7 +242,7 @@ class GraphClassifier(Recorded, nn.Module):
         x (N, in_channels), edge_index (2, E), batch (N,), edge_attr (E, edge_channels), ptr (G+1,) -> (G, K)
 
     Raises:
-        ValueError: as :class:`GraphEncoder`, or if ``head_layers`` or ``out_channels`` < 1.
+        ValueError: as for :class:`GraphEncoder`, or if ``head_layers`` or ``out_channels`` < 1.
 
     Example:
         >>> import torch
@@ -279,7 +279,7 @@ class GraphClassifier(Recorded, nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
+        """Reinitialise all parameters."""
         self.encoder.reset_parameters()
         self.head.reset_parameters()
 
@@ -291,7 +291,7 @@ class GraphClassifier(Recorded, nn.Module):
         edge_attr: Tensor | None = None,
         ptr: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return what ``head`` reads, the graph vectors (G, graph_channels), and node vectors (N, node_channels)."""
+        """Return graph vectors (G, graph_channels), the input of ``head``, and node vectors (N, node_channels)."""
         return self.encoder.encode(x, edge_index, batch, edge_attr, ptr)
 
     def forward(
@@ -302,5 +302,5 @@ class GraphClassifier(Recorded, nn.Module):
         edge_attr: Tensor | None = None,
         ptr: Tensor | None = None,
     ) -> Tensor:
-        """Return one row of logits a graph: (G, K)."""
+        """Return one row of logits for each graph: (G, K)."""
         return self.head(self.encode(x, edge_index, batch, edge_attr, ptr)[0])

@@ -1,4 +1,4 @@
-"""The graph isomorphism network, exactly as its paper trains it."""
+"""Graph isomorphism network as in its paper."""
 
 from typing import Literal
 
@@ -83,14 +83,14 @@ class GINClassifier(Recorded, nn.Module):
         self.node_channels = self.graph_channels = sum(widths)
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
+        """Reinitialise all parameters."""
         for module in self.children():
             reset(module)
 
     def _depths(self, x: Tensor, edge_index: Tensor) -> list[Tensor]:
-        layers = [self.input(x)]
+        layers = [self.input(x)]  # (N, D)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            layers.append(norm(conv(layers[-1], edge_index)).relu())
+            layers.append(norm(conv(layers[-1], edge_index)).relu())  # (N, hidden_channels)
         return layers
 
     def encode(
@@ -111,8 +111,8 @@ class GINClassifier(Recorded, nn.Module):
             ptr: first node of each graph and, last, the number of nodes; given, the step needs no device
                 synchronisation.
         """
-        node = torch.cat(self._depths(x, edge_index), dim=1)
-        return self.pool(node, batch, ptr), node
+        node = torch.cat(self._depths(x, edge_index), dim=1)  # (N, node_channels)
+        return self.pool(node, batch, ptr), node  # (G, graph_channels), (N, node_channels)
 
     def forward(
         self,
@@ -122,10 +122,10 @@ class GINClassifier(Recorded, nn.Module):
         edge_attr: Tensor | None = None,
         ptr: Tensor | None = None,
     ) -> Tensor:
-        """Return one row of logits a graph: (G, K)."""
+        """Return one row of logits for each graph: (G, K)."""
         # each depth is pooled alone: joining them for all nodes first would cost a sixth of a training step
         logits = [
-            head(self.pool(depth, batch, ptr))
+            head(self.pool(depth, batch, ptr))  # (N, D) -> (G, D) -> (G, K)
             for head, depth in zip(self.heads, self._depths(x, edge_index), strict=True)
         ]
         return torch.stack([F.dropout(depth, self.dropout, self.training) for depth in logits]).sum(0)

@@ -1,4 +1,4 @@
-"""Graph networks with one output a node."""
+"""Graph networks with one output for each node."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -27,9 +27,9 @@ class NodeClassifier(Recorded, nn.Module):
         out_channels: number K of classes or of predicted quantities.
         hidden_channels: width of the hidden layers.
         num_layers: number of convolutions, the last one included.
-        conv: convolution by name, or what builds one from two widths, as in :class:`GraphEncoder`.
-        output: whether the last of the convolutions gives the logits, with one head and neither norm nor ReLU, or a
-            linear map after all of them does.
+        conv: name of a convolution, or a callable that builds one from two widths, see :class:`GraphEncoder`.
+        output: last layer: ``convolution`` if the last convolution gives the logits, with one head and neither norm nor
+            ReLU, or ``linear`` for a linear map after all convolutions.
         input_dropout: probability that an entry of real node features is dropped, in [0, 1).
         dropout: probability that an entry is dropped after a hidden layer, in [0, 1).
         edge_channels: width of real edge features; None or 0 for none.
@@ -41,7 +41,7 @@ class NodeClassifier(Recorded, nn.Module):
         x (N, in_channels), edge_index (2, E), batch (N,), edge_attr (E, edge_channels), ptr (G+1,) -> (N, K)
 
     Raises:
-        ValueError: as :class:`GraphEncoder`, if ``input_dropout`` is outside [0, 1), or if ``output`` is
+        ValueError: as for :class:`GraphEncoder`, if ``input_dropout`` is outside [0, 1), or if ``output`` is
             "convolution" with fewer than two layers.
 
     Example:
@@ -100,7 +100,7 @@ class NodeClassifier(Recorded, nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
+        """Reinitialise all parameters."""
         reset(self.encoder)
         reset(self.head)
 
@@ -116,7 +116,7 @@ class NodeClassifier(Recorded, nn.Module):
         edge_attr: Tensor | None = None,
         ptr: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return graph vectors (G, graph_channels) and what ``head`` reads, node vectors (N, node_channels)."""
+        """Return graph vectors (G, graph_channels) and node vectors (N, node_channels), the input of ``head``."""
         return self.encoder.encode(self._drop(x), edge_index, batch, edge_attr, ptr)
 
     def forward(
@@ -127,8 +127,8 @@ class NodeClassifier(Recorded, nn.Module):
         edge_attr: Tensor | None = None,
         ptr: Tensor | None = None,
     ) -> Tensor:
-        """Return one row of logits a node: (N, K)."""
-        node = self.encoder.encode_nodes(self._drop(x), edge_index, batch, edge_attr, ptr)
+        """Return one row of logits for each node: (N, K)."""
+        node = self.encoder.encode_nodes(self._drop(x), edge_index, batch, edge_attr, ptr)  # (N, node_channels)
         if self.convolves:
             return self.head(node, edge_index, **self.encoder.edge_arguments(edge_attr))
-        return self.head(node)
+        return self.head(node)  # (N, K)

@@ -1,4 +1,4 @@
-"""Any network of PyTorch Geometric, taken as it is."""
+"""Adapter for networks of PyTorch Geometric."""
 
 from typing import Literal
 
@@ -14,18 +14,18 @@ _FIELDS = ("x", "edge_index", "batch", "edge_attr", "ptr")
 
 
 class FromPyG(Recorded, nn.Module):
-    r"""Adapter that gives a graph network written for PyTorch Geometric the signature and ``encode`` of ours.
+    r"""Adapter that gives a network of PyTorch Geometric the signature and ``encode`` of graphseq's graph networks.
 
     .. math:: y_g = W \bigoplus_{i \in g} \mathrm{network}(x, \ldots)_i + b
 
     The network is given those of ``x``, ``edge_index``, ``batch``, ``edge_attr`` and ``ptr`` that its ``forward``
-    has as parameters. Build it with :func:`graphseq.core.make`, or in a config, so that checkpoints can hold it.
+    has as parameters. Build it with :func:`graphseq.core.make`, or in a config, so that checkpoints can record it.
     Sizes that a command line links from the data reach this adapter and not the network inside, which needs its own
     ``in_channels`` written.
 
     Args:
         network: network that maps nodes to nodes (N, D), or to graphs (G, D) if it pools by itself.
-        pool: reduction of the nodes of a graph; None takes the network's output as it is.
+        pool: reduction of the nodes of a graph; None for no pooling of the network's output.
         out_channels: width K of a linear map after network and pooling; None for no map.
         channels: width D of the network's output; None reads its attribute ``out_channels``, which every
             ``BasicGNN`` has. Only needed for the linear map.
@@ -34,7 +34,7 @@ class FromPyG(Recorded, nn.Module):
         x (N, F), edge_index (2, E), batch (N,), edge_attr (E, _), ptr (G+1,) -> (G, K), or (N, K) without pool
 
     Raises:
-        ValueError: if the network's ``forward`` requires something else, or its width is not known.
+        ValueError: if the network's ``forward`` requires any other argument, or its width is not known.
 
     Example:
         >>> import torch
@@ -74,7 +74,7 @@ class FromPyG(Recorded, nn.Module):
         self.head = None if out_channels is None else nn.Linear(width, out_channels)  # type: ignore[arg-type]
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, those of the network as far as it offers ``reset_parameters``."""
+        """Reinitialise all parameters, those of the network if it has ``reset_parameters``."""
         reset(self.network)
         if self.head is not None:
             self.head.reset_parameters()
@@ -107,12 +107,12 @@ class FromPyG(Recorded, nn.Module):
             ptr: first node of each graph and, last, the number of nodes.
 
         Raises:
-            ValueError: if ``pool`` is None: there are then no two kinds of vectors.
+            ValueError: if ``pool`` is None, since the network then has only one kind of output.
         """
         if self.pool is None:
             raise ValueError("FromPyG(pool=None) has no graph vectors beside the network's output; give a pool")
         node = self._outputs({"x": x, "edge_index": edge_index, "batch": batch, "edge_attr": edge_attr, "ptr": ptr})
-        return self.pool(node, batch, ptr), node
+        return self.pool(node, batch, ptr), node  # (N, D) -> (G, D), (N, D)
 
     def forward(
         self,
@@ -122,7 +122,7 @@ class FromPyG(Recorded, nn.Module):
         edge_attr: Tensor | None = None,
         ptr: Tensor | None = None,
     ) -> Tensor:
-        """Return one row a graph (G, K), or the network's own rows without a pool."""
+        """Return one row for each graph (G, K); without a pool the rows of the network."""
         if self.pool is not None:
             output = self.encode(x, edge_index, batch, edge_attr, ptr)[0]
         else:

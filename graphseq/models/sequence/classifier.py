@@ -1,4 +1,4 @@
-"""Networks that read a sequence and give logits for it, or for each of its steps."""
+"""Recurrent networks for the classification of sequences, or of each of their steps."""
 
 from typing import Literal
 
@@ -17,21 +17,22 @@ class SequenceTagger(Recorded, nn.Module):
 
     .. math:: h = \mathrm{recurrent}(\mathrm{embed}(x)), \qquad y_t = W\, \mathrm{dropout}(h_t) + b
 
-    Sequences of token numbers are embedded (``vocab_size``); sequences of features (``in_channels``) are read as they
-    are. Outputs do not depend on padding; those behind the length of a sequence mean nothing.
+    Sequences of token numbers are embedded (``vocab_size``); sequences of features (``in_channels``) are the input of
+    the recurrent layers. Outputs within the length of a sequence do not depend on padding; those after it have no
+    meaning.
 
     Args:
-        out_channels: outputs of a step.
-        in_channels: features of a step, D; give it or ``vocab_size``.
-        vocab_size: number of tokens; give it or ``in_channels``.
-        hidden_channels: features of the state, and of the embedding of a token.
-        num_layers: recurrent layers, at least 1.
-        cell: ``lstm``, ``gru`` or ``rnn``, see :class:`RecurrentStack`.
-        bidirectional: whether each sequence is read from both ends.
+        out_channels: number of outputs of each step.
+        in_channels: number of features D of each step; give either this or ``vocab_size``.
+        vocab_size: number of tokens; give either this or ``in_channels``.
+        hidden_channels: size of the hidden state, and of the embedding of a token.
+        num_layers: number of recurrent layers, at least 1.
+        cell: kind of recurrent layer: ``lstm``, ``gru``, or ``rnn`` for the Elman network with tanh.
+        bidirectional: whether each sequence is processed in both directions.
         dropout: probability in [0, 1) of setting a feature to zero between layers and before the head.
-        recurrent: sequence layer ``(x, state, lengths) -> (y, state)`` that replaces the one these arguments make; its
-            ``input_size`` is ``hidden_channels`` for tokens and ``in_channels`` for features, and it has an
-            ``output_size``.
+        recurrent: sequence layer ``(x, state, lengths) -> (y, state)`` that replaces the recurrent layers built from
+            the other arguments; its ``input_size`` is ``hidden_channels`` for tokens and ``in_channels`` for features,
+            and it has an ``output_size``.
 
     Shape:
         x (B, T, D) real or (B, T) int64, lengths (B,) -> (B, T, out_channels)
@@ -85,7 +86,7 @@ class SequenceTagger(Recorded, nn.Module):
         self.head = nn.Linear(output_size(self.recurrent), out_channels)
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew, as the constructor did."""
+        """Reinitialise all weights as in the constructor."""
         for module in (self.embedding, self.recurrent, self.head):
             if isinstance(module, nn.Embedding | nn.Linear | RecurrentStack):
                 module.reset_parameters()
@@ -95,7 +96,7 @@ class SequenceTagger(Recorded, nn.Module):
 
         Args:
             x: features (B, T, D), or token numbers (B, T).
-            lengths: steps of each sequence, int64 (B,); None if all have T.
+            lengths: number of steps of each sequence, int64 (B,); None if all have T.
         """
         if self.embedding is not None:
             if x.dim() != 2 or x.is_floating_point():
@@ -103,16 +104,16 @@ class SequenceTagger(Recorded, nn.Module):
             x = self.embedding(x)  # (B, T, H)
         elif x.dim() != 3 or x.shape[2] != self.in_channels:
             raise ValueError(f"inputs have shape {tuple(x.shape)}, where (B, T, {self.in_channels}) is needed")
-        return layer_outputs(self.recurrent, x, lengths)
+        return layer_outputs(self.recurrent, x, lengths)  # (B, T, H)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return logits for each step.
 
         Args:
             x: features (B, T, D), or token numbers (B, T).
-            lengths: steps of each sequence, int64 (B,); None if all have T.
+            lengths: number of steps of each sequence, int64 (B,); None if all have T.
         """
-        return self.head(self.dropout(self.encode_steps(x, lengths)))
+        return self.head(self.dropout(self.encode_steps(x, lengths)))  # (B, T, H) -> (B, T, K)
 
 
 class SequenceClassifier(SequenceTagger):
@@ -121,27 +122,28 @@ class SequenceClassifier(SequenceTagger):
     .. math:: h = \mathrm{recurrent}(\mathrm{embed}(x)), \qquad
         y = W\, \mathrm{dropout}(\mathrm{pool}_t(h_t)) + b
 
-    The pooling takes steps within the length of a sequence only, so outputs do not depend on padding.
+    Only steps within the length of a sequence are pooled, so outputs do not depend on padding.
 
     Args:
-        out_channels: outputs of a sequence.
-        in_channels: features of a step, D; give it or ``vocab_size``.
-        vocab_size: number of tokens; give it or ``in_channels``.
-        hidden_channels: features of the state, and of the embedding of a token.
-        num_layers: recurrent layers, at least 1.
-        cell: ``lstm``, ``gru`` or ``rnn``, see :class:`RecurrentStack`.
-        bidirectional: whether each sequence is read from both ends.
+        out_channels: number of outputs of each sequence.
+        in_channels: number of features D of each step; give either this or ``vocab_size``.
+        vocab_size: number of tokens; give either this or ``in_channels``.
+        hidden_channels: size of the hidden state, and of the embedding of a token.
+        num_layers: number of recurrent layers, at least 1.
+        cell: kind of recurrent layer: ``lstm``, ``gru``, or ``rnn`` for the Elman network with tanh.
+        bidirectional: whether each sequence is processed in both directions.
         dropout: probability in [0, 1) of setting a feature to zero between layers and before the head.
-        pool: ``last``, the output at the last step; of two directions the one read from the end gives its output at
-            the first step. Or ``mean`` over all steps.
-        recurrent: see :class:`SequenceTagger`.
+        pool: ``last`` for the output at the last step (of the backward direction, at the first step), or ``mean`` over
+            all steps.
+        recurrent: sequence layer ``(x, state, lengths) -> (y, state)`` that replaces the recurrent layers built from
+            the other arguments, see :class:`SequenceTagger`.
 
     Shape:
         x (B, T, D) real or (B, T) int64, lengths (B,) -> (B, out_channels)
 
     Raises:
-        ValueError: see :class:`SequenceTagger`; or if ``pool`` is something else.
-        TypeError: see :class:`SequenceTagger`.
+        ValueError: as for :class:`SequenceTagger`, or if ``pool`` is neither ``last`` nor ``mean``.
+        TypeError: if ``recurrent`` has no ``output_size``.
 
     Example:
         >>> model = SequenceClassifier(out_channels=2, vocab_size=27, cell="lstm")
@@ -183,41 +185,41 @@ class SequenceClassifier(SequenceTagger):
 
         Args:
             x: features (B, T, D), or token numbers (B, T).
-            lengths: steps of each sequence, int64 (B,); None if all have T.
+            lengths: number of steps of each sequence, int64 (B,); None if all have T.
         """
         h = self.encode_steps(x, lengths)  # (B, T, H)
         if self.pool == "mean":
             if lengths is None:
-                return h.mean(1)
-            inside = step_mask(lengths, h.shape[1])[..., None]
-            return h.masked_fill(~inside, 0).sum(1) / lengths[:, None]
+                return h.mean(1)  # (B, H)
+            inside = step_mask(lengths, h.shape[1])[..., None]  # (B, T, 1)
+            return h.masked_fill(~inside, 0).sum(1) / lengths[:, None]  # (B, H)
         if lengths is None:
-            last = h[:, -1]
+            last = h[:, -1]  # (B, H)
         else:
-            last = h.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, h.shape[2])).squeeze(1)
+            last = h.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, h.shape[2])).squeeze(1)  # (B, H)
         if not self.two_ends:
             return last
         half = h.shape[2] // 2
-        return torch.cat([last[:, :half], h[:, 0, half:]], 1)
+        return torch.cat([last[:, :half], h[:, 0, half:]], 1)  # (B, H)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return logits for each sequence.
 
         Args:
             x: features (B, T, D), or token numbers (B, T).
-            lengths: steps of each sequence, int64 (B,); None if all have T.
+            lengths: number of steps of each sequence, int64 (B,); None if all have T.
         """
-        return self.head(self.dropout(self.encode(x, lengths)))
+        return self.head(self.dropout(self.encode(x, lengths)))  # (B, H) -> (B, K)
 
 
 def output_size(layer: nn.Module) -> int:
-    """Return the number of output features that a sequence layer states.
+    """Return the attribute ``output_size`` of a sequence layer.
 
     Args:
-        layer: the layer.
+        layer: any sequence layer.
 
     Raises:
-        TypeError: if it has no whole number ``output_size``.
+        TypeError: if the layer has no integer ``output_size``.
 
     Example:
         >>> output_size(RecurrentStack(3, 5, bidirectional=True))

@@ -1,4 +1,4 @@
-"""Recurrent language models, and text from them token by token."""
+"""Recurrent language models, and generation of text token by token."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,26 +18,26 @@ class RecurrentLanguageModel(Recorded, nn.Module):
     .. math:: h = \mathrm{recurrent}(\mathrm{dropout}(E_{x})), \qquad
         \operatorname{logits}_t = W\, P\, \mathrm{dropout}(h_t) + b
 
-    with the embedding E. With ``tie_weights`` W is E itself, and P projects to its width where the layers are wider
-    or narrower (arXiv 1608.05859); otherwise P is the identity.
+    with the embedding E. With ``tie_weights`` W is E itself, and P projects to its width where the layers have a
+    different one (arXiv 1608.05859); otherwise P is the identity.
 
     Args:
-        vocab_size: number of tokens.
-        embedding_channels: features of the embedding of a token.
-        hidden_channels: features of the state of a layer.
-        num_layers: recurrent layers, at least 1.
-        cell: ``lstm``, ``gru`` or ``rnn``, see :class:`RecurrentStack`.
-        dropout: probability in [0, 1) of setting a feature to zero behind the embedding, between layers and before
+        vocab_size: number of tokens V.
+        embedding_channels: size of the embedding of a token.
+        hidden_channels: size of the hidden state of each layer.
+        num_layers: number of recurrent layers, at least 1.
+        cell: kind of recurrent layer: ``lstm``, ``gru``, or ``rnn`` for the Elman network with tanh.
+        dropout: probability in [0, 1) of setting a feature to zero after the embedding, between layers and before
             the head.
         tie_weights: whether the head shares the weights of the embedding.
-        recurrent: sequence layer ``(x, state, lengths) -> (y, state)`` that replaces the one these arguments make; its
-            ``input_size`` is ``embedding_channels``, it has an ``output_size``, and no step may see a later one.
+        recurrent: causal sequence layer ``(x, state, lengths) -> (y, state)`` that replaces the recurrent layers built
+            from the other arguments; its ``input_size`` is ``embedding_channels``, and it has an ``output_size``.
 
     Shape:
         ids int64 (B, T) -> logits (B, T, vocab_size)
 
     Raises:
-        ValueError: if an argument is outside its range, or ``recurrent`` reads sequences from both ends; in
+        ValueError: if an argument is outside its range, or ``recurrent`` is bidirectional; in
             ``forward`` if ``ids`` does not fit.
         TypeError: if ``recurrent`` has no ``output_size``.
 
@@ -83,7 +83,7 @@ class RecurrentLanguageModel(Recorded, nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew; tied ones small, so that the first logits are near 0."""
+        """Reinitialise all weights; tied weights get a small variance, so that the first logits are near 0."""
         for module in (self.embedding, self.recurrent, self.projection, self.head):
             if isinstance(module, nn.Embedding | nn.Linear | RecurrentStack):
                 module.reset_parameters()
@@ -92,15 +92,15 @@ class RecurrentLanguageModel(Recorded, nn.Module):
             self.head.weight = self.embedding.weight
 
     def _logits(self, y: Tensor) -> Tensor:
-        return self.head(self.projection(self.dropout(y)))
+        return self.head(self.projection(self.dropout(y)))  # (B, T, H) -> (B, T, V)
 
     def _embedded(self, ids: Tensor) -> Tensor:
         if ids.dim() != 2 or ids.is_floating_point():
             raise ValueError(f"ids is {ids.dtype} {tuple(ids.shape)}; token numbers must be integers (B, T)")
-        return self.dropout(self.embedding(ids))
+        return self.dropout(self.embedding(ids))  # (B, T, D)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return logits of the next token at each step; those behind the length of a row mean nothing.
+        """Return logits of the next token at each step; those at padding have no meaning.
 
         Args:
             ids: token numbers (B, T).
@@ -108,31 +108,31 @@ class RecurrentLanguageModel(Recorded, nn.Module):
         return self._logits(layer_outputs(self.recurrent, self._embedded(ids), None))
 
     def forward_with_state(self, ids: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Return logits of the next token at each step, and the state behind the last one.
+        """Return logits of the next token at each step, and the state after the last step.
 
         Args:
             ids: token numbers (B, T).
-            state: state behind the tokens before, as this method returned it; None at the beginning of a text.
-            lengths: tokens of each row, int64 (B,); None if all have T.
+            state: state after the preceding tokens, as this method returned it; None at the beginning of a text.
+            lengths: number of tokens of each row, int64 (B,); None if all have T.
         """
-        y, state = self.recurrent(self._embedded(ids), state, lengths)
+        y, state = self.recurrent(self._embedded(ids), state, lengths)  # (B, T, H)
         return self._logits(y), state
 
 
 @runtime_checkable
 class DecodesByState(Protocol):
-    """What :func:`generate_tokens` asks of a language model.
+    """Protocol of the language models that :func:`generate_tokens` accepts.
 
     Example:
         >>> model: DecodesByState = RecurrentLanguageModel(vocab_size=5)
     """
 
     def forward_with_state(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Return logits (B, T, V) and the state behind the last token.
+        """Return logits (B, T, V) and the state after the last token.
 
         Args:
             ids: token numbers (B, T).
-            state: state behind the tokens before; None at the beginning.
+            state: state after the preceding tokens; None at the beginning of a text.
         """
         ...
 
@@ -148,18 +148,19 @@ def generate_tokens(
     forbidden: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    r"""Continue a text token by token; the state is carried on, so each token costs the same.
+    r"""Continue a text token by token; the state is carried along, so that each token costs the same.
 
     .. math:: x_{t+1} \sim \operatorname{softmax}(\operatorname{logits}_t / \tau)
 
-    Call ``model.eval()`` before, so that nothing is dropped out.
+    Call ``model.eval()`` before, to switch dropout off.
 
     Args:
         model: language model with ``forward_with_state(ids, state) -> (logits, state)``.
-        prompt: token numbers before the first new one, int64 (B, T), T at least 1.
-        length: new tokens, at least 0.
-        temperature: :math:`\tau`, at least 0; 0 takes the likeliest token, the first among equals.
-        top_k: draw among the k likeliest tokens; None for all.
+        prompt: token numbers of the text to continue, int64 (B, T), T at least 1.
+        length: number of new tokens, at least 0.
+        temperature: divisor :math:`\tau` of the logits, at least 0; 0 takes the likeliest token, the first among
+            equals.
+        top_k: number of likeliest tokens among which each token is drawn; None for all.
         forbidden: token numbers that are never drawn, int64 (F,); None for none.
         generator: source of the random numbers, on the device of the prompt; None for torch's own.
 
@@ -186,7 +187,7 @@ def generate_tokens(
     ids, state = prompt, None
     for _ in range(length):
         logits, state = model.forward_with_state(ids, state)
-        ids = _draw(logits[:, -1].float(), temperature, top_k, forbidden, generator)
+        ids = _draw(logits[:, -1].float(), temperature, top_k, forbidden, generator)  # (B, V) -> (B, 1)
         drawn.append(ids)
     return torch.cat(drawn, 1) if drawn else prompt[:, :0]
 
@@ -194,13 +195,13 @@ def generate_tokens(
 def _draw(
     logits: Tensor, temperature: float, top_k: int | None, forbidden: Tensor | None, generator: Generator | None
 ) -> Tensor:
-    """Draw one token a row, (B, 1), from logits (B, V)."""
+    """Draw one token for each row, (B, 1), from logits (B, V)."""
     if forbidden is not None:
         logits = logits.index_fill(1, forbidden.to(logits.device), -torch.inf)
     if temperature == 0:
         return logits.argmax(1, keepdim=True)
     if top_k is not None and top_k < logits.shape[1]:
-        # a stable order, so that equal logits fall the same way everywhere
+        # a stable sort, so that ties are broken alike on all processors
         order = logits.sort(dim=1, descending=True, stable=True).indices
         logits = logits.scatter(1, order[:, top_k:], -torch.inf)
     return torch.multinomial((logits / temperature).softmax(1), 1, generator=generator)

@@ -13,8 +13,8 @@ class ConvNet(Recorded, nn.Module):
     r"""Small convolutional network for images of about 8 x 8 to 32 x 32.
 
     Blocks of convolution 3 x 3, batch norm, ReLU and max pooling 2 x 2, each at half the resolution and, after the
-    first, twice the width of the block before; then the mean over all positions and a linear head. As
-    nothing depends on the size of the images, one network takes images of any size that survives the poolings.
+    first, twice the width of the block before; then the mean over all positions and a linear head. No
+    parameter depends on the size of the images, so one network accepts images of any size of at least 2^L pixels.
 
     .. math::
         h_i = \mathrm{pool}(\mathrm{ReLU}(\mathrm{BN}(W_i * h_{i-1}))), \qquad
@@ -32,8 +32,8 @@ class ConvNet(Recorded, nn.Module):
 
     Raises:
         ValueError: if a size or ``dropout`` is outside its range; in ``forward`` if ``x`` has another rank or number
-            of channels, or is too small for the poolings.
-        TypeError: in ``forward``, if ``x`` is of whole numbers.
+            of channels, or is too small for the number of poolings.
+        TypeError: in ``forward``, if ``x`` has an integer type.
 
     Example:
         >>> import torch
@@ -83,7 +83,7 @@ class ConvNet(Recorded, nn.Module):
         self.head = nn.Linear(widths[-1], out_channels)
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew, as the constructor did, and forget the statistics of the batch norms."""
+        """Reinitialise all weights as in the constructor, and the statistics of the batch norms."""
         for module in self.blocks.modules():
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
                 module.reset_parameters()

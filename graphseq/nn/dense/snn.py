@@ -16,13 +16,13 @@ def lecun_normal_(module: nn.Module) -> nn.Module:
     r"""Draw the weights of all linear and convolutional layers from :math:`N(0, 1/\mathrm{fan\_in})`, biases 0.
 
     It is the initialisation that self-normalising networks need: the squares of a unit's weights sum to 1 in mean.
-    ``kaiming_normal_(nonlinearity="selu")`` has a gain of 3/4 and is not it; neither is the default of ``nn.Linear``,
-    under which they sum to 1/3. In a grouped convolution the fan-in is that of one group.
+    ``kaiming_normal_(nonlinearity="selu")`` has a gain of 3/4 and differs from it, as does the default of
+    ``nn.Linear``, under which they sum to 1/3. In a grouped convolution the fan-in is that of one group.
 
     Source: arXiv 1706.02515, section "Initialization".
 
     Args:
-        module: a layer or a network.
+        module: any layer or network.
 
     Returns:
         The module.
@@ -53,8 +53,8 @@ class SNN(Recorded, nn.Module):
     the arguments.
 
     Args:
-        in_features: features of one sample after flattening; C * Y * X for images.
-        out_features: outputs of one sample.
+        in_features: number of features of one sample after flattening; C * Y * X for images.
+        out_features: number of outputs of one sample.
         hidden_features: width of the hidden layers, or of the first one if the shape is conic.
         num_layers: number L of linear layers, at least 1; 1 is a linear model.
         shape: ``rectangular`` (all hidden layers of one width) or ``conic`` (widths fall geometrically to

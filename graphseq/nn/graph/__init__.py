@@ -1,1 +1,1 @@
-"""Files of :mod:`graphseq.nn`; import from the room."""
+"""Layers on graphs; import them from :mod:`graphseq.nn`."""

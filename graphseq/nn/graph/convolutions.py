@@ -1,4 +1,4 @@
-"""Message passing layers by name, with the choices that the papers leave to the reader made once."""
+"""Message passing layers by name, with fixed choices where the papers leave them open."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -117,11 +117,11 @@ def make_convolution(
     pna     mean, max, min, std times three degree scalers, one tower                                     2004.05718
     ======= ============================================================================================ ===========
 
-    Arguments that a layer has no use for are ignored, so all of them may be given for any name.
+    Arguments that a layer does not use are ignored, so that all of them may be given for any name.
 
     Args:
-        conv: name of the layer, or what builds one from the two widths, such as the class
-            ``torch_geometric.nn.GraphConv`` or a partial of it; it is called with them and nothing else.
+        conv: name of the layer, or a callable that builds one from the two widths alone, such as the class
+            ``torch_geometric.nn.GraphConv`` or a partial of it.
         in_channels: width of the node features.
         out_channels: width of the new node features.
         edge_channels: width of the edge features; required by gine, used by gat and pna. None or 0: no features.
@@ -133,7 +133,7 @@ def make_convolution(
         x (N, in_channels), edge_index (2, E)[, edge_attr (E, edge_channels)] -> (N, out_channels)
 
     Raises:
-        ValueError: if the name is unknown or what the layer needs is missing.
+        ValueError: if the name is unknown, or an argument that the layer needs is missing.
 
     Example:
         >>> make_convolution("gat", 3, 8, heads=2)(torch.randn(4, 3), torch.tensor([[0, 1], [1, 2]])).shape

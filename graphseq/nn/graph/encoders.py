@@ -1,4 +1,4 @@
-"""The raw features of nodes and edges, made into real vectors: categories embedded, everything checked."""
+"""Encoders of raw node and edge features: categories are embedded, real features checked and mapped."""
 
 from typing import Literal
 
@@ -16,8 +16,8 @@ class CategoricalEncoder(Recorded, nn.Module):
 
     .. math:: h_i = \sum_{f=1}^{F} W^{(f)}_{x_{if}}
 
-    The tables of all columns are one, and sums are taken while reading it: the embeddings of the single columns are
-    never in memory. Entries are drawn with variance 1/F, so that the sum has variance one.
+    All columns share one table, and the lookup sums over columns, so that the embeddings of single columns are never
+    in memory. Entries are drawn with variance 1/F, so that the sum has variance one.
 
     Source: arXiv 2005.00687, section 5. Differs from it: the initial scale.
 
@@ -31,7 +31,7 @@ class CategoricalEncoder(Recorded, nn.Module):
     Raises:
         ValueError: if a column has no category, or if there is no column.
         DataError: if the input is not integer or has another number of columns; on a CPU also if a value is out of
-            its range. On a GPU such a value stops the kernel, since looking first would wait for the device.
+            its range. On a GPU such a value fails in the kernel, since a check would synchronise.
 
     Example:
         >>> CategoricalEncoder([5, 2], dim=8)(torch.tensor([[4, 0], [0, 1], [3, 1]])).shape
@@ -57,7 +57,7 @@ class CategoricalEncoder(Recorded, nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all embeddings anew."""
+        """Reinitialise all embeddings."""
         nn.init.normal_(self.weight, std=len(self.num_categories) ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class CategoricalEncoder(Recorded, nn.Module):
                 f"CategoricalEncoder takes integer categories and got {x.dtype}; "
                 "for real features leave node_categories or edge_categories out"
             )
-        x = x[:, None] if x.dim() == 1 else x
+        x = x[:, None] if x.dim() == 1 else x  # (N, F)
         if x.dim() != 2 or x.size(1) != len(self.num_categories):
             raise DataError(
                 f"CategoricalEncoder has {len(self.num_categories)} columns of categories and got an input "
@@ -80,30 +80,30 @@ class CategoricalEncoder(Recorded, nn.Module):
                 f"category {int(x[row, column])} in row {row}, column {column} is out of range: this column has "
                 f"{self.num_categories[column]} categories, from 0; raise num_categories[{column}] or map the values"
             )
-        # without this a value too large for its column would silently read the next column's table
+        # otherwise a value too large for its column would silently read the rows of the next column
         rows = torch.where(outside, self.weight.size(0), x + self.offsets)
-        return F.embedding_bag(rows, self.weight, mode="sum")
+        return F.embedding_bag(rows, self.weight, mode="sum")  # (N, dim)
 
     def extra_repr(self) -> str:
-        """Return what stands in the brackets of the representation."""
+        """Return the arguments that ``repr`` shows."""
         return f"{self.num_categories}, dim={self.weight.size(1)}"
 
 
 class FeatureEncoder(Recorded, nn.Module):
-    r"""What stands before the first layer: categories are embedded, real features mapped linearly or left alone.
+    r"""Input layer of graph networks: categories are embedded, real features mapped linearly or left unchanged.
 
-    It also refuses what would fail later with a message of some matrix product: no features, integers that no one
-    declared as categories, and features of another width.
+    It refuses missing features, integers that were not declared as categories, and features of another width, which
+    would otherwise fail in a matrix product.
 
     Args:
         in_channels: width of real features; ignored if ``categories`` is given.
-        out_channels: width of the result; None leaves real features as they are.
+        out_channels: width of the result; None leaves real features unchanged.
         categories: number of categories of each column, see :class:`CategoricalEncoder`; None or [] for real
             features.
         field: name of the batch field that holds these features, for error messages.
 
     Shape:
-        input (N, in_channels) -> output (N, out_channels); of one column also (N,)
+        input (N, in_channels), or (N,) for one column -> output (N, out_channels)
 
     Raises:
         ValueError: if ``in_channels`` < 1 for real features, or ``out_channels`` is missing for categories.
@@ -141,13 +141,13 @@ class FeatureEncoder(Recorded, nn.Module):
         self.out_channels = in_channels if out_channels is None else out_channels
 
     def reset_parameters(self) -> None:
-        """Draw the embeddings or the linear map anew."""
+        """Reinitialise the embeddings or the linear map."""
         for module in (self.embedding, self.linear):
             if module is not None:
                 module.reset_parameters()  # type: ignore[operator]
 
     def forward(self, features: Tensor | None) -> Tensor:
-        """Check the features and bring them to vectors."""
+        """Check the features and encode them."""
         if features is None:
             raise DataError(f"the batch carries no {self.field}; {self._remedy}")
         if self.embedding is not None:
@@ -164,4 +164,4 @@ class FeatureEncoder(Recorded, nn.Module):
                 f"{self.field} has shape {tuple(features.shape)} and the network was built for "
                 f"{self.in_channels} features; build it with the width of the data"
             )
-        return features if self.linear is None else self.linear(features)
+        return features if self.linear is None else self.linear(features)  # (N, out_channels)

@@ -1,4 +1,4 @@
-"""From nodes to graphs: which graph a node belongs to, and one vector a graph."""
+"""Pooling of nodes: the graph of each node, and one vector for each graph."""
 
 from typing import Literal
 
@@ -16,10 +16,10 @@ _REDUCTIONS = {"sum": segment_sum, "mean": segment_mean, "max": segment_max}
 
 
 def graph_index(num_nodes: int, batch: Tensor | None, ptr: Tensor | None, device: torch.device) -> tuple[Tensor, int]:
-    """Return the graph of each node and the number of graphs, from whatever part of that the batch carries.
+    """Return the graph of each node and the number of graphs, from ``batch`` or ``ptr``, whichever is given.
 
-    With ``ptr`` nothing waits for the device. With ``batch`` alone the number of graphs must be read from it: one
-    device sync, and graphs without nodes at the end are not seen. With neither there is one graph.
+    With ``ptr`` no synchronisation is needed. With ``batch`` alone the number of graphs is read from it: one device
+    synchronisation, and empty graphs at the end are not counted. With neither there is one graph.
 
     Args:
         num_nodes: number of nodes N.
@@ -41,7 +41,7 @@ def graph_index(num_nodes: int, batch: Tensor | None, ptr: Tensor | None, device
         num_graphs = ptr.numel() - 1
         if batch is None:
             graphs = torch.arange(num_graphs, device=ptr.device)
-            batch = torch.repeat_interleave(graphs, ptr.diff(), output_size=num_nodes)
+            batch = torch.repeat_interleave(graphs, ptr.diff(), output_size=num_nodes)  # (G,) -> (N,)
         return batch, num_graphs
     if batch is None:
         return torch.zeros(num_nodes, dtype=torch.long, device=device), 1
@@ -64,7 +64,7 @@ class GraphPool(Recorded, nn.Module):
         x (N, D), batch (N,), ptr (G+1,) -> (G, D)
 
     Raises:
-        ValueError: if ``mode`` is none of the three.
+        ValueError: if ``mode`` is unknown.
 
     Example:
         >>> GraphPool("mean")(torch.tensor([[1.0], [3.0], [5.0]]), ptr=torch.tensor([0, 2, 3]))
@@ -87,14 +87,14 @@ class GraphPool(Recorded, nn.Module):
             x: node features.
             batch: graph of each node, in any order if ``ptr`` is not given.
             ptr: first node of each graph and, last, the number of nodes.
-            num_graphs: number of graphs; given, it need not be read from ``batch``.
+            num_graphs: number of graphs; None to read it from ``batch``.
         """
         if ptr is not None:
-            return _REDUCTIONS[self.mode](x, ptr=ptr)
+            return _REDUCTIONS[self.mode](x, ptr=ptr)  # (N, D) -> (G, D)
         if batch is None or num_graphs is None:
             batch, num_graphs = graph_index(x.size(0), batch, ptr, x.device)
-        return _REDUCTIONS[self.mode](x, batch, num_segments=num_graphs)
+        return _REDUCTIONS[self.mode](x, batch, num_segments=num_graphs)  # (N, D) -> (G, D)
 
     def extra_repr(self) -> str:
-        """Return what stands in the brackets of the representation."""
+        """Return the arguments that ``repr`` shows."""
         return repr(self.mode)

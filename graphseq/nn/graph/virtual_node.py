@@ -1,4 +1,4 @@
-"""One extra node a graph, connected to all others, that carries messages across the graph in two hops."""
+"""Virtual node: one extra node for each graph, connected to all others, so that any two nodes are two hops apart."""
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +13,14 @@ __all__ = ["VirtualNode"]
 
 
 class VirtualNode(Recorded, nn.Module):
-    r"""State of one virtual node a graph: added to every node before a layer, updated from all nodes after it.
+    r"""Virtual node of each graph: its state is added to every node before a layer and updated from all nodes after it.
 
     .. math::
         \tilde h_i^{(l)} = h_i^{(l)} + v_{g(i)}^{(l)}, \qquad
         v_g^{(l+1)} = v_g^{(l)} + \mathrm{MLP}^{(l)}\Bigl(v_g^{(l)} + \bigoplus_{i \in g} \tilde h_i^{(l)}\Bigr)
 
-    Every graph starts from the same learned vector :math:`v^{(0)}`, which is zero at first. The last layer has no
-    update, since nothing would read it. A graph network calls, at each layer, :meth:`forward` before its
+    Every graph starts from the same learned vector :math:`v^{(0)}`, initialised to zero. The last layer has no update,
+    since its result would not be used. A graph network calls, at each layer, :meth:`forward` before its
     convolution and :meth:`update` after it.
 
     Source: arXiv 1704.01212, section 5.2 (the idea of a latent node that all others are connected to); the update by
@@ -78,7 +78,7 @@ class VirtualNode(Recorded, nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the first state to zero and draw the updates anew."""
+        """Set the initial state to zero and reinitialise the updates."""
         nn.init.zeros_(self.start)
         reset(self.updates)
 
@@ -88,14 +88,14 @@ class VirtualNode(Recorded, nn.Module):
 
     def forward(self, x: Tensor, state: Tensor, batch: Tensor) -> Tensor:
         """Add to each node the state of its graph: (N, D)."""
-        return x + state.index_select(0, batch)
+        return x + state.index_select(0, batch)  # (G, D) -> (N, D)
 
     def update(
         self, layer: int, x: Tensor, state: Tensor, batch: Tensor | None = None, ptr: Tensor | None = None
     ) -> Tensor:
-        """Return the state for the layer after ``layer`` (counted from 0), from what entered ``layer``: (G, D)."""
+        """Return the state for the layer after ``layer`` (counted from 0), from the input of ``layer``: (G, D)."""
         if layer >= len(self.updates):
             return state
-        gathered = self.pool(x, batch, ptr, state.size(0))
+        gathered = self.pool(x, batch, ptr, state.size(0))  # (N, D) -> (G, D)
         new = F.dropout(self.updates[layer](state + gathered), self.dropout, self.training)
         return state + new if self.residual else new

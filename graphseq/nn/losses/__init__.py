@@ -1,1 +1,1 @@
-"""Files of :mod:`graphseq.nn`; import from the room."""
+"""Loss functions; import them from :mod:`graphseq.nn`."""

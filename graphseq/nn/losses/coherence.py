@@ -1,4 +1,4 @@
-"""How far an update turned the memories of nodes: the smoothing objective of PRES."""
+"""Smoothing objective of PRES: the change of direction of node memories in an update."""
 
 from typing import Literal, get_args
 
@@ -17,12 +17,13 @@ def memory_coherence_loss(
     mode: CoherenceMode = "global",
     eps: float = 1e-8,
 ) -> Tensor:
-    r"""Return how far the update turned the memory away from where it pointed; in [0, 2], 0 without a turn.
+    r"""Return one minus the cosine between memory before and after an update, in [0, 2]; 0 if the direction is
+    unchanged.
 
     .. math:: 1 - \frac{\langle S^{prev}, \bar S \rangle}{\lVert S^{prev} \rVert\, \lVert \bar S \rVert}
 
     ``global`` takes the inner product of the two matrices, one cosine for the batch, as the paper prints it; ``node``
-    the mean of ``1 - cosine`` over the nodes. Rows without a direction, those with zero previous memory, are left
+    the mean of ``1 - cosine`` over the nodes. Rows with zero previous memory have no direction and are left
     out; if no row remains the loss is 0 and so is its gradient. ``previous`` is a constant.
 
     Source: arXiv 2402.04284, Algorithm 2. Differs from it: the mode ``node``.
@@ -31,7 +32,7 @@ def memory_coherence_loss(
         previous: memories before the update.
         corrected: memories after the update, with gradient.
         mask: whether a node was updated, bool; None for all nodes.
-        mode: whether one cosine is taken of the whole matrices (``global``) or one of each node (``node``).
+        mode: ``global`` for one cosine of the whole matrices, ``node`` for the mean over the cosines of nodes.
         eps: lower bound of the norms.
 
     Shape:

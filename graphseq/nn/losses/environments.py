@@ -1,4 +1,4 @@
-"""Losses over several environments that add to the mean: equal risks, or equal features, across environments."""
+"""Losses over several environments that penalise different risks or features across environments."""
 
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ class EnvironmentBatch:
     representation: Tensor
 
     def __post_init__(self) -> None:
-        """Number the environments that are there."""
+        """Number the environments of the batch."""
         if self.env.shape != self.terms.shape or self.env.dtype != torch.int64:
             raise DataError(
                 f"env is {self.env.dtype} {tuple(self.env.shape)} for {len(self.terms)} samples; it must be int64, "
@@ -46,7 +46,7 @@ class EnvironmentBatch:
         self.present, self.number = torch.unique(self.env, return_inverse=True)
 
     def sums(self, values: Tensor) -> Tensor:
-        """Return sums over the samples of each environment that is there.
+        """Return sums over the samples of each environment of the batch.
 
         Args:
             values: values of the samples (B, *).
@@ -62,7 +62,7 @@ class EnvironmentBatch:
         return self.sums(values) / self.sums(self.sizes).clamp(min=1)
 
     def risks(self) -> Tensor:
-        """Return the risk of each environment that is there."""
+        """Return the risk of each environment of the batch."""
         return self.means(self.terms)
 
 
@@ -77,7 +77,7 @@ class _Penalized(Recorded, nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define penalty")
 
     def forward(self, batch: EnvironmentBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch and what to log.
+        """Return the loss of a batch and values to log.
 
         Args:
             batch: losses of the samples with their environments.
@@ -199,13 +199,13 @@ class CORAL(_Penalized):
 
 
 class GroupDRO(Recorded, nn.Module):
-    r"""Risks weighted towards the environment that does worst.
+    r"""Risks weighted towards the environment with the largest risk.
 
     .. math:: q_e \leftarrow \frac{q_e\, e^{\eta R_e}}{\sum_{e'} q_{e'}\, e^{\eta R_{e'}}}, \qquad L = \sum_e q_e R_e
 
-    An environment that is not in the batch has the risk 0 there. The weights q move in training mode alone.
+    An environment that is not in the batch has the risk 0 there. The weights q are updated only in training mode.
 
-    Source: arXiv 1911.08731, algorithm 1. Differs from it: all environments of a batch count at once.
+    Source: arXiv 1911.08731, algorithm 1. Differs from it: all environments of a batch are updated at once.
 
     Args:
         num_environments: number of environments E, numbered from 0 to E - 1.
@@ -213,7 +213,7 @@ class GroupDRO(Recorded, nn.Module):
 
     Raises:
         ValueError: if an argument is out of range.
-        DataError: in a step, if an environment is.
+        DataError: in a step, if an environment is out of range.
 
     Example:
         >>> loss = GroupDRO(num_environments=2, step_size=1.0)
@@ -234,7 +234,7 @@ class GroupDRO(Recorded, nn.Module):
         self.register_buffer("share", torch.full((num_environments,), 1 / num_environments))
 
     def forward(self, batch: EnvironmentBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch and what to log.
+        """Return the loss of a batch and values to log.
 
         Args:
             batch: losses of the samples with their environments.

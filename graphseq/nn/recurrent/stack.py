@@ -15,21 +15,21 @@ State = Tensor | tuple[Tensor, Tensor]
 
 
 class RecurrentStack(Recorded, nn.Module):
-    r"""LSTM, GRU or Elman network of torch over padded sequences: the contract of every sequence layer here.
+    r"""LSTM, GRU or Elman network of torch over padded sequences, with the signature of all sequence layers.
 
     .. math:: y, s = f(x, s_0, \text{lengths})
 
-    Outputs behind the length of a sequence are 0, and the state is that after its last step; both are what the
-    sequence alone would give. Without a state to return, :meth:`outputs` gives the same outputs and, in one direction,
-    never asks the device for the lengths.
+    Outputs after the length of a sequence are 0, and the state is that after its last step; both equal those of the
+    sequence without padding. :meth:`outputs` returns the same outputs without the state and, in one direction, needs
+    no device synchronisation.
 
     Args:
-        input_size: features of a step, D.
-        hidden_size: features of the state of a layer, H.
-        num_layers: layers, at least 1.
-        cell: ``lstm``, ``gru``, or ``rnn`` for the Elman network with tanh.
+        input_size: number of features D of each step.
+        hidden_size: size H of the hidden state of each layer.
+        num_layers: number of layers, at least 1.
+        cell: kind of recurrent layer: ``lstm``, ``gru``, or ``rnn`` for the Elman network with tanh.
         dropout: probability in [0, 1) of setting an output of a layer to zero before the next layer.
-        bidirectional: whether a second stack reads each sequence from its end; outputs are concatenated.
+        bidirectional: whether a second stack processes each sequence backwards; outputs are concatenated.
 
     Shape:
         x (B, T, D), state as torch's layer takes it, lengths (B,) -> y (B, T, H), or (B, T, 2 H) in both directions
@@ -78,40 +78,40 @@ class RecurrentStack(Recorded, nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew, as the constructor did."""
+        """Reinitialise all weights as in the constructor."""
         self.layers.reset_parameters()
 
     def outputs(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return the outputs alone.
+        """Return the outputs without the state.
 
         Args:
             x: inputs (B, T, D).
-            lengths: steps of each sequence, int64 (B,); None if all have T.
+            lengths: number of steps of each sequence, int64 (B,); None if all have T.
         """
         self._check(x)
         if lengths is None:
-            return self.layers(x)[0]
-        if self.bidirectional:  # the second stack must begin at the last step of each sequence
+            return self.layers(x)[0]  # (B, T, D) -> (B, T, H)
+        if self.bidirectional:  # the backward stack must begin at the last step of each sequence
             return self(x, None, lengths)[0]
-        y = self.layers(x)[0]  # no step sees a later one, so padding behind the end changes nothing before it
+        y = self.layers(x)[0]  # (B, T, H); causal, so padding at the end does not change earlier steps
         return y.masked_fill(~step_mask(lengths, x.shape[1])[..., None], 0)
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
         """Return the outputs of all steps and the state after the last one.
 
-        With lengths the sequences are packed, for which an accelerator is asked for them once.
+        With ``lengths`` the sequences are packed, which needs one synchronisation on an accelerator.
 
         Args:
             x: inputs (B, T, D).
             state: state before the first step, as torch's layer returns it; None for zeros.
-            lengths: steps of each sequence, int64 (B,), each in 1..T; None if all have T.
+            lengths: number of steps of each sequence, int64 (B,), each in 1..T; None if all have T.
         """
         self._check(x)
         if lengths is None:
             return self.layers(x, state)
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         y, state = self.layers(packed, state)
-        return pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0], state
+        return pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0], state  # (B, T, H)
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 3 or x.shape[2] != self.input_size:
@@ -122,9 +122,9 @@ def layer_outputs(layer: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor
     """Return the outputs of any sequence layer ``(x, state, lengths) -> (y, state)``.
 
     Args:
-        layer: the layer; of a :class:`RecurrentStack` no state is asked for.
+        layer: any sequence layer; for a :class:`RecurrentStack` :meth:`RecurrentStack.outputs` is called.
         x: inputs (B, T, D).
-        lengths: steps of each sequence, int64 (B,); None if all have T.
+        lengths: number of steps of each sequence, int64 (B,); None if all have T.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""What the weights of training samples are learned for: independent variables, or a lower loss on validation data."""
+"""Objectives of the weights of training samples: independence of variables, or a lower loss on validation data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ Scope = Literal["head", "all"]
 
 @dataclass
 class VirtualLearner:
-    """A copy of the parameters that can take steps which the real ones do not take.
+    """A copy of the parameters for virtual training steps.
 
     Args:
-        parameters: parameters that it starts from, by name.
+        parameters: initial parameters, by name.
         train: function from parameters to the losses of the training samples: the sum over the terms of each sample
             (B,), and the number of its terms (B,).
         validation: function from parameters to the mean loss of a batch of validation samples.
-        lr: step size that does not overshoot.
+        lr: step size bounded by the curvature of the loss, so that a step does not overshoot.
 
     Example:
         >>> start = {"w": torch.ones(1)}
@@ -41,15 +41,15 @@ class VirtualLearner:
 
 @dataclass
 class OuterBatch:
-    """What an outer objective sees at one step of the weights.
+    """Input of an outer objective at one step of the weights.
 
     Args:
-        representation: what the head reads, detached: samples held out of training and those in the queue, (S, D).
+        representation: input of the head, detached, for samples held out of training and those in the queue, (S, D).
         weight: weights of the samples in ``representation``, with a gradient, (S,).
         train_weight: weights of the samples of the training step, with a gradient, (B,).
-        learner: function from a scope, ``head`` or ``all``, to a virtual learner over those parameters; None where
-            there are no validation samples.
-        generator: random number generator on the host.
+        learner: function from a scope, ``head`` or ``all``, to a virtual learner with those parameters; None if there
+            are no validation samples.
+        generator: random number generator on the CPU.
 
     Example:
         >>> batch = OuterBatch(torch.randn(9, 4), torch.ones(9), torch.ones(5), None, torch.Generator())
@@ -80,14 +80,14 @@ class DecorrelationOuter(Recorded, Elastic):
     by environment, the covariance under the weights; see :mod:`graphseq.ops` for the reasons.
 
     Args:
-        num_clusters: number of clusters, from 1 to the number D of variables; None for the larger of 2 and the root of
-            D / 2; ``"all"`` for one cluster a variable.
-        source: groups whose correlations are compared: random ``groups``, or ``environments`` of the data.
-        clusters: fixed cluster of each variable; None to find clusters.
+        num_clusters: number of clusters, from 1 to the number D of variables; None for the larger of 2 and the square
+            root of D / 2; ``"all"`` for one cluster for each variable.
+        source: groups of samples whose correlations are compared: random ``groups``, or ``environments`` of the data.
+        clusters: fixed cluster of each variable; None to compute clusters.
         num_features: number Q of random Fourier features of each variable, at least 1.
         estimator: ``weighted`` for the covariance under the weights, ``product`` for the covariance of weighted
             features that the paper prints.
-        num_groups: number L of random groups, at least 2; fewer where a group would have fewer than ``min_count``
+        num_groups: number L of random groups, at least 2; it is reduced if a group would have fewer than ``min_count``
             samples.
         min_count: smallest number of samples in a group, at least 3.
         scale: factor :math:`\lambda` of the loss, at least 0.
@@ -152,20 +152,20 @@ class DecorrelationOuter(Recorded, Elastic):
         self.register_buffer("cluster", torch.tensor(clusters or [], dtype=torch.int64))
 
     def get_extra_state(self) -> Tensor:
-        """Return the epoch that the clusters are of."""
+        """Return the epoch in which the clusters were computed."""
         return torch.tensor([self.epoch])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Set the epoch that the clusters are of.
+        """Restore the epoch in which the clusters were computed.
 
         Args:
-            state: what :meth:`get_extra_state` returned.
+            state: state that :meth:`get_extra_state` returned.
         """
         self.epoch = int(state)
 
     @property
     def decorrelation(self) -> "DecorrelationOuter":
-        """The part that has clusters: itself."""
+        """Objective with clusters: this object."""
         return self
 
     @property
@@ -175,17 +175,17 @@ class DecorrelationOuter(Recorded, Elastic):
 
     @property
     def min_samples(self) -> int:
-        """Samples that clusters can be found from: two groups, and as many as there are clusters."""
+        """Smallest number of samples from which clusters can be computed."""
         least = self.num_clusters if isinstance(self.num_clusters, int) else 0
         return max(2 * self.min_count, least)
 
     def recluster(self, z: Tensor, env: Tensor | None, generator: Generator) -> None:
-        """Find the clusters anew.
+        """Recompute the clusters.
 
         Args:
             z: representations of M samples, (M, D).
             env: environment of each sample, int64 (M,); only read where ``source`` is ``environments``.
-            generator: random number generator on the host, which draws the groups.
+            generator: random number generator on the CPU that draws the groups.
 
         Raises:
             DataError: if there are too few samples, or fewer than two environments.
@@ -206,22 +206,22 @@ class DecorrelationOuter(Recorded, Elastic):
             groups = min(self.num_groups, samples // self.min_count)
             group = (torch.randperm(samples, generator=generator) % groups).to(z.device)
         number = self.num_clusters if isinstance(self.num_clusters, int) else max(2, round((variables / 2) ** 0.5))
-        # correlations of nearly constant columns need the digits
-        dissimilarity = correlation_dissimilarity(z.detach().double(), group, self.min_count)
-        self.cluster = cluster_variables(dissimilarity, min(number, variables)).to(z.device)
+        # correlations of nearly constant columns need float64
+        dissimilarity = correlation_dissimilarity(z.detach().double(), group, self.min_count)  # (D, D)
+        self.cluster = cluster_variables(dissimilarity, min(number, variables)).to(z.device)  # (D,)
 
     def forward(self, batch: OuterBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of the weights and what to log.
+        """Return the loss of the weights and values to log.
 
         Args:
             batch: representations and weights at this step.
         """
-        z = batch.representation
+        z = batch.representation  # (S, D)
         shape = (z.size(1), self.num_features)
-        # drawn on the host, so that a run does not depend on the kind of device
-        omega = torch.randn(shape, generator=batch.generator).to(z)
+        # drawn on the CPU, so that a run does not depend on the device
+        omega = torch.randn(shape, generator=batch.generator).to(z)  # (D, Q)
         phase = (torch.rand(shape, generator=batch.generator) * (2 * torch.pi)).to(z)
-        features = random_fourier_features(z, self.num_features, omega=omega, phase=phase)
+        features = random_fourier_features(z, self.num_features, omega=omega, phase=phase)  # (S, D, Q)
         cluster = self.cluster if len(self.cluster) else None
         loss = decorrelation_loss(features, batch.weight, cluster, estimator=self.estimator)
         return self.scale * loss, {"decorrelation": loss.detach()}
@@ -234,11 +234,10 @@ class UnrolledOuter(Recorded, nn.Module):
         L(W) = \lambda\, L_{\mathrm{val}}(\theta_T), \qquad
         \theta_{t+1} = \theta_t - \eta \nabla_\theta \frac{1}{B} \sum_n w_n \ell_n(\theta_t), \qquad \theta_0 = \theta
 
-    The steps are virtual: the real parameters stay. For one step
+    The steps are virtual: the network's parameters are unchanged. For one step
     :math:`\partial L / \partial w_n = -\frac{\eta}{B} \langle \nabla L_{\mathrm{val}}(\theta_1),
-    \nabla \ell_n(\theta) \rangle`: samples whose gradient helps the validation data are weighted up. Where validation
-    data are distributed as training data are, there is nothing to learn from them. With ``decorrelation`` its loss is
-    added.
+    \nabla \ell_n(\theta) \rangle`: samples whose gradient lowers the validation loss get larger weights. If validation
+    and training data have the same distribution, the objective has no signal. With ``decorrelation`` its loss is added.
 
     Source: arXiv 2312.12475 (the bi-level problem); arXiv 1803.09050 (one step). Differs from the former: it drops the
     dependence of the parameters on the weights, which leaves the decorrelation alone.
@@ -246,9 +245,10 @@ class UnrolledOuter(Recorded, nn.Module):
     Args:
         parameters: parameters that take the virtual steps: those of the ``head``, on fixed representations, or ``all``.
         steps: number T of virtual steps, at least 1.
-        lr: step size :math:`\eta`, above 0. None for the one of the learner: for the head the inverse of the mean of
-            :math:`1 + \lVert z_n \rVert^2`, which bounds the curvature of a linear head; for all parameters the
-            learning rate of the network's optimiser. A longer step overshoots, and weighs up the wrong samples.
+        lr: step size :math:`\eta`, above 0. None for the step size of the learner: for the head the inverse of the mean
+            of :math:`1 + \lVert z_n \rVert^2`, which bounds the curvature of a linear head; for all parameters the
+            learning rate of the network's optimiser. Larger steps overshoot, and increase the weights of the wrong
+            samples.
         scale: factor :math:`\lambda` of the validation loss, at least 0.
         decorrelation: decorrelation loss that is added; None for the validation loss alone.
 
@@ -288,11 +288,11 @@ class UnrolledOuter(Recorded, nn.Module):
 
     @property
     def ready(self) -> bool:
-        """Whether it can be evaluated: what is not known of the decorrelation is left out."""
+        """Whether the objective can be evaluated: always, since a decorrelation without clusters is left out."""
         return True
 
     def forward(self, batch: OuterBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of the weights and what to log.
+        """Return the loss of the weights and values to log.
 
         Args:
             batch: representations and weights at this step, with a learner.
@@ -303,7 +303,7 @@ class UnrolledOuter(Recorded, nn.Module):
         parameters = {name: value.detach().requires_grad_() for name, value in learner.parameters.items()}
         lr = learner.lr if self.lr is None else self.lr
         for _ in range(self.steps):
-            terms, sizes = learner.train(parameters)
+            terms, sizes = learner.train(parameters)  # (B,), (B,)
             loss = (batch.train_weight * terms).sum() / sizes.sum().clamp(min=1)
             gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, allow_unused=True)
             parameters = {

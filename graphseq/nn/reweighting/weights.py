@@ -1,4 +1,4 @@
-"""Weights of training samples that are learned, and the queue of representations they are learned on."""
+"""Learned weights of training samples, and the queue of representations they are learned on."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -12,7 +12,7 @@ __all__ = ["FeatureQueue", "SampleWeights"]
 
 
 class SampleWeights(Recorded, Elastic):
-    r"""One learned number for each sample, turned into positive weights of mean 1 over the samples at hand.
+    r"""One learned logit for each sample, mapped to positive weights of mean 1 over a set of samples.
 
     .. math::
         \tilde w_n = |S| \frac{e^{a_n}}{\sum_{m \in S} e^{a_m}}, \qquad
@@ -20,17 +20,17 @@ class SampleWeights(Recorded, Elastic):
         s = \min\Bigl(1, \sqrt{\tfrac{1 / \mathrm{ESS}_{\min} - 1}{\operatorname{mean}(\tilde w - 1)^2}}\Bigr)
 
     Since :math:`1 / \mathrm{ESS} = 1 + \operatorname{mean}(w - 1)^2` for weights of mean 1, :math:`s` is the largest
-    factor that keeps the effective sample size at :math:`\mathrm{ESS}_{\min}`. Equal numbers give weights of exactly 1.
+    factor that keeps the effective sample size at :math:`\mathrm{ESS}_{\min}`. Equal logits give weights of exactly 1.
 
-    The numbers are a parameter, for an optimiser of their own; :meth:`logits` has a sparse gradient, so that a step
-    of ``torch.optim.SparseAdam`` costs what the batch costs, whatever the number of samples.
+    The logits are a parameter for a separate optimiser; :meth:`logits` has a sparse gradient, so that the cost of a
+    step of ``torch.optim.SparseAdam`` depends on the batch and not on the number of samples.
 
-    Source: arXiv 2312.12475. Differs from it: it does not say how weights stay positive, and has no
-    bound on the effective sample size; its code starts from equal weights in each batch and remembers nothing.
+    Source: arXiv 2312.12475. Differs from it: the paper does not say how weights are kept positive, and has no
+    bound on the effective sample size; its code starts from equal weights in each batch and does not store them.
 
     Args:
-        num_samples: number of samples; None where :meth:`materialize` or a checkpoint sets it later.
-        ess_min: smallest allowed effective sample size, as a share of the samples at hand, in [0, 1); 0 for no bound.
+        num_samples: number of samples; None if :meth:`materialize` or a checkpoint sets it later.
+        ess_min: smallest allowed effective sample size, as a share of the number of samples, in [0, 1); 0 for no bound.
 
     Shape:
         idx (B,) -> (B,)
@@ -71,7 +71,7 @@ class SampleWeights(Recorded, Elastic):
             num_samples: number of samples in the data set, at least 1.
 
         Raises:
-            DataError: if another number is set.
+            DataError: if a different number is already set.
         """
         if self.num_samples not in (0, num_samples):
             raise DataError(
@@ -82,7 +82,7 @@ class SampleWeights(Recorded, Elastic):
             self.logit = nn.Parameter(self.logit.new_zeros(num_samples))
 
     def make_room(self, saved: Mapping[str, Tensor]) -> None:
-        """Allocate the saved number of samples where it is not known yet; another number stays a difference.
+        """Allocate the saved number of samples if none is set; a different number remains a mismatch.
 
         Args:
             saved: tensors of a saved state by name.
@@ -91,17 +91,17 @@ class SampleWeights(Recorded, Elastic):
             self.logit = nn.Parameter(self.logit.new_zeros(saved["logit"].shape))
 
     def logits(self, idx: Tensor) -> Tensor:
-        """Return the numbers of some samples, (B,), with a sparse gradient.
+        """Return the logits of some samples, (B,), with a sparse gradient.
 
         Args:
             idx: positions of the samples in the data set, int64 (B,).
 
         Raises:
-            DataError: if a sample is out of range; on a GPU the look-up itself reports it.
+            DataError: if a sample is out of range; on a GPU the lookup kernel reports it.
         """
         if idx.dim() != 1 or idx.dtype != torch.int64:
             raise DataError(f"idx is {idx.dtype} {tuple(idx.shape)}; it must be int64 of shape (B,)")
-        # on a device the check would wait for it
+        # on a GPU the check would synchronise
         if idx.device.type == "cpu" and len(idx) and not 0 <= int(idx.min()) <= int(idx.max()) < self.num_samples:
             raise DataError(
                 f"idx reaches from {int(idx.min())} to {int(idx.max())}, and there are weights of "
@@ -113,14 +113,14 @@ class SampleWeights(Recorded, Elastic):
         """Return weights of mean 1 before the bound on the effective sample size.
 
         Args:
-            logit: learned numbers of the samples at hand, (S,).
+            logit: logits of the samples, (S,).
         """
-        # not softmax: equal numbers must give exactly 1
+        # not softmax: equal logits must give exactly 1
         exponential = (logit - logit.detach().max()).exp()
         return exponential / exponential.mean()
 
     def bound(self, weight: Tensor) -> Tensor:
-        """Return weights pulled towards 1 as far as the least effective sample size demands.
+        """Return weights shrunk towards 1 until the effective sample size reaches its bound.
 
         Args:
             weight: weights of mean 1, (S,).
@@ -136,31 +136,30 @@ class SampleWeights(Recorded, Elastic):
 
         Args:
             idx: positions of the samples in the data set, int64 (B,).
-            others: learned numbers of further samples that the mean is taken over, (M,), such as those in a queue.
+            others: logits of further samples to include in the mean, (M,), such as those in a queue.
         """
         logit = self.logits(idx)
         if others is not None:
-            logit = torch.cat([logit, others])
+            logit = torch.cat([logit, others])  # (B + M,)
         return self.bound(self.normalize(logit))
 
 
 class FeatureQueue(Recorded, Elastic):
-    r"""Representations of the last batches and the numbers behind their weights, so that K batches count as one.
+    r"""Representations of the last K batches and the logits of their weights.
 
-    ``fifo`` keeps the last :math:`K B` samples as they were; B is the size of the first batch. ``ema`` keeps K blocks
-    of B rows, each moving towards every new batch at its own pace, row by row:
+    ``fifo`` keeps the last :math:`K B` samples; B is the size of the first batch. ``ema`` keeps K blocks
+    of B rows, moving averages of the batches with different rates, row by row:
 
     .. math:: Z^{(k)} \leftarrow \alpha_k Z^{(k)} + (1 - \alpha_k) Z, \qquad \alpha_k = \alpha^{1 / k}, \quad k = 1..K
 
-    and the same for the numbers. A batch with fewer rows moves the first rows of each block.
+    and the same for the logits. A batch with fewer rows updates the first rows of each block.
 
-    Source: arXiv 2312.12475. Differs from it: the paper has ``ema`` alone, whose rows average samples
-    that have nothing to do with each other, and so vary less than samples do; ``fifo`` is the default. Its
-    :math:`\alpha_k` are not printed.
+    Source: arXiv 2312.12475. Differs from it: the paper has only ``ema``, whose rows average unrelated
+    samples and so vary less than samples do; ``fifo`` is the default. The paper does not give its :math:`\alpha_k`.
 
     Args:
         num_blocks: number K of batches kept, at least 0.
-        mode: ``fifo`` keeps samples as they were, ``ema`` keeps moving averages.
+        mode: ``fifo`` to keep samples, ``ema`` to keep moving averages.
         momentum: share :math:`\alpha` of the old average that the first block keeps, in [0, 1); only for ``ema``.
 
     Shape:
@@ -202,23 +201,23 @@ class FeatureQueue(Recorded, Elastic):
         return len(self.z)
 
     def get_extra_state(self) -> Tensor:
-        """Return the capacity, for a checkpoint written before the queue is full."""
+        """Return the capacity, which a checkpoint of a queue that is not full needs."""
         return torch.tensor([self.capacity])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Set the capacity.
+        """Restore the capacity.
 
         Args:
-            state: what :meth:`get_extra_state` returned.
+            state: state that :meth:`get_extra_state` returned.
         """
         self.capacity = int(state)
 
     def push(self, z: Tensor, logit: Tensor, env: Tensor | None = None) -> None:
-        """Take in a batch; nothing in the queue has a gradient.
+        """Append a batch; tensors in the queue are detached.
 
         Args:
             z: representations of the batch, (B, D).
-            logit: learned numbers behind the weights of its samples, (B,).
+            logit: logits of the weights of its samples, (B,).
             env: environment of each sample, int64 (B,); only ``fifo`` keeps it.
         """
         if self.num_blocks == 0 or not len(z):
@@ -243,5 +242,5 @@ class FeatureQueue(Recorded, Elastic):
         block = torch.arange(1, self.num_blocks + 1, dtype=z.dtype, device=z.device)
         step = 1 - self.momentum ** (1 / block)
         for old, new, pace in ((self.z, z, step[:, None, None]), (self.logit, logit, step[:, None])):
-            blocks = old.view(self.num_blocks, -1, *old.shape[1:])[:, :rows]
+            blocks = old.view(self.num_blocks, -1, *old.shape[1:])[:, :rows]  # (K, rows, D) or (K, rows)
             blocks.lerp_(new[:rows].to(old.dtype).expand_as(blocks), pace.to(old.dtype).expand_as(blocks))
