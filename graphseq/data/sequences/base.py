@@ -1,4 +1,4 @@
-"""What data modules of padded batches share: transforms of the inputs, residency, batches of similar length."""
+"""Base class of data modules with padded batches: transforms, device residency, batches of similar length."""
 
 import dataclasses
 from typing import Any, Protocol, Unpack, cast
@@ -20,12 +20,12 @@ class _WithLengths(Protocol):
 
 
 class PaddedDataModule(StoreDataModule):
-    """Base of the data modules whose batches are padded: ``TokenBatch`` or ``SequenceBatch``.
+    """Base class of the data modules whose batches are padded: ``TokenBatch`` or ``SequenceBatch``.
 
     Args:
-        pool_batches: batches from which training samples of similar length are put together, at least 1, see
-            :class:`BucketLoader`; None leaves the order fully random.
-        options: see :class:`StoreDataModule`; transforms get the inputs ``x``.
+        pool_batches: number of batches within which training samples are sorted by length, at least 1, see
+            :class:`BucketLoader`; None for a fully random order.
+        options: further arguments of :class:`StoreDataModule`; transforms are applied to the inputs ``x``.
 
     Raises:
         ValueError: if ``pool_batches`` is below 1.
@@ -50,7 +50,7 @@ class PaddedDataModule(StoreDataModule):
         """Return the loader of one stage; training batches are of similar length if ``pool_batches`` is given.
 
         Args:
-            stage: ``train`` shuffles; the others keep the order.
+            stage: name of the split; ``train`` is shuffled, the others keep their order.
         """
         plain = super().loader(stage)
         if self.pool_batches is None or not plain.shuffle:
@@ -73,7 +73,7 @@ class PaddedDataModule(StoreDataModule):
 
         Args:
             batch: one batch on the device.
-            stage: split.
+            stage: name of the split.
         """
         transform = self.train_transform if stage == "train" else self.eval_transform
         if transform is None:
@@ -82,7 +82,7 @@ class PaddedDataModule(StoreDataModule):
         return dataclasses.replace(batch, **{name: transform(getattr(batch, name))})
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave batches alone that are on the device already; the loader has moved whole blocks."""
+        """Return batches that are on the device already unchanged, since the loader moves whole blocks."""
         if isinstance(batch, TokenBatch | SequenceBatch) and batch.lengths.device == device:
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)

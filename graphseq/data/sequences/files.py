@@ -17,13 +17,13 @@ __all__ = ["LabelledSequences", "read_sequence_csv", "read_ts"]
 
 @dataclass
 class LabelledSequences:
-    """Sequences one behind another with a label each, as a file holds them.
+    """Concatenated sequences of a file, with a label for each sequence.
 
     Args:
         x: features of all steps, float32 (M, D).
-        ptr: where each sequence begins, and M at the end, int64 (N + 1,).
+        ptr: position of the first step of each sequence, and M at the end, int64 (N + 1,).
         labels: label of each sequence.
-        class_names: the labels that may stand, in the order of their class numbers.
+        class_names: all possible labels, in the order of their class numbers.
 
     Example:
         >>> LabelledSequences(torch.ones(3, 1), torch.tensor([0, 3]), ["up"], ["up", "down"]).y
@@ -43,18 +43,18 @@ class LabelledSequences:
 
 
 def read_ts(path: str | os.PathLike[str]) -> LabelledSequences:
-    r"""Read a ``.ts`` file: a header of ``@`` lines, then one sequence a line.
+    r"""Read a ``.ts`` file: a header of ``@`` lines, then one line for each sequence.
 
-    A line holds one comma-separated list a channel, joined by ``:``, and the class at the end. Sequences may have
+    A line holds a comma-separated list for each channel and the class, separated by ``:``. Sequences may have
     different lengths; the channels of one sequence may not.
 
     Args:
-        path: UTF-8 file, plain or ``.gz``.
+        path: path of the file, UTF-8, plain or ``.gz``.
 
     Raises:
-        DataError: if the header lacks ``@classLabel true`` with the classes or ``@data``, says that there are time
-            stamps, or does not fit the lines; if a line has no value, an empty or missing one (``?``), one that is
-            no finite number, or a class that the header does not name. The line is named.
+        DataError: if the header lacks ``@classLabel true`` with the classes or ``@data``, declares time stamps, or
+            does not match the lines; if a line has no value, an empty or missing value (``?``), a value that is not a
+            finite number, or a class that the header does not name. The message names the line.
 
     Example:
         >>> import tempfile
@@ -98,7 +98,7 @@ def read_ts(path: str | os.PathLike[str]) -> LabelledSequences:
 
 
 def _header(path: Path, lines: list[str]) -> tuple[dict[str, str], int]:
-    """The ``@`` lines by lower-case name, and the number of lines up to ``@data``."""
+    """The ``@`` lines by lower-case name, and the number of lines up to and including ``@data``."""
     header: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()
@@ -173,19 +173,19 @@ def read_sequence_csv(
     features: Sequence[str] | None = None,
     delimiter: str = ",",
 ) -> LabelledSequences:
-    r"""Read a CSV table with one step a line, the steps of a sequence in their order.
+    r"""Read a CSV table with one line for each step; the steps of a sequence are in order.
 
     Args:
-        path: UTF-8 table with a header, plain or ``.gz``.
-        sequence: header of the column that names the sequence of a step; sequences keep the order in which they
-            first appear, and their lines need not stand together.
-        target: header of the column with the label of the sequence, the same in all its lines.
-        features: headers of the features, in this order; None takes all other columns.
-        delimiter: character between cells.
+        path: path of a table with a header, UTF-8, plain or ``.gz``.
+        sequence: header of the column that names the sequence of a step; sequences are in the order of first
+            occurrence, and their lines need not be adjacent.
+        target: header of the column with the label of the sequence, which is the same in all its lines.
+        features: headers of the feature columns, in this order; None for all other columns.
+        delimiter: character that separates cells.
 
     Raises:
-        DataError: if a column is missing, there is no line, a cell is empty or no finite number where one is needed,
-            or a sequence has two labels.
+        DataError: if a column is missing, the table has no lines, a feature is empty or not a finite number, or a
+            sequence has two labels.
 
     Example:
         >>> import tempfile
@@ -226,14 +226,14 @@ def read_sequence_csv(
 
 
 def read_cells(path: Path, delimiter: str):  # type: ignore[no-untyped-def]  # pandas has no types here
-    r"""Return the cells of a CSV table as a pandas table of strings; nothing is guessed.
+    r"""Return the cells of a CSV table as a pandas ``DataFrame`` of strings, without inference of types.
 
     Args:
-        path: UTF-8 table with a header, plain or ``.gz``.
-        delimiter: character between cells.
+        path: path of a table with a header, UTF-8, plain or ``.gz``.
+        delimiter: character that separates cells.
 
     Raises:
-        DataError: if it cannot be read as a table, or has no line below its header.
+        DataError: if the file cannot be read as a table, or has no line below its header.
 
     Example:
         >>> import tempfile
@@ -260,13 +260,13 @@ def read_cells(path: Path, delimiter: str):  # type: ignore[no-untyped-def]  # p
 
 
 def sort_labels(labels: Sequence[str]) -> list[str]:
-    """Return the different labels in order: whole numbers by value, else as text.
+    """Return the distinct labels in order: by value if all are integers, else as text.
 
     Args:
         labels: labels as text.
 
     Raises:
-        DataError: if all are the same.
+        DataError: if there is only one distinct label.
 
     Example:
         >>> sort_labels(["10", "9", "9"])

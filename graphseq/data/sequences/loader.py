@@ -1,4 +1,4 @@
-"""Batches of samples of similar length, so that little of a batch is padding."""
+"""Loader of batches of samples of similar length, which reduces padding."""
 
 from typing import Any
 
@@ -14,23 +14,23 @@ __all__ = ["BucketLoader"]
 
 
 class BucketLoader(BatchLoader):
-    """Shuffled loader that puts samples of similar length into one batch.
+    """Shuffled loader whose batches hold samples of similar length.
 
     The shuffled order is cut into pools of ``pool_batches`` batches; each pool is sorted by length and cut into
     batches, whose order is shuffled. Like the order of :class:`BatchLoader` it is a function of ``(seed, epoch,
-    pass)`` alone, so a run resumes bit for bit. A last batch that is smaller stays last.
+    pass)`` alone, so a run resumes bit for bit. A smaller last batch remains the last.
 
     Args:
-        store: the data.
-        batch_size: samples of one batch over all ranks, at least 1.
-        lengths: length of each sample of the store, on the host, (N,).
-        pool_batches: batches of a pool, at least 1; 1 sorts within a batch only, larger pools pad less and leave the
-            batches less random.
-        options: see :class:`BatchLoader`; ``shuffle`` is true.
+        store: store of the samples.
+        batch_size: number of samples of one batch over all ranks, at least 1.
+        lengths: length of each sample of the store, on the CPU, (N,).
+        pool_batches: number of batches of a pool, at least 1; 1 sorts within each batch only, larger pools need less
+            padding and make batches less random.
+        options: further arguments of :class:`BatchLoader`; ``shuffle`` is always true.
 
     Raises:
         ValueError: if ``pool_batches`` is below 1.
-        DataError: if there is not one length for each sample.
+        DataError: if the number of lengths is not the number of samples.
 
     Example:
         >>> from graphseq.data import SequenceStore
@@ -52,7 +52,7 @@ class BucketLoader(BatchLoader):
         self.pool_batches = pool_batches
 
     def order(self) -> Tensor:
-        """Return the samples of the pass at hand in their order, over all ranks."""
+        """Return the order of the samples in the current pass, over all ranks."""
         shuffled = super().order()
         size = self.batch_size
         full = sum(1 for global_size in self._global_sizes if global_size == size)

@@ -29,31 +29,33 @@ Split = dict[str, Tensor]
 
 
 class SequenceDataModule(PaddedDataModule):
-    """Your own labelled sequences of numbers: packed, standardised and split.
+    """Data module of your own labelled sequences: packed, standardised and split.
 
     Features are standardised by mean and standard deviation over all steps of the training split (:attr:`mean`,
-    :attr:`std`); a feature that is constant there becomes zero. The numbers fitted are kept in checkpoints.
+    :attr:`std`); a feature that is constant there becomes zero. Checkpoints hold the fitted mean and deviation.
 
-    Memory: 4 bytes a feature and step, without padding; see :class:`SequenceStore`.
+    Memory: 4 bytes for each feature of each step, without padding; see :class:`SequenceStore`.
 
     Args:
         sequences: arrays or tensors (T_i, D), or (T_i,) for one feature; or a function without arguments that
             returns a :class:`SequenceStore` or such a list (a config can name one).
-        labels: class number of each sequence, integers (N,), or numbers to predict, floating point (N,) or (N, K);
-            None for none.
-        step_labels: class number of each step, arrays (T_i,), -100 where there is none; None for none.
-        standardize: whether features are standardised.
+        labels: class number of each sequence, integers (N,), or regression targets, floating point (N,) or (N, K); None
+            for no labels.
+        step_labels: class number of each step, arrays (T_i,), -100 for steps without a label; None for no labels of
+            steps.
+        standardize: whether to standardise features by the training split.
         fractions: shares of train, validation and test, summing to 1.
-        stratify: whether each split has the same share of each class, where there are class numbers.
-        pool_batches: see :class:`PaddedDataModule`.
-        options: see :class:`PaddedDataModule`.
+        stratify: whether each split has the same share of each class, if labels are class numbers.
+        pool_batches: number of batches within which training samples are sorted by length, at least 1; None for a fully
+            random order.
+        options: further arguments of :class:`PaddedDataModule`.
 
     Yields:
-        ``SequenceBatch`` with x float32 (B, T, D), lengths, and ``y`` or ``step_y`` where there are labels.
+        ``SequenceBatch`` with x float32 (B, T, D), lengths, and ``y`` or ``step_y`` if there are labels.
 
     Raises:
         ValueError: if an argument is out of range.
-        DataError: when the data are read, if there are no labels at all, or they do not fit the sequences.
+        DataError: when the data are read, if there are no labels, or they do not match the sequences.
 
     Example:
         >>> waves = [[0.1 * n] * (2 + n % 3) for n in range(20)]
@@ -87,7 +89,7 @@ class SequenceDataModule(PaddedDataModule):
         self._std: list[float] = []
 
     def read_sequences(self) -> tuple[SequenceStore, Split | None]:
-        """Return the sequences with their labels, and their splits where these are given; subclasses define it."""
+        """Return the sequences with their labels, and the splits if these are fixed; for subclasses to override."""
         given = self.sequences() if callable(self.sequences) else self.sequences
         if isinstance(given, SequenceStore):
             return given, None
@@ -136,13 +138,13 @@ class SequenceDataModule(PaddedDataModule):
 
     @property
     def num_features(self) -> int:
-        """Number of features of a step."""
+        """Number of features of each step."""
         self.load()
         return len(self._mean)
 
     @property
     def num_outputs(self) -> int:
-        """Number of classes, of sequences or else of steps; for numbers to predict their count."""
+        """Number of classes of sequences, or else of steps; for regression the number of targets."""
         self.load()
         if self._class_names:
             return len(self._class_names)
@@ -156,7 +158,7 @@ class SequenceDataModule(PaddedDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """Label of each class where the data name them; otherwise empty."""
+        """Label of each class if the data name them, else empty."""
         self.load()
         return list(self._class_names)
 
@@ -173,12 +175,12 @@ class SequenceDataModule(PaddedDataModule):
         return list(self._std)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the data: splits, classes, fitted mean and deviation."""
+        """Return the state for checkpoints: splits, classes, fitted mean and deviation."""
         fitted = {"class_names": self.class_names, "mean": self.mean, "std": self.std}
         return {**super().state_dict(), **fitted}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare a checkpoint's data with these, and standardise by its mean and standard deviation.
+        """Check that the data match a checkpoint, and standardise by its mean and standard deviation.
 
         Raises:
             DataError: if training would resume on another split, or the data have other features or classes.
@@ -195,11 +197,11 @@ class SequenceDataModule(PaddedDataModule):
             self._resident = None if self._resident is None else self._host.to(self._resident.device)
 
     def take_labelled(self, parts: dict[str, LabelledSequences], val_fraction: float) -> tuple[SequenceStore, Split]:
-        """Join the sequences of files, and cut a validation split from the training file.
+        """Concatenate the sequences of files, and take a validation split from the training file.
 
         Args:
-            parts: sequences by split; ``train`` always, ``val`` and ``test`` where they have a file.
-            val_fraction: share of the training file that validates, where ``val`` has no file.
+            parts: sequences of each split; ``train`` is required, ``val`` and ``test`` are optional.
+            val_fraction: share of the training file for the validation split, if ``val`` has no file.
 
         Raises:
             DataError: if the files have different numbers of features or different classes.
@@ -231,7 +233,7 @@ def _moments(raw: SequenceStore, index: Tensor) -> tuple[list[float], list[float
     inside[index] = True
     steps = raw.x[inside.repeat_interleave(raw.lengths)].double()
     std = steps.std(0, correction=0)
-    # the deviation of equal numbers is seldom exactly zero
+    # rounding gives constant features a deviation slightly above zero
     constant = (steps == steps[:1]).all(0)
     return steps.mean(0).tolist(), torch.where(constant, 1.0, std).tolist()
 
@@ -245,21 +247,22 @@ class TSDataModule(SequenceDataModule):
     """Labelled sequences from ``.ts`` files, as the UEA and UCR archives publish them; see :func:`read_ts`.
 
     Args:
-        train: training file, plain or ``.gz``.
-        test: test file; None for no test split.
-        val: validation file; None cuts it from the training file.
-        val_fraction: share of the training sequences that validate where there is no file, in [0, 1), drawn with
+        train: path of the training file, plain or ``.gz``.
+        test: path of the test file; None for no test split.
+        val: path of the validation file; None takes the split from the training file.
+        val_fraction: share of the training sequences for the validation split if ``val`` is None, in [0, 1), drawn with
             the same share of each class.
-        standardize: see :class:`SequenceDataModule`.
-        pool_batches: see :class:`PaddedDataModule`.
-        options: see :class:`PaddedDataModule`.
+        standardize: whether to standardise features by the training split.
+        pool_batches: number of batches within which training samples are sorted by length, at least 1; None for a fully
+            random order.
+        options: further arguments of :class:`PaddedDataModule`.
 
     Yields:
         ``SequenceBatch`` with x float32 (B, T, D), lengths and y (B,).
 
     Raises:
         ValueError: if an argument is out of range.
-        DataError: when the data are read, see :func:`read_ts`.
+        DataError: when the data are read, if a file is missing or malformed, see :func:`read_ts`.
 
     Example:
         >>> import tempfile
@@ -298,24 +301,25 @@ class TSDataModule(SequenceDataModule):
 
 
 class JapaneseVowelsDataModule(TSDataModule):
-    """Japanese Vowels: 9 speakers to tell apart by 12 coefficients of a spoken vowel, 7 to 29 steps long.
+    """Japanese Vowels: classify 9 speakers by 12 coefficients of a spoken vowel, 7 to 29 steps long.
 
-    270 training sequences, 30 a speaker, of which a share validates, and 370 test sequences.
+    270 training sequences, 30 for each speaker, of which a share is the validation split, and 370 test sequences.
 
     Source: UCI machine learning repository, in the form of the UEA archive.
 
     Args:
-        val_fraction: share of the training sequences that validate, in [0, 1).
-        verify_checksums: whether files other than the published ones are refused.
-        standardize: see :class:`SequenceDataModule`.
-        pool_batches: see :class:`PaddedDataModule`.
-        options: see :class:`PaddedDataModule`.
+        val_fraction: share of the training sequences for the validation split, in [0, 1).
+        verify_checksums: whether to refuse files that differ from the published ones.
+        standardize: whether to standardise features by the training split.
+        pool_batches: number of batches within which training samples are sorted by length, at least 1; None for a fully
+            random order.
+        options: further arguments of :class:`PaddedDataModule`.
 
     Yields:
         ``SequenceBatch`` with x float32 (B, T, 12), lengths and y (B,).
 
     Raises:
-        DataError: when the data are read, if a file is in neither mirror nor cache.
+        DataError: when the data are read, if a file is neither in the mirror nor in the cache.
 
     Example:
         >>> JapaneseVowelsDataModule(batch_size=32).batch_size
@@ -351,26 +355,27 @@ class JapaneseVowelsDataModule(TSDataModule):
 
 
 class SequenceCSVDataModule(SequenceDataModule):
-    """Labelled sequences from a CSV table with one step a line; see :func:`read_sequence_csv`.
+    """Labelled sequences from a CSV table with one line for each step; see :func:`read_sequence_csv`.
 
     Args:
         csv: path of the table, UTF-8, plain or ``.gz``.
         sequence: header of the column that names the sequence of a step.
         target: header of the column with the label of the sequence.
-        features: headers of the features; None takes all other columns.
-        delimiter: character between cells.
-        standardize: see :class:`SequenceDataModule`.
+        features: headers of the feature columns; None for all other columns.
+        delimiter: character that separates cells.
+        standardize: whether to standardise features by the training split.
         fractions: shares of train, validation and test, summing to 1.
-        stratify: see :class:`SequenceDataModule`.
-        pool_batches: see :class:`PaddedDataModule`.
-        options: see :class:`PaddedDataModule`.
+        stratify: whether each split has the same share of each class.
+        pool_batches: number of batches within which training samples are sorted by length, at least 1; None for a fully
+            random order.
+        options: further arguments of :class:`PaddedDataModule`.
 
     Yields:
         ``SequenceBatch`` with x float32 (B, T, D), lengths and y (B,).
 
     Raises:
         ValueError: if an argument is out of range.
-        DataError: when the data are read, see :func:`read_sequence_csv`.
+        DataError: when the data are read, if the table is missing or malformed, see :func:`read_sequence_csv`.
 
     Example:
         >>> import tempfile

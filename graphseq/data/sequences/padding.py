@@ -1,4 +1,4 @@
-"""Rows of different lengths cut out of one long tensor, padded batch by batch: one gather for a block of batches."""
+"""Padding of rows that are spans of one long tensor, with one gather for a block of batches."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,17 +14,17 @@ INDEX_BYTES = 8
 
 
 class Spans:
-    """Where each row begins in a long tensor and how many steps it has, on the device and on the host.
+    """Start and length of each row in a long tensor, on the device and on the CPU.
 
-    The lengths are kept on the host as well, so that the width of a batch is known without asking the device.
+    The lengths are also kept on the CPU, so that the width of a batch is known without device synchronisation.
 
     Args:
         starts: position of the first step of each row, int64 (N,).
-        lengths: steps of each row, int64 (N,), each at least 1.
-        total: steps of the long tensor.
+        lengths: number of steps of each row, int64 (N,), each at least 1.
+        total: number of steps of the long tensor.
 
     Raises:
-        DataError: if there is no row, a row has no step, or one reaches beyond the tensor.
+        DataError: if there are no rows, a row has no steps, or a row extends beyond the tensor.
 
     Example:
         >>> spans = Spans(torch.tensor([0, 3]), torch.tensor([3, 1]), total=4)
@@ -58,34 +58,34 @@ class Spans:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of starts and lengths."""
+        """Memory of starts and lengths in bytes."""
         return self.starts.nbytes + self.lengths.nbytes
 
     def host_lengths(self) -> Tensor:
-        """Return the lengths on the host, int64 (N,)."""
+        """Return the lengths on the CPU, int64 (N,)."""
         return torch.from_numpy(self._host)
 
     def to(self, device: torch.device | str, total: int) -> "Spans":
         """Return the spans with their tensors on ``device``.
 
         Args:
-            device: device to move to.
-            total: steps of the long tensor.
+            device: target device.
+            total: number of steps of the long tensor.
         """
         return Spans(self.starts.to(device), self.lengths.to(device), total)
 
     def blocks(
         self, index: Tensor, sizes: int | Sequence[int], bytes_per_step: float
     ) -> Iterator[tuple[Tensor, list[int], list[int]]]:
-        """Cut an order of rows into blocks of whole batches.
+        """Split a sequence of rows into blocks of whole batches.
 
         Args:
-            index: rows, int64 (M,).
-            sizes: batch size, or the size of each batch.
-            bytes_per_step: bytes of one gathered step.
+            index: numbers of the rows, int64 (M,).
+            sizes: size of all batches, or a list with the size of each batch.
+            bytes_per_step: memory of one gathered step in bytes.
 
         Yields:
-            the rows of a block on the host, its batch sizes, and the width of each batch: its longest row.
+            the rows of a block on the CPU, its batch sizes, and the width of each batch, the length of its longest row.
         """
         host = index.cpu()
         limit = BLOCK_BYTES if self.starts.device.type == "cpu" else DEVICE_BLOCK_BYTES
@@ -95,15 +95,15 @@ class Spans:
             yield rows, block_sizes, np.maximum.reduceat(self._host[rows.numpy()], begin).tolist()
 
     def gather_index(self, rows: Tensor, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """Return from which step each cell of a block is taken, row by row, and which cells are padding.
+        """Return the position of the step of each cell of a block, row by row, and which cells are padding.
 
         Args:
-            rows: rows of the block, int64 (R,), on the host.
-            sizes: batch sizes.
+            rows: numbers of the rows of the block, int64 (R,), on the CPU.
+            sizes: size of each batch.
             widths: width of each batch.
 
         Returns:
-            positions, int64 (C,), 0 for padding, and whether a cell is padding, bool (C,); None if none is.
+            positions, int64 (C,), 0 for padding, and whether a cell is padding, bool (C,), or None without padding.
         """
         device = self.starts.device
         shortest = int(self._host[rows.numpy()].min())
@@ -129,8 +129,8 @@ def cut(flat: Tensor, sizes: Sequence[int], widths: Sequence[int]) -> list[Tenso
     """Return the batches of a block as views.
 
     Args:
-        flat: the cells of all batches, (C, *).
-        sizes: batch sizes.
+        flat: concatenated cells of all batches, (C, *).
+        sizes: size of each batch.
         widths: width of each batch.
 
     Example:

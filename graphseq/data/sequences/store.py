@@ -1,4 +1,4 @@
-"""Labelled sequences of different lengths, packed one behind another; a batch is padded to its longest."""
+"""Store of labelled sequences of different lengths, concatenated; each batch is padded to its longest sequence."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -16,23 +16,24 @@ __all__ = ["SequenceStore"]
 
 
 class SequenceStore:
-    """Sequences of different lengths, packed one behind another, with a target for each or for each step.
+    """Concatenated sequences of different lengths, with a target for each sequence or for each step.
 
-    Memory: the steps of all sequences without any padding, their targets, and 16 bytes a sequence. A batch is as wide
-    as its longest sequence; :class:`BucketLoader` puts sequences of similar length together. Token numbers may come
-    in any integer type and are int64 in batches.
+    Memory: the steps of all sequences without any padding, their targets, and 16 bytes for each sequence. A batch is
+    as wide as its longest sequence; :class:`BucketLoader` groups sequences of similar length. Token numbers may have
+    any integer type and are int64 in batches.
 
     Args:
-        x: steps of all sequences: features, floating point (M, D), or token numbers, any integer type (M,).
-        ptr: where each sequence begins, and M at the end, int64 (N + 1,).
+        x: concatenated steps of all sequences: features, floating point (M, D), or token numbers, any integer type
+            (M,).
+        ptr: position of the first step of each sequence, and M at the end, int64 (N + 1,).
         y: target of each sequence, (N, *).
-        step_y: target of each step, (M, *); -100 (integers) or NaN (numbers) where a step has none.
+        step_y: target of each step, (M, *); -100 (integers) or NaN (floating point) for steps without a target.
 
     Shape:
         x (M, D) -> batch.x (B, T, D); x (M,) -> batch.x (B, T)
 
     Raises:
-        DataError: if shapes or types do not fit, a sequence has no step, or a feature is not a finite number.
+        DataError: if shapes or types do not match, a sequence has no steps, or a feature is not a finite number.
 
     Example:
         >>> store = SequenceStore(torch.arange(4.0).view(4, 1), torch.tensor([0, 3, 4]), y=torch.tensor([1, 0]))
@@ -65,12 +66,13 @@ class SequenceStore:
         """Pack a list of sequences.
 
         Args:
-            sequences: arrays or tensors (T_i, D), or (T_i,): numbers become one feature, integers token numbers.
+            sequences: arrays or tensors (T_i, D), or (T_i,), where floating-point numbers are a single feature and
+                integers are token numbers.
             y: target of each sequence, (N, *).
             step_y: arrays or tensors (T_i, *) with the target of each step.
 
         Raises:
-            DataError: if there is no sequence, one is empty, or numbers of features or of targets differ.
+            DataError: if there are no sequences, one is empty, or the numbers of features or of targets differ.
 
         Example:
             >>> store = SequenceStore.from_sequences([[0.5, 0.1], [0.2]], y=[0, 1])
@@ -114,17 +116,17 @@ class SequenceStore:
 
     @property
     def lengths(self) -> Tensor:
-        """Steps of each sequence, on the host, int64 (N,)."""
+        """Number of steps of each sequence, on the CPU, int64 (N,)."""
         return self._spans.host_lengths()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of steps, targets, starts and lengths."""
+        """Memory of steps, targets, starts and lengths in bytes."""
         held = (self.x, self.ptr, self.y, self.step_y)
         return sum(tensor.nbytes for tensor in held if tensor is not None) + self._spans.lengths.nbytes
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the store with its tensors on ``device``; tensors already there are shared, not copied."""
+        """Return the store with its tensors on ``device``; tensors that are on it already are shared."""
         moved = object.__new__(type(self))
         moved.x, moved.ptr = self.x.to(device), self.ptr.to(device)
         moved.y = None if self.y is None else self.y.to(device)
@@ -138,9 +140,9 @@ class SequenceStore:
         """Yield sequences in batches; each block of about 4 MB is gathered once and split into views.
 
         Args:
-            index: sequences, int64 (M,).
-            sizes: batch size, or the size of each batch.
-            device: where blocks go; default where the store is.
+            index: numbers of the sequences, int64 (M,).
+            sizes: size of all batches, or a list with the size of each batch.
+            device: device of the batches; default that of the store.
         """
         per_step = self.x[:1].nbytes + (0 if self.step_y is None else self.step_y[:1].nbytes)
         for rows, block_sizes, widths in self._spans.blocks(index, sizes, per_step):
@@ -170,7 +172,7 @@ class SequenceStore:
         """Return sequences as one batch.
 
         Args:
-            index: sequences, int64 (M,).
+            index: numbers of the sequences, int64 (M,).
         """
         return next(self.batches(index, len(index)))
 

@@ -1,4 +1,4 @@
-"""Labelled strings, character by character: a CSV table of your own, and strings of the Reber grammar."""
+"""Classification of strings by character: a CSV table of your own, and strings of the Reber grammar."""
 
 import os
 import warnings
@@ -22,22 +22,23 @@ __all__ = ["ReberDataModule", "StringDataModule"]
 
 
 class StringDataModule(PaddedDataModule):
-    """Strings with a class each, from two columns of a CSV table.
+    """Labelled strings from two columns of a CSV table.
 
-    The vocabulary is made of the training split alone; other characters are the unknown token, number 0, and a
-    warning counts them. Checkpoints keep the vocabulary. A string that stands in the table twice is taken once, so
-    that no split holds a string of another.
+    The vocabulary consists of the characters of the training split; all others become the unknown token, number 0,
+    and a warning gives their number. Checkpoints hold the vocabulary. A string that occurs twice is used once, so that
+    no string is in two splits.
 
-    Memory: 8 bytes a character, without padding; see :class:`SequenceStore`.
+    Memory: 8 bytes for each character, without padding; see :class:`SequenceStore`.
 
     Args:
         csv: path of the table, UTF-8, plain or ``.gz``.
         text: header of the column with the strings.
         target: header of the column with the labels.
-        delimiter: character between cells.
+        delimiter: character that separates cells.
         fractions: shares of train, validation and test, summing to 1; each split has the same share of each class.
-        pool_batches: see :class:`PaddedDataModule`.
-        options: see :class:`PaddedDataModule`.
+        pool_batches: number of batches within which training samples are sorted by length, at least 1; None for a fully
+            random order.
+        options: further arguments of :class:`PaddedDataModule`.
 
     Yields:
         ``SequenceBatch`` with x int64 (B, T), lengths and y (B,).
@@ -79,11 +80,11 @@ class StringDataModule(PaddedDataModule):
         self._class_names: list[str] = []
 
     def path(self) -> Path:
-        """Return the table's path."""
+        """Return the path of the table."""
         return self.csv
 
     def read(self) -> tuple[SequenceStore, dict[str, Tensor]]:
-        """Return the strings as characters by number, and their splits."""
+        """Return the strings as character numbers, and their splits."""
         path = self.path()
         strings, labels = self._cells(path)
         self._class_names = sort_labels(labels)
@@ -118,7 +119,7 @@ class StringDataModule(PaddedDataModule):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The characters of the training split by their numbers."""
+        """Vocabulary made of the characters of the training split."""
         self.load()
         if self._vocabulary is None:
             raise DataError(f"{type(self).__name__}.read() set no vocabulary")
@@ -126,12 +127,12 @@ class StringDataModule(PaddedDataModule):
 
     @property
     def vocab_size(self) -> int:
-        """Number of characters of the vocabulary, the unknown token among them."""
+        """Number of characters of the vocabulary, including the unknown token."""
         return len(self.vocabulary)
 
     @property
     def class_names(self) -> list[str]:
-        """Label of each class as the table has it."""
+        """Label of each class, as in the table."""
         self.load()
         return list(self._class_names)
 
@@ -141,12 +142,12 @@ class StringDataModule(PaddedDataModule):
         return len(self.class_names)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the data: splits, vocabulary and classes."""
+        """Return the state for checkpoints: splits, vocabulary and classes."""
         fitted = {"vocabulary": self.vocabulary.state_dict(), "class_names": self.class_names}
         return {**super().state_dict(), **fitted}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare a checkpoint's data with these, and number the characters by its vocabulary.
+        """Check that the data match a checkpoint, and number the characters by its vocabulary.
 
         Raises:
             DataError: if training would resume on another split, or the table has other classes.
@@ -167,23 +168,24 @@ class StringDataModule(PaddedDataModule):
 class ReberDataModule(StringDataModule):
     """Strings of the Reber grammar and others, 24,992 different ones of 11 to 53 capital letters; valid or not.
 
-    Many invalid strings hold a letter that no valid one has: that rule alone reaches an accuracy of 0.78, and the
-    pairs of letters seen in valid training strings 0.94. Compare with these, not with chance.
+    Many invalid strings contain a letter that no valid string has: this rule alone reaches an accuracy of 0.78, and
+    the pairs of letters in valid training strings reach 0.94. Compare with these, not with chance.
 
-    Source: arXiv 2407.20601; test share as there. Differs: strings that stand twice are taken once, and validation
-    strings are drawn from the training strings.
+    Source: arXiv 2407.20601; test share as in the paper. Differs from it: strings that occur twice are used once, and
+    validation strings are drawn from the training strings.
 
     Args:
         fractions: shares of train, validation and test, summing to 1.
-        verify_checksums: whether a file other than the published one is refused.
-        pool_batches: see :class:`PaddedDataModule`.
-        options: see :class:`PaddedDataModule`.
+        verify_checksums: whether to refuse a file that differs from the published one.
+        pool_batches: number of batches within which training samples are sorted by length, at least 1; None for a fully
+            random order.
+        options: further arguments of :class:`PaddedDataModule`.
 
     Yields:
         ``SequenceBatch`` with x int64 (B, T), lengths and y (B,), 1 for valid.
 
     Raises:
-        DataError: when the data are read, if the file is in neither mirror nor cache.
+        DataError: when the data are read, if the file is neither in the mirror nor in the cache.
 
     Example:
         >>> ReberDataModule(batch_size=32).batch_size

@@ -1,4 +1,4 @@
-"""Sequences made by a rule: waves whose frequency changes, so that the class of a sequence must be remembered."""
+"""Synthetic sequences: waves whose frequency changes, so that a network must remember the class of a sequence."""
 
 import math
 from typing import Unpack
@@ -24,7 +24,7 @@ def switching_waves(
     noise: float = 0.1,
     generator: Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    r"""Draw noisy sine waves that change their frequency at random steps.
+    r"""Generate noisy sine waves that change their frequency at random steps.
 
     .. math:: x_t = \sin(\phi_0 + \sum_{s \le t} \omega_{k_s}) + \epsilon_t, \qquad
         \omega_k = \frac{\pi (k + 1)}{2 K}
@@ -33,10 +33,10 @@ def switching_waves(
     probability ``switch`` a step draws its frequency anew.
 
     Args:
-        num_sequences: N, at least 1.
-        num_classes: K, frequencies, at least 2.
-        min_length: steps of the shortest sequence, at least 1.
-        max_length: steps of the longest sequence, at least ``min_length``.
+        num_sequences: number N of sequences, at least 1.
+        num_classes: number K of frequencies, at least 2.
+        min_length: smallest number of steps of a sequence, at least 1.
+        max_length: largest number of steps of a sequence, at least ``min_length``.
         switch: probability of a new frequency at a step, in [0, 1].
         noise: standard deviation of the noise, at least 0.
         generator: source of the random numbers; None for torch's own.
@@ -74,17 +74,18 @@ def switching_waves(
 
 
 class SyntheticSequencesDataModule(SequenceDataModule):
-    """Sequences from :func:`switching_waves`, for classes of sequences and of steps, without any file.
+    """Sequences of :func:`switching_waves`, for classification of sequences or of steps, without any file.
 
     Args:
-        num_sequences: see :func:`switching_waves`.
-        num_classes: see :func:`switching_waves`.
-        min_length: see :func:`switching_waves`.
-        max_length: see :func:`switching_waves`.
-        switch: see :func:`switching_waves`.
-        noise: see :func:`switching_waves`.
-        pool_batches: see :class:`PaddedDataModule`.
-        options: see :class:`PaddedDataModule`; ``seed`` seeds the sequences too.
+        num_sequences: number of sequences in all splits together, at least 1.
+        num_classes: number of frequencies, which are the classes, at least 2.
+        min_length: smallest number of steps of a sequence, at least 1.
+        max_length: largest number of steps of a sequence, at least ``min_length``.
+        switch: probability of a new frequency at a step, in [0, 1].
+        noise: standard deviation of the noise, at least 0.
+        pool_batches: number of batches within which training samples are sorted by length, at least 1; None for a fully
+            random order.
+        options: further arguments of :class:`PaddedDataModule`; ``seed`` is also the seed of the sequences.
 
     Yields:
         ``SequenceBatch`` with x float32 (B, T, 1), lengths, y (B,) and step_y (B, T).
@@ -116,7 +117,7 @@ class SyntheticSequencesDataModule(SequenceDataModule):
         self.noise = noise
 
     def read_sequences(self) -> tuple[SequenceStore, Split]:
-        """Return the sequences of the seed and their splits."""
+        """Return the sequences drawn with the seed, and their splits."""
         x, ptr, y, step_y = switching_waves(
             self.num_sequences,
             self.num_classes,

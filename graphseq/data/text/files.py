@@ -9,13 +9,13 @@ from graphseq.core.errors import DataError
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    r"""Return the text of a file; ``\r\n`` and ``\r`` become ``\n``, a byte-order mark is left out.
+    r"""Return the text of a file; ``\r\n`` and ``\r`` become ``\n``, a byte-order mark is removed.
 
     Args:
-        path: UTF-8 file; a name that ends in ``.gz`` is unpacked.
+        path: path of a UTF-8 file, unpacked if its name ends in ``.gz``.
 
     Raises:
-        DataError: if the file is missing, empty, no gzip archive where its name says so, or not UTF-8.
+        DataError: if the file is missing, empty, not UTF-8, or not a gzip archive although its name ends in ``.gz``.
 
     Example:
         >>> import tempfile

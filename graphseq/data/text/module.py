@@ -30,29 +30,30 @@ _SPLITS = ("train", "val", "test")
 
 
 class TextDataModule(PaddedDataModule):
-    """Base of the data modules of text: windows of one long run of tokens, split by position.
+    """Base class of the data modules of text: windows of one long sequence of tokens, split by position.
 
-    The vocabulary is made of the training split alone; other tokens are the unknown token, number 0, and a warning
-    says how many there are (:attr:`unknown_tokens`). Checkpoints keep the vocabulary: a network tested on another
-    text reads it with the numbers that it was trained with.
+    The vocabulary consists of the tokens of the training split; all others become the unknown token, number 0, and a
+    warning gives their number (:attr:`unknown_tokens`). Checkpoints hold the vocabulary, so that a network is tested on
+    another text with the token numbers of its training.
 
-    A batch has ``length + 1`` tokens a row: a language model reads the first ``length`` of them and predicts the last
-    ``length``. Each token of a split but its first is predicted once an epoch (with ``stride = length``); the last
-    window may be shorter.
+    Each row of a batch has ``length + 1`` tokens: the first ``length`` are the input of a language model, the last
+    ``length`` its targets. With ``stride = length`` each token of a split but its first is predicted once in each
+    epoch; the last window may be shorter.
 
     Memory: 1 byte a token for up to 256 different tokens, 2 up to 32,768, and 16 bytes a window.
 
     Args:
-        train: text file, UTF-8, plain or ``.gz``.
-        val: text file of the validation split; None takes it from the end of ``train``.
-        test: text file of the test split; None takes it from the end of ``train``, behind the validation split.
-        length: tokens that are read in one window, at least 1.
-        stride: distance between the starts of two training windows, in 1..length; None is ``length``. Validation and
-            test windows always stand ``length`` apart, so that each token counts once.
-        fractions: shares of the tokens of ``train`` that are training, validation and test split, in this order;
-            splits with a file of their own are left out and the others keep their proportion.
-        min_count: how often a token must stand in the training split to be in the vocabulary, at least 1.
-        options: see :class:`PaddedDataModule`; ``pool_batches`` is of no use, since windows have one length.
+        train: path of the training text, UTF-8, plain or ``.gz``.
+        val: path of the validation text; None takes the split from the end of ``train``.
+        test: path of the test text; None takes the split from the end of ``train``, after the validation split.
+        length: number of input tokens of a window, at least 1.
+        stride: distance between the starts of two training windows, in 1..length; None for ``length``. Validation and
+            test windows are always ``length`` apart, so that each token is predicted once.
+        fractions: shares of training, validation and test split in the tokens of ``train``; the share of a split with
+            its own file is ignored, and the others keep their proportion.
+        min_count: smallest number of occurrences of a token in the training split to be in the vocabulary, at least 1.
+        options: further arguments of :class:`PaddedDataModule`; ``pool_batches`` has little effect, since all windows
+            have one length.
 
     Yields:
         ``TokenBatch`` with ids (B, T), T up to ``length + 1``.
@@ -100,7 +101,7 @@ class TextDataModule(PaddedDataModule):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The tokens of the training split by their numbers."""
+        """Vocabulary made of the tokens of the training split."""
         self.load()
         if self._vocabulary is None:
             raise DataError(f"{type(self).__name__}.read() set no vocabulary")
@@ -108,26 +109,26 @@ class TextDataModule(PaddedDataModule):
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens of the vocabulary, the unknown token among them."""
+        """Number of tokens of the vocabulary, including the unknown token."""
         return len(self.vocabulary)
 
     @property
     def num_outputs(self) -> int:
-        """Number of tokens to predict from: the size of the vocabulary."""
+        """Number of classes of a prediction: the size of the vocabulary."""
         return self.vocab_size
 
     @property
     def unknown_tokens(self) -> dict[str, int]:
-        """How many tokens of each split are the unknown token."""
+        """Number of unknown tokens of each split."""
         self.load()
         return dict(self._unknown)
 
     def texts(self) -> dict[str, str]:
-        """Return the text of each split that has a file of its own; ``train`` always."""
+        """Return the text of ``train`` and of each split that has its own file."""
         return {name: read_text(path) for name, path in self.files.items() if path is not None}
 
     def read(self) -> tuple[TokenStore, dict[str, Tensor]]:
-        """Return the tokens of all splits one behind another, and the windows of each split."""
+        """Return the concatenated tokens of all splits, and the windows of each split."""
         numbers, names = _numbered(self.texts(), self.unit)
         bounds = self._cut({name: len(part) for name, part in numbers.items()})
         codes = np.concatenate(list(numbers.values()))
@@ -140,7 +141,7 @@ class TextDataModule(PaddedDataModule):
         return self._windowed(torch.from_numpy(ids))
 
     def _cut(self, sizes: dict[str, int]) -> dict[str, tuple[int, int]]:
-        """Begin and end of each split in the joined tokens."""
+        """Begin and end of each split in the concatenated tokens."""
         shares = [share if name == "train" or name not in sizes else 0.0
                   for name, share in zip(_SPLITS, self.fractions, strict=True)]  # fmt: skip
         total = sizes["train"]
@@ -192,14 +193,14 @@ class TextDataModule(PaddedDataModule):
         return TokenStore(smallest_integers(ids), torch.cat(starts), torch.cat(lengths)), splits
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the data: splits and vocabulary."""
+        """Return the state for checkpoints: splits and vocabulary."""
         return {**super().state_dict(), "vocabulary": self.vocabulary.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare a checkpoint's data with these, and number the tokens by its vocabulary.
+        """Check that the data match a checkpoint, and number the tokens by its vocabulary.
 
         Raises:
-            DataError: if training would resume on another split, or the checkpoint numbers another unit.
+            DataError: if training would resume on another split, or the vocabulary of the checkpoint has another unit.
         """
         super().load_state_dict(state_dict)
         theirs = Vocabulary.from_state_dict(state_dict["vocabulary"])
@@ -214,7 +215,7 @@ class TextDataModule(PaddedDataModule):
 
 
 def _numbered(texts: dict[str, str], unit: Literal["character", "word"]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Number the tokens of all texts in the order they appear; return the numbers and the tokens."""
+    """Number the tokens of all texts by first occurrence; return the numbers and the tokens."""
     import pandas
 
     joined: np.ndarray
@@ -233,7 +234,7 @@ def _numbered(texts: dict[str, str], unit: Literal["character", "word"]) -> tupl
 
 
 def _fit(codes: np.ndarray, names: list[str], min_count: int, unit: Literal["character", "word"]) -> Vocabulary:
-    """Return the vocabulary of the tokens ``codes``: characters by code point, words by falling count."""
+    """Return the vocabulary of the tokens ``codes``: characters by code point, words by descending count."""
     counts = np.bincount(codes, minlength=len(names))
     kept = [code for code in np.flatnonzero(counts >= min_count).tolist() if names[code] != UNKNOWN]
     kept.sort(key=lambda code: names[code] if unit == "character" else (-counts[code], names[code]))
@@ -244,14 +245,15 @@ class CharacterDataModule(TextDataModule):
     """Windows of the characters of a text file, for language models over characters; see :class:`TextDataModule`.
 
     Args:
-        train: see :class:`TextDataModule`.
-        val: see :class:`TextDataModule`.
-        test: see :class:`TextDataModule`.
-        length: characters that are read in one window, at least 1.
-        stride: see :class:`TextDataModule`.
-        fractions: see :class:`TextDataModule`.
-        min_count: see :class:`TextDataModule`.
-        options: see :class:`TextDataModule`.
+        train: path of the training text, UTF-8, plain or ``.gz``.
+        val: path of the validation text; None takes the split from the end of ``train``.
+        test: path of the test text; None takes the split from the end of ``train``, after the validation split.
+        length: number of input characters of a window, at least 1.
+        stride: distance between the starts of two training windows, in 1..length; None for ``length``.
+        fractions: shares of training, validation and test split in the text of ``train``; shares of splits with their
+            own file are ignored.
+        min_count: smallest number of occurrences of a token in the training split to be in the vocabulary, at least 1.
+        options: further arguments of :class:`TextDataModule`.
 
     Yields:
         ``TokenBatch`` with ids (B, T), T up to ``length + 1``.
@@ -272,18 +274,19 @@ class CharacterDataModule(TextDataModule):
 class WordDataModule(TextDataModule):
     r"""Windows of the words of a text file, for language models over words; see :class:`TextDataModule`.
 
-    Words are what stands between white space, and each line end is the word ``<eos>``: give text whose punctuation
-    has been separated.
+    Words are separated by white space, and each line end is the word ``<eos>``: punctuation should be separated from
+    words beforehand.
 
     Args:
-        train: see :class:`TextDataModule`.
-        val: see :class:`TextDataModule`.
-        test: see :class:`TextDataModule`.
-        length: words that are read in one window, at least 1.
-        stride: see :class:`TextDataModule`.
-        fractions: see :class:`TextDataModule`.
-        min_count: see :class:`TextDataModule`.
-        options: see :class:`TextDataModule`.
+        train: path of the training text, UTF-8, plain or ``.gz``.
+        val: path of the validation text; None takes the split from the end of ``train``.
+        test: path of the test text; None takes the split from the end of ``train``, after the validation split.
+        length: number of input words of a window, at least 1.
+        stride: distance between the starts of two training windows, in 1..length; None for ``length``.
+        fractions: shares of training, validation and test split in the text of ``train``; shares of splits with their
+            own file are ignored.
+        min_count: smallest number of occurrences of a token in the training split to be in the vocabulary, at least 1.
+        options: further arguments of :class:`TextDataModule`.
 
     Yields:
         ``TokenBatch`` with ids (B, T), T up to ``length + 1``.
@@ -302,22 +305,24 @@ class WordDataModule(TextDataModule):
 
 
 class TinyShakespeareDataModule(CharacterDataModule):
-    """Windows of the characters of Tiny Shakespeare, 1,115,394 characters of plays, 65 different ones.
+    """Windows of the characters of Tiny Shakespeare: 1,115,394 characters of plays, 65 different ones.
 
     Source: the text of arXiv 1506.02078's code, split 90/5/5 by position.
 
     Args:
-        length: characters that are read in one window, at least 1.
-        stride: see :class:`TextDataModule`.
-        fractions: see :class:`TextDataModule`.
-        verify_checksums: whether a file other than the published one is refused.
-        options: see :class:`TextDataModule`.
+        length: number of input characters of a window, at least 1.
+        stride: distance between the starts of two training windows, in 1..length; None for ``length``.
+        fractions: shares of training, validation and test split in the text of ``train``; shares of splits with their
+            own file are ignored.
+        verify_checksums: whether to refuse a file that differs from the published one.
+        options: further arguments of :class:`TextDataModule`.
 
     Yields:
         ``TokenBatch`` with ids (B, T), T up to ``length + 1``.
 
     Raises:
-        DataError: when the text is read, if it is in neither mirror nor cache and cannot be downloaded.
+        DataError: when the text is read, if the file is neither in the mirror nor in the cache and cannot be
+            downloaded.
 
     Example:
         >>> TinyShakespeareDataModule(length=64).length
@@ -351,24 +356,24 @@ class WikiText2SmallDataModule(WordDataModule):
     """Windows of the words of WikiText-2's validation and test parts: 0.22 and 0.25 million words with line ends.
 
     The training part of WikiText-2 is not used: the network trains on the published validation part, validates on
-    the end of it and is tested on the published test part, so perplexities do not compare with published ones.
+    its end and is tested on the published test part, so that perplexities are not comparable with published ones.
 
     Source: arXiv 1609.07843.
 
     Args:
-        length: words that are read in one window, at least 1.
-        stride: see :class:`TextDataModule`.
-        val_fraction: share of the published validation part that validates, in (0, 1).
-        min_count: see :class:`TextDataModule`.
-        verify_checksums: whether files other than the published ones are refused.
-        options: see :class:`TextDataModule`.
+        length: number of input words of a window, at least 1.
+        stride: distance between the starts of two training windows, in 1..length; None for ``length``.
+        val_fraction: share of the published validation part that is the validation split, in (0, 1).
+        min_count: smallest number of occurrences of a token in the training split to be in the vocabulary, at least 1.
+        verify_checksums: whether to refuse files that differ from the published ones.
+        options: further arguments of :class:`TextDataModule`.
 
     Yields:
         ``TokenBatch`` with ids (B, T), T up to ``length + 1``.
 
     Raises:
         ValueError: if an argument is out of range.
-        DataError: when the text is read, if a file is in neither mirror nor cache.
+        DataError: when the text is read, if a file is neither in the mirror nor in the cache.
 
     Example:
         >>> WikiText2SmallDataModule(length=64).length

@@ -1,4 +1,4 @@
-"""One long text as token numbers; a batch is a set of spans of it."""
+"""Store of one long text as token numbers, whose samples are spans."""
 
 from collections.abc import Iterator, Sequence
 from typing import Self
@@ -15,20 +15,20 @@ __all__ = ["TokenStore"]
 
 
 class TokenStore:
-    """Rows of tokens that are spans of one long tensor; spans may overlap, and are padded batch by batch.
+    """Rows of tokens that are spans of one long tensor; spans may overlap, and each batch is padded to its longest row.
 
-    Memory: the tokens in the type they are given in (:func:`smallest_integers` takes 1 byte a token for up to 256
-    tokens, 2 up to 32,768) plus 16 bytes a span, however long the spans are and however much they overlap. A batch
-    takes 8 bytes a cell and is as wide as its longest row; :class:`BucketLoader` puts rows of similar length together.
+    Memory: the tokens in their given type (:func:`smallest_integers` takes 1 byte a token for up to 256
+    tokens, 2 up to 32,768) plus 16 bytes for each span, independent of length and overlap. A batch takes 8 bytes
+    for each token and is as wide as its longest row; :class:`BucketLoader` groups rows of similar length.
 
     Args:
         tokens: token numbers, at least 0, any integer type (M,).
         starts: position of the first token of each span, int64 (N,).
-        lengths: tokens of each span, int64 (N,), each at least 1.
+        lengths: number of tokens of each span, int64 (N,), each at least 1.
         pad: token number of padding.
 
     Raises:
-        DataError: if tokens are not whole numbers of at least 0, or a span is empty or reaches beyond the tokens.
+        DataError: if tokens are not non-negative integers, or a span is empty or extends beyond the tokens.
 
     Example:
         >>> store = TokenStore(torch.arange(10), torch.tensor([0, 6]), torch.tensor([4, 2]))
@@ -44,11 +44,11 @@ class TokenStore:
 
     @classmethod
     def from_rows(cls, ids: Tensor, lengths: Tensor, *, pad: int = 0) -> Self:
-        """Return the store of padded rows; their padding stays in memory, batches are cut to their longest row.
+        """Return a store of padded rows; the padding is kept in memory, batches are cut to their longest row.
 
         Args:
             ids: token numbers, any integer type (N, T).
-            lengths: tokens of each row, int64 (N,), each in 1..T.
+            lengths: number of tokens of each row, int64 (N,), each in 1..T.
             pad: token number of padding in batches.
 
         Raises:
@@ -79,16 +79,16 @@ class TokenStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of tokens, starts and lengths."""
+        """Memory of tokens, starts and lengths in bytes."""
         return self.tokens.nbytes + self._spans.nbytes
 
     @property
     def lengths(self) -> Tensor:
-        """Tokens of each span, on the host, int64 (N,)."""
+        """Number of tokens of each span, on the CPU, int64 (N,)."""
         return self._spans.host_lengths()
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the store with its tensors on ``device``; tensors already there are shared, not copied."""
+        """Return the store with its tensors on ``device``; tensors that are on it already are shared."""
         moved = object.__new__(type(self))
         moved.tokens, moved.pad = self.tokens.to(device), self.pad
         moved._spans = self._spans.to(device, len(self.tokens))
@@ -100,9 +100,9 @@ class TokenStore:
         """Yield spans in batches; each block of about 4 MB is gathered once and split into views.
 
         Args:
-            index: spans, int64 (M,).
-            sizes: batch size, or the size of each batch.
-            device: where blocks go; default where the store is.
+            index: numbers of the spans, int64 (M,).
+            sizes: size of all batches, or a list with the size of each batch.
+            device: device of the batches; default that of the store.
         """
         for rows, block_sizes, widths in self._spans.blocks(index, sizes, 8):
             source, outside = self._spans.gather_index(rows, block_sizes, widths)
@@ -118,7 +118,7 @@ class TokenStore:
         """Return spans as one batch.
 
         Args:
-            index: spans, int64 (M,).
+            index: numbers of the spans, int64 (M,).
         """
         return next(self.batches(index, len(index)))
 
@@ -148,19 +148,20 @@ def smallest_integers(tokens: Tensor) -> Tensor:
 
 
 def windows(begin: int, end: int, length: int, stride: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return starts and lengths of the spans by which the tokens ``begin..end-1`` are predicted from those before.
+    """Return starts and lengths of the windows that predict the tokens ``begin..end-1`` from the preceding ones.
 
-    A span has ``length`` inputs and one token more, the last target; the next one begins ``stride`` later. With
-    ``stride = length`` each token but the first is the target of exactly one span, and the last span may be shorter.
+    A window has ``length`` inputs and one more token, the last target; the next window begins ``stride`` later. With
+    ``stride = length`` each token but the first is the target of exactly one window, and the last window may be
+    shorter.
 
     Args:
-        begin: first token.
-        end: one behind the last token; at least ``begin + 2``.
-        length: inputs of a span, at least 1.
-        stride: distance of the starts, in 1..length; default ``length``.
+        begin: position of the first token.
+        end: position after the last token, at least ``begin + 2``.
+        length: number of inputs of a window, at least 1.
+        stride: distance between the starts of two windows, in 1..length; default ``length``.
 
     Returns:
-        starts and lengths, int64 (N,) each; lengths count the last target too.
+        starts and lengths, int64 (N,) each; lengths include the last target.
 
     Raises:
         ValueError: if ``length`` or ``stride`` is out of range.

@@ -1,4 +1,4 @@
-"""A text made by a small grammar, for language models without any file."""
+"""Synthetic text from a small grammar, for language models without any file."""
 
 from typing import Unpack
 
@@ -19,11 +19,11 @@ _VERBS_OF_MANY = ("see", "follow", "find", "call")
 def sentence_text(num_sentences: int, *, generator: Generator | None = None) -> Tensor:
     """Draw sentences of subject, verb and object as ASCII codes, one sentence a line.
 
-    The verb agrees with the number of its subject, with an adjective between the two words at most times, so that a
-    model of a few characters cannot get it right.
+    The verb agrees with the number of its subject, mostly with an adjective between them, so that a model
+    with a context of a few characters cannot predict it.
 
     Args:
-        num_sentences: sentences, at least 1.
+        num_sentences: number of sentences, at least 1.
         generator: source of the random numbers; None for torch's own.
 
     Returns:
@@ -62,10 +62,10 @@ class SyntheticTextDataModule(CharacterDataModule):
     """Windows of the characters of :func:`sentence_text`, small enough for a test and without any file.
 
     Args:
-        num_sentences: sentences of all splits together, at least 1.
-        length: characters that are read in one window, at least 1.
-        stride: see :class:`TextDataModule`.
-        options: see :class:`TextDataModule`; ``seed`` seeds the text too.
+        num_sentences: number of sentences in all splits together, at least 1.
+        length: number of input characters of a window, at least 1.
+        stride: distance between the starts of two training windows, in 1..length; None for ``length``.
+        options: further arguments of :class:`TextDataModule`; ``seed`` is also the seed of the text.
 
     Yields:
         ``TokenBatch`` with ids (B, T), T up to ``length + 1``.
@@ -87,6 +87,6 @@ class SyntheticTextDataModule(CharacterDataModule):
         self.num_sentences = num_sentences
 
     def texts(self) -> dict[str, str]:
-        """Return the text of the seed."""
+        """Return the text drawn with the seed."""
         codes = sentence_text(self.num_sentences, generator=torch.Generator().manual_seed(self.seed))
         return {"train": codes.numpy().tobytes().decode("ascii")}

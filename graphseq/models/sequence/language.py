@@ -189,7 +189,7 @@ def generate_tokens(
         logits, state = model.forward_with_state(ids, state)
         ids = _draw(logits[:, -1].float(), temperature, top_k, forbidden, generator)  # (B, V) -> (B, 1)
         drawn.append(ids)
-    return torch.cat(drawn, 1) if drawn else prompt[:, :0]
+    return torch.cat(drawn, 1) if drawn else prompt[:, :0]  # (B, length)
 
 
 def _draw(

@@ -17,8 +17,7 @@ def memory_coherence_loss(
     mode: CoherenceMode = "global",
     eps: float = 1e-8,
 ) -> Tensor:
-    r"""Return one minus the cosine between memory before and after an update, in [0, 2]; 0 if the direction is
-    unchanged.
+    r"""Return one minus the cosine between the memories before and after an update, in [0, 2].
 
     .. math:: 1 - \frac{\langle S^{prev}, \bar S \rangle}{\lVert S^{prev} \rVert\, \lVert \bar S \rVert}
 
