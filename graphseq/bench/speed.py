@@ -1,4 +1,4 @@
-"""A speed comparison as one declaration: cases, contenders, what must be equal, what is claimed."""
+"""Declaration of a speed comparison: cases, contenders, comparison of outputs, claims."""
 
 import dataclasses
 import importlib.metadata
@@ -42,11 +42,11 @@ _SECONDS: Mapping[Scale, float] = {"quick": 0.02, "default": 0.35, "full": 0.5}
 
 @dataclass(frozen=True)
 class Setting:
-    """How a case is measured.
+    """Scale and device of a measurement.
 
     Args:
-        scale: how much is measured.
-        device: where tensors live, ``"cpu"`` or ``"cuda"``.
+        scale: name of the scale: ``quick``, ``default`` or ``full``.
+        device: device of the tensors, ``"cpu"`` or ``"cuda"``.
 
     Example:
         >>> Setting("quick").device
@@ -71,7 +71,7 @@ def combinations(**values: Sequence[Any]) -> list[Row]:
 
 
 class Speed(Experiment):
-    """Ours and a peer in one process, alternating, on the same data and thread count, outputs compared first.
+    """Comparison with a peer in one process, alternating, with the same data and threads, outputs compared first.
 
     For each case: the subject is prepared; every contender makes its call from it; outputs are compared, and a
     difference stops the experiment before anything is timed; the calls alternate, each repeated until a measurement
@@ -79,31 +79,32 @@ class Speed(Experiment):
     the largest. A contender that is not installed is left out and named; a case with fewer than two is a visible skip.
 
     Args:
-        name: ``speed.<what>``.
-        protocol: what is compared and how, and the claim, as it was stated before the run; its first line is a title.
+        name: ``speed.<name>``, where ``<name>`` is that of its file.
+        protocol: description of the comparison and the claim, as stated before the run; its first line is a title.
         cases: plain dictionaries of the same keys, or a function that gives those of a scale.
-        contenders: name -> function of the subject that returns the call to be timed, or None where the contender has
-            no part in a case. The first is the one whose speed is claimed.
+        contenders: name -> function of the subject that returns the call to time, or None for a case without this
+            contender. The first contender is the one whose speed is claimed.
         equal: ``(subject, calls)`` -> columns for the row; raises :class:`OutputsDiffer`. See :func:`same_outputs`.
-        claims: what is held against the rows measured on a processor.
+        claims: claims that are checked on the rows measured on a CPU.
         prepare: ``(case, setting)`` -> subject, not timed; the case by default. :class:`graphseq.core.DataError`
             makes the case a visible skip.
         limit: subject -> :class:`Bytes` or :class:`Operations` that one call needs at least; None states none.
-        turn: subject -> steps that one contender takes before the next has its turn; calls then return iterators.
+        turn: subject -> number of steps that one contender takes before the next one; calls then return iterators.
         notes: ``(subject, seconds of each contender by name)`` -> further columns for the row.
-        pairs: ratios that are reported beside those of the first contender to each other, as in ``"other/PyG"``.
-        packages: contender -> distribution whose version is recorded.
-        memory: whether the peak memory of one call beyond what is held is measured.
-        rounds: scale -> measurements of each contender.
-        seconds: scale -> least seconds of one measurement.
-        columns: columns of ``equal`` and ``notes`` that the printed table shows.
-        run: ``(case, setting)`` -> row, in place of all of the above, for what contenders cannot say.
+        pairs: further ratios to report, such as ``"other/PyG"``, beside those of the first contender to each other one.
+        packages: name of a contender -> distribution whose version is recorded.
+        memory: whether to measure the peak memory that one call adds.
+        rounds: scale -> number of measurements of each contender.
+        seconds: scale -> smallest duration of one measurement, in seconds.
+        columns: names of the columns of ``equal`` and ``notes`` that the printed table shows.
+        run: ``(case, setting)`` -> row, which replaces the measurement above for comparisons that contenders cannot
+            express.
         table: rows -> lines of the printed table, in place of the general one.
         draw: ``(record, axes)``, in place of the general figure.
 
     Raises:
         ValueError: if there are no cases, cases differ in their keys, fewer than two contenders, nothing compares
-            outputs, or a claim names a contender or a key that is not there.
+            outputs, or a claim names a contender or a key that does not exist.
 
     Example:
         >>> speed = Speed(
@@ -187,7 +188,7 @@ class Speed(Experiment):
                 raise ValueError(f"{self.name}: a claim is on cases where {dict(claim.where)}; there are none")
 
     def on(self, device: str) -> "Speed":
-        """Return the same comparison on another device; its rows name it, and no claim is held against them.
+        """Return the same comparison on another device; its rows name it, and no claim is checked on them.
 
         Args:
             device: ``"cpu"`` or ``"cuda"``.
@@ -206,22 +207,22 @@ class Speed(Experiment):
         """Return the cases.
 
         Args:
-            scale: how much is measured.
-            seeds: does not change the list; the rounds are the repetitions.
+            scale: name of the scale: ``quick``, ``default`` or ``full``.
+            seeds: ignored, since the rounds are the repetitions.
         """
         cases = self.cases(scale) if callable(self.cases) else self.cases
         where = {} if self.device == "cpu" else {"device": self.device}
         return [{**case, **where} for case in cases]
 
     def run(self, cell: Row, scale: Scale) -> Row:
-        """Compare, then time, one case.
+        """Compare the outputs of one case, then time it.
 
         Args:
             cell: one of :meth:`cells`.
-            scale: how much is measured.
+            scale: name of the scale: ``quick``, ``default`` or ``full``.
 
         Raises:
-            SkipCell: if data or all peers are missing.
+            SkipCell: if the data or all peers are missing.
             OutputsDiffer: if contenders give different outputs.
         """
         case = {key: value for key, value in cell.items() if key != "device"}
@@ -248,7 +249,7 @@ class Speed(Experiment):
         return {**row, "versions": self._versions(calls), **({"absent": absent} if absent else {}), **noted}
 
     def _calls(self, subject: Any) -> tuple[dict[str, Call], dict[str, str]]:
-        """Return the calls of those contenders that are here, and why others are not."""
+        """Return the calls of the contenders that are available, and the reasons why others are not."""
         calls: dict[str, Call] = {}
         absent: dict[str, str] = {}
         for place, (name, make) in enumerate(self.contenders.items()):
@@ -298,7 +299,7 @@ class Speed(Experiment):
         return {**row, "seconds": seconds}
 
     def _pairs(self, calls: Mapping[str, Call]) -> list[tuple[str, str]]:
-        """Return the first contender with each other one, and the pairs of the claims."""
+        """Return the pairs to report: the first contender with each other one, and the pairs of the claims."""
         first, *others = calls
         pairs = [(first, other) for other in others]
         pairs += [AtLeast(pair, 1).contenders for pair in self.pairs]
@@ -310,10 +311,10 @@ class Speed(Experiment):
         return {name: f"{package} {importlib.metadata.version(package)}" for name, package in found.items()}
 
     def conclude(self, rows: list[Row]) -> Conclusion:
-        """Hold the rows against the claims.
+        """Check the claims on the rows.
 
         Args:
-            rows: the cases that ran.
+            rows: rows of the cases that ran.
         """
         on_processor = [row for row in rows if "device" not in row]
         checks = [check for claim in self.claims for check in claim(on_processor)] if on_processor else []
@@ -321,7 +322,7 @@ class Speed(Experiment):
         return Conclusion(None, checks, lines)
 
     def _lines(self, row: Row) -> Iterator[Row]:
-        """Yield one line for each ratio of a row; the first line has what is not about the peer."""
+        """Yield one line for each ratio of a row; the first also has the columns that do not depend on the peer."""
         for place, (pair, ratio) in enumerate(row.get("ratio", {}).items()):
             ours, peer = pair.split("/")
             line: Row = case_of(row)
@@ -338,7 +339,7 @@ class Speed(Experiment):
         """Draw each ratio with its range, and the bounds of the claims.
 
         Args:
-            record: the whole record.
+            record: whole record, as it is written to JSON.
             axes: one empty matplotlib Axes.
         """
         if self._draw is not None:
@@ -370,7 +371,7 @@ class Speed(Experiment):
 
 
 def _peak(call: Call, device: str, steps: bool) -> float | None:
-    """Megabytes that a call takes beyond what is held; None where that cannot be known."""
+    """Peak memory that a call adds, in megabytes; None if it cannot be measured."""
     whole = (lambda: exhaust(call())) if steps else call
     try:
         return peak_memory(whole, device) / 1e6
@@ -387,6 +388,6 @@ def _repeated(call: Call, repeats: int) -> Callable[[], None]:
 
 
 def _repeats(calls: Mapping[str, Call], seconds: float) -> dict[str, int]:
-    """Return how often each call fits into a time; this also warms the contenders up."""
+    """Return the number of calls of each contender that fit into a duration; this also warms the contenders up."""
     once = {name: times[0] for name, times in alternate(calls, rounds=1).items()}
     return {name: max(1, math.ceil(seconds / max(took, 1e-9))) for name, took in once.items()}

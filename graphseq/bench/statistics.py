@@ -33,7 +33,7 @@ class PairedInterval:
         """Return whether the whole interval lies above a bound.
 
         Args:
-            bound: in the units of the difference.
+            bound: lower bound, in the units of the difference.
         """
         return self.low > bound
 
@@ -43,12 +43,12 @@ def paired_interval(a: Sequence[float], b: Sequence[float], confidence: float = 
 
     .. math:: \bar d \pm t_{n-1,\,(1+c)/2}\; s_d / \sqrt{n}, \qquad d_i = a_i - b_i
 
-    One pair alone gives an infinite interval: nothing is known about the spread.
+    A single pair gives an infinite interval, since it has no estimate of the spread.
 
     Args:
-        a: results of the method, one per seed.
-        b: results of the baseline, same seeds in the same order.
-        confidence: coverage c, between 0 and 1.
+        a: results of the method, one for each seed.
+        b: results of the baseline, for the same seeds in the same order.
+        confidence: coverage c of the interval, between 0 and 1.
 
     Raises:
         ValueError: if the lengths differ, nothing is given, or a value is not finite.

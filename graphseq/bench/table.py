@@ -1,4 +1,4 @@
-"""One table for terminals of any width and for pipes."""
+"""Tables for terminals of any width and for pipes."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ _LONGEST_WORD = 24  # a longer word may be broken
 
 
 def format_value(value: Any) -> str:
-    """Return a value as it is shown in tables: four significant digits, yes or no, a dash for nothing.
+    """Return a value as text for tables: four significant digits, yes or no, a dash for None.
 
     Args:
         value: plain data.
@@ -40,10 +40,10 @@ def format_value(value: Any) -> str:
 
 
 def is_numeric(values: Iterable[Any]) -> bool:
-    """Return whether a column is set flush right: numbers and gaps, no truth values.
+    """Return whether a column is aligned to the right: it has only numbers and None, no booleans.
 
     Args:
-        values: of one column.
+        values: values of one column.
 
     Example:
         >>> is_numeric([1, 0.5, None]), is_numeric([True, False])
@@ -53,7 +53,7 @@ def is_numeric(values: Iterable[Any]) -> bool:
 
 
 def columns_of(rows: Iterable[Row]) -> list[str]:
-    """Return the columns of rows that need not have the same, in the order of first appearance.
+    """Return the columns of rows, which may differ from row to row, in the order of first appearance.
 
     Args:
         rows: lines of a table.
@@ -84,7 +84,7 @@ class _Column:
 
 
 def _widths(columns: list[_Column], width: int) -> list[int] | None:
-    """Widths that fit, the widest columns giving way first; None if even the least do not fit."""
+    """Widths of the columns that fit, the widest are reduced first; None if even the smallest widths do not fit."""
     room = width - _GAP * (len(columns) - 1)
     widths = [column.natural for column in columns]
     while sum(widths) > room:
@@ -96,7 +96,7 @@ def _widths(columns: list[_Column], width: int) -> list[int] | None:
 
 
 def _key(columns: list[_Column], width: int) -> list[_Column]:
-    """The first columns that tell rows apart, if they leave half of the width to others; else the first alone."""
+    """The first columns that identify rows, if they take at most half of the width; else the first column alone."""
     for end in range(1, len(columns)):
         key = columns[:end]
         if _widths(key, width // 2) is None:
@@ -108,7 +108,7 @@ def _key(columns: list[_Column], width: int) -> list[_Column]:
 
 
 def _groups(columns: list[_Column], width: int) -> list[list[_Column]]:
-    """Columns in as many tables as the width asks for, each beginning with those that tell rows apart."""
+    """Columns distributed over as many tables as the width requires, each beginning with those that identify rows."""
     groups: list[list[_Column]] = []
     key = _key(columns, width)
     current = columns[:1]
@@ -152,15 +152,15 @@ def print_table(
 ) -> None:
     """Print rows as a table that fits the console: text wraps, numbers never do.
 
-    If even that is too wide, the columns are dealt to several tables that all begin with the columns that tell rows
-    apart. Outside a terminal it is plain text, without lines, colours and trailing spaces.
+    If even that is too wide, the columns are distributed over several tables that all begin with the columns that
+    identify rows. Outside a terminal it is plain text, without lines, colours and trailing spaces.
 
     Args:
-        rows: lines, column name -> plain data.
-        console: where to.
-        title: printed above, unless empty.
-        columns: names in their order; None for all.
-        wrap: outside a terminal, whether long text wraps; if not, each row is one line.
+        rows: lines of the table, column name -> plain data.
+        console: console of ``rich`` to print on.
+        title: title above the table; empty for none.
+        columns: names of the columns to print, in order; None for all.
+        wrap: whether long text wraps outside a terminal; if not, each row is one line.
 
     Example:
         >>> from rich.console import Console

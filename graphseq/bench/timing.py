@@ -1,4 +1,4 @@
-"""Timing ours and a peer alternately in one process, and the machine's own limits to hold the result against."""
+"""Alternating timing of contenders in one process, and the limits of the machine for comparison."""
 
 import collections
 import contextlib
@@ -28,10 +28,10 @@ __all__ = [
 
 @contextlib.contextmanager
 def _collector_off() -> Iterator[None]:
-    """Keep the garbage collector from running by itself, and the explicit collections inside cheap.
+    """Context without automatic garbage collection, in which explicit collections are cheap.
 
-    What lives already is set aside: a collection that walks over all of torch's objects takes 50 ms and leaves
-    the processor's caches cold for the call that is timed next.
+    Existing objects are frozen: a collection that visits all of torch's objects takes 50 ms and evicts the processor's
+    caches before the next timed call.
     """
     enabled = gc.isenabled()
     gc.collect()
@@ -53,15 +53,15 @@ def _synchronize() -> None:
 
 
 def alternate(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Time contenders alternately, so that drift of the machine falls on all of them alike.
+    """Time contenders alternately, so that drift of the machine affects all of them alike.
 
     The order is rotated by one from round to round (A B, B A, A B, …); the garbage collector runs between
     measurements, not inside; a GPU that is in use is waited for.
 
     Args:
-        contenders: name -> call without arguments. Outputs are to be compared before they are timed here.
-        rounds: measurements of each, at least 1.
-        warmup: untimed calls of each beforehand.
+        contenders: name -> call without arguments. Compare the outputs before timing them.
+        rounds: number of measurements of each contender, at least 1.
+        warmup: number of untimed calls of each contender beforehand.
 
     Returns:
         Name -> seconds, one entry a round: entries of equal index were measured side by side.
@@ -102,18 +102,18 @@ Epoch = Callable[[], Iterator[None]]
 
 
 def interleave(epochs: Mapping[str, Epoch], rounds: int, steps_a_turn: int) -> dict[str, list[float]]:
-    """Time whole epochs that advance in turns, so that drift of the machine within an epoch falls on all alike.
+    """Time whole epochs that advance in turns, so that drift of the machine within an epoch affects all alike.
 
-    A few steps of each go before, untimed. The order is rotated from round to round; the garbage collector runs
-    between turns.
+    A few untimed steps of each contender come first. The order is rotated from round to round; the garbage collector
+    runs between turns.
 
     Args:
-        epochs: name -> what starts an epoch.
-        rounds: epochs of each, at least 1.
-        steps_a_turn: steps of one before the next has its turn, at least 1.
+        epochs: name -> function that starts an epoch and returns the iterator of its steps.
+        rounds: number of epochs of each contender, at least 1.
+        steps_a_turn: number of steps of one contender before the next one, at least 1.
 
     Returns:
-        Name -> seconds of each epoch, the turns of others left out.
+        Name -> duration of each epoch in seconds, without the turns of other contenders.
 
     Example:
         >>> times = interleave({"one": lambda: iter([None] * 5), "other": lambda: iter([None] * 5)}, 3, 2)
@@ -144,10 +144,10 @@ def interleave(epochs: Mapping[str, Epoch], rounds: int, steps_a_turn: int) -> d
 
 
 def exhaust(steps: Iterable[object]) -> None:
-    """Take all items of an iterable and keep none.
+    """Consume an iterable without storing its items.
 
     Args:
-        steps: batches, or the steps of an epoch.
+        steps: iterable of batches, or of the steps of an epoch.
 
     Example:
         >>> exhaust(iter([1, 2]))
@@ -157,12 +157,12 @@ def exhaust(steps: Iterable[object]) -> None:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster one contender is than another: the median over rounds, and the range.
+    """Ratio of the speeds of two contenders: the median over rounds, and the range.
 
     Args:
-        median: of the rounds' ratios.
-        low: the smallest.
-        high: the largest.
+        median: median of the ratios of all rounds.
+        low: smallest ratio of a round.
+        high: largest ratio of a round.
 
     Example:
         >>> str(Ratio(2.0, 1.8, 2.3))
@@ -178,12 +178,12 @@ class Ratio:
 
 
 def ratios(times: Mapping[str, Sequence[float]], ours: str, peer: str) -> Ratio:
-    """Return how many times faster ``ours`` is than ``peer``: peer's seconds over ours, round by round.
+    """Return how many times as fast ``ours`` is as ``peer``: the peer's time over ours, round by round.
 
     Args:
-        times: what :func:`alternate` returned.
-        ours: name of the numerator's rival: above 1 it is the faster one.
-        peer: name of what it is compared with.
+        times: durations that :func:`alternate` returned.
+        ours: name of the contender that is faster if the ratio is above 1.
+        peer: name of the contender to compare with.
 
     Raises:
         ValueError: if a name was not timed, or the two have different numbers of rounds.
@@ -205,12 +205,12 @@ def copy_bandwidth(nbytes: int, rounds: int = 9, device: str = "cpu") -> float:
     """Return the bandwidth of a plain torch copy in GB/s, bytes read **and** written counted, as STREAM does.
 
     An operation that must read R and write W bytes takes at least ``(R + W) / bandwidth``. Give the size that the
-    operation moves: what fits in the cache is copied much faster than what does not.
+    operation moves, since tensors that fit into the cache are copied much faster than larger ones.
 
     Args:
         nbytes: size of the tensor that is copied, at least 1.
-        rounds: copies that are timed; the median counts.
-        device: where both tensors live.
+        rounds: number of timed copies, of which the median is taken.
+        device: device of both tensors.
 
     Raises:
         ValueError: if ``nbytes`` < 1.
@@ -232,11 +232,11 @@ def copy_bandwidth(nbytes: int, rounds: int = 9, device: str = "cpu") -> float:
 
 
 def copying(nbytes: int, device: str = "cpu") -> Callable[[], object]:
-    """Return a call that copies so many bytes: as many are read, and as many written.
+    """Return a call that copies a number of bytes: as many are read, and as many written.
 
     Args:
         nbytes: size of the tensor that is copied, at least 1.
-        device: where source and target live.
+        device: device of source and target.
 
     Raises:
         ValueError: if ``nbytes`` < 1.
@@ -255,12 +255,12 @@ def copying(nbytes: int, device: str = "cpu") -> Callable[[], object]:
 
 
 def multiplying(device: str = "cpu") -> tuple[Callable[[], object], int]:
-    """Return a product of large square matrices in float32, and its additions and multiplications.
+    """Return a call that multiplies large square matrices in float32, and its number of floating-point operations.
 
-    Operations over its time is the rate to hold a computation against.
+    The number of operations over its time is the rate with which a computation is compared.
 
     Args:
-        device: where it is computed.
+        device: device of the matrices.
 
     Example:
         >>> multiplying()[1] == 2 * 512**3
@@ -275,7 +275,7 @@ def multiplying(device: str = "cpu") -> tuple[Callable[[], object], int]:
 
 
 def _resident(field: str) -> int:
-    """Bytes that the kernel states for this process: ``VmRSS`` now, ``VmHWM`` at its highest."""
+    """Resident memory of this process in bytes, as the kernel reports it: ``VmRSS`` now, ``VmHWM`` at its peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
@@ -283,20 +283,20 @@ def _resident(field: str) -> int:
 
 
 def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
-    """Return by how many bytes the resident memory of this process, or that of a GPU, grew at its highest in a call.
+    """Return the peak growth of the resident memory of this process, or of GPU memory, during a call, in bytes.
 
     The kernel keeps the highest resident size (``VmHWM``); writing 5 to ``/proc/self/clear_refs`` sets it back to
     the present size, so the peak of one call is read exactly, without sampling, in the process that holds the data
     (a subprocess would count the import of torch, a sampling thread would miss short peaks). Pages that the
-    allocator holds from earlier work are handed back first where the C library offers it; else they hide growth.
-    On a GPU it is what torch's allocator counts.
+    allocator holds from earlier work are released first if the C library supports it; otherwise they hide growth.
+    On a GPU it is the count of torch's allocator.
 
     Args:
-        call: what is measured; run it once before, so that libraries' own first allocations do not count.
+        call: function to measure; call it once before, so that first allocations of libraries are not counted.
         device: ``"cpu"`` for the memory of the process, ``"cuda"`` for that of the GPU.
 
     Raises:
-        OSError: where the kernel offers no such counter (only Linux does).
+        OSError: if the kernel has no such counter (only Linux has).
 
     Example:
         >>> grown = peak_memory(lambda: bytearray(b"x" * 50_000_000))

@@ -1,4 +1,4 @@
-"""One cell of an effect: train the task of a config as ``graphseq fit`` does, test it at its best epoch."""
+"""Training of one cell of an effect from a config as by ``graphseq fit``, and its test at the best epoch."""
 
 import contextlib
 import copy
@@ -32,8 +32,8 @@ def overridden(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[
     ``model.init_args.model.init_args.memory_dim``.
 
     Args:
-        config: a config as YAML gives it; it stays as it is.
-        overrides: new value of each dotted key; None takes an entry away.
+        config: parsed YAML config, which is not changed.
+        overrides: new value of each dotted key; None removes the entry.
 
     Example:
         >>> config = {"data": {"class_path": "graphseq.data.TUDataModule", "init_args": {"name": "NCI1"}}}
@@ -56,7 +56,7 @@ def overridden(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[
 
 
 def _arguments(node: dict[str, Any], part: str) -> dict[str, Any]:
-    """Return where an argument of a class stands."""
+    """Return the dictionary that holds an argument of a class."""
     if "class_path" in node and part not in ("class_path", "init_args"):
         return node.setdefault("init_args", {})
     return node
@@ -64,7 +64,7 @@ def _arguments(node: dict[str, Any], part: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Lightning from telling of devices, workers and seeds.
+    """Context that silences Lightning's messages on devices, workers and seeds.
 
     Example:
         >>> with quiet():
@@ -89,9 +89,9 @@ def build(
     """Return task, data module and trainer of a config; global generators are seeded by its ``seed_everything``.
 
     Args:
-        config: a config as YAML gives it.
-        callbacks: further callbacks of the trainer.
-        trainer: arguments of the trainer that replace those of the config.
+        config: parsed YAML config.
+        callbacks: further callbacks for the trainer.
+        trainer: arguments of the trainer, in place of those of the config.
 
     Example:
         >>> build({"model": {"class_path": "graphseq.tasks.Classification"}, "data": {}})  # doctest: +SKIP
@@ -108,7 +108,7 @@ def lower_is_better(metric: str) -> bool:
     """Return whether a metric is a loss or an error, by its name.
 
     Args:
-        metric: such as ``val/rmse``.
+        metric: name of the metric, such as ``val/rmse``.
 
     Example:
         >>> lower_is_better("val/rmse"), lower_is_better("val/ap")
@@ -118,7 +118,7 @@ def lower_is_better(metric: str) -> bool:
 
 
 class _Curve(Callback):
-    """Notes the chosen score after each validation, and the processor's time of each training epoch."""
+    """Records the monitored score after each validation, and the CPU time of each training epoch."""
 
     def __init__(self, choose: str) -> None:
         self.choose = choose
@@ -153,17 +153,17 @@ def fit_and_test(
     """Train the task of a config, and test it at the epoch that validation chooses, the first among equals.
 
     Args:
-        config: a config as YAML gives it.
-        choose: metric of validation.
-        tests: for each test the entries of the config that it changes, such as other negatives; ``{"": {}}`` for the
-            test split as it is.
-        mode: ``"max"`` or ``"min"``; None for the task's own where it monitors that metric, else by the name.
-        measure: further numbers of the tested task and its data.
+        config: parsed YAML config.
+        choose: validation metric that selects the epoch.
+        tests: overrides of the config for each test, such as other negatives; ``{"": {}}`` for the test split without
+            overrides.
+        mode: ``max`` or ``min``; None for that of the task if it monitors the metric, else by the name of the metric.
+        measure: function of the tested task and its data module that returns further numbers.
 
     Returns:
-        ``val``, the best score; ``epoch`` of it, from 1; ``curve``, the score after each validation; ``test``, all
-        metrics of each test, without the ``test/`` before their names; ``steps``; ``seconds_per_epoch``, the
-        processor's median without validation and the first epoch.
+        ``val``, the best score; ``epoch``, its epoch, from 1; ``curve``, the score after each validation; ``test``, all
+        metrics of each test, without the prefix ``test/``; ``steps``; ``seconds_per_epoch``, the median CPU time
+        without validation and the first epoch.
 
     Raises:
         ValueError: if validation does not log the metric.

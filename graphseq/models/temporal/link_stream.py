@@ -54,7 +54,7 @@ class LinkStream:
             default.
         batch_size: largest number of events that :meth:`observe` treats as one batch; longer calls are split. None
             for one batch a call.
-        growth: what happens with an id beyond ``num_nodes``: ``error`` refuses it, ``grow`` makes room for new nodes.
+        growth: rule for ids beyond ``num_nodes``: ``error`` refuses them, ``grow`` allocates new nodes.
         max_nodes: number of nodes beyond which ``grow`` refuses ids; None for no limit but the machine's memory.
         time_offset: number subtracted from the times of :meth:`observe`, :meth:`score` and :meth:`rank`: the
             ``time_offset`` of the events that the network was trained on, which count from 0. Times in an

@@ -30,7 +30,7 @@ class TGN(MemoryNetwork):
         num_layers: number of attention layers.
         num_heads: number of attention heads; it must divide ``memory_dim + time_dim``.
         dropout: probability of dropping an attention weight, in [0, 1).
-        aggregation: how several messages to a node in one batch become one, ``last`` or ``mean``.
+        aggregation: aggregation of several messages to a node in one batch, ``last`` or ``mean``.
         embedding: embedding to be used in place of attention; ``num_neighbors``, ``num_layers``, ``num_heads`` and
             ``dropout`` have no effect then.
         time_init: initial frequencies of the time encoder, see :class:`~graphseq.nn.TimeEncoder`.

@@ -80,7 +80,7 @@ class NodeMemory(Recorded, nn.Module):
         msg_channels: width D_e of the event features, 0 without features.
         time_encoder: encoder of time differences, shared with the network that owns the memory.
         updater: recurrent cell that updates memories, ``gru`` or ``rnn`` (tanh).
-        aggregation: how several messages to a node in one batch become one, ``last`` or ``mean``.
+        aggregation: aggregation of several messages to a node in one batch, ``last`` or ``mean``.
         message: module from raw messages (U, 2 D + D_e + D_t) to messages; None leaves raw messages as they are.
         message_dim: width of the output of ``message``; needed with ``message``.
         num_event_types: number C of event types to count for a :class:`~graphseq.nn.PRESCorrector`, 0 for none. Types
@@ -233,7 +233,7 @@ class NodeMemory(Recorded, nn.Module):
             plan: the batch; its negatives and neighbours are left alone.
             read: memories and mail as they were read for ``plan.nodes``.
             memory: memories to be stored, and to be sent to partners (U, D).
-            partner: what is sent in place of memories, for each endpoint, sources first (2 B, D).
+            partner: vectors to send in place of memories, for each endpoint, sources first (2 B, D).
         """
         batch, endpoint = plan.batch, plan.endpoint
         if not len(batch):
