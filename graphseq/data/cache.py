@@ -1,7 +1,7 @@
-"""Raw files from a mirror or the network into a cache, with checksums; packed stores kept beside them.
+"""Cache of raw files from a mirror or the network, with checksums, and of processed data.
 
-Nothing is ever written into the mirror. What is written to the cache appears under its name only when it is
-complete, so that a killed process or a full disk leaves nothing that is later trusted.
+Nothing is ever written into the mirror. Files are written to the cache
+atomically, so that a killed process or a full disk leaves no incomplete file.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 
 
 def mirror_folder() -> Path | None:
-    """Return the read-only folder with raw files that ``GRAPHSEQ_MIRROR`` names, if it does.
+    """Return the read-only folder with raw files that ``GRAPHSEQ_MIRROR`` names, or None if it is not set.
 
     Raises:
         DataError: if the variable names something that is not a folder.
@@ -56,7 +56,7 @@ def checksum(path: Path) -> str:
     """Return the SHA-256 of a file.
 
     Args:
-        path: the file.
+        path: path of the file.
 
     Example:
         >>> import tempfile
@@ -70,10 +70,10 @@ def checksum(path: Path) -> str:
 
 @contextmanager
 def complete_or_absent(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write to, and rename to ``path`` only if the block ends well.
+    """Context that yields a temporary path and renames it to ``path`` if the block ends without an exception.
 
     Args:
-        path: where the file is to appear.
+        path: final path of the file.
 
     Yields:
         the temporary path, in the same folder.
@@ -116,7 +116,7 @@ def _download(address: str, target: Path) -> None:
 
 
 def _download_all(address: str, folder: Path, names: Sequence[str], expected: dict[str, str]) -> None:
-    """Fetch one file, or a ZIP archive that holds all of them, into ``folder``."""
+    """Download one file, or a ZIP archive that holds all of them, into ``folder``."""
     with tempfile.TemporaryDirectory(prefix=".download.", dir=folder) as scratch:
         arrived = Path(scratch) / address.rsplit("/", 1)[-1]
         _download(address, arrived)
@@ -127,7 +127,7 @@ def _download_all(address: str, folder: Path, names: Sequence[str], expected: di
         try:
             with zipfile.ZipFile(arrived) as archive:
                 inside = {member.rsplit("/", 1)[-1]: member for member in archive.namelist()}
-                # the needed ones last: once they are there, the optional ones are complete
+                # required files last: if they exist, the optional ones are complete
                 for name in (name for name in reversed(names) if name in inside):
                     with complete_or_absent(folder / name) as temporary, temporary.open("wb") as file:
                         shutil.copyfileobj(archive.open(inside[name]), file)
@@ -145,21 +145,20 @@ def raw_files(
     address: str | Callable[[str], str] | None = None,
     checksums: dict[str, str] | None = None,
 ) -> dict[str, Path]:
-    """Return raw files of a data set in the cache, copied from the mirror or downloaded when they are not there.
+    """Return raw files of a data set in the cache, copied from the mirror or downloaded if they are missing.
 
     Args:
         dataset: folder of the data set below mirror and cache, such as ``TUDataset/MUTAG/raw``.
-        names: files that must be there.
-        optional: files that are taken along if they exist.
-        address: where to download: one address of a ZIP archive with all files, or a function from file name to
-            address. None if there is none.
-        checksums: SHA-256 by file name; files not in it are taken as they are.
+        names: names of the required files.
+        optional: names of files that are copied if they exist.
+        address: address of a ZIP archive with all files, or a function from file name to address; None for no download.
+        checksums: SHA-256 by file name; other files are not checked.
 
     Returns:
         Path in the cache for each name that exists.
 
     Raises:
-        DataError: if a file is in neither place, or has the wrong checksum.
+        DataError: if a required file is neither in the mirror nor downloaded, or has the wrong checksum.
 
     Example:
         >>> raw_files("Nowhere", ["a.csv"])
@@ -209,14 +208,14 @@ def raw_files(
 
 
 def cached(name: str, key: Sequence[object], build: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return processed data from the cache, or build and keep it.
+    """Return processed data from the cache, or build and store them.
 
-    The entry is trusted only if its checksum, written last, fits: a half-written or damaged one is built again.
+    An entry is used only if its checksum, which is written last, matches; a damaged entry is built again.
 
     Args:
         name: readable name of the entry.
-        key: everything the result depends on: checksums of raw files, options, format version.
-        build: makes the data: tensors and plain data in a dictionary.
+        key: all inputs of the result: checksums of raw files, options, format version.
+        build: function that returns the data as a dictionary of tensors and plain data.
 
     Example:
         >>> cached("example", ["v1"], lambda: {"x": torch.ones(2)})["x"]

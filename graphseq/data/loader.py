@@ -1,4 +1,4 @@
-"""The loader over a store: shuffled or not, checkpointable, sharded by rank; it never touches a single sample."""
+"""Loader of batches of a store: shuffled or in order, checkpointable, sharded by rank."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -15,31 +15,31 @@ __all__ = ["BatchLoader"]
 
 
 class BatchLoader:
-    """Iterable over the batches of a store, with a length, a position that can be saved, and a shard of its own.
+    """Iterable over the batches of a store, with a length, a position that can be saved, and sharding by rank.
 
-    The order is a function of ``(seed, epoch, pass)`` alone: epochs come from :meth:`set_epoch`, which Lightning
-    calls through ``batch_sampler.sampler``; without it each complete pass counts up, so that plain ``for`` loops see
-    a new order every time. ``state_dict`` is ``{epoch, pass, position}``; after :meth:`load_state_dict` the next
-    pass starts at the saved batch and yields what the interrupted one had left.
+    The order depends only on ``(seed, epoch, pass)``: epochs are set by :meth:`set_epoch`, which Lightning
+    calls through ``batch_sampler.sampler``; otherwise each complete pass is counted, so that plain ``for`` loops get
+    a new order each time. ``state_dict`` is ``{epoch, pass, position}``; after :meth:`load_state_dict` the next
+    pass starts at the saved batch and yields the rest of the interrupted one.
 
     With ``world_size > 1`` every rank takes its part of each *global* batch of ``batch_size`` samples, so that
-    all ranks do the same number of steps and the union of their batches is the batch of one process. A tail
-    with fewer samples than ranks joins the batch before it.
+    all ranks do the same number of steps and the union of their batches is the batch of one process. A last
+    batch with fewer samples than ranks is joined to the one before.
 
     Args:
-        store: the data.
-        batch_size: samples of one batch over all ranks, at least 1.
+        store: store of the samples.
+        batch_size: number of samples of one batch over all ranks, at least 1.
         shuffle: whether each pass has a new order.
-        index: samples to use, int64 (M,); default all.
+        index: positions of the samples to use, int64 (M,); default all.
         drop_last: whether to leave out a last batch that is smaller than ``batch_size``.
-        seed: seeds the order, together with epoch and pass.
-        rank: which part of each batch, 0 to ``world_size`` - 1.
+        seed: seed of the order, together with epoch and pass.
+        rank: number of this process, from 0 to ``world_size`` - 1.
         world_size: number of processes.
-        device: where gathered blocks are moved; default where the store is.
+        device: device of the batches; default that of the store.
 
     Raises:
         ValueError: if ``batch_size``, ``rank`` or ``world_size`` is out of range.
-        DataError: if there is no sample, an index is out of range, or fewer samples than ranks.
+        DataError: if there are no samples or fewer than ranks, or an index is out of range.
 
     Example:
         >>> from graphseq.data import TensorStore
@@ -110,11 +110,11 @@ class BatchLoader:
 
     @property
     def epoch(self) -> int:
-        """Epoch that the order belongs to."""
+        """Epoch of the current order."""
         return self._epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Start the order of another epoch; the epoch at hand keeps its position.
+        """Start the order of another epoch; for the current epoch the position is kept.
 
         Args:
             epoch: number of the epoch, from 0.
@@ -123,7 +123,7 @@ class BatchLoader:
             self._epoch, self._pass, self._position, self._resume_at = epoch, 0, 0, 0
 
     def order(self) -> Tensor:
-        """Return the samples of the pass at hand in their order, over all ranks."""
+        """Return the order of the samples in the current pass, over all ranks."""
         if not self.shuffle:
             return self.index
         words = np.random.SeedSequence([self.seed, self._epoch, self._pass]).generate_state(2, np.uint32)
@@ -134,7 +134,7 @@ class BatchLoader:
     def _shard(self, order: Tensor, sizes: list[int]) -> tuple[Tensor, list[int]]:
         if self.world_size == 1:
             return order[: sum(sizes)], sizes
-        # as torch.tensor_split cuts: the first `size % world_size` ranks take one sample more
+        # as torch.tensor_split: the first `size % world_size` ranks get one more sample
         size = torch.tensor(sizes)
         small, more = size // self.world_size, size % self.world_size
         mine = small + (self.rank < more).long()
@@ -149,7 +149,7 @@ class BatchLoader:
         index, listed = self._shard(self.order()[sum(self._global_sizes[:start]) :], sizes)
         self._position = start
         for batch in self.store.batches(index, listed, self.device):
-            # counted before the batch is handed out: whoever saves while working on it resumes after it
+            # counted before the batch is yielded: a checkpoint saved during its step resumes after it
             self._position += 1
             yield batch
         self._pass, self._position = self._pass + 1, 0
@@ -159,13 +159,13 @@ class BatchLoader:
         return {"epoch": self._epoch, "pass": self._pass, "position": self._position, "length": len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue where a saved pass stood; a finished pass starts anew.
+        """Continue a saved pass; after a complete one the next pass starts.
 
         Args:
-            state: what :meth:`state_dict` returned.
+            state: position that :meth:`state_dict` returned.
 
         Raises:
-            DataError: if it belongs to a loader of another length.
+            DataError: if it is the position of a loader of another length.
         """
         if state.get("length", len(self)) != len(self):
             raise DataError(

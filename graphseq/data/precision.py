@@ -1,4 +1,4 @@
-"""Batches in the precision of the trainer: what is measured follows it, what counts, names or dates does not."""
+"""Casting of batches to the precision of the trainer: features and targets, but not indices, ids or times."""
 
 import copy
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ TIMES = ("t", "time", "timestamp", "edge_time", "node_time", "edge_t")
 
 
 def cast_floats(batch: Any, dtype: torch.dtype) -> Any:
-    """Return a batch with its floating-point tensors in another type; the batch that was given is left alone.
+    """Return a batch with its floating-point tensors in another type; the given batch is not changed.
 
     Integers, booleans and complex numbers keep their type, so that indices, ids and labels are never cast, and so do
-    times: fields named ``t``, ``time``, ``timestamp``, ``edge_time``, ``node_time`` or ``edge_t``. Batches of events,
-    whose times are their own, and other objects are returned as they are.
+    times: fields named ``t``, ``time``, ``timestamp``, ``edge_time``, ``node_time`` or ``edge_t``. Batches of events
+    and other objects are returned unchanged.
 
     Args:
-        batch: tensor, tuple, list, dictionary or PyG ``Data``; any nesting of them.
-        dtype: floating-point type.
+        batch: tensor, tuple, list, dictionary or PyG ``Data``, or any nesting of them.
+        dtype: floating-point type of the result.
 
     Example:
         >>> x, t = cast_floats({"x": torch.ones(1), "t": torch.ones(1)}, torch.float64).values()

@@ -1,4 +1,4 @@
-"""Records of a text file: lines told apart by the quotes around them, with the line at which each begins."""
+"""Records of a text file, which may span lines inside quotes, with the line at which each begins."""
 
 import contextlib
 import gzip
@@ -31,11 +31,11 @@ class Records:
 
 
 class RecordReader:
-    """Cuts blocks of lines into records, at the line breaks outside of quotes.
+    """Splits blocks of lines into records at the line breaks outside of quotes.
 
     Args:
-        path: file, for messages.
-        delimiter: separator of cells, None for any run of blanks and tabs.
+        path: path of the file, for error messages.
+        delimiter: separator of cells; None for any run of blanks and tabs.
         multiline: whether a quoted cell may hold line breaks.
     """
 
@@ -45,7 +45,7 @@ class RecordReader:
         self.multiline = multiline
 
     def read(self, blocks: Iterable[bytes]) -> Iterator[Records]:
-        """Yield the records of blocks, some at a time.
+        """Yield the records of blocks, several at a time.
 
         Args:
             blocks: whole lines of text, see :func:`read_blocks`.
@@ -84,7 +84,7 @@ class RecordReader:
         raise DataError(f"{self.path}, line {line}: {message}: {shown!r}")
 
     def _records(self, data: bytes, line: int) -> tuple[Records | None, int]:
-        """Return the complete records at the beginning of lines of text, and how many bytes they take."""
+        """Return the complete records at the beginning of a text, and their number of bytes."""
         codes = np.frombuffer(data, np.uint8)
         breaks = np.flatnonzero(codes == _BREAK)
         quotes = np.flatnonzero(codes == _QUOTE) if b'"' in data else breaks[:0]
@@ -145,7 +145,7 @@ class RecordReader:
                 )  # fmt: skip
 
     def _check_lines(self, record: bytes, fields: int, line: int) -> None:
-        """Refuse a record of several lines each of which could be a row: a quote was left open."""
+        """Refuse a record of several lines each of which could be a row, since a quote was probably left open."""
         if not self.multiline:
             raise DataError(f"{self.path}, line {line}: a quote opens here that is not closed in this line")
         mark = None if self.delimiter is None else self.delimiter.encode()
@@ -164,11 +164,11 @@ def read_blocks(path: Path, *, comments: bool) -> Iterator[bytes]:
     """Yield blocks of whole lines of valid UTF-8 without a byte-order mark, each line closed by one line feed.
 
     Args:
-        path: text file, perhaps compressed by gzip, with any line ends.
-        comments: whether lines that begin with ``#`` or ``%`` are emptied.
+        path: path of a text file with any line ends, plain or compressed by gzip.
+        comments: whether lines that begin with ``#`` or ``%`` are replaced by empty lines.
 
     Raises:
-        DataError: if the file is missing, damaged, or not UTF-8, with the line.
+        DataError: if the file is missing, damaged, or not UTF-8; the message names the line.
     """
     line, left, begun = 1, b"", False
     try:
@@ -202,7 +202,7 @@ def read_blocks(path: Path, *, comments: bool) -> Iterator[bytes]:
 
 
 def is_number(cell: str) -> bool:
-    """Return whether Python reads a cell as a number, NaN and infinity included.
+    """Return whether Python parses a cell as a number, including NaN and infinity.
 
     Args:
         cell: text of the cell.
@@ -240,7 +240,7 @@ def _cell_begins(codes: np.ndarray, delimiter: str | None) -> np.ndarray:
 
 
 def _opening(quotes: np.ndarray, number: int) -> int:
-    """Position of the quote that opens the cell in which an opening quote stands, over doubled ones."""
+    """Position of the opening quote of a cell, skipping doubled quotes."""
     number -= number % 2
     while number >= 2 and quotes[number] == quotes[number - 1] + 1:
         number -= 2

@@ -1,4 +1,4 @@
-"""Splits of a data set as index tensors: made once from a seed, disjoint, covering."""
+"""Splits of a data set as disjoint index tensors that cover it, determined by a seed."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
             above 0.
 
     Raises:
-        ValueError: if they are not.
+        ValueError: if they are not such numbers.
 
     Example:
         >>> check_fractions([0.8, 0.1, 0.1])
@@ -74,7 +74,7 @@ def split_bounds(total: int, fractions: Sequence[float]) -> tuple[int, int]:
 
 
 def _nearest(value: float) -> int:
-    # six decimals count: a half is one whatever the last bits of a product are
+    # rounded to six decimals, so that a half is one on every processor
     return round(round(value, 6))
 
 
@@ -83,10 +83,10 @@ def _generator(seed: int) -> torch.Generator:
 
 
 def ordered_split(order: Tensor, fractions: Sequence[float]) -> Split:
-    """Cut samples in the order given into train, validation and test.
+    """Split samples in the given order into train, validation and test.
 
     Training gets the number of samples nearest to its fraction, validation the number nearest to its share of the rest
-    (halves go to the even number), and test what is left. A fraction of 0 gets no sample.
+    (halves are rounded to the even number), and test the remainder. A fraction of 0 gets no sample.
 
     Args:
         order: samples, int64 (M,).
@@ -105,7 +105,7 @@ def ordered_split(order: Tensor, fractions: Sequence[float]) -> Split:
 
 
 def random_split(total: int, fractions: Sequence[float], seed: int, labels: Tensor | None = None) -> Split:
-    """Split at random; with labels, so that every part has the same share of each class.
+    """Split at random; stratified by class if labels are given.
 
     Args:
         total: number of samples.
@@ -146,7 +146,7 @@ def random_split(total: int, fractions: Sequence[float], seed: int, labels: Tens
 def k_fold_split(
     labels: Tensor, num_folds: int, fold: int, seed: int, val_fraction: float = 0.1, *, val_is_test: bool = False
 ) -> Split:
-    """Stratified k-fold cross-validation: fold ``fold`` is the test split, the validation split is cut from the rest.
+    """Stratified k-fold cross-validation: fold ``fold`` is the test split, the validation split is taken from the rest.
 
     The validation split is stratified. Training gets the number of samples outside the tested fold that is nearest to
     its fraction (halves go to the even number), but at least one, and leaves at least one for validation.
@@ -156,13 +156,13 @@ def k_fold_split(
         num_folds: number of folds k, at least 2.
         fold: index of the fold to test, 0 to k - 1.
         seed: seed of the folds, which are the same for every ``fold``, and of the validation split.
-        val_fraction: fraction of the samples outside the tested fold that validate, in [0, 1); 0 for none.
-        val_is_test: whether the tested fold also validates and all other folds train, the protocol of arXiv
-            1810.00826; its numbers are optimistic, for comparison with published tables only.
+        val_fraction: fraction of the samples outside the tested fold for the validation split, in [0, 1); 0 for none.
+        val_is_test: whether the tested fold is also the validation split and all other folds are training, the protocol
+            of arXiv 1810.00826; its results are optimistic, for comparison with published tables only.
 
     Raises:
         ValueError: if ``fold``, ``num_folds`` or ``val_fraction`` is out of range.
-        DataError: if a class has fewer members than folds, or one sample is left to both train and validate.
+        DataError: if a class has fewer members than folds, or only one sample is left for training and validation.
 
     Example:
         >>> labels = torch.tensor([0, 1] * 10)
@@ -191,13 +191,13 @@ def k_fold_split(
 
 
 def _stratified_cut(classes: np.ndarray, num_val: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Cut ``num_val`` samples off; where there are fewer than classes, from the largest ones."""
+    """Take ``num_val`` samples, stratified by class; if they are fewer than the classes, from the largest classes."""
     sizes = np.bincount(classes)
     if sizes[sizes > 0].min() > 1 and np.count_nonzero(sizes) <= min(num_val, len(classes) - num_val):
         cut = StratifiedShuffleSplit(1, test_size=num_val, random_state=seed)
         train, val = next(cut.split(classes, classes))
         return torch.as_tensor(train), torch.as_tensor(val)
-    # largest remainders of each class's share, and among equals the first class
+    # largest remainders of the shares of classes; ties go to the first class
     shares = sizes * num_val / len(classes)
     counts = np.floor(shares + 1e-9).astype(np.int64)
     order = np.argsort(-np.round(shares - counts, 9), kind="stable")
@@ -208,7 +208,7 @@ def _stratified_cut(classes: np.ndarray, num_val: int, seed: int) -> tuple[Tenso
 
 
 def size_split(sizes: Tensor, fractions: Sequence[float], seed: int, *, shifted_val: bool = False) -> Split:
-    """Train on small samples and test on the largest, a shift in size.
+    """Split by size: train on small samples and test on the largest.
 
     Args:
         sizes: size of each sample, such as the number of nodes of each graph, (N,).
@@ -239,20 +239,20 @@ def size_split(sizes: Tensor, fractions: Sequence[float], seed: int, *, shifted_
 
 
 def pooled_split(split: Split, seed: int, fraction: float = 0.1) -> Split:
-    """Join training and validation samples, and draw a few of both for the choice of a model.
+    """Join training and validation samples, and draw a small validation split from both.
 
-    The control of methods that learn from validation samples: it sees the same samples, and trains on nearly all of
-    them. The few that are left out of training are distributed as the joined samples are, not as the test is.
+    This is the control of methods that learn from validation samples: it has the same samples, and trains on nearly all
+    of them. The new validation split has the distribution of the joined samples, not of the test split.
 
     Args:
         split: indices of the samples of ``train``, ``val`` and ``test``.
         seed: seed of the random choice of validation samples.
-        fraction: fraction of the joined samples that validate, in [0, 1), rounded to the nearest number of samples
-            and at least one; 0 for none.
+        fraction: fraction of the joined samples for the new validation split, in [0, 1), rounded to the nearest number
+            of samples and at least one; 0 for none.
 
     Raises:
         ValueError: if the fraction is out of range.
-        DataError: if validation samples are test samples as well, or nothing would be left to train on.
+        DataError: if a validation sample is also a test sample, or no training samples would be left.
 
     Example:
         >>> parts = {"train": torch.arange(6), "val": torch.arange(6, 10), "test": torch.arange(10, 12)}
@@ -274,7 +274,7 @@ def pooled_split(split: Split, seed: int, fraction: float = 0.1) -> Split:
 
 
 def group_split(groups: Sequence[object], fractions: Sequence[float]) -> Split:
-    """Keep groups whole: the largest go to train, then to validation, the rest to test.
+    """Split by group without dividing groups: the largest go to train, then to validation, the rest to test.
 
     The rule of the scaffold split of MoleculeNet, as DeepChem and OGB apply it: groups in order of falling size, and
     among equals the one that appears last first, go to train until it is full, then to validation until that is full.
@@ -299,7 +299,7 @@ def group_split(groups: Sequence[object], fractions: Sequence[float]) -> Split:
     members: dict[object, list[int]] = {}
     for sample, group in enumerate(groups):
         members.setdefault(group, []).append(sample)
-    # rounded, so that 0.6 + 0.3 is the 0.9 that it stands for
+    # rounded, so that 0.6 + 0.3 equals 0.9
     train_limit = round(train_fraction * len(groups), 6)
     val_limit = round((train_fraction + val_fraction) * len(groups), 6) if test_fraction else len(groups)
     if not val_fraction:

@@ -1,4 +1,4 @@
-"""What a store is, and the store of plain tensors: a data set that lives on one device, a batch is one index."""
+"""Stores: data sets on one device that return batches by index; the protocol, and the store of plain tensors."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, Self
@@ -22,9 +22,9 @@ DEVICE_BLOCK_BYTES = 32 * 2**20
 
 
 class Store(Protocol):
-    """A data set that lives on one device and gives batches by index.
+    """Protocol of a data set on one device that returns batches by index.
 
-    ``batches`` gathers blocks of whole batches and yields views of them: ``clone()`` before writing in place.
+    ``batches`` gathers blocks of whole batches and yields views of them: use ``clone()`` before writing in place.
 
     Example:
         >>> store: Store = TensorStore(torch.arange(4))
@@ -55,7 +55,7 @@ class Store(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the tensors take."""
+        """Memory of the tensors in bytes."""
         ...
 
 
@@ -64,17 +64,19 @@ Index = Tensor | np.ndarray | Sequence[int] | slice
 
 
 def positions(index: Index, count: int) -> Tensor:
-    """Return positions of samples for any of the ways to name them.
+    """Return positions of samples from indices, a slice or a mask.
 
     Args:
-        index: tensor, array or sequence of integers (M,), a slice, or a mask of ``count`` booleans.
+        index: selected samples, as a tensor, array or sequence of integers (M,), a slice, or a mask of ``count``
+            booleans.
         count: number of samples.
 
     Returns:
         Positions, int64 (M,), on the device of ``index``; their range is not checked.
 
     Raises:
-        DataError: if it is something else, such as floating-point numbers, one number, or a mask of another length.
+        DataError: if ``index`` is something else, such as floating-point numbers, a single number, or a mask of another
+            length.
 
     Example:
         >>> positions(slice(1, 3), 4), positions([True, False, True], 3)
@@ -105,11 +107,11 @@ def positions(index: Index, count: int) -> Tensor:
 
 
 def batch_sizes(count: int, sizes: int | Sequence[int]) -> list[int]:
-    """Return the sizes of the batches that ``count`` samples make.
+    """Return the sizes of the batches of ``count`` samples.
 
     Args:
         count: number of samples.
-        sizes: one size for all (the last may be smaller), or each size.
+        sizes: size of all batches (the last may be smaller), or a list with the size of each batch.
 
     Raises:
         ValueError: if a size is below one or the sizes do not add up to ``count``.
@@ -132,13 +134,13 @@ def batch_sizes(count: int, sizes: int | Sequence[int]) -> list[int]:
 def blocks(
     index: Tensor, sizes: Sequence[int], bytes_per_sample: float, block_bytes: int = BLOCK_BYTES
 ) -> Iterator[tuple[Tensor, list[int]]]:
-    """Cut an order into blocks of whole batches of about a given number of bytes.
+    """Split an order of samples into blocks of whole batches of about a given number of bytes.
 
     Args:
         index: order of the samples.
-        sizes: batch sizes, adding up to ``len(index)``.
-        bytes_per_sample: average bytes of one gathered sample.
-        block_bytes: bytes of a block.
+        sizes: size of each batch, adding up to ``len(index)``.
+        bytes_per_sample: average memory of one gathered sample in bytes.
+        block_bytes: memory of a block in bytes.
 
     Yields:
         the part of ``index`` and the batch sizes of one block.
@@ -161,7 +163,7 @@ def blocks(
 
 
 def retain_freed_memory() -> None:
-    """Let the C library keep the memory of blocks that were given up, for the blocks that follow.
+    """Let the C library keep the memory of freed blocks for the blocks that follow.
 
     glibc hands free memory back to the system beyond twice the largest array that was freed so far, and each page
     that is needed again costs a fault: with small data sets, more than gathering does. Freeing one array just below
@@ -184,7 +186,7 @@ class TensorStore:
         each field (N, *) -> each batch entry (B, *)
 
     Raises:
-        DataError: if there is no field, both kinds are given, or the numbers of rows differ or are zero.
+        DataError: if there are no fields, both kinds are given, or the numbers of rows differ or are zero.
 
     Example:
         >>> x, y = TensorStore(torch.arange(6).view(3, 2), torch.arange(3)).take(torch.tensor([2, 0]))
@@ -216,11 +218,11 @@ class TensorStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the tensors take."""
+        """Memory of the tensors in bytes."""
         return sum(field.nbytes for field in self._fields)
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the store with its tensors on ``device``; tensors already there are shared, not copied."""
+        """Return the store with its tensors on ``device``; tensors that are on it already are shared."""
         moved = [field.to(device) for field in self._fields]
         return type(self)(**dict(zip(self._names, moved, strict=True))) if self._names else type(self)(*moved)
 
@@ -229,8 +231,8 @@ class TensorStore:
 
         Args:
             index: positions of rows from 0: a tensor, array or list of integers (M,), a slice, or a mask (N,).
-            sizes: batch size, or the size of each batch.
-            device: where blocks go; default where the store is.
+            sizes: size of all batches, or a list with the size of each batch.
+            device: device of the batches; default that of the store.
         """
         index = positions(index, len(self)).to(self.device)
         listed = batch_sizes(len(index), sizes)
@@ -254,10 +256,10 @@ class TensorStore:
 
 
 class SingleStore:
-    """One object that is the whole data set, such as one large graph; every batch is that object itself.
+    """Store of one object that is the whole data set, such as one large graph; every batch is that object.
 
     Args:
-        item: anything with a ``to(device)``, such as a PyG ``Data``.
+        item: object with a method ``to(device)``, such as a PyG ``Data``.
 
     Example:
         >>> from torch_geometric.data import Data
@@ -286,22 +288,22 @@ class SingleStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the tensors of the item take."""
+        """Memory of the tensors of the item in bytes."""
         return sum(tensor.nbytes for tensor in self._tensors())
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the store with a copy of its item on ``device``; the item itself is left where it is."""
+        """Return the store with a copy of its item on ``device``; the item itself is not moved."""
         import copy
 
         return type(self)(copy.copy(self.item).to(device))
 
     def batches(self, index: Tensor, sizes: int | Sequence[int], device: torch.device | None = None) -> Iterator[Any]:
-        """Yield the item once per batch of ``index``.
+        """Yield the item once for each batch of ``index``.
 
         Args:
-            index: zeros.
-            sizes: batch size, or the size of each batch.
-            device: where the item goes; default where it is.
+            index: zeros, one for each sample.
+            sizes: size of all batches, or a list with the size of each batch.
+            device: device of the item; default that of the store.
         """
         for _ in batch_sizes(len(index), sizes):
             yield self.item if device is None else self.to(device).item
@@ -310,6 +312,6 @@ class SingleStore:
         """Return the item.
 
         Args:
-            index: ignored; there is one item.
+            index: ignored, since there is one item.
         """
         return self.item

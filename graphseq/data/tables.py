@@ -1,7 +1,7 @@
 """Strict reading of text tables: each record of the file is one row, or an error names the line.
 
-pandas parses the columns. What it settles in silence is checked here before and after: how many cells a record has,
-where quotes open and close, how many rows come back, and whether every cell is a value of its column's type.
+pandas parses the columns. What it does not report is checked here before and after: the number of cells of each record,
+opening and closing quotes, the number of rows, and whether every cell is a value of its column's type.
 """
 
 import csv
@@ -49,21 +49,21 @@ _EXACT = 2**53  # from here on float64 does not hold every integer
 
 
 class TextTable:
-    r"""An opened text table: its separator and header are known, and :meth:`read` parses the columns asked for.
+    r"""A text table with known separator and header, whose columns :meth:`read` parses.
 
-    Blank lines are passed over. Cells may be quoted, with quotes doubled inside; a quote that opens within a cell or
+    Blank lines are skipped. Cells may be quoted, with quotes doubled inside; a quote that opens within a cell or
     never closes is refused, and so is a quoted cell with line breaks if each of its lines is a row by itself.
 
     Args:
-        path: UTF-8 text, perhaps with a byte-order mark, perhaps compressed by gzip.
-        delimiters: characters that may separate cells, None for any run of blanks and tabs; of several, the first
-            that gives the header the wanted ``names``, else the first that occurs in the first line.
-        header: whether the first record holds names, one for each column (``columns``), or names that stand for no
-            particular column (``free``), which must not be numbers; None if there is no header.
+        path: path of a UTF-8 file, with or without a byte-order mark, plain or compressed by gzip.
+        delimiters: characters that may separate cells, None for any run of blanks and tabs. The first with which the
+            header has all ``names`` is used, else the first that occurs in the first line.
+        header: kind of the first record: ``columns`` for one name for each column, ``free`` for names without a fixed
+            number, which must not be numbers; None if there is no header.
         names: columns that the header must name.
         comments: whether every line that begins with ``#`` or ``%`` is a comment; otherwise such lines are comments
-            before the header only, and the last of them is the header if it alone holds the wanted ``names``.
-        empty: what the message says of a table without rows.
+            only before the header, and the last of them is the header if it alone has all ``names``.
+        empty: error message for a table without rows.
 
     Raises:
         DataError: if the file cannot be read, has no rows, or lacks or repeats a column of ``names``.
@@ -120,17 +120,18 @@ class TextTable:
         self._rest = chain([piece], pieces)
 
     def read(self, columns: Sequence[Column], names: Mapping[int, str] | None = None) -> dict[Column, np.ndarray]:
-        """Parse columns, and note in ``lines`` the line at which each row begins; to be called once.
+        """Parse columns, and store in ``lines`` the line at which each row begins; to be called once.
 
         Args:
             columns: position and kind of each column.
-            names: names of columns in messages, where the header does not give them.
+            names: names of columns for error messages, if there is no header.
 
         Returns:
             The columns by position and kind; a ``feature`` without any number is left out.
 
         Raises:
-            DataError: if a record has too few or too many cells, or a cell does not hold what it must, with the line.
+            DataError: if a record has too few or too many cells, or a cell is not of its column's kind; the message
+                names the line.
         """
         header = dict(enumerate(self.header)) if self.width == len(self.header) else {}
         self._names = {**header, **(names or {})}
@@ -165,19 +166,19 @@ class TextTable:
         return result
 
     def fail(self, row: int, message: str) -> NoReturn:
-        """Refuse a row that was read.
+        """Raise an error that names the line of a row.
 
         Args:
             row: position of the row.
-            message: what is wrong with it.
+            message: description of the error.
 
         Raises:
-            DataError: with the path and the line of the row before the message.
+            DataError: always, with the path and the line of the row before the message.
         """
         raise DataError(f"{self.path}, line {self.lines[row]}{message}")
 
     def _take_header(self, piece: Records, header: str) -> tuple[int, Records | None]:
-        """Split the header off; return its line and what is left."""
+        """Separate the header; return its line and the rest."""
         stop = int(piece.stops[0])
         text, line = piece.text[:stop].decode(), int(piece.lines[0])
         self.header = _cells(text, self.delimiter)
@@ -231,7 +232,7 @@ class TextTable:
         return frame
 
     def _find_wrong(self, piece: Records, column: Column) -> tuple[DataError, bool]:
-        """Return an error for the first cell that does not fit, and whether the column is one of numbers at all."""
+        """Return an error for the first invalid cell, and whether the column has any number."""
         position, kind = column
         cells = self._parse(piece, [(position, "text")])[position].tolist()
         name = self._names.get(position, str(position + 1))
@@ -270,7 +271,7 @@ def _present(line: bytes, delimiters: Sequence[str | None]) -> str | None:
 
 
 def _find_header(text: bytes, delimiters: Sequence[str | None], names: Sequence[str]) -> tuple[str | None, bytes]:
-    """Return the separator, and the text with blanks in place of what stands before the header."""
+    """Return the separator, and the text with blanks in place of lines before the header."""
     offset, comment = 0, -1
     while offset < len(text):
         stop = text.find(b"\n", offset)
@@ -309,7 +310,7 @@ def _cells(record: str, delimiter: str | None) -> list[str]:
 
 
 def _converted(values: np.ndarray, kind: Kind) -> np.ndarray | None:
-    """Return the values in the type of their column, or None if one does not fit."""
+    """Return the values in the type of their column, or None if one cannot be converted."""
     if kind == "text":
         return values
     if values.dtype == np.int64 and kind in ("integer", "time", "label"):
@@ -329,7 +330,7 @@ def _converted(values: np.ndarray, kind: Kind) -> np.ndarray | None:
 
 
 def _from_objects(values: np.ndarray, kind: Kind) -> np.ndarray | None:
-    """Return numbers that pandas left as text or as Python integers: blanks among optional ones, and large integers."""
+    """Return numbers that pandas left as text or Python integers: optional numbers with blanks, and large integers."""
     cells = ["" if isinstance(value, float) else str(value) for value in values]  # NaN stands for an empty cell
     if any(_problem(cell, kind) for cell in cells):
         return None
@@ -337,7 +338,7 @@ def _from_objects(values: np.ndarray, kind: Kind) -> np.ndarray | None:
 
 
 def _problem(cell: str, kind: Kind) -> str | None:
-    """Say why a cell does not fit its column, or None if it does."""
+    """Return why a cell is invalid in its column, or None if it is valid."""
     if not cell.strip():
         return None if kind == "optional" else f"{cell!r} is no number: the cell is empty"
     if kind == "integer":

@@ -1,4 +1,4 @@
-"""Transforms of whole image batches, on the device the batch is on: no loop over samples, no host sync."""
+"""Transforms of whole image batches on the device, without a loop over samples and without synchronisation."""
 
 import functools
 import inspect
@@ -44,24 +44,24 @@ def _inside(height: int, width: int, padding: int, dtype: torch.dtype, device: t
 
 
 class RandomCrop(Recorded, nn.Module):
-    r"""Pad every image on all sides and cut a window of the old size out at random, another one for each image.
+    r"""Pad every image on all sides and crop it to its size at random, independently for each image.
 
-    Equal to a shift of the image by whole pixels, uniform in :math:`\{-P, \dots, P\}` for each axis by itself, all
-    channels alike.
+    This is a shift of the image by whole pixels, uniform in :math:`\{-P, \dots, P\}` for each axis, the same for all
+    channels.
 
     Source: arXiv 1512.03385, section 4.2 (padding 4, for CIFAR-10). Differs from the paper: none.
 
     Args:
-        padding: P, in pixels, at least 0.
-        padding_mode: what stands outside the image: zeros, or the image mirrored without its edge.
+        padding: width P of the padding in pixels, at least 0.
+        padding_mode: padding by zeros, or by reflection of the image without its edge.
 
     Shape:
         images (B, C, Y, X) of any dtype -> the same; ``forward`` draws from ``generator``, None for the global one
         of the device.
 
     Raises:
-        ValueError: if ``padding`` is negative or ``padding_mode`` unknown; in ``forward`` if the images are no batch
-            or too small to be mirrored so far (P must be below Y and X).
+        ValueError: if ``padding`` is negative or ``padding_mode`` unknown; in ``forward`` if the images are not
+            (B, C, Y, X) or too small for reflection (P must be below Y and X).
 
     Example:
         >>> images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4)
@@ -85,7 +85,7 @@ class RandomCrop(Recorded, nn.Module):
         """Crop a batch.
 
         Args:
-            images: the batch (B, C, Y, X).
+            images: batch of images (B, C, Y, X).
             generator: source of the offsets, on the device of the batch.
         """
         _check_images(images)
@@ -143,17 +143,17 @@ class RandomCrop(Recorded, nn.Module):
 
 
 class RandomHorizontalFlip(Recorded, nn.Module):
-    """Mirror each image left to right with a given probability, each image by itself.
+    """Flip each image left to right with a given probability, independently for each image.
 
     Args:
-        p: probability of the mirror image, in [0, 1].
+        p: probability of a flip, in [0, 1].
 
     Shape:
         images (B, C, Y, X) of any dtype -> the same; ``forward`` draws from ``generator``, None for the global one
         of the device.
 
     Raises:
-        ValueError: if ``p`` is outside [0, 1]; in ``forward`` if the images are no batch.
+        ValueError: if ``p`` is outside [0, 1]; in ``forward`` if the images are not (B, C, Y, X).
 
     Example:
         >>> RandomHorizontalFlip(p=1.0)(torch.tensor([[[[1, 2, 3]]]]))
@@ -167,10 +167,10 @@ class RandomHorizontalFlip(Recorded, nn.Module):
         self.p = p
 
     def forward(self, images: Tensor, generator: Generator | None = None) -> Tensor:
-        """Mirror some images of a batch.
+        """Flip some images of a batch.
 
         Args:
-            images: the batch (B, C, Y, X).
+            images: batch of images (B, C, Y, X).
             generator: source of the decisions, on the device of the batch.
         """
         _check_images(images)
@@ -193,13 +193,13 @@ class RandomHorizontalFlip(Recorded, nn.Module):
 
 
 class ToFloat(Recorded, nn.Module):
-    """Turn uint8 images into float32 in [0, 1]; leave real numbers as they are.
+    """Convert uint8 images to float32 in [0, 1]; floating-point images are unchanged.
 
     Shape:
         images (B, C, Y, X), uint8 or real -> the same, real
 
     Raises:
-        TypeError: in ``forward``, if the images are whole numbers of another dtype: their range is unknown.
+        TypeError: in ``forward``, if the images have another integer type, whose range is unknown.
 
     Example:
         >>> ToFloat()(torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8))
@@ -210,14 +210,14 @@ class ToFloat(Recorded, nn.Module):
         """Convert a batch.
 
         Args:
-            images: the batch (B, C, Y, X).
+            images: batch of images (B, C, Y, X).
         """
         _check_images(images)
         return images if _scale(images) == 1.0 else images.float().div_(255.0)
 
 
 def _scale(images: Tensor) -> float:
-    """Return what takes the values to [0, 1]."""
+    """Return the factor that maps the values to [0, 1]."""
     if images.is_floating_point():
         return 1.0
     if images.dtype != torch.uint8:
@@ -230,19 +230,19 @@ class Normalize(Recorded, nn.Module):
 
     .. math:: y_c = (x_c - \mu_c) / \sigma_c
 
-    Images of uint8 are first taken to float32 in [0, 1], in the same pass.
+    Images of uint8 are first converted to float32 in [0, 1], in the same pass.
 
     Args:
-        mean: one number a channel, in units of the range [0, 1]; a single number serves all channels.
-        std: the same, above 0.
+        mean: mean of each channel, for values in [0, 1]; a single number applies to all channels.
+        std: standard deviation of each channel, for values in [0, 1], above 0; a single number applies to all channels.
 
     Shape:
         images (B, C, Y, X), uint8 or real -> the same, float32 for uint8, else the dtype given
 
     Raises:
         ValueError: if the lists are empty, differ in length, or a number of ``std`` is not above 0; in ``forward``
-            if the images are no batch or have another number of channels.
-        TypeError: in ``forward``, if the images are whole numbers of another dtype than uint8.
+            if the images are not (B, C, Y, X) or have another number of channels.
+        TypeError: in ``forward``, if the images have an integer type other than uint8.
 
     Example:
         >>> Normalize([0.2], [0.4])(torch.tensor([[[[0, 255]]]], dtype=torch.uint8))
@@ -263,7 +263,7 @@ class Normalize(Recorded, nn.Module):
         """Normalise a batch.
 
         Args:
-            images: the batch (B, C, Y, X).
+            images: batch of images (B, C, Y, X).
         """
         _check_images(images)
         if len(self.mean) not in (1, images.shape[1]):
@@ -307,7 +307,7 @@ class GaussianNoise(Recorded, nn.Module):
         device.
 
     Raises:
-        ValueError: if ``std`` is negative; in ``forward`` if the images are no batch.
+        ValueError: if ``std`` is negative; in ``forward`` if the images are not (B, C, Y, X).
         TypeError: in ``forward``, if the images are not real numbers.
 
     Example:
@@ -326,7 +326,7 @@ class GaussianNoise(Recorded, nn.Module):
         """Add noise to a batch.
 
         Args:
-            images: the batch (B, C, Y, X).
+            images: batch of images (B, C, Y, X).
             generator: source of the noise, on the device of the batch.
         """
         _check_images(images)
@@ -343,17 +343,17 @@ class GaussianNoise(Recorded, nn.Module):
 class Compose(Recorded, nn.Module):
     """Apply transforms one after the other.
 
-    Moving pixels is quickest on uint8: put ``RandomCrop`` and ``RandomHorizontalFlip`` before ``Normalize``.
+    Shifts and flips are fastest on uint8: put ``RandomCrop`` and ``RandomHorizontalFlip`` before ``Normalize``.
 
     Args:
         transforms: modules that take and return the images; those whose ``forward`` has a parameter ``generator``
-            are given it. An empty list changes nothing.
+            get the generator. An empty list changes nothing.
 
     Shape:
-        images (B, C, Y, X) -> what the last transform returns
+        images (B, C, Y, X) -> output of the last transform
 
     Raises:
-        TypeError: if an entry is no module.
+        TypeError: if an entry is not a module.
 
     Example:
         >>> augment = Compose([RandomCrop(padding=2), RandomHorizontalFlip(), Normalize([0.29], [0.35])])
@@ -375,7 +375,7 @@ class Compose(Recorded, nn.Module):
         """Transform a batch.
 
         Args:
-            images: the batch (B, C, Y, X).
+            images: batch of images (B, C, Y, X).
             generator: source of all random numbers, on the device of the batch.
         """
         for transform, draws in zip(self.transforms, self._draws, strict=True):
