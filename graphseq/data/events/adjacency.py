@@ -14,37 +14,37 @@ __all__ = ["TemporalAdjacency"]
 
 
 class TemporalAdjacency:
-    r"""Exact index of the events of each node, which answers for the most recent ones before any position.
+    r"""Exact index of the events of each node, for lookups of the most recent ones before any position.
 
-    Event e of nodes u and v stands in one sorted column under the keys
+    Event e of nodes u and v is stored in one sorted column under the keys
 
     .. math:: u E + e \quad\text{and}\quad v E + e
 
     with E the number of events, a self-loop once. The events of node v before position c therefore end where
-    :math:`v E + c` would be inserted. A query is one binary search and a few gathers: nothing changes by asking, the
-    answer is the same in whatever order batches come, no step waits for the device, and neither time nor memory
-    depend on the number of nodes.
+    :math:`v E + c` would be inserted. A query is one binary search and a few gathers: it changes no state, its result
+    does not depend on the order of batches, it needs no synchronisation, and neither time nor memory depend on the
+    number of nodes.
 
     Events are ordered by their position in the stream, also where their times are equal.
 
-    Source: the sorted adjacency of TGL, arXiv 2203.14883. Differs from the paper: a binary search where it advances
-    one pointer a node, hence no state; the most recent neighbours only, no random ones.
+    Source: the sorted adjacency of TGL, arXiv 2203.14883. Differs from the paper: a binary search instead of one
+    advancing pointer for each node, hence no state; only the most recent neighbours, no random ones.
 
     Args:
         src: source node of each event, int64.
         dst: destination node of each event, int64.
         t: time of each event, non-decreasing, int64 or float64.
-        msg: features of the events, which the index keeps without a copy; D may be 0.
+        msg: features of the events, which the index shares without a copy; D may be 0.
         num_nodes: number of nodes N; all ids are below it.
         keep: events that count as neighbours, all by default: a mask, or positions in any order. Positions, and so
-            ``cut`` and ``e_id``, stay those of the whole stream; the rest is as if it had never happened, which is
-            what training with unseen nodes needs.
+            ``cut`` and ``e_id``, stay those of the whole stream; all other events are
+            ignored, as training with unseen nodes requires.
 
     Shape:
         src, dst, t (E,), msg (E, D), keep (E,) bool or (M,) int64
 
     Raises:
-        DataError: if the columns do not fit together, an id or a kept position is out of range, times decrease or are
+        DataError: if the columns do not match, an id or a kept position is out of range, times decrease or are
             neither int64 nor float64, or N * (E + 1) does not fit into int64.
 
     Example:
@@ -107,7 +107,7 @@ class TemporalAdjacency:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the index and its columns, without the features, which it shares with the events."""
+        """Memory of the index and its columns in bytes, without the features, which it shares with the events."""
         return self._index.keys.nbytes + self._index.t.nbytes + self._index.endpoints.nbytes
 
     def to(self, device: torch.device | str, msg: Tensor | None = None) -> Self:
@@ -115,7 +115,7 @@ class TemporalAdjacency:
 
         Args:
             device: device of the returned index.
-            msg: features that lie on ``device`` already, to be shared instead of copied once more; None for a copy.
+            msg: features that are on ``device`` already, to be shared instead of copied again; None for a copy.
 
         Raises:
             ValueError: if ``msg`` has another shape than the features of the index.
@@ -132,7 +132,7 @@ class TemporalAdjacency:
     def cut_before(self, t_query: Tensor) -> Tensor:
         """Return the position below which all events are strictly older than the given time.
 
-        Events at the queried time itself are not history: one of them may be the event that is to be predicted.
+        Events at the queried time itself are excluded, since one of them may be the event to predict.
 
         Args:
             t_query: queried times, on the device of the index.
@@ -189,7 +189,7 @@ def _check_events(src: Tensor, dst: Tensor, t: Tensor, msg: Tensor, num_nodes: i
     low, high = torch.stack([torch.stack(part.aminmax()) for part in (src, dst)]).aminmax()
     if low < 0 or high >= num_nodes:
         raise DataError(f"node ids run from {int(low)} to {int(high)}; with num_nodes={num_nodes} they are below it")
-    # written so that NaN is refused too
+    # this form also refuses NaN
     if not (t[1:] >= t[:-1]).all() or not (t[:1] == t[:1]).all():
         raise DataError("times decrease or are NaN; sort the events by time, stably, before they are indexed")
 

@@ -1,4 +1,4 @@
-"""Where one batch of events ends and the next begins: rules that cut a stream into batches."""
+"""Rules that divide a stream of events into batches."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -13,9 +13,9 @@ __all__ = ["AdaptiveBatches", "Batching", "FixedBatches", "RandomChunkBatches", 
 
 
 class Batching(ABC):
-    """A rule that cuts events into batches; the number of batches is the same in every epoch.
+    """Rule that divides events into batches; the number of batches is the same in every epoch.
 
-    Args of :meth:`plan` are all it may depend on, so that an interrupted epoch can be continued.
+    :meth:`plan` may depend only on its arguments, so that an interrupted epoch can be continued.
 
     Example:
         >>> class Halves(Batching):
@@ -28,12 +28,12 @@ class Batching(ABC):
 
     @abstractmethod
     def plan(self, events: TemporalEvents, index: Tensor, generator: Generator) -> tuple[Tensor, list[int]]:
-        """Return the events in the order they are served, and the sizes of the batches.
+        """Return the events in the order of the batches, and the sizes of the batches.
 
         Args:
             events: the whole stream, on any device.
-            index: positions of the events to serve, ascending, int64 (M,).
-            generator: generator for rules that draw, seeded anew for each epoch.
+            index: positions of the events to use, ascending, int64 (M,).
+            generator: generator for random rules, seeded for each epoch.
 
         Returns:
             positions (M,), ascending within each batch, and sizes that sum to M.
@@ -45,7 +45,7 @@ class Batching(ABC):
 
 
 class FixedBatches(Batching):
-    """Batches of equal size; the last may be smaller.
+    """Batches of equal size; the last one may be smaller.
 
     Args:
         batch_size: number of events of one batch, at least 1.
@@ -63,12 +63,12 @@ class FixedBatches(Batching):
         self.batch_size = _at_least_one("batch_size", batch_size)
 
     def plan(self, events: TemporalEvents, index: Tensor, generator: Generator) -> tuple[Tensor, list[int]]:
-        """Return the index as it is and equal sizes."""
+        """Return the index unchanged and equal sizes."""
         return index, batch_sizes(len(index), self.batch_size)
 
 
 class TimeWindowBatches(Batching):
-    """One batch for each window of time, so that the task does not depend on how busy the stream is.
+    """One batch for each window of time, so that the task does not depend on the rate of events.
 
     Windows start at multiples of their width from the first event of the stream; empty ones give no batch.
 
@@ -76,7 +76,7 @@ class TimeWindowBatches(Batching):
 
     Args:
         seconds: width of a window, positive, in the unit of the times, which is seconds for every set here.
-        max_batch_size: number of events beyond which a window is cut into batches; None for no limit.
+        max_batch_size: number of events above which a window is divided into batches; None for no limit.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -95,23 +95,23 @@ class TimeWindowBatches(Batching):
         self.max_batch_size = None if max_batch_size is None else _at_least_one("max_batch_size", max_batch_size)
 
     def plan(self, events: TemporalEvents, index: Tensor, generator: Generator) -> tuple[Tensor, list[int]]:
-        """Return the index as it is and the number of events of each window."""
+        """Return the index unchanged and the number of events of each window."""
         window = events.t[index].cpu().div(self.seconds, rounding_mode="floor")
         return index, _cut(window.unique_consecutive(return_counts=True)[1].tolist(), self.max_batch_size)
 
 
 class RandomChunkBatches(Batching):
-    r"""Batches of equal size whose boundaries move from epoch to epoch, so that other events are pending together.
+    r"""Batches of equal size whose boundaries change from epoch to epoch, and with them the pending events.
 
-    The first batch has :math:`\lfloor k b / c \rfloor` events with k uniform in 1..c; the last takes what is left,
-    which may be up to :math:`2 b`, so that every epoch has the same number of batches.
+    The first batch has :math:`\lfloor k b / c \rfloor` events with k uniform in 1..c; the last has the remaining
+    events, up to :math:`2 b`, so that every epoch has the same number of batches.
 
-    Source: arXiv 2203.14883, section 3.2. Differs from the paper: the last batch is not cut, so that the number of
-    steps is constant.
+    Source: arXiv 2203.14883, section 3.2. Differs from the paper: the last batch is not divided, so that the number
+    of steps is constant.
 
     Args:
         batch_size: number of events b of one batch, at least 1.
-        num_chunks: number of chunks c in a batch, from 1, which leaves the boundaries in place, to ``batch_size``.
+        num_chunks: number of chunks c in a batch, from 1, which leaves the boundaries fixed, to ``batch_size``.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -132,7 +132,7 @@ class RandomChunkBatches(Batching):
         self.num_chunks = num_chunks
 
     def plan(self, events: TemporalEvents, index: Tensor, generator: Generator) -> tuple[Tensor, list[int]]:
-        """Return the index as it is and sizes that begin with a random one."""
+        """Return the index unchanged and sizes of which the first is random."""
         num_batches = -(-len(index) // self.batch_size)
         if num_batches == 1:
             return index, [len(index)]
@@ -143,7 +143,7 @@ class RandomChunkBatches(Batching):
 
 
 class AdaptiveBatches(Batching):
-    r"""The largest batches in which few enough events wait for others of the same batch.
+    r"""The largest batches with a bounded share of events that depend on earlier events of the same batch.
 
     An event is pending if an earlier event of its batch shares a node with it: its node's memory is then older than
     it would be in sequence. Each batch takes as many events as keep the share of pending ones at most
@@ -172,7 +172,7 @@ class AdaptiveBatches(Batching):
         self.max_batch_size = _at_least_one("max_batch_size", max_batch_size)
 
     def plan(self, events: TemporalEvents, index: Tensor, generator: Generator) -> tuple[Tensor, list[int]]:
-        """Return the index as it is and the greedy sizes."""
+        """Return the index unchanged and the greedy sizes."""
         previous = _previous(events.src[index].cpu(), events.dst[index].cpu()).numpy()
         total, begin = len(previous), 0
         sizes: list[int] = []
@@ -187,15 +187,15 @@ class AdaptiveBatches(Batching):
 
 
 class TBatches(Batching):
-    """Batches in which no node occurs twice, each node's events still in order, as JODIE trains.
+    """Batches in which no node occurs twice and the events of each node stay in order, as in JODIE.
 
-    An event stands in the batch after the last one that holds its source or its destination. Events of different
-    nodes may therefore be served out of the order of time, so this is for training only.
+    An event is in the batch after the last one that contains its source or its destination. Events of different nodes
+    may therefore be out of the order of time, so this rule is for training only.
 
     Source: arXiv 1908.01207, section 3.3.
 
     Args:
-        max_batch_size: number of events beyond which a batch is cut; None for no limit.
+        max_batch_size: number of events above which a batch is divided; None for no limit.
 
     Raises:
         ValueError: if ``max_batch_size`` is out of range.
@@ -226,14 +226,14 @@ class TBatches(Batching):
 
 
 def checked_batching(name: str, given: Any) -> Batching:
-    """Return a rule as it is; refuse names of rules and numbers.
+    """Return a rule unchanged after a check that it is one and not a name or a number.
 
     Args:
-        name: name of the option, for the message.
+        name: name of the option, for the error message.
         given: value that was given for the option.
 
     Raises:
-        TypeError: if it is no rule.
+        TypeError: if ``given`` is not a rule.
     """
     if not isinstance(given, Batching):
         rules = "FixedBatches(200), TimeWindowBatches, RandomChunkBatches, AdaptiveBatches or TBatches"

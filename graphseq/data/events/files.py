@@ -1,4 +1,4 @@
-"""Readers of files with one event a line: JODIE csv, SNAP and KONECT edge lists, signed edges, contacts."""
+"""Readers of files with one event in each line: JODIE CSV, SNAP and KONECT edge lists, signed edges, contacts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,17 +30,17 @@ _NO_EVENT = "no event; at least one is needed"
 def read_jodie_csv(path: Path | str, edge_features: EdgeFeatures = "auto", *, sort: bool = False) -> TemporalEvents:
     r"""Read a file of the JODIE format: a header, then ``user,item,timestamp,state_label,feature,...``.
 
-    Items are numbered after the users. Times that are all whole numbers become integers; others stay fractional,
-    where PyG's ``JODIEDataset`` cuts them off.
+    Items are numbered after the users. Times become integers if all of them are whole numbers; otherwise they stay
+    fractional, where PyG's ``JODIEDataset`` truncates them.
 
     Args:
         path: path of the file, which may be compressed by gzip.
-        edge_features: which event features are kept: ``all``, ``none``, or ``auto``, which keeps them unless every
-            column is constant.
-        sort: whether unsorted events are sorted by time (stably) instead of refused.
+        edge_features: event features to keep: ``all``, ``none``, or ``auto``, which keeps them unless every column is
+            constant.
+        sort: whether to sort unsorted events by time (stably) instead of refusing them.
 
     Raises:
-        DataError: if a line does not have this form, naming the line; see also :class:`TemporalEvents`.
+        DataError: if a line does not have this form; the message names the line. See also :class:`TemporalEvents`.
 
     Example:
         >>> import tempfile
@@ -80,7 +80,7 @@ def read_edge_list(
     header: bool = False,
     sort: bool = False,
 ) -> TemporalEvents:
-    r"""Read an edge list: ``src dst t`` (SNAP) or ``src dst weight t`` (KONECT), between blanks, tabs or commas.
+    r"""Read an edge list: ``src dst t`` (SNAP) or ``src dst weight t`` (KONECT), separated by blanks, tabs or commas.
 
     Ids may have gaps and begin anywhere; nodes are numbered from 0 in the order of their ids, which ``node_ids``
     keeps. Lines that begin with ``#`` or ``%`` are comments.
@@ -88,13 +88,13 @@ def read_edge_list(
     Args:
         path: path of the file, which may be compressed by gzip.
         kind: format of the lines, ``snap`` or ``konect``; a weight becomes the one feature of the event.
-        bipartite: whether sources and destinations are numbered separately, so that an id occurring as both means two
+        bipartite: whether sources and destinations are numbered separately, so that an id that occurs as both is two
             nodes.
         header: whether the first line that is not a comment names the columns.
-        sort: whether unsorted events are sorted by time (stably) instead of refused; KONECT's are often unsorted.
+        sort: whether to sort unsorted events by time (stably) instead of refusing them; KONECT's are often unsorted.
 
     Raises:
-        DataError: if a line does not have this form, naming the line; see also :class:`TemporalEvents`.
+        DataError: if a line does not have this form; the message names the line. See also :class:`TemporalEvents`.
 
     Example:
         >>> import tempfile
@@ -131,7 +131,7 @@ def read_event_table(
     bipartite: bool = False,
     sort: bool = False,
 ) -> TemporalEvents:
-    r"""Read a table whose first line names its columns, between commas, tabs or blanks; others are passed over.
+    r"""Read a table with a header, separated by commas, tabs or blanks; other columns are ignored.
 
     Nodes are numbered as :func:`read_edge_list` does.
 
@@ -142,13 +142,13 @@ def read_event_table(
         t: name of the column of times, numbers.
         msg: names of the columns of event features, numbers within float32.
         y: name of the column of event labels, numbers.
-        event_type: name of the column of kinds of events, integers from 0.
-        bipartite: whether sources and destinations are numbered separately, so that an id occurring as both means two
+        event_type: name of the column of event types, integers from 0.
+        bipartite: whether sources and destinations are numbered separately, so that an id that occurs as both is two
             nodes.
-        sort: whether unsorted events are sorted by time (stably) instead of refused.
+        sort: whether to sort unsorted events by time (stably) instead of refusing them.
 
     Raises:
-        DataError: if a column is missing or a line is not of this form, with its number.
+        DataError: if a column is missing or a line does not have this form; the message names the line.
 
     Example:
         >>> import tempfile
@@ -192,10 +192,10 @@ def read_signed_edges(path: Path | str, scale: float = 10.0, *, sort: bool = Fal
     Args:
         path: path of the file, which may be compressed by gzip.
         scale: largest absolute rating, positive; ratings are divided by it.
-        sort: whether unsorted events are sorted by time (stably) instead of refused.
+        sort: whether to sort unsorted events by time (stably) instead of refusing them.
 
     Raises:
-        DataError: if a line does not have this form, naming the line; see also :class:`TemporalEvents`.
+        DataError: if a line does not have this form; the message names the line. See also :class:`TemporalEvents`.
 
     Example:
         >>> import tempfile
@@ -220,17 +220,17 @@ def read_signed_edges(path: Path | str, scale: float = 10.0, *, sort: bool = Fal
 
 
 def read_contacts(path: Path | str, *, sort: bool = False) -> tuple[TemporalEvents, list[str]]:
-    r"""Read contacts ``time i j class_i class_j`` between blanks or tabs, as SocioPatterns publishes them.
+    r"""Read contacts ``time i j class_i class_j`` separated by blanks or tabs, the format of SocioPatterns.
 
     Args:
         path: path of the file, which may be compressed by gzip.
-        sort: whether unsorted events are sorted by time (stably) instead of refused.
+        sort: whether to sort unsorted events by time (stably) instead of refusing them.
 
     Returns:
         the events, with the class of each node in ``node_labels``, and the names of the classes.
 
     Raises:
-        DataError: if a line does not have this form, naming the line, or a node changes its class.
+        DataError: if a line does not have this form, or a node has two classes; the message names the line.
 
     Example:
         >>> import tempfile
@@ -263,7 +263,7 @@ def read_contacts(path: Path | str, *, sort: bool = False) -> tuple[TemporalEven
 
 
 def read_node_labels(path: Path | str, node_ids: Tensor) -> Tensor:
-    r"""Read lines ``node,label`` and return the label of each node, -1 where the file has none.
+    r"""Read lines ``node,label`` and return the label of each node, -1 for nodes without a label.
 
     Args:
         path: path of the file, which may be compressed by gzip. Labels are any integers; they are renumbered from 0 in
@@ -271,8 +271,8 @@ def read_node_labels(path: Path | str, node_ids: Tensor) -> Tensor:
         node_ids: id of each node in the file, ascending, int64 (N,).
 
     Raises:
-        DataError: if a line does not have this form, naming the line, names a node that is not there, or gives a node
-            another label than a line before.
+        DataError: if a line does not have this form, names an unknown node, or gives a node a second label; the message
+            names the line.
 
     Example:
         >>> import tempfile
@@ -301,7 +301,7 @@ def read_node_labels(path: Path | str, node_ids: Tensor) -> Tensor:
 
 
 def _agreed(nodes: Tensor, classes: Tensor, num_nodes: int) -> tuple[Tensor, int | None]:
-    """Return the first class given for each node, -1 without one, and the first position that gives another."""
+    """Return the first class of each node, -1 if there is none, and the first position with a different class."""
     found, first = np.unique(nodes.numpy(), return_index=True)
     labels = torch.full((num_nodes,), -1)
     labels[torch.from_numpy(found)] = classes[torch.from_numpy(first)]
@@ -331,7 +331,7 @@ def _numbered(
 
 
 def _whole(values: np.ndarray) -> Tensor:
-    """Return integers where every number is whole and exact in float64, else float64."""
+    """Return integers if every number is whole and exact in float64, else float64."""
     if values.dtype.kind == "f" and bool((values == np.floor(values)).all()) and np.abs(values).max(initial=0) < 2**53:
         values = values.astype(np.int64)
     return torch.from_numpy(values)

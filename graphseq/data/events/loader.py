@@ -1,4 +1,4 @@
-"""The loader of a stream of events: in order, in batches that a rule cuts, with negatives; never shuffled."""
+"""Loader of a stream of events: in order, in batches by a rule, with negatives, never shuffled."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +18,7 @@ __all__ = ["EventLoader"]
 
 
 class PreparedNegatives(Protocol):
-    """Negatives that know their stream and split; a draw depends on the epoch and the positions alone."""
+    """Negative sampler of one stream and split, whose results depend only on the epoch and the positions."""
 
     def sample(self, batch: EventBatch, epoch: int) -> tuple[Tensor | None, Tensor]:
         """Return sources (B, M), or None for those of the events, and destinations (B, M)."""
@@ -26,27 +26,27 @@ class PreparedNegatives(Protocol):
 
 
 class EventLoader(BatchLoader):
-    """Batches of consecutive events, as many in every epoch, with a position that can be saved.
+    """Iterable over batches of consecutive events, the same number in every epoch, with a position that can be saved.
 
-    Everything that differs between epochs (boundaries of random batches, negatives) is a function of
-    ``(seed, epoch, pass)``, so that an interrupted epoch continues bit for bit; see :class:`BatchLoader` for the
-    position and for what Lightning does with it.
+    All that differs between epochs (boundaries of random batches, negatives) depends only on ``(seed, epoch, pass)``,
+    so that an interrupted epoch continues bit for bit; see :class:`BatchLoader` for the position and its use by
+    Lightning.
 
     Args:
         store: store of the events.
-        batching: rule that cuts batches; a number stands for :class:`FixedBatches` of that size.
-        index: positions of the events to serve, ascending, int64 (M,); None for all.
+        batching: rule of the batches; a number means :class:`FixedBatches` of that size.
+        index: positions of the events to use, ascending, int64 (M,); None for all.
         negatives: negative sampler, prepared for the split of ``index``; None for no negatives.
         seed: seed of random batches, together with epoch and pass.
         world_size: number of processes, which must be 1.
         device: device of the batches; None for the device of the store.
-        stop: position up to which ``index`` reaches, where the last events before it were left out; the last batch
-            carries it.
+        stop: position after the events of the split, if the last of them are not in ``index``; the last batch carries
+            it.
 
     Raises:
         UnsupportedStrategyError: if there are several processes.
         TypeError: if ``batching`` is neither a rule nor a number.
-        DataError: if there is no event, or ``index`` is out of range or does not ascend.
+        DataError: if there are no events, or ``index`` is out of range or not ascending.
 
     Example:
         >>> from graphseq.data import TemporalEvents
@@ -97,7 +97,7 @@ class EventLoader(BatchLoader):
         return plan
 
     def order(self) -> Tensor:
-        """Return the positions of the events in the order they are served."""
+        """Return the positions of the events in the order of the batches."""
         return self._plan()[0]
 
     def __iter__(self) -> Iterator[EventBatch]:
@@ -105,13 +105,13 @@ class EventLoader(BatchLoader):
         start, self._resume_at = self._resume_at, 0
         order, sizes = self._plan()
         self._position = start
-        # a pass more without an announced epoch is an epoch more
+        # a further pass without ``set_epoch`` counts as a further epoch
         draw = self._epoch + self._pass
         for batch in self.store.batches(order[sum(sizes[:start]) :], sizes[start:], self.device):
             if self.negatives is not None:
                 neg_src, neg_dst = self.negatives.sample(batch, draw)
                 batch = replace(batch, neg_src=neg_src, neg_dst=neg_dst)
-            # counted before the batch is handed out: whoever saves while working on it resumes after it
+            # counted before the batch is yielded: a checkpoint saved during its step resumes after it
             self._position += 1
             if self._stop is not None and self._position == len(sizes):
                 batch = replace(batch, stop=self._stop)

@@ -1,6 +1,6 @@
-"""Links that did not happen: random, historical and inductive.
+"""Negative sampling for link prediction: random, historical and inductive negatives.
 
-Everything drawn is a function of seed, split, epoch and position in the stream, so there is nothing to save.
+Negatives depend only on seed, split, epoch and position in the stream, so there is no state to save.
 """
 
 import copy
@@ -23,7 +23,7 @@ _REDRAWS = 8
 
 
 class Stream(Protocol):
-    """What is read of :class:`TemporalEvents`."""
+    """Attributes of :class:`TemporalEvents` that samplers read."""
 
     src: Tensor
     dst: Tensor
@@ -32,13 +32,13 @@ class Stream(Protocol):
 
 
 def contains(codes: Tensor, query: Tensor) -> Tensor:
-    """Return whether each query is among the sorted codes, of which there is at least one."""
+    """Return whether each query is among the sorted codes; at least one code is required."""
     found = torch.searchsorted(codes, query).clamp_(max=len(codes) - 1)
     return codes[found] == query
 
 
 def first_distinct(ids: Tensor, allowed: Tensor, count: int) -> Tensor:
-    """Return the first ``count`` distinct allowed ids of each row, (R, count), padded with -1 where there are fewer."""
+    """Return the first ``count`` distinct allowed ids of each row, (R, count), padded with -1."""
     ids = torch.where(allowed, ids, -1)
     ordered, column = ids.sort(dim=1, stable=True)
     new = ordered >= 0
@@ -52,7 +52,7 @@ def first_distinct(ids: Tensor, allowed: Tensor, count: int) -> Tensor:
 
 
 def first_seen(codes: Tensor) -> Tensor:
-    """Return the place where each distinct code occurs first, ascending."""
+    """Return the position of the first occurrence of each distinct code, ascending."""
     ordered, place = codes.sort(stable=True)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[1:] = ordered[1:] != ordered[:-1]
@@ -60,9 +60,9 @@ def first_seen(codes: Tensor) -> Tensor:
 
 
 class NegativeSampler(ABC):
-    """What draws the negatives of a batch; prepared once for each split, then a pure function of batch and epoch.
+    """Base class of negative samplers: prepared once for each split, then a pure function of batch and epoch.
 
-    In training the epoch changes the draw; in evaluation it does not.
+    Negatives differ between training epochs and are the same in every evaluation.
 
     Args:
         num_negatives: number of negatives M of each event, at least 1.
@@ -93,22 +93,22 @@ class NegativeSampler(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensors that :meth:`sample` reads."""
+        """Memory of the tensors that :meth:`sample` reads, in bytes."""
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, Tensor))
 
     def prepare(self, events: Stream, train_index: Tensor, split: str, index: Tensor | None = None) -> Self:
-        """Return a copy that serves one split of a stream; the object itself stays as it is and may serve others.
+        """Return a copy for one split of a stream; the object itself is unchanged and serves other splits.
 
         Args:
             events: whole stream of events, in order of time.
             train_index: positions of the training events, int64.
             split: name of the split, ``"train"``, ``"val"``, ``"test"`` or ``"predict"``.
             index: positions of the events of this split, ascending int64; default ``train_index`` in training, and
-                else all events after the last one of training. Given, tables are no larger than the split needs.
+                else all events after the last one of training. Tables have rows for these events only.
 
         Raises:
-            ValueError: if ``split`` is another word.
-            DataError: if there is no event, or an index is empty, out of range or not int64.
+            ValueError: if ``split`` is another name.
+            DataError: if there are no events, or an index is empty, out of range or not int64.
         """
         if split not in _SPLITS:
             raise ValueError(f"split is {split!r}; it must be one of {', '.join(_SPLITS)}")
@@ -131,7 +131,7 @@ class NegativeSampler(ABC):
         return ready
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the sampler with its tensors on ``device``, where batches must be; drawn pairs depend on it."""
+        """Return the sampler with its tensors on ``device``, the device of the batches; sampled pairs depend on it."""
         moved = copy.copy(self)
         moved._device = torch.device(device)
         for name, value in vars(self).items():
@@ -141,11 +141,11 @@ class NegativeSampler(ABC):
 
     @abstractmethod
     def _prepare(self, events: Stream, train_index: Tensor, index: Tensor) -> None:
-        """Keep what ``sample`` needs; indices are on the host."""
+        """Store the tensors that ``sample`` needs; indices are on the CPU."""
 
     @abstractmethod
     def sample(self, batch: EventBatch, epoch: int) -> tuple[Tensor | None, Tensor]:
-        """Return sources and destinations that did not meet, both (B, M); None for the sources of the events.
+        """Return sources and destinations of negatives, both (B, M); None in place of sources for those of the events.
 
         Args:
             batch: events of the split.
@@ -153,7 +153,7 @@ class NegativeSampler(ABC):
 
         Raises:
             ValueError: if :meth:`prepare` was not called.
-            DataError: if the batch is not of the split.
+            DataError: if the batch has events outside the split.
         """
 
     def _round(self, epoch: int) -> int:
@@ -167,14 +167,14 @@ class NegativeSampler(ABC):
 
 
 def checked_sampler(name: str, given: Any) -> NegativeSampler:
-    """Return a sampler as it is; refuse names of samplers and anything else.
+    """Return a sampler unchanged after a check that it is one and not a name.
 
     Args:
-        name: name of the option, for the message.
+        name: name of the option, for the error message.
         given: value that was given for the option.
 
     Raises:
-        TypeError: if it is no sampler.
+        TypeError: if ``given`` is not a sampler.
     """
     if not isinstance(given, NegativeSampler):
         samplers = "RandomNegatives(), HistoricalNegatives, InductiveNegatives or RankingNegatives"
@@ -183,7 +183,7 @@ def checked_sampler(name: str, given: Any) -> NegativeSampler:
 
 
 class TableSource(Protocol):
-    """Draws the rows of a table."""
+    """Protocol of objects that sample the rows of a table."""
 
     def draw(self, positions: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Return ``count`` destinations for each event, int64 (R, M).
@@ -191,14 +191,14 @@ class TableSource(Protocol):
         Args:
             positions: positions of the events in the stream, int64 (R,).
             count: number of negatives M of each event.
-            generator: generator on the host.
+            generator: random number generator on the CPU.
         """
         ...
 
 
 @dataclass
 class _Uniform:
-    """Every destination is as likely."""
+    """Uniform distribution over destinations."""
 
     destinations: Tensor
 
@@ -207,10 +207,10 @@ class _Uniform:
 
 
 class TableNegatives(NegativeSampler):
-    """Destinations from a table with a row for each event, drawn on the host: the same on every device."""
+    """Destinations from a table with a row for each event, sampled on the CPU: the same on every device."""
 
     def _keep(self, events: Stream, index: Tensor, source: TableSource | None, table: Tensor) -> None:
-        """Keep the table, or what draws it."""
+        """Store the table, or the object that samples it."""
         self._first, self._stop = int(index.min()), int(index.max()) + 1
         # half the memory; a batch is widened when it is read
         self._dtype = torch.int32 if events.num_nodes <= torch.iinfo(torch.int32).max else torch.int64
@@ -230,7 +230,7 @@ class TableNegatives(NegativeSampler):
         self._drawn = number
 
     def sample(self, batch: EventBatch, epoch: int) -> tuple[None, Tensor]:
-        """Return None, for the sources stay, and the rows of the table, int64 (B, M).
+        """Return None, since sources are those of the events, and the rows of the table, int64 (B, M).
 
         Args:
             batch: events of the split.
@@ -238,7 +238,7 @@ class TableNegatives(NegativeSampler):
 
         Raises:
             ValueError: if :meth:`prepare` was not called.
-            DataError: if the batch is not of the split.
+            DataError: if the batch has events outside the split.
         """
         number = self._round(epoch)
         if number != self._drawn:
@@ -253,13 +253,13 @@ class TableNegatives(NegativeSampler):
 
 
 class RandomNegatives(TableNegatives):
-    """Destinations drawn uniformly, with replacement, from those that occur at all.
+    """Destinations drawn uniformly, with replacement, from all that occur in the stream.
 
-    In training from the distinct destinations of training events, anew in every epoch; in evaluation from those of
-    the whole stream, once. A draw may hit the true destination. A row of the table depends on the position alone,
-    not on the batch; the table takes 4 M bytes an event of the split (8 M beyond 2^31 nodes).
+    In training they are drawn in every epoch from the distinct destinations of training events; in evaluation once
+    from those of the whole stream. A negative may equal the true destination. A row of the table depends on the
+    position alone, not on the batch; the table takes 4 M bytes for each event of the split (8 M beyond 2^31 nodes).
 
-    Source: arXiv 2006.10637, whose code draws so.
+    Source: code of arXiv 2006.10637.
 
     Args:
         num_negatives: number of negatives M of each event, at least 1.
@@ -267,7 +267,7 @@ class RandomNegatives(TableNegatives):
 
     Raises:
         ValueError: if an argument is out of range.
-        DataError: by ``prepare``, if all events have the same destination.
+        DataError: in ``prepare``, if all events have the same destination.
 
     Example:
         >>> from types import SimpleNamespace
@@ -295,12 +295,12 @@ def _distinct(nodes: Tensor, num_nodes: int) -> Tensor:
 
 
 class _PairNegatives(NegativeSampler):
-    """Whole pairs that were seen before the batch, of which no two are equal and none is in the batch."""
+    """Distinct pairs that occurred before the batch and are not in it."""
 
     def _keep(self, events: Stream, positions: Tensor, unwanted: Tensor | None, fill: Tensor) -> None:
-        """Keep the pairs of some events in order of first sight, those of unwanted events left out.
+        """Store the pairs of some events by first occurrence, without those of unwanted events.
 
-        Pairs known at any time are then a prefix.
+        The pairs that occurred before any position are then a prefix.
         """
         if events.num_nodes**2 > torch.iinfo(torch.int64).max:
             raise DataError(f"{events.num_nodes} nodes make more pairs than int64 can number; use RandomNegatives")
@@ -315,7 +315,7 @@ class _PairNegatives(NegativeSampler):
         self._sources, self._destinations = src[fill].unique(), dst[fill].unique()
 
     def sample(self, batch: EventBatch, epoch: int) -> tuple[Tensor, Tensor]:
-        """Return sources and destinations, both int64 (B, M): seen pairs first, then random ones if those run out.
+        """Return sources and destinations, both int64 (B, M): earlier pairs, then random ones if there are too few.
 
         Args:
             batch: events of the split.
@@ -359,14 +359,14 @@ class _PairNegatives(NegativeSampler):
 
 
 class HistoricalNegatives(_PairNegatives):
-    """Pairs that were seen before the batch and are not in it, drawn uniformly without replacement.
+    """Pairs that occurred before the batch and are not in it, drawn uniformly without replacement.
 
-    Where there are too few, random pairs that are not in the batch (up to 8 tries each) take the places left. Pairs
+    If there are too few, the rest are random pairs that are not in the batch (up to 8 tries each). Pairs
     are directed, sources are not those of the events, and the result depends on the batch boundaries, as the
-    definition does. In training only training events count as seen. Memory: 24 bytes a distinct pair.
+    definition does. In training only pairs of training events are used. Memory: 24 bytes for each distinct pair.
 
-    Source: arXiv 2207.10128, section 4.1. Differs from the paper: seen means an earlier position in the stream,
-    so that events at the time of the first one of the batch are told apart.
+    Source: arXiv 2207.10128, section 4.1. Differs from the paper: pairs have an earlier position in the stream,
+    which distinguishes events at the time of the first one of the batch.
 
     Args:
         num_negatives: number of negatives M of each event, at least 1.
@@ -374,7 +374,7 @@ class HistoricalNegatives(_PairNegatives):
 
     Raises:
         ValueError: if an argument is out of range.
-        DataError: by ``prepare``, if N^2 does not fit into int64.
+        DataError: in ``prepare``, if N^2 does not fit into int64.
 
     Example:
         >>> from types import SimpleNamespace
@@ -393,14 +393,14 @@ class HistoricalNegatives(_PairNegatives):
 
 
 class InductiveNegatives(_PairNegatives):
-    """Pairs that were seen before the batch but never in training, and are not in the batch; for evaluation only.
+    """Pairs that occurred before the batch but not in training, and are not in the batch; for evaluation only.
 
-    Drawn uniformly without replacement; where there are too few, random pairs that are not in the batch (up to 8
-    tries each) take the places left, all of them in the first batch. Known pairs are those of training events, and
+    They are drawn uniformly without replacement; if there are too few, the rest are random pairs that are not in the
+    batch (up to 8 tries each), which are all pairs of the first batch. Known pairs are those of training events, and
     of everything between them and the split: with ``index`` given to ``prepare``, those of validation are known in
-    test. Memory: at most 24 bytes a distinct pair.
+    test. Memory: at most 24 bytes for each distinct pair.
 
-    Source: arXiv 2207.10128, section 4.1. Differs from the paper: as :class:`HistoricalNegatives`.
+    Source: arXiv 2207.10128, section 4.1. Differs from the paper as :class:`HistoricalNegatives` does.
 
     Args:
         num_negatives: number of negatives M of each event, at least 1.
@@ -408,7 +408,7 @@ class InductiveNegatives(_PairNegatives):
 
     Raises:
         ValueError: if an argument is out of range, or ``prepare`` is called for training.
-        DataError: by ``prepare``, if N^2 does not fit into int64.
+        DataError: in ``prepare``, if N^2 does not fit into int64.
 
     Example:
         >>> from types import SimpleNamespace

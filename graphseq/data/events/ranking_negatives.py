@@ -1,4 +1,4 @@
-"""Candidates to rank each event among: destinations its source met before, and others."""
+"""Candidates among which each event is ranked: earlier destinations of its source, and random ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,10 +19,10 @@ _CELLS = 1 << 20  # candidates in flight while a table is drawn
 
 
 def _draw_places(sizes: Tensor, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw ``width`` places of each pool: a small one whole and shuffled, of a large one some, with repeats.
+    """Draw ``width`` positions of each pool: all of a small pool, shuffled; with replacement from a large one.
 
     Returns:
-        Places (R, width), and whether each is one at all.
+        Positions (R, width), and whether each is valid.
     """
     keys = torch.rand(len(sizes), width, generator=generator, dtype=torch.float64)
     sizes = sizes[:, None]
@@ -35,7 +35,7 @@ def _draw_places(sizes: Tensor, width: int, generator: torch.Generator) -> tuple
 
 
 class _Ranked:
-    """Destinations of the same source before, and others; none of them true for the source at that time."""
+    """Earlier destinations of the same source, and random ones; none of them is true for the source at that time."""
 
     def __init__(self, events: Stream, pool: Tensor, seen: Tensor, historical_share: float) -> None:
         self.share = historical_share
@@ -52,7 +52,7 @@ class _Ranked:
         self.seen_dst = dst[first][order]
 
     def is_true(self, positions: Tensor, dst: Tensor) -> Tensor:
-        """Return whether the source of each position met a node (R, K) at the time of the event."""
+        """Return whether the source of each position has an event with a node (R, K) at the time of the event."""
         return contains(self.truth, self.queried[positions][:, None] * self.num_nodes + dst)
 
     def _rows(self, positions: Tensor, count: int, width: int, generator: torch.Generator) -> Tensor:
@@ -88,29 +88,29 @@ class _Ranked:
 
 
 class RankingNegatives(TableNegatives):
-    """Distinct candidate destinations to rank each event among: earlier ones of its source, the others at random.
+    """Distinct candidates among which each event is ranked: earlier destinations of its source, the others random.
 
-    Of M candidates, ``int(historical_share * M)`` are destinations that the source met before the event (fewer if
-    there are not so many), the rest are drawn from all destinations of the stream, in training of training events.
-    None was met by the source at the time of the event, and no two are equal. The table is fixed in evaluation, the
-    same for every batch size and device, and takes 4 M bytes an event of the split (8 M beyond 2^31 nodes).
+    Of M candidates, ``int(historical_share * M)`` are destinations of the source before the event (fewer if there are
+    not enough), the rest are drawn from all destinations of the stream, in training from those of training events. None
+    is a destination of the source at the time of the event, and all are distinct. The table is fixed in evaluation,
+    the same for every batch size and device, and takes 4 M bytes for each event of the split (8 M beyond 2^31 nodes).
 
     Source: arXiv 2307.01026, section 3.3. Differs from the paper: historical candidates are those before the event
     instead of those of training, and candidates are distinct throughout.
 
     Args:
-        num_negatives: number of candidates M of each event besides the true one, at least 1; with ``candidates`` their
-            number counts instead.
+        num_negatives: number of candidates M of each event besides the true one, at least 1; ignored if
+            ``candidates`` are given.
         seed: seed of the random candidates, together with split and position; at least 0.
         historical_share: share of earlier destinations among the candidates, in [0, 1].
-        candidates: a table to use instead, integers (events of the split, M), distinct within each row, as a tensor,
-            an array or lists; or one for each split by its name. Give ``prepare`` the positions of its rows as
-            ``index``.
+        candidates: given table of candidates, integers (events of the split, M), distinct within each row, as a tensor,
+            an array or lists; or a dictionary with a table for each split. Give ``prepare`` the positions of its rows
+            as ``index``.
 
     Raises:
-        ValueError: if an argument is out of range, or ``candidates`` are no integers or not distinct.
-        DataError: by ``prepare``, if an event has fewer than M destinations that are not true, or ``candidates``
-            do not fit the split, name a node that does not exist, or hold a true destination.
+        ValueError: if an argument is out of range, or ``candidates`` are not integers or not distinct.
+        DataError: in ``prepare``, if an event has fewer than M destinations that are not true, or ``candidates``
+            do not match the split, name a node that does not exist, or hold a true destination.
 
     Example:
         >>> from types import SimpleNamespace
@@ -151,7 +151,7 @@ class RankingNegatives(TableNegatives):
 
 
 class _Tables:
-    """Candidates by split, as the user gave them."""
+    """Given candidates by split."""
 
     def __init__(self, given: Candidates | Mapping[str, Candidates]) -> None:
         self.given: Tensor | dict[str, Tensor]
@@ -186,7 +186,7 @@ class _Tables:
 
 
 def _table(name: str, given: Any) -> Tensor:
-    """Return candidates as int64 (E, M) on the host, or say what is wrong with them."""
+    """Return candidates as int64 (E, M) on the CPU after a check."""
     try:
         table = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given))
     except (TypeError, ValueError) as error:

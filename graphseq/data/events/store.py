@@ -1,4 +1,4 @@
-"""The store of events: batches are slices of one stream that lives on one device, with its history at hand."""
+"""Store of events: batches are slices of one stream on one device, with its history for neighbour lookups."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self
@@ -16,20 +16,20 @@ __all__ = ["EventStore"]
 
 
 class EventStore:
-    """Events on one device; consecutive ones are handed out as views, without a copy.
+    """Store of events on one device; batches of consecutive events are views, without a copy.
 
-    Where the index has gaps, as after nodes were taken out of training, the events of a batch are gathered.
+    If the index has gaps, for example without the events of held-out nodes, the events of a batch are gathered.
 
     Args:
         events: stream of events.
         history: index of the stream that batches carry for neighbour lookups, on the same device; None for no lookups.
-        cut: part of the history that a batch may look up: ``batch``, the events before its first one, whatever the
-            batch holds; or ``time``, for each event those of an earlier time, some of which may be in the same batch.
-        new_node: whether an endpoint of an event is unknown from training, bool (E,); None where it is not known.
+        cut: part of the history that a batch may look up: ``batch`` for the events before its first one, or ``time``
+            for all events of an earlier time than each event, some of which may be in the same batch.
+        new_node: whether an endpoint of each event does not occur in training, bool (E,); None if this is not known.
 
     Raises:
-        ValueError: if ``cut`` is something else.
-        DataError: if ``new_node`` does not fit the events.
+        ValueError: if ``cut`` is neither ``batch`` nor ``time``.
+        DataError: if ``new_node`` is not bool (E,).
 
     Example:
         >>> events = TemporalEvents(torch.zeros(5).long(), torch.ones(5).long(), torch.tensor([0, 0, 1, 1, 1]))
@@ -73,11 +73,11 @@ class EventStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the events and their history take."""
+        """Memory of the events and their history in bytes."""
         return sum(value.nbytes for value in self._columns.values()) + (self.history.nbytes if self.history else 0)
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the store with events and history on ``device``; tensors already there are shared, not copied.
+        """Return the store with events and history on ``device``; tensors that are on it already are shared.
 
         Args:
             device: device of the returned store.
@@ -87,7 +87,7 @@ class EventStore:
         return type(self)(events, history, self.cut, self._columns.get("new_node"))
 
     def for_training(self, history: TemporalAdjacency | None) -> Self:
-        """Return a store of the same events with another history that does not say which nodes are new.
+        """Return a store of the same events with another history and without ``new_node``.
 
         Args:
             history: index of the training events, on any device; it is moved to the device of the events.
@@ -97,11 +97,11 @@ class EventStore:
         return type(self)(self.events, history, self.cut)
 
     def batches(self, index: Tensor, sizes: int | Sequence[int], device: torch.device | None = None) -> Iterator[Any]:
-        """Yield the events at ``index`` in batches: views of the stream where they are consecutive.
+        """Yield the events at ``index`` in batches, which are views of the stream if they are consecutive.
 
         Args:
             index: positions of the events, ascending within each batch, int64 (M,).
-            sizes: one batch size, or the size of each batch.
+            sizes: size of all batches, or a list with the size of each batch.
             device: device of the batches; None for the device of the events. The history is moved there as a whole.
 
         Raises:

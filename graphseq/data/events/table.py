@@ -1,4 +1,4 @@
-"""A stream of timed events as columns of tensors: who met whom, when, with which features."""
+"""A stream of events as columns of tensors: sources, destinations, times, features and labels."""
 
 import math
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ _MOST_NODES = 10**9
 class TemporalEvents:
     """Events of a temporal graph, sorted by time; an event is identified by its position.
 
-    Events of equal time keep the order they are given in. Times are shifted to start at 0, since differences are all
-    that a network is to see; ``time_offset`` undoes it.
+    Events of equal time keep their given order. Times are shifted to start at 0, since networks use only differences;
+    ``time_offset`` is the time that was subtracted.
 
     Args:
         src: source node of each event, integers from 0 (E,).
@@ -35,19 +35,19 @@ class TemporalEvents:
             from which they cannot represent every integer (2**53 for float64, 2**24 for float32).
         msg: features of the events, float (E, D); None for D = 0.
         y: label of each event, such as a change of the source's state, finite numbers (E,).
-        event_type: kind of each event, such as the sign of a rating, integers from 0 (E,).
+        event_type: type of each event, such as the sign of a rating, integers from 0 (E,).
         num_nodes: number of nodes N; default the largest node number plus one.
-        num_sources: number of source nodes of a bipartite graph, whose destinations are numbered from it on; None
-            where any two nodes may meet.
+        num_sources: number of source nodes of a bipartite graph, whose destinations are numbered after them; None
+            for a graph that is not bipartite.
         time_offset: offset that was already subtracted from the times; None to subtract the first time here.
         node_ids: external id of each node, such as its number in a file, int64 (N,).
-        node_labels: class of each node that does not change with time, -1 where unknown, int64 (N,).
-        sort: whether unsorted events are sorted (stably) instead of refused.
+        node_labels: class of each node, constant in time, -1 if unknown, int64 (N,).
+        sort: whether to sort unsorted events (stably) instead of refusing them.
 
     Raises:
         DataError: if columns differ in length or kind, times are not finite, too coarse or out of order, an id is
-            negative or not below ``num_nodes``, ids have such gaps that the nodes could not be kept, or features or
-            labels are not finite.
+            negative or not below ``num_nodes``, ids have such large gaps that tensors over nodes do not fit into
+            memory, or features or labels are not finite.
 
     Example:
         >>> events = TemporalEvents(torch.tensor([0, 1]), torch.tensor([2, 2]), torch.tensor([1_600_000_000] * 2))
@@ -135,7 +135,7 @@ class TemporalEvents:
 
     @classmethod
     def from_temporal_data(cls, data: TemporalData, **options: Any) -> Self:
-        """Return the events of a PyG ``TemporalData``; its ``y`` and ``event_type`` are taken along if they are there.
+        """Return the events of a PyG ``TemporalData``; with its ``y`` and ``event_type`` if it has them.
 
         Args:
             data: PyG events with ``src``, ``dst``, ``t`` and optionally ``msg``.
@@ -166,21 +166,21 @@ class TemporalEvents:
         bipartite: bool = False,
         **options: Any,
     ) -> Self:
-        """Return the rows of a pandas frame as events.
+        """Return the rows of a pandas ``DataFrame`` as events.
 
         Args:
-            frame: pandas frame with one event in each row.
-            src: column of the source ids, integers.
-            dst: column of the destination ids, integers.
-            t: column of the times: numbers, or dates, which become seconds since 1970 (in UTC if they have a time
-                zone).
-            msg: columns of the event features, numbers.
-            y: column of the event labels, numbers.
-            event_type: column of the kinds of events, integers from 0.
+            frame: pandas ``DataFrame`` with one event in each row.
+            src: name of the column of source ids, integers.
+            dst: name of the column of destination ids, integers.
+            t: name of the column of times: numbers, or dates, which become seconds since 1970 (in UTC if they have a
+                time zone).
+            msg: names of the columns of event features, numbers.
+            y: name of the column of event labels, numbers.
+            event_type: name of the column of event types, integers from 0.
             renumber: whether nodes are renumbered from 0 in the order of their ids, which ``node_ids`` keeps, so that
-                ids may have gaps and begin anywhere; if not, ids are node numbers.
-            bipartite: whether sources and destinations are numbered separately, so that an id occurring as both means
-                two nodes; nodes are then renumbered in any case.
+                ids may have gaps and begin anywhere; otherwise ids are node numbers.
+            bipartite: whether sources and destinations are numbered separately, so that an id that occurs as both
+                is two nodes; nodes are then always renumbered.
             options: other arguments of :class:`TemporalEvents`.
 
         Raises:
@@ -216,17 +216,17 @@ class TemporalEvents:
         )
 
     def columns(self) -> dict[str, Tensor]:
-        """Return the columns that there are, by name; each has one entry for each event."""
+        """Return the columns by name, without those that are None; each has one entry for each event."""
         return {name: value for name in _COLUMNS if (value := getattr(self, name)) is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return tensors and plain data from which :meth:`from_dict` makes the same events."""
+        """Return tensors and plain data from which :meth:`from_dict` rebuilds the events."""
         extra = ("num_nodes", "num_sources", "time_offset", "node_ids", "node_labels")
         return {**self.columns(), **{name: getattr(self, name) for name in extra}}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
-        """Return the events that :meth:`to_dict` wrote; they are not checked again.
+        """Return the events from the dictionary of :meth:`to_dict`, without checking them again.
 
         Args:
             state: dictionary that :meth:`to_dict` returned.
@@ -239,7 +239,7 @@ class TemporalEvents:
         return len(self.src)
 
     def __getitem__(self, which: slice) -> Self:
-        """Return consecutive events as views; ids, number of nodes and origin of time stay."""
+        """Return consecutive events as views with the same ids, number of nodes and origin of time."""
         if not isinstance(which, slice) or which.step not in (None, 1):
             raise TypeError(f"events are taken by slices of step 1, such as events[100:200], not by {which!r}")
         return self.from_dict({**self.to_dict(), **{name: value[which] for name, value in self.columns().items()}})
@@ -251,17 +251,17 @@ class TemporalEvents:
 
     @property
     def num_edge_features(self) -> int:
-        """Width of the features, 0 without any."""
+        """Width of the features; 0 if there are none."""
         return self.msg.size(1)
 
     @property
     def num_event_types(self) -> int:
-        """Number of kinds of events; 1 where they are not told apart."""
+        """Number of event types; 1 if events have no types."""
         return 1 if self.event_type is None else int(self.event_type.max()) + 1
 
     @property
     def bipartite(self) -> bool:
-        """Whether sources and destinations are known to be nodes of two kinds."""
+        """Whether the graph is bipartite."""
         return self.num_sources is not None
 
     @property
@@ -271,20 +271,20 @@ class TemporalEvents:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the columns take."""
+        """Memory of the columns in bytes."""
         return sum(value.nbytes for value in self.columns().values())
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the events with their columns on ``device``; columns already there are shared, not copied.
+        """Return the events with their columns on ``device``; columns that are on it already are shared.
 
         Args:
-            device: device of the result.
+            device: target device.
         """
         return self.from_dict({**self.to_dict(), **{name: value.to(device) for name, value in self.columns().items()}})
 
 
 def numbered(src: Tensor, dst: Tensor, bipartite: bool = False) -> tuple[Tensor, Tensor, Tensor, int | None]:
-    """Number the nodes that occur from 0 in the order of their ids.
+    """Number all nodes that occur, from 0 in the order of their ids.
 
     Args:
         src: id of each event's source, int64 (E,).
@@ -303,7 +303,7 @@ def numbered(src: Tensor, dst: Tensor, bipartite: bool = False) -> tuple[Tensor,
 
 
 def check_num_nodes(num_nodes: int, src: Tensor, dst: Tensor) -> None:
-    """Refuse a number of nodes far beyond the number of events, for which no memory would suffice.
+    """Refuse a number of nodes far above the number of events, for which tensors over nodes do not fit into memory.
 
     Args:
         num_nodes: largest node number plus one.

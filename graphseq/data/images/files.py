@@ -64,10 +64,10 @@ def read_idx(path: str | Path) -> Tensor:
     Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", section on file formats.
 
     Args:
-        path: the file; whether it is gzipped is told by its content.
+        path: path of the file, plain or gzipped, as its content shows.
 
     Returns:
-        The array as it is in the file, in the machine's byte order: uint8, int8, int16, int32, float32 or float64.
+        The array of the file in the machine's byte order: uint8, int8, int16, int32, float32 or float64.
 
     Raises:
         DataError: if the file is missing, truncated, longer than its header says, or not IDX.
@@ -106,16 +106,16 @@ def read_idx_pair(images: str | Path, labels: str | Path, num_classes: int = 10)
     """Read a file of images and its file of labels, both IDX: MNIST, Fashion-MNIST, KMNIST, EMNIST.
 
     Args:
-        images: file of the images, uint8, (N, Y, X) or (N, C, Y, X).
-        labels: file of the labels, whole numbers, (N,).
-        num_classes: labels are in ``0 .. num_classes - 1``.
+        images: path of the file of images, uint8, (N, Y, X) or (N, C, Y, X).
+        labels: path of the file of labels, integers (N,).
+        num_classes: number of classes; labels are in 0 to ``num_classes`` - 1.
 
     Returns:
         Images uint8 (N, C, Y, X) and labels int64 (N,).
 
     Raises:
-        DataError: if a file is no valid IDX file or holds something else, the counts differ, or a label is out of
-            range.
+        DataError: if a file is not a valid IDX file or has another type or shape, the counts differ, or a label is out
+            of range.
 
     Example:
         >>> import tempfile
@@ -140,7 +140,7 @@ def read_idx_pair(images: str | Path, labels: str | Path, num_classes: int = 10)
 
 
 class _PickledDtype:
-    """What a pickle may build in place of ``numpy.dtype``: a type code and its byte order."""
+    """Replacement of ``numpy.dtype`` in pickles: a type code and its byte order."""
 
     def __init__(self, code: str | bytes, *_: Any) -> None:
         self.code = code.decode("ascii") if isinstance(code, bytes) else code
@@ -152,7 +152,7 @@ class _PickledDtype:
 
 
 class _PickledArray:
-    """What a pickle may build in place of ``numpy.ndarray``: whole numbers from bytes, nothing else."""
+    """Replacement of ``numpy.ndarray`` in pickles: integers from bytes."""
 
     values: np.ndarray | None = None
 
@@ -165,10 +165,10 @@ class _PickledArray:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Unpickler for containers, numbers, strings and arrays of whole numbers; no other name is ever imported.
+    """Unpickler for containers, numbers, strings and arrays of integers; no other name is imported.
 
-    Not even numpy's own functions are handed out: the names that a pickled array consists of are answered by the
-    classes above, so nothing that a file says reaches code that was not written to read it.
+    Numpy's own functions are not used either: the names in a pickled array resolve to the classes above, so that a file
+    can only call code that was written to read it.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -243,24 +243,24 @@ def _read_cifar_batch(path: Path, field: str | None) -> tuple[np.ndarray, np.nda
 def read_cifar_batches(
     paths: Sequence[str | Path], label_field: Literal["labels", "fine_labels", "coarse_labels"] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Read the python version of CIFAR-10 or CIFAR-100, pickles, without running what a pickle says.
+    """Read the Python version of CIFAR-10 or CIFAR-100, which are pickles, without running code from them.
 
-    Only containers, numbers, strings and arrays of whole numbers are built; a file that asks for any other name is
-    refused, so a file from a stranger cannot run code.
+    Only containers, numbers, strings and arrays of integers are built; a file with any other name is refused, so that
+    files from untrusted sources cannot run code.
 
     Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 
     Args:
-        paths: the files in the order in which they are joined: ``data_batch_1`` to ``data_batch_5``, or
+        paths: paths of the files in the order in which they are concatenated: ``data_batch_1`` to ``data_batch_5``, or
             ``test_batch``; for CIFAR-100 ``train`` or ``test``.
         label_field: ``labels`` (CIFAR-10), ``fine_labels`` (100 classes) or ``coarse_labels`` (20 classes); None
-            takes the first of them that the files have.
+            for the first of them that the files have.
 
     Returns:
         Images uint8 (N, 3, 32, 32), red, green, blue, and labels int64 (N,).
 
     Raises:
-        DataError: if a file is missing, truncated, no CIFAR batch, asks for a name that is not allowed, or has
+        DataError: if a file is missing, truncated, not a CIFAR batch, has a name that is not allowed, or
             labels out of range; if the files have different kinds of labels; if no file is given.
 
     Example:
@@ -318,20 +318,21 @@ def _read_jpeg_members(path: Path, classes: Sequence[str]) -> list[tuple[str, in
 def read_jpeg_archive(path: str | Path, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Read a tar archive, also compressed, of JPEG images in folders named by class, without unpacking it.
 
-    The images come in the order of their names, thus class after class: shuffle them. Decoding is done in memory;
+    The images are in the order of their names, class after class: shuffle them. Decoding is done in memory;
     a progress bar is shown when standard error is a terminal.
 
     Args:
-        path: the archive, ``.tar``, ``.tar.xz``, ``.tar.gz`` or ``.tar.bz2``, with members ``SPLIT/CLASS/NAME.jpg``.
-        classes: names of the folders; a label is the position in this list.
+        path: path of the archive, ``.tar``, ``.tar.xz``, ``.tar.gz`` or ``.tar.bz2``, with members
+            ``SPLIT/CLASS/NAME.jpg``.
+        classes: names of the folders; the position in this list is the label.
 
     Returns:
-        Images uint8 (N, 3, Y, X), red, green, blue (grey ones three times the same), and labels int64 (N,).
+        Images uint8 (N, 3, Y, X), red, green, blue (grey images have three equal channels), and labels int64 (N,).
 
     Raises:
-        DataError: if the archive is missing, truncated, empty or no archive, a class is not listed, an image cannot
+        DataError: if the archive is missing, truncated, empty or not an archive, a class is not listed, an image cannot
             be decoded, or the images differ in size.
-        OptionalDependencyError: without Pillow.
+        OptionalDependencyError: if Pillow is not installed.
 
     Example:
         >>> import tempfile
@@ -379,16 +380,16 @@ def read_jpeg_archive(path: str | Path, classes: Sequence[str]) -> tuple[Tensor,
 
 
 def read_usps_hdf5(path: str | Path, split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
-    """Read the USPS digits, 16 x 16, from HDF5 with a group a split and the fields ``data`` and ``target`` in it.
+    """Read the USPS digits, 16 x 16, from HDF5 with a group for each split that has ``data`` and ``target``.
 
-    The file holds grey levels in [0, 1] in steps of 0.0005; they are rounded to 256 levels, so a level moves by at
-    most 1/510.
+    The file holds grey levels in [0, 1] in steps of 0.0005; they are rounded to 256 levels, with an error of
+    at most 1/510.
 
     Source: J. Hull, "A database for handwritten text recognition research", IEEE TPAMI 16(5), 1994.
 
     Args:
-        path: the file; ``data`` is (N, 256) or (N, 16, 16), ``target`` (N,).
-        split: ``train`` (7,291 images in the published file) or ``test`` (2,007).
+        path: path of the file; ``data`` is (N, 256) or (N, 16, 16), ``target`` (N,).
+        split: name of the split, ``train`` (7,291 images in the published file) or ``test`` (2,007).
 
     Returns:
         Images uint8 (N, 1, 16, 16) and labels int64 (N,).
@@ -396,7 +397,7 @@ def read_usps_hdf5(path: str | Path, split: Literal["train", "test"]) -> tuple[T
     Raises:
         DataError: if the file is missing, truncated or not HDF5, lacks a field, holds another shape or values
             outside [0, 1], or has labels out of range.
-        OptionalDependencyError: without h5py.
+        OptionalDependencyError: if h5py is not installed.
 
     Example:
         >>> import tempfile, h5py
