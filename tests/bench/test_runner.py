@@ -270,7 +270,7 @@ def test_speeds_are_taken_one_by_one():
         name, kind = "speed.nothing", "speed"
         cells = run = conclude = None
 
-    with pytest.raises(ValueError, match="1 for a speed experiment"):
+    with pytest.raises(ValueError, match="processes is 2.*speed"):
         run_experiment(Speed(), processes=2)
 
 
@@ -299,11 +299,11 @@ def test_wrong_experiments_are_refused():
 
     with pytest.raises(ValueError, match="more than once"):
         run_experiment(Twice())
-    with pytest.raises(TypeError, match="object is not plain data"):
+    with pytest.raises(TypeError, match="effect.fake.*JSON.*object"):
         run_experiment(Live())
-    with pytest.raises(ValueError, match="other values for seed"):
+    with pytest.raises(ValueError, match="effect.fake.*values for seed"):
         run_experiment(Clash())
-    with pytest.raises(TypeError, match="name 'fake' and kind 'effect'"):
+    with pytest.raises(TypeError, match="'fake'.*'effect'"):
         type("Unnamed", (Fake,), {"name": "fake"})
     with pytest.raises(ValueError, match="verdict is 'yes'"):
         Conclusion("yes")
@@ -321,7 +321,7 @@ def test_numbers_of_numpy_and_torch_become_plain():
     assert made["c"] is True
     assert math.isnan(made["d"][1])
     assert finite(made)["d"] == [1, None]
-    with pytest.raises(TypeError, match="the row cannot be written as JSON"):
+    with pytest.raises(TypeError, match="^the row .*JSON"):
         plain({"x": torch.ones(2)}, "the row")
 
 

@@ -67,7 +67,7 @@ def test_wrong_input_is_refused():
         paired_interval([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="0 and 0 values"):
         paired_interval([], [])
-    with pytest.raises(ValueError, match=r"pairs \[1\] hold"):
+    with pytest.raises(ValueError, match=r"pairs \[1\]"):
         paired_interval([1.0, math.nan], [1.0, 2.0])
     with pytest.raises(ValueError, match="confidence is 95"):
         paired_interval([1.0], [1.0], confidence=95)

@@ -61,7 +61,7 @@ def test_wrong_arguments_are_refused():
         alternate({"a": lambda: None}, 0)
     with pytest.raises(ValueError, match="warmup -1"):
         alternate({"a": lambda: None}, 1, warmup=-1)
-    with pytest.raises(ValueError, match="other was not timed; a were"):
+    with pytest.raises(ValueError, match="other .*; a "):
         ratios({"a": [1.0]}, "a", "other")
     with pytest.raises(ValueError, match="come in pairs"):
         ratios({"a": [1.0], "b": [1.0, 2.0]}, "a", "b")

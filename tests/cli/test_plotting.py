@@ -210,7 +210,7 @@ def test_errors_say_what_there_is(runs, capsys):
 
 def test_unreadable_runs_raise_for_callers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="no run was found in runs/ or lightning_logs/"):
+    with pytest.raises(RunError, match="nothing; .*runs/ or lightning_logs/"):
         read_run(tmp_path / "nothing")
 
 

@@ -240,5 +240,5 @@ def test_add_row_keeps_the_log_when_writing_fails(folder, monkeypatch):
 def test_check_class():
     check_class(None, torch.optim.Optimizer, "x")
     check_class({"class_path": "torch.optim.Adam"}, torch.optim.Optimizer, "x")
-    with pytest.raises(ValueError, match="x names os.system; it must name a class that descends from Optimizer"):
+    with pytest.raises(ValueError, match="x names os.system.*Optimizer"):
         check_class("os.system", torch.optim.Optimizer, "x")

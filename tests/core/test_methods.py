@@ -99,7 +99,7 @@ def test_configs_and_experiments_must_exist(tmp_path):
     with pytest.raises(MethodError, match=r"\[pres\], experiments.*effect\.pres"):
         check_files([good], tmp_path, ["effect.press"])
     (tmp_path / "temporal/pres.yaml").rename(tmp_path / "temporal/press.yaml")
-    with pytest.raises(MethodError, match=r"\[pres\], configs.*temporal/pres, .*temporal/press"):
+    with pytest.raises(MethodError, match=r"\[pres\], configs.*temporal/pres,.*temporal/press"):
         check_files([good], tmp_path, ["effect.pres"])
 
 

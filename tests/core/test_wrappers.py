@@ -102,7 +102,7 @@ def test_decorated_networks_and_sequential_ones():
 
 
 def test_opaque_networks_are_refused():
-    with pytest.raises(ValueError, match=r"Opaque.forward .*functools.wraps"):
+    with pytest.raises(ValueError, match=r"Opaque.forward.*functools.wraps"):
         apply_model(Opaque(), graph())
     assert unwrapped(nn.Linear(3, 2)).in_features == 3
 

@@ -118,7 +118,7 @@ def test_overfitting_does_not_shuffle():
 
 
 def test_error_inside_a_size_is_not_taken_for_a_missing_one():
-    with pytest.raises(DataError, match=r"Rows.broken failed: .*nothing_of_that_name"):
+    with pytest.raises(DataError, match=r"Rows.broken.*nothing_of_that_name"):
         _ = Rows().broken
     with pytest.raises(AttributeError, match="no attribute 'horizon'"):
         _ = Rows().horizon
@@ -139,7 +139,7 @@ def test_resuming_on_other_data_is_refused_testing_warns():
     data, other = Rows(), Rows(count=24)
     state = data.state_dict()
     data.load_state_dict(state)
-    with pytest.warns(UserWarning, match="may be among those evaluated"):
+    with pytest.warns(UserWarning, match="'train': 12.*training split"):
         other.load_state_dict(state)
 
     class Fitting:
@@ -149,14 +149,14 @@ def test_resuming_on_other_data_is_refused_testing_warns():
             fn = TrainerFn.FITTING
 
     other.trainer = Fitting()
-    with pytest.raises(DataError, match="resume with the same data"):
+    with pytest.raises(DataError, match="'train': 12.*; resume"):
         other.load_state_dict(state)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size is 0; it must be an integer of at least 1"),
+        ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": -3}, "batch_size is -3"),
         ({"batch_size": True}, "batch_size is True"),
         ({"eval_batch_size": 0}, "eval_batch_size is 0"),
@@ -171,9 +171,9 @@ def test_bad_options(options, message):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        ({"train": torch.arange(3)}, "train, val and test are needed"),
-        ({"train": torch.arange(0), "val": torch.arange(1), "test": torch.arange(1)}, "training split of Bad is empty"),
-        ({"train": torch.arange(99), "val": torch.arange(1), "test": torch.arange(1)}, "reaches sample 98 of 20"),
+        ({"train": torch.arange(3)}, r"splits \['train'\]"),
+        ({"train": torch.arange(0), "val": torch.arange(1), "test": torch.arange(1)}, "training split of Bad"),
+        ({"train": torch.arange(99), "val": torch.arange(1), "test": torch.arange(1)}, "sample 98 of 20"),
     ],
 )
 def test_bad_splits(splits, message):
@@ -186,7 +186,7 @@ def test_bad_splits(splits, message):
 
 
 def test_read_must_be_defined():
-    with pytest.raises(TypeError, match="must define read"):
+    with pytest.raises(TypeError, match=r"StoreDataModule .*read\(\)"):
         StoreDataModule().load()
 
 

@@ -41,14 +41,14 @@ def test_copies_from_the_mirror_and_writes_nothing_there(folder, no_network):
 
 
 def test_wrong_checksum_is_refused(folder, no_network):
-    with pytest.raises(DataError, match=r"a.txt has SHA-256 \w+, expected 0000: .*verify_checksums=False"):
+    with pytest.raises(DataError, match=r"a\.txt .*SHA-256 \w+, .*0000: .*verify_checksums=False"):
         raw_files("Toy", ["a.txt"], checksums={"a.txt": "0000"})
     assert "a.txt" not in contents(cache_folder())  # and the refused file is not kept
     good = checksum(folder / "a.txt")
     raw_files("Toy", ["a.txt"], checksums={"a.txt": good})
     # a cached copy that rots later is noticed too
     (cache_folder() / "raw" / "Toy" / "a.txt").write_text("alphb")
-    with pytest.raises(DataError, match="corrupt or another version"):
+    with pytest.raises(DataError, match=r"a\.txt .*SHA-256"):
         raw_files("Toy", ["a.txt"], checksums={"a.txt": good})
 
 
@@ -61,7 +61,7 @@ def test_missing_everywhere_names_the_places(folder, no_network):
 
 def test_mirror_that_is_no_folder(monkeypatch, tmp_path, own_cache):
     monkeypatch.setenv("GRAPHSEQ_MIRROR", str(tmp_path / "nothing"))
-    with pytest.raises(DataError, match="not a folder"):
+    with pytest.raises(DataError, match="GRAPHSEQ_MIRROR is .*nothing"):
         raw_files("Toy", ["a.txt"])
 
 
@@ -88,7 +88,7 @@ def test_downloads_files_and_archives(monkeypatch, own_cache):
     assert raw_files("Toy", ["a.txt"], address="http://x/{}".format)["a.txt"].read_text() == "one"
     files = raw_files("Toy", ["b.txt"], optional=["c.txt", "d.txt"], address="http://x/toy.zip")
     assert sorted(files) == ["b.txt", "c.txt"]
-    with pytest.raises(DataError, match="could not download http://x/e.txt"):
+    with pytest.raises(DataError, match="http://x/e.txt: .*not found"):
         raw_files("Toy", ["e.txt"], address="http://x/{}".format)
     assert not [path for path in cache_folder().rglob("*") if path.name.startswith(".")]
 
@@ -96,7 +96,7 @@ def test_downloads_files_and_archives(monkeypatch, own_cache):
 def test_truncated_archive_leaves_nothing(monkeypatch, own_cache):
     monkeypatch.delenv("GRAPHSEQ_MIRROR", raising=False)
     serve(monkeypatch, {"http://x/toy.zip": archive(b="two" * 1000)[:-40]})
-    with pytest.raises(DataError, match="not a ZIP archive"):
+    with pytest.raises(DataError, match="http://x/toy.zip .*ZIP"):
         raw_files("Toy", ["b.txt"], address="http://x/toy.zip")
     assert contents(cache_folder()) == {}
 

@@ -78,7 +78,7 @@ def test_resumes_exactly(count, batch_size, epoch, taken):
 
 def test_state_of_another_loader_is_refused():
     state = loader(23, 5).state_dict()
-    with pytest.raises(DataError, match="epoch of 5 batches, this loader has 8"):
+    with pytest.raises(DataError, match="5 batches, .* 8"):
         loader(23, 3).load_state_dict(state)
 
 
@@ -118,15 +118,15 @@ def test_shards_make_up_the_batches_of_one_process(count, batch_size, world_size
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"batch_size": 0}, ValueError, "batch_size is 0; it must be an integer of at least 1"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0"),
         ({"batch_size": 2.5}, ValueError, "batch_size is 2.5"),
         ({"rank": 2, "world_size": 2}, ValueError, "rank is 2 of world_size 2"),
-        ({"batch_size": 1, "world_size": 2}, ValueError, "below world_size"),
-        ({"index": torch.tensor([23])}, DataError, "index reaches 23, the store has 23"),
+        ({"batch_size": 1, "world_size": 2}, ValueError, "batch_size 1 .*world_size 2"),
+        ({"index": torch.tensor([23])}, DataError, "index .* 23, .* 23"),
         ({"index": torch.tensor([-1])}, DataError, "index"),
         ({"index": torch.tensor([1.0])}, DataError, "int64"),
-        ({"index": torch.empty(0, dtype=torch.int64)}, DataError, "0 samples make no batch"),
-        ({"batch_size": 50, "drop_last": True}, DataError, "with drop_last"),
+        ({"index": torch.empty(0, dtype=torch.int64)}, DataError, "0 samples .* 5 "),
+        ({"batch_size": 50, "drop_last": True}, DataError, "23 samples .* 50 .*drop_last"),
     ],
 )
 def test_bad_input(options, error, message):

@@ -302,7 +302,7 @@ def test_whole_times_in_one_block_and_fractions_in_another(write, monkeypatch):
 def test_a_row_that_pandas_loses_is_noticed(write, monkeypatch):
     path, read = write(EVENTS + "0,0,0,a\n1,1,1,b\n"), pandas.read_csv
     monkeypatch.setattr(pandas, "read_csv", lambda *args, **options: read(*args, **options)[1:])
-    with pytest.raises(DataError, match="1 rows for the 2 records from line 2"):
+    with pytest.raises(DataError, match="1 rows .* 2 records .*line 2"):
         read_event_table(path)
 
 
@@ -325,7 +325,7 @@ class TestTabular:
             ("1,2,3,a\n", r"line 42\b"),
             ("1e999,2,a\n", "line 42, column 'x'"),
             ("'1',2,a\n", "line 42, column 'x'"),
-            ('"1,234",2,a\n', "line 42, column 'x'.*separators"),
+            ('"1,234",2,a\n', "line 42, column 'x': '1,234'"),
             ("NA,2,a\n", "line 42, column 'x'"),
             ("1_0,2,a\n", "line 42, column 'x'"),
         ],

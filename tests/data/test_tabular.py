@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 
 import lightning
@@ -162,7 +163,7 @@ class TestTargets:
 
     def test_quantity_taken_for_classes(self, tmp_path):
         path = write(tmp_path, "a,y", *(f"{n},{n}" for n in range(40)))
-        with pytest.raises(DataError, match=r"no stratified split.*split='random', or task='regression' if the target"):
+        with pytest.raises(DataError, match=r"stratified.* 40 samples.*split='random'.*task='regression'"):
             TabularDataModule(path, "y").load()
         assert TabularDataModule(path, "y", split="random").num_outputs == 40
         assert TabularDataModule(path, "y", task="regression").num_outputs == 1
@@ -184,7 +185,7 @@ class TestBadTables:
             (["a,y", "1,0", "2, "], {}, "line 3, column 'y'.* empty"),
             (["a,y", "1,0.5", "2,nan"], {}, "line 3, column 'y': .*'nan'"),
             (["a,y", "1,low", "2,high"], {"task": "regression"}, "line 2, column 'y': 'low' "),
-            (["a,y", "1,0", "2,0"], {}, "all targets are '0'; two classes are needed"),
+            (["a,y", "1,0", "2,0"], {}, "column 'y': .*'0'"),
             (["a,y", "1,0", "2"], {}, "line 3 .* 1 columns, 2"),
             (["a,y", "1,0,7"], {}, "line 2 .* 3 columns, 2"),
             (["a;y", "1;0"], {}, "line 1 .* y; .* a;y"),
@@ -192,8 +193,8 @@ class TestBadTables:
             (["a,y"], {}, "no rows"),
             ([], {}, "no rows"),
             (["a,y", '1,"0'], {}, "line 2: a quote"),
-            (["a,y", "1,0.5", "2,1.5", "3,2.5"], {}, r"table\.csv: 3 samples leave the val split empty"),
-            (["a,y", *["1,0.5"] * 30], {"split": "stratified"}, "is a number; a stratified split needs classes"),
+            (["a,y", "1,0.5", "2,1.5", "3,2.5"], {}, r"table\.csv: 3 samples .*val "),
+            (["a,y", *["1,0.5"] * 30], {"split": "stratified"}, "'y' .*stratified"),
         ],
     )  # fmt: skip
     def test_is_refused(self, tmp_path, lines, options, message):
@@ -203,19 +204,19 @@ class TestBadTables:
     def test_no_table(self, tmp_path):
         (tmp_path / "picture.csv").write_bytes(bytes(range(256)))
         for name in ("none.csv", "picture.csv", ""):
-            with pytest.raises(DataError, match="cannot be read"):
+            with pytest.raises(DataError, match=re.escape(f"{tmp_path / name}") + ".* cannot"):
                 TabularDataModule(tmp_path / name, "y").load()
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"features": []}, "features is \\[\\]; give a list"),
-            ({"features": "a"}, "features is 'a'; give a list"),
+            ({"features": []}, "features is \\[\\]"),
+            ({"features": "a"}, "features is 'a'"),
             ({"features": ["a", "a"]}, "each once"),
             ({"features": ["a", "y"]}, "features has the target 'y'"),
             ({"task": "ranking"}, "task is 'ranking'"),
             ({"split": "size"}, "split is 'size'"),
-            ({"split": "stratified", "task": "regression"}, "which has no classes"),
+            ({"split": "stratified", "task": "regression"}, "'stratified' .*task 'regression'"),
             ({"delimiter": ", "}, "delimiter is ', '"),
             ({"fractions": [0.5, 0.1, 0.1]}, "sum to 1"),
         ],
@@ -262,8 +263,8 @@ class TestCheckpoints:
         state = TabularDataModule(flowers(tmp_path), "kind").state_dict()
         renamed = (tmp_path / "table.csv").read_text()
         labels = write(tmp_path, renamed.replace("iris", "rose").strip(), name="labels.csv")
-        with pytest.raises(DataError, match=r"class_names \['aster', 'iris'\], .* gives \['aster', 'rose'\]"):
+        with pytest.raises(DataError, match=r"class_names \['aster', 'iris'\].*\['aster', 'rose'\]"):
             TabularDataModule(labels, "kind").load_state_dict(state)
         columns = write(tmp_path, renamed.replace("width", "depth").strip(), name="columns.csv")
-        with pytest.raises(DataError, match="trained with feature_names"):
+        with pytest.raises(DataError, match=r"feature_names \['length', 'width', 'petals'\]"):
             TabularDataModule(columns, "kind").load_state_dict(state)

@@ -1,5 +1,6 @@
 import copy
 import pickle
+import re
 import statistics
 import time
 
@@ -147,9 +148,9 @@ class TestRandomCrop:
     def test_wrong_arguments(self):
         with pytest.raises(ValueError, match="padding is -1"):
             RandomCrop(-1)
-        with pytest.raises(ValueError, match="padding_mode is 'edge'; give 'zeros' or 'reflect'"):
+        with pytest.raises(ValueError, match="padding_mode is 'edge'"):
             RandomCrop(2, "edge")
-        with pytest.raises(ValueError, match="images of 4 x 9 cannot be mirrored by 4 pixels; give a padding below 4"):
+        with pytest.raises(ValueError, match="4 x 9 .* 4 pixels; .*padding"):
             RandomCrop(4, "reflect")(torch.zeros(1, 1, 4, 9))
 
 
@@ -205,7 +206,7 @@ class TestRandomHorizontalFlip:
 
     @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
     def test_wrong_arguments(self, p):
-        with pytest.raises(ValueError, match="give a probability"):
+        with pytest.raises(ValueError, match=f"p is {p}"):
             RandomHorizontalFlip(p)
 
 
@@ -246,16 +247,16 @@ class TestNormalizeAndToFloat:
         assert torch.allclose(Normalize([0.0], [1.0])(images), ToFloat()(images))
 
     def test_wrong_arguments(self):
-        with pytest.raises(ValueError, match="mean has 2 and std 1 entries"):
+        with pytest.raises(ValueError, match="mean has 2 and std 1 "):
             Normalize([0.1, 0.2], [0.3])
         with pytest.raises(ValueError, match="mean has 0 and std 0"):
             Normalize([], [])
-        with pytest.raises(ValueError, match="every entry must be above 0"):
+        with pytest.raises(ValueError, match=r"std is \[0\.3, 0\.0\]"):
             Normalize([0.1, 0.2], [0.3, 0.0])
-        with pytest.raises(ValueError, match="images have 3 channels, mean and std 2 entries"):
+        with pytest.raises(ValueError, match="3 channels, mean and std 2 "):
             Normalize([0.1, 0.2], [0.3, 0.3])(torch.zeros(1, 3, 2, 2))
         for transform in (Normalize([0.1], [0.2]), ToFloat()):
-            with pytest.raises(TypeError, match=r"images are torch\.int64; give uint8"):
+            with pytest.raises(TypeError, match=r"images are torch\.int64"):
                 transform(torch.zeros(1, 1, 2, 2, dtype=torch.int64))
 
 
@@ -280,7 +281,7 @@ class TestGaussianNoise:
     def test_wrong_arguments(self):
         with pytest.raises(ValueError, match=r"std is -0\.1"):
             GaussianNoise(-0.1)
-        with pytest.raises(TypeError, match=r"images are torch\.uint8, noise needs real numbers; put ToFloat"):
+        with pytest.raises(TypeError, match=r"images are torch\.uint8, .*ToFloat"):
             GaussianNoise(0.1)(random_images((1, 1, 2, 2)))
 
 
@@ -318,7 +319,7 @@ class TestCompose:
         assert Compose([])(images) is images
 
     def test_wrong_entry(self):
-        with pytest.raises(TypeError, match=r"transforms\[1\] is <class .*RandomCrop'>; give modules"):
+        with pytest.raises(TypeError, match=r"transforms\[1\] is .*RandomCrop"):
             Compose([ToFloat(), RandomCrop])
 
     def test_copies_and_pickles(self):
@@ -354,7 +355,7 @@ class TestCompose:
 )
 @pytest.mark.parametrize("shape", [(3, 4, 4), (2, 1, 3, 4, 4)])
 def test_wrong_rank(transform, shape):
-    with pytest.raises(ValueError, match=r"where a batch \(B, C, Y, X\) is needed"):
+    with pytest.raises(ValueError, match=re.escape(f"have shape {shape}, ")):
         transform(torch.zeros(shape))
 
 

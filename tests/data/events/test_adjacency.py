@@ -182,7 +182,7 @@ def test_wrong_events_are_refused():
     def build(src=src, dst=dst, t=t, msg=msg, num_nodes=NUM_NODES, **options):
         return TemporalAdjacency(src, dst, t, msg, num_nodes, **options)
 
-    with pytest.raises(DataError, match=r"run from 0 to 13; with num_nodes=13"):
+    with pytest.raises(DataError, match=r"ids.* 13; .*num_nodes=13"):
         build(num_nodes=13)
     with pytest.raises(DataError, match="run from -1"):
         build(dst=dst - 1)
@@ -192,15 +192,15 @@ def test_wrong_events_are_refused():
         build(msg=msg[:, 0])
     with pytest.raises(DataError, match="int64"):
         build(src=src.int())
-    with pytest.raises(DataError, match="float32 tells no seconds apart"):
+    with pytest.raises(DataError, match="t is torch.float32"):
         build(t=t.float())
     with pytest.raises(DataError, match="times decrease"):
         build(t=t.flip(0))
     with pytest.raises(DataError, match="NaN"):
         build(t=torch.where(t == t[5], float("nan"), t.double()))
-    with pytest.raises(DataError, match="do not fit into int64"):
+    with pytest.raises(DataError, match="4611686018427387904 nodes.*int64"):
         build(num_nodes=2**62)
-    with pytest.raises(DataError, match="a mask has one entry"):
+    with pytest.raises(DataError, match=r"keep.*\(3,\).*mask.*90"):
         build(keep=torch.ones(3, dtype=torch.bool))
     with pytest.raises(DataError, match="positions from 0 to 90"):
         build(keep=torch.tensor([0, 90]))

@@ -112,7 +112,7 @@ def test_a_single_event(write):
 
 @pytest.mark.parametrize("user", [10**13, 2**63 - 1])
 def test_jodie_ids_with_gaps_are_refused(write, user):
-    with pytest.raises(DataError, match=rf"ids run to {user + 6} for only 3 distinct nodes.* read_event_table"):
+    with pytest.raises(DataError, match=rf"ids .*{user + 6}.* 3 .*read_event_table"):
         read_jodie_csv(write(HEADER + f"0,5,0,0\n{user},5,1,0\n"))
 
 
@@ -176,7 +176,7 @@ def test_tables(write):
     )
     apart = read_event_table(path, "who", "whom", "when", bipartite=True)
     assert (apart.num_sources, apart.dst.tolist()) == (2, [2, 3, 2])
-    with pytest.raises(DataError, match="line 1 .* src; .* when, who, whom"):
+    with pytest.raises(DataError, match="line 1 .* src; .*when, who"):
         read_event_table(path, dst="whom", t="when")
     broken = write("src,dst,t\n1,2,3\n1,2\n")
     with pytest.raises(DataError, match="line 3 .* 2 columns"):
@@ -185,7 +185,7 @@ def test_tables(write):
 
 def test_unsorted_files(write):
     path = write("1 2 9\n2 3 4\n")
-    with pytest.raises(DataError, match="event 1 is at 4, .* 9.*sort=True"):
+    with pytest.raises(DataError, match="event 1 .* 4, .* 9, .*sort=True"):
         read_edge_list(path)
     assert read_edge_list(path, sort=True).src.tolist() == [1, 0]
 
@@ -224,9 +224,9 @@ def jodie(text):
     ("read", "text", "message"),
     [
         (read_jodie_csv, jodie("0,0,0,0,1\n0,0,1,0\n"), "line 3 .* 4 columns, 5"),
-        (read_jodie_csv, jodie("0,0,0,0,1\n\n0,x,1,0,1\n"), "line 4, column 'item': 'x' .* integer"),
+        (read_jodie_csv, jodie("0,0,0,0,1\n\n0,x,1,0,1\n"), "line 4, column 'item': 'x'"),
         (read_jodie_csv, jodie("0,0,0,0,1\n0,0,soon,0,1\n"), "line 3, column 'timestamp': 'soon'"),
-        (read_jodie_csv, jodie("0,0,0,0,1\n0.5,0,1,0,1\n"), "line 3, column 'user': '0.5' .* integer"),
+        (read_jodie_csv, jodie("0,0,0,0,1\n0.5,0,1,0,1\n"), "line 3, column 'user': '0.5'"),
         (read_jodie_csv, jodie("0,0,0\n"), "3 columns; user, item"),
         (read_jodie_csv, jodie("-1,0,0,0\n"), "line 2, column 'user': -1"),
         (read_jodie_csv, jodie("0,0,0,0\n0,0,nan,0\n"), "line 3, column 'timestamp': 'nan'"),
@@ -235,7 +235,7 @@ def jodie(text):
         (read_jodie_csv, "", "no event"),
         (read_edge_list, "# only a comment\n", "no event"),
         (read_edge_list, "1 2 3\n1 2 3 4\n", "line 2 .* 4 columns, 3"),
-        (read_edge_list, "1 2 3\n# note\n1 two 4\n", "line 3, column 'dst': 'two' .* integer"),
+        (read_edge_list, "1 2 3\n# note\n1 two 4\n", "line 3, column 'dst': 'two'"),
         (read_edge_list, "1 2 3.5\n1 2 late\n", "line 2, column 't': 'late'"),
         (read_signed_edges, "1,2,3,4\n1,2,good,5\n", "line 2, column 'rating': 'good'"),
         (read_contacts, "20 1 2 a\n", "line 1 .* 4 columns, 5"),

@@ -132,12 +132,12 @@ def test_finished_pass_starts_anew():
 
 
 def test_state_of_another_loader_is_refused():
-    with pytest.raises(DataError, match="epoch of 8 batches, this loader has 13"):
+    with pytest.raises(DataError, match="8 batches.* 13"):
         loader(3).load_state_dict(loader(5).state_dict())
 
 
 def test_several_processes_are_refused():
-    with pytest.raises(UnsupportedStrategyError, match=r"2 processes.*memory is not shared.*devices=1.*partition"):
+    with pytest.raises(UnsupportedStrategyError, match=r"2 processes.*devices=1"):
         loader(world_size=2)
 
 
@@ -146,26 +146,26 @@ def test_bad_input():
         loader(0)
     with pytest.raises(ValueError, match="batch_size is True"):
         loader(True)
-    with pytest.raises(DataError, match="0 samples make no batch"):
+    with pytest.raises(DataError, match="0 samples .* 37 "):
         loader(index=torch.zeros(0, dtype=torch.int64))
-    with pytest.raises(DataError, match="index reaches 37"):
+    with pytest.raises(DataError, match="index .* 37,"):
         loader(index=torch.tensor([37]))
 
 
 def test_an_index_that_does_not_ascend_is_refused():
     store = EventStore(stream(200))
-    with pytest.raises(DataError, match=r"index must ascend, .* 5 comes after 9 at place 2; sort the positions"):
+    with pytest.raises(DataError, match=r"index .* 5 .* 9 .* 2;"):
         EventLoader(store, 1, index=torch.tensor([3, 9, 5, 7]))
-    with pytest.raises(DataError, match="index must ascend"):
+    with pytest.raises(DataError, match="index .* 64 .* 157 "):
         EventLoader(store, 1, index=torch.randperm(200, generator=torch.Generator().manual_seed(0)))
-    with pytest.raises(DataError, match="3 comes after 3"):
+    with pytest.raises(DataError, match="index .* 3 .* 3 .* 1;"):
         EventLoader(store, 1, index=torch.tensor([3, 3]))
     assert len(EventLoader(store, TBatches(), index=torch.tensor([3, 9, 50]))) >= 1  # what a rule does is its own
 
 
 @pytest.mark.parametrize("given", ["adaptive", 2.5, None])
 def test_a_rule_is_an_object(given):
-    with pytest.raises(TypeError, match="batching is .*must be a Batching .*AdaptiveBatches"):
+    with pytest.raises(TypeError, match="batching.*Batching.*AdaptiveBatches"):
         loader(given)
 
 

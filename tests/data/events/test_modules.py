@@ -111,7 +111,7 @@ def test_counts_and_time_give_different_splits():
 
 
 def test_empty_splits_are_named():
-    with pytest.raises(DataError, match=r"60 events at 1 times leave the val split empty at fractions train 0.7, val"):
+    with pytest.raises(DataError, match=r"60 events.* 1 times.* val .*train 0.7, val"):
         TemporalDataModule(stream(ties=100)).load()
 
 
@@ -155,16 +155,16 @@ def test_boundaries_count_from_the_offset_that_was_given():
 )
 def test_boundaries_that_leave_a_split_empty(boundaries, empty):
     events = stream(time_offset=100)
-    with pytest.raises(DataError, match=rf"leave the {empty} split empty: .* are 100 to 159 \(time_offset 100"):
+    with pytest.raises(DataError, match=rf"the {empty} split.*100 to 159 .*time_offset 100"):
         TemporalDataModule(events, boundaries=boundaries).load()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"boundaries": [1, 2], "val_fraction": 0.1}, "boundaries are given, and val_fraction 0.1.*not both"),
-        ({"boundaries": [1, 2], "split_by": "count"}, "not both"),
-        ({"boundaries": [1]}, "boundaries are .*two finite times"),
+        ({"boundaries": [1, 2], "val_fraction": 0.1}, "boundaries.*val_fraction 0.1"),
+        ({"boundaries": [1, 2], "split_by": "count"}, "boundaries.*split_by 'count'"),
+        ({"boundaries": [1]}, r"boundaries.*\[1\]"),
         ({"boundaries": [2, 1]}, "ascending"),
         ({"boundaries": [2, 2]}, "ascending"),
         ({"boundaries": [1, float("nan")]}, "two finite times"),
@@ -233,9 +233,9 @@ def test_training_history_knows_nothing_of_held_out_nodes():
 
 def test_too_many_held_out_nodes():
     pair = TemporalEvents(torch.zeros(40).long(), torch.ones(40).long(), torch.arange(40))
-    with pytest.raises(DataError, match="keeps 2 of 2 nodes from training, and every training event has one"):
+    with pytest.raises(DataError, match="inductive_ratio 0.99.* 2 of 2 "):
         TemporalDataModule(pair, inductive_ratio=0.99).load()
-    with pytest.raises(DataError, match="inductive_ratio 0.01 of 12 nodes keeps none"):
+    with pytest.raises(DataError, match="inductive_ratio 0.01 of 12 nodes"):
         TemporalDataModule(stream(), inductive_ratio=0.01).load()
 
 
@@ -307,7 +307,7 @@ def test_a_function_can_give_the_stream():
     assert not calls
     assert data.num_nodes == data.num_nodes == 12
     assert len(calls) == 1
-    with pytest.raises(DataError, match="the stream is a int"):
+    with pytest.raises(DataError, match="stream is a int"):
         TemporalDataModule(lambda: 3).load()
 
 
@@ -350,7 +350,7 @@ def test_statistics_of_a_stream_without_repeats_may_divide():
 def test_sizes_before_setup():
     data = TemporalDataModule(stream(event_type=torch.arange(60) % 2, msg=torch.rand(60, 3)))
     assert (data.num_nodes, data.num_edge_features, data.num_event_types, data.num_sources) == (12, 3, 2, None)
-    with pytest.raises(DataError, match="no classes of nodes"):
+    with pytest.raises(DataError, match="TemporalDataModule.*classes"):
         data.node_labels  # noqa: B018 - the access is what is tested
 
 
@@ -361,12 +361,12 @@ def test_sizes_before_setup():
         ({"eval_batch_size": 0}, "eval_batch_size is 0"),
         ({"val_fraction": 1.0}, "val_fraction is 1.0"),
         ({"test_fraction": -0.1}, "test_fraction is -0.1"),
-        ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction 0.5.*test_fraction 0.5"),
         ({"split_by": "random"}, "split_by is 'random'"),
         ({"inductive_ratio": 1.0}, "inductive_ratio is 1.0"),
         ({"cut": "event"}, "cut is 'event'"),
         ({"max_events": 0}, "max_events is 0"),
-        ({"eval_batching": TBatches()}, "serve events out of order"),
+        ({"eval_batching": TBatches()}, "eval_batching is TBatches"),
     ],
 )
 def test_bad_options(options, message):
@@ -378,7 +378,7 @@ def test_bad_options(options, message):
 @pytest.mark.parametrize("given", ["adaptive", "historical", 200, RandomNegatives, TBatches])
 def test_rules_and_samplers_are_objects(name, given):
     classes = "Batching .*AdaptiveBatches" if "batching" in name else "NegativeSampler .*HistoricalNegatives"
-    with pytest.raises(TypeError, match=f"{name} is .*; it must be a {classes}"):
+    with pytest.raises(TypeError, match=f"{name} is .*{classes}"):
         TemporalDataModule(stream(), **{name: given})
 
 
@@ -409,7 +409,7 @@ def test_resuming_on_another_stream_is_refused(tmp_path):
     trainer.fit(Net(), TemporalDataModule(stream(seed=0)))
     trainer.save_checkpoint(tmp_path / "k.ckpt")
     quiet(max_epochs=2).fit(Net(), TemporalDataModule(stream(seed=0)), ckpt_path=tmp_path / "k.ckpt")
-    with pytest.raises(DataError, match="resume with the same data"):  # as many events, other ones
+    with pytest.raises(DataError, match="'train': 42.*; resume"):  # as many events, other ones
         quiet(max_epochs=2).fit(Net(), TemporalDataModule(stream(seed=1)), ckpt_path=tmp_path / "k.ckpt")
 
 
@@ -424,9 +424,7 @@ def test_all_stages_run():
 def test_labels_of_one_class_in_the_test_split_are_said_when_training_begins():
     y = torch.arange(60) % 2
     y[50:] = 0
-    with pytest.warns(
-        UserWarning, match="all 9 events of the test split have label 0: a classifier .* cannot be tested"
-    ):
+    with pytest.warns(UserWarning, match="9 events.*test .*label 0"):
         TemporalDataModule(stream(y=y), negatives=False).setup("fit")
     y[55] = 1
     with warnings.catch_warnings():
@@ -566,7 +564,7 @@ def test_generated_streams_depend_on_the_seed_alone():
     [
         ({"num_events": 0}, "num_events is 0"),
         ({"num_sources": 0}, "num_sources is 0"),
-        ({"num_sources": 1, "num_destinations": None}, "num_sources is 1; it must be at least 2"),
+        ({"num_sources": 1, "num_destinations": None}, "num_sources is 1; .*2"),
         ({"num_destinations": 0}, "num_destinations is 0"),
         ({"period": 0}, "period is 0"),
         ({"repeat": 1.1}, "repeat is 1.1"),
@@ -593,10 +591,10 @@ def test_jodie_from_the_mirror(raw):
     assert (data.num_nodes, data.num_sources, data.num_edge_features) == (7, 4, 0)
     assert int(data.events.y.sum()) == 1
     assert JODIEDataModule("wikipedia", verify_checksums=False, edge_features="all").num_edge_features == 1
-    with pytest.raises(DataError, match=r"unpacks to SHA-256 .*verify_checksums=False"):
+    with pytest.raises(DataError, match=r"wikipedia\.csv.*SHA-256 .*verify_checksums=False"):
         JODIEDataModule("wikipedia").load()
     raw("JODIE/mooc/raw/mooc.csv", JODIE)
-    with pytest.raises(DataError, match=r"20 events of 4 users and 3 items, mooc has 411749 events"):
+    with pytest.raises(DataError, match=r"mooc\.csv.* 20 events.*411749 events"):
         JODIEDataModule("mooc").load()
     with pytest.raises(ValueError, match="name is 'taobao'"):
         JODIEDataModule("taobao")
@@ -634,7 +632,7 @@ def test_a_download_is_checked_and_kept(raw, own_cache, monkeypatch):
         return io.BytesIO(gzip.compress(MESSAGES.encode()))
 
     monkeypatch.setattr(urllib.request, "urlopen", serve)
-    with pytest.raises(DataError, match=r"CollegeMsg.txt.gz unpacks to SHA-256 .*cut off or another one"):
+    with pytest.raises(DataError, match=r"CollegeMsg\.txt\.gz.*SHA-256"):
         CollegeMsgDataModule().load()
     digest = hashlib.sha256(MESSAGES.encode()).hexdigest()
     monkeypatch.setitem(sets._CHECKSUMS, "CollegeMsg.txt.gz", digest)
@@ -643,7 +641,7 @@ def test_a_download_is_checked_and_kept(raw, own_cache, monkeypatch):
     assert asked == ["https://snap.stanford.edu/data/CollegeMsg.txt.gz"]
     path = own_cache / "raw/CollegeMsg/CollegeMsg.txt.gz"
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(DataError, match="cannot be unpacked"):
+    with pytest.raises(DataError, match=r"CollegeMsg\.txt\.gz cannot"):
         CollegeMsgDataModule().load()
 
 
@@ -662,7 +660,7 @@ RATINGS = "".join(f"{2 + k % 3},{9 - k % 4},{k % 7 - 3},{50 + k}.5\n" for k in r
 def test_bitcoin_with_and_without_labels(raw):
     raw("BitcoinAlpha/raw/soc-sign-bitcoinalpha.csv", RATINGS)
     data = BitcoinDataModule("alpha")
-    with pytest.warns(UserWarning, match="no labels here.*alpha_gt.csv"):
+    with pytest.warns(UserWarning, match="labels.*alpha_gt.csv"):
         data.load()
     assert (data.num_event_types, data.num_edge_features) == (2, 1)
     with pytest.raises(DataError, match="no classes"):
@@ -716,7 +714,7 @@ def test_ratings_of_ones_own_have_a_scale(own_cache, tmp_path):
 
 
 def test_bad_files_of_ones_own(tmp_path):
-    with pytest.raises(DataError, match=r"there is no file .*nowhere\.csv"):
+    with pytest.raises(DataError, match=r"nowhere\.csv"):
         EventCSVDataModule(str(tmp_path / "nowhere.csv"), "snap").load()
     with pytest.raises(ValueError, match="kind is 'xml'"):
         EventCSVDataModule("a.xml", "xml")

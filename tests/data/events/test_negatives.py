@@ -168,7 +168,7 @@ def test_preparing_copies_and_copies_agree(kind):
         assert drawn_pairs(batch, twin) == first
     assert val.nbytes > 0
     assert negatives.nbytes == 0
-    with pytest.raises(ValueError, match="knows no stream yet"):
+    with pytest.raises(ValueError, match=f"{type(negatives).__name__}.*prepare"):
         negatives.sample(batch, 0)
 
 
@@ -281,7 +281,7 @@ def test_historical_training_knows_only_training_events():
 
 
 def test_inductive_refuses_training():
-    with pytest.raises(ValueError, match="pairs never seen in training, so there are none to train with"):
+    with pytest.raises(ValueError, match="InductiveNegatives.*RandomNegatives"):
         InductiveNegatives().prepare(stream(), torch.arange(100), "train")
 
 
@@ -362,9 +362,7 @@ def test_ranking_where_almost_all_destinations_are_true():
     negatives = RankingNegatives(5).prepare(events, torch.arange(400), "val")
     table = in_epoch(negatives, events, 400, 795, 100)
     assert torch.equal(table.sort(1).values, torch.arange(397, 402).expand(395, 5))
-    with pytest.raises(
-        DataError, match=r"395 events have fewer than 6 destinations that are not true, event 400 first"
-    ):
+    with pytest.raises(DataError, match=r"395 events.* 6 destinations.*event 400"):
         RankingNegatives(6).prepare(events, torch.arange(400), "val")
 
 
@@ -415,7 +413,7 @@ def test_candidates_of_the_user(by_split, index):
     )
     assert torch.equal(ready.sample(batch, 5)[1], table)
     if by_split:
-        with pytest.raises(DataError, match="candidates are for the splits val, not for test; add its table"):
+        with pytest.raises(DataError, match="candidates.* val, .*test"):
             negatives.prepare(events, torch.arange(200), "test", index)
 
 
@@ -426,7 +424,7 @@ def test_candidates_that_hold_the_true_destination():
     wrong = table.clone()
     for row in (3, 17, 180):
         wrong[row, row % 4] = events.dst[200 + row]
-    with pytest.raises(DataError, match=r"hold the true destination.* in 3 rows, first \[3, 17, 180\]"):
+    with pytest.raises(DataError, match=r"candidates.* 3 rows.*\[3, 17, 180\]"):
         RankingNegatives(candidates=wrong).prepare(events, torch.arange(200), "val")
     twins = [(i, j) for i in range(200, 400) for j in range(200, 400) if src[i] == src[j] and t[i] == t[j]]
     at, other = next((i, j) for i, j in twins if events.dst[i] != events.dst[j])
@@ -439,15 +437,15 @@ def test_candidates_that_hold_the_true_destination():
 def test_candidates_that_do_not_fit():
     events = stream()
     table = candidates_for(events, range(200, 400))
-    with pytest.raises(DataError, match="candidates have 150 rows, split val has 200 events"):
+    with pytest.raises(DataError, match="candidates.*150 rows.*val.*200 events"):
         RankingNegatives(candidates=table[:150]).prepare(events, torch.arange(200), "val")
     for node, found in ((events.num_nodes, "12 to 42"), (-1, "-1 to")):
         wrong = table.clone()
         wrong[5, 1] = node
-        with pytest.raises(DataError, match=f"candidates reach from {found}.*nodes are 0 to 41"):
+        with pytest.raises(DataError, match=f"candidates.* {found}.* 0 to 41"):
             RankingNegatives(candidates=wrong).prepare(events, torch.arange(200), "val")
     for wrong in (table.float(), table[0], table[:, :0], table > 3, [[1], [2, 3]], "none", [["a"]], 3, {1, 2}):
-        with pytest.raises(ValueError, match=r"give integers of shape \(E, M\)"):
+        with pytest.raises(ValueError, match=r"val is .*\(E, M\)"):
             RankingNegatives(candidates={"val": wrong})
 
 
@@ -464,7 +462,7 @@ def test_candidates_that_occur_twice_in_a_row():
     table = torch.arange(24).view(6, 4)
     table[4, 0] = table[4, 3]
     for wrong in (table, table.numpy(), {"test": table}):
-        with pytest.raises(DataError, match=r"holds node 19 more than once in row 4, .* must be distinct"):
+        with pytest.raises(DataError, match=r"candidates.*node 19 .*row 4"):
             RankingNegatives(candidates=wrong)
 
 
@@ -474,22 +472,22 @@ def test_candidates_that_occur_twice_in_a_row():
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_arguments(kind):
     for wrong in (0, -1, 1.5, True):
-        with pytest.raises(ValueError, match=rf"num_negatives={wrong}\): give an integer of at least 1"):
+        with pytest.raises(ValueError, match=rf"num_negatives={wrong}"):
             kind(wrong)
-    with pytest.raises(ValueError, match=r"seed=-1\): give an integer of at least 0"):
+    with pytest.raises(ValueError, match=r"seed=-1"):
         kind(seed=-1)
     events, train = stream(), torch.arange(200)
-    with pytest.raises(ValueError, match="split is 'training'; it must be one of train, val, test, predict"):
+    with pytest.raises(ValueError, match="split.*'training'"):
         kind().prepare(events, train, "training")
     with pytest.raises(DataError, match="train_index is empty"):
         kind().prepare(events, train[:0], "val", train)
-    with pytest.raises(DataError, match="index of split val is empty"):
+    with pytest.raises(DataError, match="^index of split val "):
         kind().prepare(events, torch.arange(400), "val")
     with pytest.raises(DataError, match="train_index is torch.bool"):
         kind().prepare(events, train > 3, "val")
-    with pytest.raises(DataError, match="reaches from 0 to 400, the stream has 400 events"):
+    with pytest.raises(DataError, match="train_index.* 0 to 400.* 400 events"):
         kind().prepare(events, torch.arange(401), "train")
-    with pytest.raises(ValueError, match=r"historical_share=1.5\): give a share in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"historical_share=1\.5"):
         RankingNegatives(historical_share=1.5)
 
 
@@ -498,21 +496,21 @@ def test_batches_of_another_split(kind):
     events = stream()
     negatives = kind(2).prepare(events, torch.arange(200), "val", torch.arange(200, 300))
     for start, stop in ((190, 210), (290, 310)):
-        with pytest.raises(DataError, match=f"events {start} to {stop - 1} were asked .* val, events 200 to 299"):
+        with pytest.raises(DataError, match=f"events {start} to {stop - 1} .* val, events 200 to 299"):
             negatives.sample(batch_of(events, start, stop), 0)
 
 
 def test_one_destination_alone():
     dst = torch.full((10,), 3)
     events = SimpleNamespace(src=torch.zeros(10).long(), dst=dst, t=torch.arange(10), num_nodes=4)
-    with pytest.raises(DataError, match="all events go to node 3: there is no other destination to draw"):
+    with pytest.raises(DataError, match="events .*node 3:"):
         RandomNegatives().prepare(events, torch.arange(5), "train")
-    with pytest.raises(DataError, match="have fewer than 1 destinations that are not true"):
+    with pytest.raises(DataError, match="5 events.* 1 destinations"):
         RankingNegatives(1).prepare(events, torch.arange(5), "val")
 
 
 def test_too_many_nodes_for_pairs():
     events = stream()
     events.num_nodes = 1 << 32
-    with pytest.raises(DataError, match="make more pairs than int64 can number"):
+    with pytest.raises(DataError, match="4294967296 nodes.*int64"):
         HistoricalNegatives().prepare(events, torch.arange(200), "val")

@@ -55,9 +55,9 @@ def test_batches_may_be_out_of_order_but_not_their_events():
     first, second = store.batches(torch.tensor([3, 7, 0, 1]), [2, 2])
     assert (first.e_id.tolist(), first.start) == ([3, 7], 3)
     assert (second.e_id.tolist(), second.start) == ([0, 1], 0)
-    with pytest.raises(DataError, match="ascend within a batch, but 1 comes after 7"):
+    with pytest.raises(DataError, match="positions .* 1 .* 7"):
         next(store.batches(torch.tensor([3, 7, 1, 2]), [3, 1]))
-    with pytest.raises(DataError, match="but 3 comes after 3"):
+    with pytest.raises(DataError, match="positions .* 3 .* 3"):
         next(store.batches(torch.tensor([3, 3]), 2))
 
 
@@ -119,7 +119,7 @@ def test_training_store():
 def test_bad_options():
     with pytest.raises(ValueError, match="cut is 'event'"):
         EventStore(stream(), cut="event")
-    with pytest.raises(DataError, match=r"new_node is torch.bool \(3,\); it must be bool \(12,\)"):
+    with pytest.raises(DataError, match=r"new_node.*torch.bool \(3,\)"):
         EventStore(stream(), new_node=torch.ones(3, dtype=torch.bool))
     with pytest.raises(DataError, match="new_node is torch.int64"):
         EventStore(stream(), new_node=torch.ones(12, dtype=torch.int64))

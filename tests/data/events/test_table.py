@@ -127,7 +127,7 @@ def test_from_frame():
     assert stream.src.tolist() == [4, 5]
     assert stream.msg.tolist() == [[0.5, 1.0], [0.25, 2.0]]
     assert (stream.t.tolist(), stream.event_type.tolist(), stream.y.tolist()) == ([0.0, 0.5], [1, 0], [True, False])
-    with pytest.raises(DataError, match="no column src, t; it has a, b, when"):
+    with pytest.raises(DataError, match="column src, t; .*a, b, when"):
         TemporalEvents.from_frame(frame, dst="b")
     frame["a"] = np.array(["ann", "bob"])
     with pytest.raises(DataError, match="column a holds .*pandas.factorize"):
@@ -147,7 +147,7 @@ def test_from_frame_numbers_nodes_as_the_readers_do(tmp_path):
             assert getattr(ours, name).tolist() == getattr(theirs, name).tolist()
         assert (ours.num_sources, ours.num_nodes) == (theirs.num_sources, theirs.num_nodes)
     assert TemporalEvents.from_frame(frame, bipartite=True).dst.tolist() == [2, 3, 4]
-    with pytest.raises(DataError, match="ids run to 10000000000000 for only 3 distinct nodes.*renumber=True"):
+    with pytest.raises(DataError, match="ids .*10000000000000.* 3 .*renumber=True"):
         TemporalEvents.from_frame(frame)
     frame["src"] = np.array([0.5, 1.0, 2.0])
     with pytest.raises(DataError, match="column src is torch.float64"):
@@ -157,7 +157,7 @@ def test_from_frame_numbers_nodes_as_the_readers_do(tmp_path):
 def test_many_nodes_are_taken_where_there_are_events_for_them(monkeypatch):
     monkeypatch.setattr(table, "_MOST_NODES", 50)
     assert events(src=(0, 1, 200)).num_nodes == 201  # below a hundred for each event
-    with pytest.raises(DataError, match="ids run to 300 for only 5 distinct nodes"):
+    with pytest.raises(DataError, match="ids .*300 .* 5 "):
         events(src=(0, 1, 300))
     with pytest.raises(DataError, match="ids run to 998"):
         events(num_nodes=999)
@@ -172,7 +172,7 @@ def test_dates_become_seconds():
     frame["t"] = dates + np.array([0, 250], dtype="timedelta64[ms]")
     assert TemporalEvents.from_frame(frame).t.tolist() == [0.0, 60.25]
     frame["t"] = np.array(["2020-01-01", "NaT"], dtype="datetime64[ns]")
-    with pytest.raises(DataError, match="missing date, the first in row 1"):
+    with pytest.raises(DataError, match="column t .*date.*row 1"):
         TemporalEvents.from_frame(frame)
 
 
@@ -230,36 +230,36 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"t": (0, 2, 1)}, "event 2 is at 1, the one before at 2"),
-        ({"t": torch.tensor([0.0, NAN, 2.0], dtype=torch.float64)}, "1 NaN or infinite times, the first at event 1"),
-        ({"t": torch.tensor([0.0, 1.0, float("inf")])}, "the first at event 2"),
-        ({"t": torch.tensor([0.0, 1.0, 2.0**24])}, "torch.float32 and reaches 16777216.*lost.*int64 or float64"),
-        ({"t": torch.tensor([0.0, 1.0, 4000.0], dtype=torch.float16)}, "torch.float16 and reaches 4000"),
+        ({"t": (0, 2, 1)}, "event 2 .* 1, .* 2,"),
+        ({"t": torch.tensor([0.0, NAN, 2.0], dtype=torch.float64)}, "t holds 1 NaN.*event 1"),
+        ({"t": torch.tensor([0.0, 1.0, float("inf")])}, "t holds 1 .*infinite.*event 2"),
+        ({"t": torch.tensor([0.0, 1.0, 2.0**24])}, "t is torch.float32 .*16777216"),
+        ({"t": torch.tensor([0.0, 1.0, 4000.0], dtype=torch.float16)}, "t is torch.float16 .*4000"),
         ({"t": torch.tensor([UNIX] * 3).float()}, "128 apart"),
         ({"t": torch.tensor([[0, 1, 2]])}, r"t is torch.int64 \(1, 3\)"),
         ({"t": torch.tensor([False, True, True])}, "t is torch.bool"),
-        ({"src": (0, -2, 1)}, "src of event 1 is -2; ids and types are numbered from 0"),
+        ({"src": (0, -2, 1)}, "src of event 1 is -2"),
         ({"event_type": torch.tensor([0, 0, -1])}, "event_type of event 2 is -1"),
         ({"src": (0.0, 1.0, 2.0)}, "src is torch.float32"),
-        ({"src": (0, 1)}, "columns differ in length: .*'src': 2, 'dst': 3"),
-        ({"t": torch.tensor([0.0, 1.0, 2.0**53], dtype=torch.float64)}, "torch.float64 and reaches 9007.*as int64,"),
+        ({"src": (0, 1)}, "columns.*'src': 2, 'dst': 3"),
+        ({"t": torch.tensor([0.0, 1.0, 2.0**53], dtype=torch.float64)}, "t is torch.float64 .*9007"),
         ({"t": torch.tensor([-(2.0**60), 1.0, 2.0], dtype=torch.float64)}, "256 apart"),
         ({"y": torch.zeros(4)}, "'y': 4"),
-        ({"y": [0, 1, 0]}, r"y is a list; labels of shape \(E,\)"),
+        ({"y": [0, 1, 0]}, r"y is a list"),
         ({"y": torch.zeros(3, 1)}, r"y is torch.float32 \(3, 1\)"),
-        ({"y": torch.tensor([0.0, NAN, NAN])}, "y holds 2 NaN or infinite labels, the first at event 1"),
-        ({"time_offset": NAN}, "time_offset is nan; it must be finite"),
+        ({"y": torch.tensor([0.0, NAN, NAN])}, "y holds 2 NaN.*event 1"),
+        ({"time_offset": NAN}, "time_offset is nan"),
         ({"time_offset": float("inf")}, "time_offset is inf"),
-        ({"src": (0, 10**13, 2)}, "ids run to 10000000000000 for only 5 distinct nodes.*renumber=True"),
-        ({"dst": (3, 2**63 - 1, 4)}, "ids run to 9223372036854775807 for only 6"),
+        ({"src": (0, 10**13, 2)}, "ids .*10000000000000.* 5 .*renumber=True"),
+        ({"dst": (3, 2**63 - 1, 4)}, "ids .*9223372036854775807.* 6 "),
         ({"msg": torch.zeros(2, 1)}, "'msg': 2"),
         ({"msg": torch.zeros(3)}, r"msg is torch.float32 \(3,\)"),
         ({"msg": torch.tensor([[0.0], [NAN], [1.0]])}, "msg holds 1 NaN .* event 1, feature 0"),
-        ({"num_nodes": 4}, "reach node 4, num_nodes is 4"),
-        ({"num_sources": 2}, "num_sources is 2, but sources reach 2 and destinations begin at 3"),
+        ({"num_nodes": 4}, "node 4, num_nodes is 4"),
+        ({"num_sources": 2}, "num_sources is 2, .*sources.* 2 .*destinations.* 3"),
         ({"num_sources": 4}, "num_sources is 4"),
-        ({"node_ids": torch.arange(4)}, "node_ids has 4 entries for 5 nodes"),
-        ({"node_labels": torch.full((5,), -2)}, "node_labels reach -2"),
+        ({"node_ids": torch.arange(4)}, "node_ids.* 4 .* 5 nodes"),
+        ({"node_labels": torch.full((5,), -2)}, "node_labels.*-2"),
     ],
 )
 def test_bad_input(options, message):

@@ -59,7 +59,7 @@ def test_group_environments(groups, number, training):
     train = torch.arange(min(training, len(groups)))
     known = {groups[n] for n in train.tolist()}
     if len(known) < number:
-        with pytest.raises(DataError, match=f"{len(known)} groups, too few for {number}"):
+        with pytest.raises(DataError, match=f"{len(known)} groups.*{number}"):
             group_environments(torch.tensor(groups), train, number)
         return
     env = group_environments(torch.tensor(groups), train, number).tolist()
@@ -89,7 +89,7 @@ def test_a_field_of_the_store():
     assert batch.to_data_list()[1].env.tolist() == [3]
     assert store.field("env") is None
     assert GraphStore.from_dict(more.to_dict()).field("env").tolist() == [0, 3, 6, 9, 12]
-    with pytest.raises(DataError, match="4 rows for 5 graphs"):
+    with pytest.raises(DataError, match="env .* 4 rows .* 5 graphs"):
         store.with_field("env", torch.arange(4))
 
 
@@ -205,7 +205,7 @@ def test_pooling_in_a_data_module():
 
 
 def test_what_cannot_be_pooled():
-    with pytest.raises(DataError, match="test samples too"):
+    with pytest.raises(DataError, match="validation .*test "):
         pooled_split({"train": torch.arange(4), "val": torch.arange(4, 6), "test": torch.arange(4, 6)}, 0)
     with pytest.raises(ValueError, match="fraction is 1"):
         pooled_split({"train": torch.arange(4), "val": torch.arange(0), "test": torch.arange(0)}, 0, 1.0)

@@ -155,7 +155,7 @@ T0, T1 = torch.ones(1), torch.ones(2)
 @pytest.mark.parametrize(
     ("graphs", "named"),
     [
-        (pair({"paths": [T0]}, {"paths": [T0, T0]}), r"paths of graph 1 has 2 tensors, of graph 0 1"),
+        (pair({"paths": [T0]}, {"paths": [T0, T0]}), r"paths of graph 1 .* 2 .*graph 0 1"),
         (pair({"paths": [T0, T0]}, {"paths": [T0]}), r"paths of graph 1 has 1"),
         (pair({"paths": [T0]}, {"paths": []}), r"paths of graph 1 is a list"),
         (pair({"info": {"a": T0}}, {"info": {"a": T0, "b": T0}}), r"info of graph 1 .*\['b'\]"),
@@ -168,17 +168,17 @@ T0, T1 = torch.ones(1), torch.ones(2)
         (pair({"u": "a"}, {"u": 1}), "u of graph 1"),
         (pair({"u": torch.ones(1, 2)}, {"u": torch.ones(1, 3)}), r"u of graph 1 is torch.float32 \(1, 3\)"),
         (pair({"u": torch.tensor(1.0)}, {"u": T0}), "u of graph 1"),
-        (pair({"pos": torch.ones(2, 3)}, {"pos": torch.ones(2, 3)}), "pos of graph 1 has 2 rows for 3 nodes"),
-        (pair({"z": torch.ones(2).long()}, {"z": torch.ones(4).long()}), "z of graph 1 has 4 rows for 3 nodes"),
+        (pair({"pos": torch.ones(2, 3)}, {"pos": torch.ones(2, 3)}), "pos of graph 1 .* 2 .* 3 nodes"),
+        (pair({"z": torch.ones(2).long()}, {"z": torch.ones(4).long()}), "z of graph 1 .* 4 .* 3 nodes"),
         (pair({"train_mask": T1 > 0}, {"train_mask": T1 > 0}), "train_mask of graph 1 has 2 rows"),
-        (pair({"edge_attr": T0}, {"edge_attr": T1}), "edge_attr of graph 1 has 2 rows for 1 edges"),
-        (pair({"edge_weight": T1}, {"edge_weight": T0}), "edge_weight of graph 0 has 2 rows for 1 edges"),
+        (pair({"edge_attr": T0}, {"edge_attr": T1}), "edge_attr of graph 1 .* 2 .* 1 edges"),
+        (pair({"edge_weight": T1}, {"edge_weight": T0}), "edge_weight of graph 0 .* 2 .* 1 edges"),
         (pair({"adj_t": torch.eye(2).to_sparse()}, {"adj_t": torch.eye(3).to_sparse()}), "adj_t of graph 0"),
         (pair({"u": T0}, {"u": T0.to_sparse()}), "u of graph 1 is a sparse"),
         (pair({"u": {"a": T0.to_sparse()}}, {"u": {"a": T0.to_sparse()}}), r"u\['a'\] of graph 0"),
         (pair({"my_index": T1 > 0}, {"my_index": T1 > 0}), "my_index is bool"),
         (pair({"x_batch": T0.long()[:0]}, {"x_batch": T0.long()}), "x_batch of graph 0"),
-        (pair({"batch": T1.long()}, {"batch": torch.zeros(3).long()}), "graph 0 has a field batch"),
+        (pair({"batch": T1.long()}, {"batch": torch.zeros(3).long()}), "graph 0 .*field batch"),
         ([Data(y=1), Data(y=2)], "nodes of graph 0"),
         ([Data(my_node=torch.tensor(1))], "nodes of graph 0"),
         ([Data(x=T1), HeteroData()], "graph 1 is a HeteroData"),
@@ -199,7 +199,7 @@ def test_a_field_of_nodes_is_known_by_most_graphs():
     sizes = [2, 3, 4] * 7
     graphs = [Data(x=torch.ones(n, 1), charge=torch.ones(n)) for n in sizes]
     graphs[16].charge = torch.ones(5)
-    with pytest.raises(DataError, match="charge of graph 16 has 5 rows for 3 nodes"):
+    with pytest.raises(DataError, match="charge of graph 16 .* 5 .* 3 nodes"):
         GraphStore.from_dataset(graphs)
     # lengths of their own are no fault, nor K numbers of graphs that have K nodes as a rule
     GraphStore.from_dataset([Data(x=torch.ones(n, 1), path=torch.ones(i % 5)) for i, n in enumerate(sizes)])

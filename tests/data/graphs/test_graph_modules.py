@@ -44,8 +44,8 @@ class TestGraphDataModule:
         ("given", "options", "error", "message"),
         [
             ([], {}, DataError, "empty"),
-            (graphs(label=lambda i: 1), {}, DataError, r"have label \[1\]; classification needs at least two"),
-            (graphs(label=lambda i: i - 2), {}, DataError, "classes must be numbered from 0"),
+            (graphs(label=lambda i: 1), {}, DataError, r"24 .*label \[1\]"),
+            (graphs(label=lambda i: i - 2), {}, DataError, "labels .*-2.*graph 0"),
             (graphs(), {"fractions": [0.5, 0.1, 0.1]}, ValueError, "sum to 1"),
             (graphs(), {"split": "other"}, ValueError, "split is 'other'"),
             ([Data(x=torch.ones(1, 1)) for _ in range(10)], {"split": "stratified"}, DataError, "integer class"),
@@ -157,12 +157,12 @@ class TestTU:
     @pytest.mark.parametrize(
         ("replace", "message"),
         [
-            ({"node_labels": "0\n1\n"}, "do not fit together"),
-            ({"graph_labels": "1\n"}, "do not fit together"),
-            ({"A": "1, 2\n2, x\n"}, "do not fit together"),
-            ({"A": "1, 2\n2, 1"}, "last line of TOY_A.txt"),
-            ({"A": "1, 2\n2, 99\n"}, "do not fit together|nodes"),
-            ({"A": "1, 2\n1, 5\n"}, "but the graph has"),
+            ({"node_labels": "0\n1\n"}, "TOY.*truncated"),
+            ({"graph_labels": "1\n"}, "TOY.*truncated"),
+            ({"A": "1, 2\n2, x\n"}, "TOY.*truncated"),
+            ({"A": "1, 2\n2, 1"}, "line of TOY_A.txt"),
+            ({"A": "1, 2\n2, 99\n"}, r"TOY.*truncated|edge \[1, 98\]"),
+            ({"A": "1, 2\n1, 5\n"}, r"graph 0.*edge \[0, 4\]"),
         ],
     )
     def test_truncated_or_mixed_files(self, toy, replace, message):
@@ -172,7 +172,7 @@ class TestTU:
             TUDataModule("TOY", **split).load()
 
     def test_missing_set_names_mirror_and_address(self, toy):
-        with pytest.raises(DataError, match=r"NOWHERE_A.txt.*GRAPHSEQ_MIRROR.*download.*NOWHERE.zip"):
+        with pytest.raises(DataError, match=r"NOWHERE_A\.txt.*GRAPHSEQ_MIRROR.*NOWHERE\.zip"):
             TUDataModule("NOWHERE").load()
 
     def test_wrong_checksum_of_a_known_set(self, toy):
@@ -193,7 +193,7 @@ class TestTU:
         ],
     )
     def test_bad_options(self, options):
-        with pytest.raises(ValueError, match="must be|give three"):
+        with pytest.raises(ValueError, match=list(options)[-1]):
             TUDataModule("MUTAG", **options)
 
     @pytest.mark.parametrize(

@@ -244,17 +244,17 @@ def edges(*pairs):
         ([], "empty"),
         (
             [Data(x=torch.ones(2, 1), edge_index=edges((0, 2)))],
-            r"graph 0 holds edge \[0, 2\] but the graph has 2 nodes",
+            r"graph 0 .*edge \[0, 2\].* 2 nodes",
         ),
         (
             [Data(x=torch.ones(2, 1), edge_index=edges((0, 1))), Data(x=torch.ones(2, 1), edge_index=edges((-1, 0)))],
-            r"graph 1 holds edge \[-1, 0\]",
+            r"graph 1 .*edge \[-1, 0\]",
         ),
         ([Data(x=torch.ones(2, 1), edge_index=edges((0, 1)).float())], "int64"),
-        ([Data(x=torch.tensor([[1.0], [float("nan")]]))], "x holds 1 NaN or infinite values, the first in graph 0"),
+        ([Data(x=torch.tensor([[1.0], [float("nan")]]))], "x holds 1 NaN.*graph 0"),
         ([Data(x=torch.ones(1, 1)), Data(x=torch.tensor([[float("inf")]]))], "first in graph 1"),
         ([Data(x=torch.ones(2, 1)), Data(x=torch.ones(2, 1), y=1)], r"differ in fields \['y'\]"),
-        ([torch.ones(2)], "takes torch_geometric Data"),
+        ([torch.ones(2)], "graph 0 is a .*GraphStore"),
         ([Data(x=torch.ones(2, 1), adj=torch.eye(2).to_sparse())], "sparse"),
     ],
 )

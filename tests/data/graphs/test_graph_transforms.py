@@ -95,7 +95,7 @@ def test_safe_transforms_do_the_same_to_a_batch(kind):
 @pytest.mark.parametrize("transform", NORMED, ids=lambda transform: type(transform).__name__)
 def test_transforms_that_norm_by_the_largest_value_are_refused_with_reason(transform):
     assert not compared(transform)
-    with pytest.raises(ValueError, match=rf"train_transform is or holds {type(transform).__name__} with norm=True"):
+    with pytest.raises(ValueError, match=rf"train_transform .*{type(transform).__name__} .*norm=True"):
         check_batch_transform("train_transform", transform)
 
 
@@ -187,7 +187,7 @@ def test_pre_transform_is_applied_to_each_graph():
     assert [graph.num_nodes for graph in data.graphs] == [6, 8, 5, 7] * 5
     assert all(float(graph.pos.mean(0).abs().max()) < 1e-5 for graph in batch.to_data_list())
     assert data.num_features == 3
-    with pytest.raises(DataError, match="pre_transform made a tuple of graph 0"):
+    with pytest.raises(DataError, match="pre_transform .*tuple.*graph 0"):
         module(pre_transform=lambda graph: (graph, graph)).load()
     with pytest.raises(TypeError, match="pre_transform"):
         module(pre_transform="Center")

@@ -119,7 +119,7 @@ def test_scaffold_does_not_depend_on_the_order_of_atoms(smiles, random):
 
 
 def test_scaffold_of_no_molecule():
-    with pytest.raises(DataError, match="cannot read the SMILES 'c1cc'"):
+    with pytest.raises(DataError, match="SMILES 'c1cc'"):
         scaffold("c1cc")
 
 
@@ -183,7 +183,7 @@ def test_unreadable_smiles_are_listed_or_refused(tmp_path):
     bad = ["CC(C)(C)(C)C", "not a molecule", "c1ccc" + "C" * 99, "[Xx]", "C(", "[CH4+9]"]
     path = write(tmp_path / "t.csv", [bad[0], *TEN, *bad[1:]], range(16))
     data = own(path)
-    with pytest.warns(UserWarning, match=r"6 of 16 SMILES of t.csv .*line 2: 'CC\(C\).* and 1 more") as caught:
+    with pytest.warns(UserWarning, match=r"6 of 16 .*t\.csv .*line 2: 'CC\(C\)") as caught:
         data.load()
     assert sum("SMILES" in str(item.message) for item in caught) == 1
     assert "CCC...'" in str(caught[0].message)
@@ -196,7 +196,7 @@ def test_unreadable_smiles_are_listed_or_refused(tmp_path):
 
 
 def test_no_readable_smiles(tmp_path):
-    with pytest.raises(DataError, match=r"none of the 2 SMILES .* 'name'; name the right smiles_column"):
+    with pytest.raises(DataError, match=r" 2 SMILES .*'name'; .*smiles_column"):
         own(write(tmp_path / "t.csv", ["water?", "salt?"], "12", header=["name", "t0"]), smiles_column="name").load()
 
 
@@ -235,8 +235,8 @@ def test_targets_that_are_no_numbers(tmp_path, cell):
         (b"smiles,other\nCC,1\n", "line 1 .* t0; .* smiles, other"),
         (b"smiles,t0,t0\nCC,1,2\n", "line 1 .* column 't0'"),
         (b"mol,t0\nCC,1\n", "line 1 .* smiles; .* mol, t0"),
-        (gzip.compress(b"smiles,t0\nCC,1\n" * 99)[:-12], "cannot be read"),
-        (b"\x1f\x8b damaged", "cannot be read"),
+        (gzip.compress(b"smiles,t0\nCC,1\n" * 99)[:-12], r"t\.csv cannot"),
+        (b"\x1f\x8b damaged", r"t\.csv cannot"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path, content, message):
@@ -252,24 +252,24 @@ def test_a_table_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "named"),
     [
-        {},
-        {"name": "esol", "csv": "t.csv"},
-        {"name": "ESOL!"},
-        {"name": "esol", "target_columns": ["a"]},
-        {"name": "esol", "smiles_column": "a"},
-        {"csv": "t.csv"},
-        {"csv": "t.csv", "target_columns": "y"},
-        {"csv": "t.csv", "target_columns": []},
-        {"name": "esol", "split": "k_fold"},
-        {"name": "esol", "unreadable": "ignore"},
-        {"name": "esol", "fractions": (0.5, 0.1, 0.1)},
-        {"name": "esol", "batch_size": 0},
+        ({}, "name is None and csv is None"),
+        ({"name": "esol", "csv": "t.csv"}, "'esol' and csv is 't.csv'"),
+        ({"name": "ESOL!"}, "name is 'ESOL!'"),
+        ({"name": "esol", "target_columns": ["a"]}, "target_columns .*esol"),
+        ({"name": "esol", "smiles_column": "a"}, "smiles_column .*esol"),
+        ({"csv": "t.csv"}, "target_columns is None"),
+        ({"csv": "t.csv", "target_columns": "y"}, "target_columns is 'y'"),
+        ({"csv": "t.csv", "target_columns": []}, r"target_columns is \[\]"),
+        ({"name": "esol", "split": "k_fold"}, "split is 'k_fold'"),
+        ({"name": "esol", "unreadable": "ignore"}, "unreadable is 'ignore'"),
+        ({"name": "esol", "fractions": (0.5, 0.1, 0.1)}, r"fractions are \[0\.5, 0\.1, 0\.1\]"),
+        ({"name": "esol", "batch_size": 0}, "batch_size is 0"),
     ],
 )
-def test_wrong_arguments(arguments):
-    with pytest.raises(ValueError, match=r"give|must|known"):
+def test_wrong_arguments(arguments, named):
+    with pytest.raises(ValueError, match=named):
         MoleculeDataModule(**arguments)
 
 
@@ -448,7 +448,7 @@ def test_a_named_table_with_too_few_columns(empty_mirror):
     raw = empty_mirror / "MoleculeNet/sider/raw/sider.csv"
     raw.parent.mkdir(parents=True)
     raw.write_text("smiles,a,b\nCC,1,0\n")
-    with pytest.raises(DataError, match="3 columns .* too few"):
+    with pytest.raises(DataError, match="sider .*3 columns"):
         MoleculeDataModule("sider", verify_checksums=False).load()
 
 

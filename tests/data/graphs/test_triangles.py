@@ -92,11 +92,11 @@ def test_seeds_and_batches(own_cache):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"num_train": 0}, "graphs were asked for"),
-        ({"num_val": -1}, "graphs were asked for"),
+        ({"num_train": 0}, "0, 5000 and 10000 graphs"),
+        ({"num_val": -1}, "30000, -1 and 10000 graphs"),
         ({"min_nodes": 3}, "at least 4"),
         ({"max_nodes": 5}, "up to 6"),
-        ({"test_max_nodes": 25}, "above max_nodes"),
+        ({"test_max_nodes": 25}, "test_max_nodes is 25; .*max_nodes, 25"),
         ({"max_degree": 0}, "max_degree"),
         ({"num_environments": 1}, "num_environments"),
     ],

@@ -2,6 +2,7 @@ import gzip
 import io
 import os
 import pickle
+import re
 import struct
 import sys
 import tarfile
@@ -51,13 +52,13 @@ class TestIdx:
 
     def test_wrong_magic(self, tmp_path):
         (tmp_path / "x").write_bytes(b"\x01\x00\x08\x01" + bytes(8))
-        with pytest.raises(DataError, match="x is not an IDX file: it begins with 01 00 08 01"):
+        with pytest.raises(DataError, match="x is .*IDX.* 01 00 08 01"):
             read_idx(tmp_path / "x")
 
     @pytest.mark.parametrize("raw", [b"", b"\0\0", b"\0\0\x07\x01\0\0\0\0", b"\0\0\x08\0"])
     def test_no_header(self, tmp_path, raw):
         (tmp_path / "x").write_bytes(raw)
-        with pytest.raises(DataError, match="is not an IDX file"):
+        with pytest.raises(DataError, match="x is .*IDX.* begins"):
             read_idx(tmp_path / "x")
 
     def test_every_truncation_is_noticed(self, tmp_path):
@@ -68,7 +69,7 @@ class TestIdx:
             with pytest.raises(DataError, match="x "):
                 read_idx(path)
         path.write_bytes(raw + b"\0")
-        with pytest.raises(DataError, match="holds 13 bytes of data, its header says 3 x 2 x 2 of 1 bytes = 12"):
+        with pytest.raises(DataError, match="x holds 13 bytes.*3 x 2 x 2.*12"):
             read_idx(path)
 
     def test_every_truncation_of_gzip_is_noticed(self, tmp_path):
@@ -76,7 +77,7 @@ class TestIdx:
         path = tmp_path / "x.gz"
         for length in range(2, len(raw)):
             path.write_bytes(raw[:length])
-            with pytest.raises(DataError, match=r"x\.gz is a truncated or corrupt gzip file"):
+            with pytest.raises(DataError, match=r"x\.gz is .*gzip"):
                 read_idx(path)
 
     def test_corrupt_gzip(self, tmp_path):
@@ -94,7 +95,7 @@ class TestIdx:
 
     def test_missing_file_and_folder(self, tmp_path):
         for path in (tmp_path / "none", tmp_path):
-            with pytest.raises(DataError, match="cannot be read"):
+            with pytest.raises(DataError, match="test_missing_file.* cannot"):
                 read_idx(path)
 
     def write_pair(self, folder: Path, images: np.ndarray, labels: np.ndarray) -> tuple[Path, Path]:
@@ -117,12 +118,12 @@ class TestIdx:
     @pytest.mark.parametrize(
         ("images", "labels", "message"),
         [
-            (np.zeros((2, 3, 3), "u1"), np.zeros(3, "u1"), r"labels of shape \(3,\) for 2 images"),
-            (np.zeros((2, 3, 3), "u1"), np.array([3, 10], "u1"), r"labels from 3 to 10, outside 0\.\.9"),
-            (np.zeros((2, 3, 3), "u1"), np.array([-1, 1], "i1"), r"labels from -1 to 1, outside 0\.\.9"),
-            (np.zeros((2, 3, 3), "f4"), np.zeros(2, "u1"), "holds torch.float32 of shape"),
-            (np.zeros((2, 3), "u1"), np.zeros(2, "u1"), "check that it is the file of the images"),
-            (np.zeros((2, 3, 3), "u1"), np.zeros(2, "f4"), "whole numbers are needed"),
+            (np.zeros((2, 3, 3), "u1"), np.zeros(3, "u1"), r"labels.*\(3,\).*2 images"),
+            (np.zeros((2, 3, 3), "u1"), np.array([3, 10], "u1"), r"labels from 3 to 10, .*0\.\.9"),
+            (np.zeros((2, 3, 3), "u1"), np.array([-1, 1], "i1"), r"labels from -1 to 1, .*0\.\.9"),
+            (np.zeros((2, 3, 3), "f4"), np.zeros(2, "u1"), r"torch\.float32 of shape \(2, 3, 3\)"),
+            (np.zeros((2, 3), "u1"), np.zeros(2, "u1"), r"torch\.uint8 of shape \(2, 3\)"),
+            (np.zeros((2, 3, 3), "u1"), np.zeros(2, "f4"), r"labels holds torch\.float32"),
         ],
     )
     def test_pair_that_does_not_fit(self, tmp_path, images, labels, message):
@@ -208,10 +209,10 @@ class TestCifar:
         path = self.write(tmp_path, {"data": self.pixels, "fine_labels": [99, 0, 5], "coarse_labels": [19, 0, 1]})
         assert read_cifar_batches([path])[1].tolist() == [99, 0, 5]
         assert read_cifar_batches([path], "coarse_labels")[1].tolist() == [19, 0, 1]
-        with pytest.raises(DataError, match="give the files of batches"):
+        with pytest.raises(DataError, match="fine_labels.*batches.meta"):
             read_cifar_batches([path], "labels")
         other = self.write(tmp_path, {"data": self.pixels, "labels": [1, 2, 3]}, name="other")
-        with pytest.raises(DataError, match="do not mix"):
+        with pytest.raises(DataError, match="fine_labels and labels.*CIFAR-100"):
             read_cifar_batches([path, other])
 
     def test_malicious_pickle_runs_nothing(self, tmp_path):
@@ -223,7 +224,7 @@ class TestCifar:
 
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             path = self.write(tmp_path, {"data": self.pixels, "labels": Evil()}, protocol)
-            with pytest.raises(DataError, match=r"batch was refused as a CIFAR batch: the file asks for \w+\.system"):
+            with pytest.raises(DataError, match=r"CIFAR.* \w+\.system"):
                 read_cifar_batches([path])
         assert not touched.exists()
         pickle.loads(path.read_bytes())  # the file does run code where nothing stops it
@@ -238,7 +239,7 @@ class TestCifar:
     )  # fmt: skip
     def test_no_other_name(self, tmp_path, name):
         (tmp_path / "x").write_bytes(b"c" + name.encode() + b"\n.")
-        with pytest.raises(DataError, match="which no CIFAR batch needs"):
+        with pytest.raises(DataError, match="for " + re.escape(name.replace("\n", "."))):
             read_cifar_batches([tmp_path / "x"])
 
     def test_dotted_name_reaches_nothing(self, tmp_path):
@@ -247,7 +248,7 @@ class TestCifar:
         with pytest.raises(DataError, match="refused"):
             read_cifar_batches([tmp_path / "x"])
         (tmp_path / "x").write_bytes(b"\x80\x04\x8c\x05numpy\x8c\x10ndarray.__init__\x93.")
-        with pytest.raises(DataError, match=r"numpy\.ndarray\.__init__, which no CIFAR batch needs"):
+        with pytest.raises(DataError, match=r"numpy\.ndarray\.__init__"):
             read_cifar_batches([tmp_path / "x"])
 
     def test_odd_encoding_is_refused(self, tmp_path):
@@ -257,7 +258,7 @@ class TestCifar:
 
     def test_huge_number_of_an_object_allocates_nothing(self, tmp_path):
         (tmp_path / "x").write_bytes(b"\x80\x02Nr\x00\x00\x00\x20.")  # LONG_BINPUT 2 ** 29: 8 GB in pickle
-        with pytest.raises(DataError, match="it numbers an object 536870912 in 9 bytes"):
+        with pytest.raises(DataError, match="object 536870912 in 9 bytes"):
             read_cifar_batches([tmp_path / "x"])
 
     def test_every_truncation_is_noticed(self, tmp_path):
@@ -287,20 +288,20 @@ class TestCifar:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ([1, 2], "holds a list"),
-            ({"labels": [1]}, "with nothing in 'data'"),
-            ({"data": {"values": 1}, "labels": [1]}, "with nothing in 'data'"),
-            ({"data": pixels[:, :100], "labels": [1, 2, 3]}, r"with uint8 of shape \(3, 100\)"),
-            ({"data": pixels.astype(np.int64), "labels": [1, 2, 3]}, "with int64"),
-            ({"data": pixels}, "labels or fine_labels or coarse_labels are needed"),
-            ({"data": pixels, "labels": [1, 2]}, r"labels of shape \(2,\) for 3 images"),
-            ({"data": pixels, "labels": [1, 2, 10]}, r"labels from 1 to 10, outside 0\.\.9"),
-            ({"data": pixels, "labels": ["1", "2", "3"]}, "not a list of whole numbers"),
-            ({"data": pixels, "labels": [[1], [2, 3], 4]}, "not a list of whole numbers"),
-            ({"data": pixels, "labels": [0.5, 1, 2]}, "not a list of whole numbers"),
-            ({"data": pixels, "labels": [2**70, 1, 2]}, "not a list of whole numbers"),
-            ({"data": pixels.astype(np.float32), "labels": [1, 2, 3]}, "an array of type 'f4'"),
-            ({"data": np.array([None]), "labels": [1]}, "an array of type 'O8'"),
+            ([1, 2], "batch holds a list"),
+            ({"labels": [1]}, "labels .*nothing in 'data'"),
+            ({"data": {"values": 1}, "labels": [1]}, "labels .*nothing in 'data'"),
+            ({"data": pixels[:, :100], "labels": [1, 2, 3]}, r"uint8 of shape \(3, 100\)"),
+            ({"data": pixels.astype(np.int64), "labels": [1, 2, 3]}, r"int64 of shape \(3, 3072\)"),
+            ({"data": pixels}, "fields data with uint8.*coarse_labels"),
+            ({"data": pixels, "labels": [1, 2]}, r"labels.*\(2,\).*3 images"),
+            ({"data": pixels, "labels": [1, 2, 10]}, r"labels from 1 to 10, .*0\.\.9"),
+            ({"data": pixels, "labels": ["1", "2", "3"]}, "has 'labels' "),
+            ({"data": pixels, "labels": [[1], [2, 3], 4]}, "has 'labels' "),
+            ({"data": pixels, "labels": [0.5, 1, 2]}, "has 'labels' "),
+            ({"data": pixels, "labels": [2**70, 1, 2]}, "has 'labels' "),
+            ({"data": pixels.astype(np.float32), "labels": [1, 2, 3]}, "type 'f4'"),
+            ({"data": np.array([None]), "labels": [1]}, "type 'O8'"),
         ],
     )
     def test_wrong_content(self, tmp_path, content, message):
@@ -308,11 +309,11 @@ class TestCifar:
             read_cifar_batches([self.write(tmp_path, content)])
 
     def test_wrong_arguments(self, tmp_path):
-        with pytest.raises(DataError, match="give a list of at least one file"):
+        with pytest.raises(DataError, match=r"paths is \[\]"):
             read_cifar_batches([])
-        with pytest.raises(DataError, match="give a list of at least one file"):
+        with pytest.raises(DataError, match="paths is 'test_batch'"):
             read_cifar_batches("test_batch")
-        with pytest.raises(DataError, match="cannot be read"):
+        with pytest.raises(DataError, match="none cannot"):
             read_cifar_batches([tmp_path / "none"])
         with pytest.raises(ValueError, match="label_field is 'label'"):
             read_cifar_batches([tmp_path], "label")
@@ -380,18 +381,18 @@ class TestJpegArchive:
         at = raw.index(b"train/dog/0001.jpg")
         raw[at : at + 5] = b"XXXXX"  # the checksum of the header does not fit: tarfile stops here, silently
         (tmp_path / "x.tar").write_bytes(raw)
-        with pytest.raises(DataError, match="no end of archive after 1 images"):
+        with pytest.raises(DataError, match=r"x\.tar .*archive.* 1 images"):
             read_jpeg_archive(tmp_path / "x.tar", ["dog", "cat"])
 
     @pytest.mark.parametrize(
         ("members", "message"),
         [
-            ({"train/cow/1.jpg": jpeg(0)}, "the member train/cow/1.jpg, where SPLIT/CLASS/NAME.jpg"),
-            ({"cat/1.jpg": jpeg(0)}, "the member cat/1.jpg"),
+            ({"train/cow/1.jpg": jpeg(0)}, r"train/cow/1\.jpg, .*SPLIT/CLASS/NAME\.jpg"),
+            ({"cat/1.jpg": jpeg(0)}, r"member cat/1\.jpg, .*SPLIT/CLASS/NAME\.jpg"),
             ({"notes.txt": b""}, "no .jpg members"),
-            ({"a/cat/1.jpg": b"GIF89a"}, "member a/cat/1.jpg is no readable JPEG"),
-            ({"a/cat/1.jpg": jpeg((9, 9, 9), (64, 64))[:500]}, "member a/cat/1.jpg is no readable JPEG"),
-            ({"a/cat/1.jpg": jpeg(0), "a/cat/2.jpg": jpeg(0, (8, 9))}, "2.jpg is 9 x 8, the first image 8 x 8"),
+            ({"a/cat/1.jpg": b"GIF89a"}, r"a/cat/1\.jpg .*JPEG"),
+            ({"a/cat/1.jpg": jpeg((9, 9, 9), (64, 64))[:500]}, r"a/cat/1\.jpg .*JPEG"),
+            ({"a/cat/1.jpg": jpeg(0), "a/cat/2.jpg": jpeg(0, (8, 9))}, r"2\.jpg is 9 x 8, .*8 x 8"),
         ],
     )
     def test_wrong_content(self, tmp_path, members, message):
@@ -407,12 +408,12 @@ class TestJpegArchive:
     def test_no_archive(self, tmp_path):
         (tmp_path / "x.tar").write_bytes(b"no archive at all" * 100)
         for name in ("x.tar", "none.tar"):
-            with pytest.raises(DataError, match="is missing, truncated, corrupt or no tar archive"):
+            with pytest.raises(DataError, match=f"{name} is missing"):
                 read_jpeg_archive(tmp_path / name, ["cat"])
 
     @pytest.mark.parametrize("classes", [[], ["cat", "cat"], "cat"])
     def test_wrong_classes(self, tmp_path, classes):
-        with pytest.raises(ValueError, match="give a list of at least one name"):
+        with pytest.raises(ValueError, match="^classes is "):
             read_jpeg_archive(tmp_path / "x.tar", classes)
 
     def test_bar_only_in_a_terminal(self, tmp_path, capsys, monkeypatch):
@@ -428,7 +429,7 @@ class TestJpegArchive:
 
     def test_without_pillow(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "PIL", None)
-        with pytest.raises(OptionalDependencyError, match=r"pip install 'graphseq\[images\]'"):
+        with pytest.raises(OptionalDependencyError, match=r"JPEG.*pillow.*graphseq\[images\]"):
             read_jpeg_archive(tmp_path / "x.tar", ["cat"])
 
 
@@ -453,12 +454,12 @@ class TestUsps:
     @pytest.mark.parametrize(
         ("data", "target", "message"),
         [
-            (np.zeros((2, 256), "f4"), np.zeros(3, "i4"), r"labels of shape \(3,\) for 2 images"),
-            (np.zeros((2, 256), "f4"), np.array([0, 10]), r"labels from 0 to 10, outside 0\.\.9"),
-            (np.full((2, 256), -1.0, "f4"), np.zeros(2, "i4"), "grey levels from -1.0 to -1.0"),
-            (np.full((2, 256), np.nan, "f4"), np.zeros(2, "i4"), "grey levels from nan"),
-            (np.zeros((2, 784), "f4"), np.zeros(2, "i4"), r"holds float32 \(2, 784\)"),
-            (np.zeros((2, 256), "u1"), np.zeros(2, "i4"), r"holds uint8 \(2, 256\)"),
+            (np.zeros((2, 256), "f4"), np.zeros(3, "i4"), r"labels.*\(3,\).*2 images"),
+            (np.zeros((2, 256), "f4"), np.array([0, 10]), r"labels from 0 to 10, .*0\.\.9"),
+            (np.full((2, 256), -1.0, "f4"), np.zeros(2, "i4"), "levels from -1.0"),
+            (np.full((2, 256), np.nan, "f4"), np.zeros(2, "i4"), "levels from nan"),
+            (np.zeros((2, 784), "f4"), np.zeros(2, "i4"), r"float32 \(2, 784\)"),
+            (np.zeros((2, 256), "u1"), np.zeros(2, "i4"), r"uint8 \(2, 256\)"),
             (np.zeros((2, 256), "f4"), np.zeros(2, "f4"), r"float32 \(2,\) under train"),
         ],
     )
@@ -484,7 +485,7 @@ class TestUsps:
 
     def test_without_h5py(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "h5py", None)
-        with pytest.raises(OptionalDependencyError, match=r"reading USPS needs h5py: pip install 'graphseq\[images\]'"):
+        with pytest.raises(OptionalDependencyError, match=r"USPS.*h5py.*graphseq\[images\]"):
             read_usps_hdf5(tmp_path / "usps.h5", "train")
 
 

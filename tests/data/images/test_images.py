@@ -243,7 +243,7 @@ class TestTransforms:
 
     def test_validation_too_small_for_one_image(self, folder):
         write_idx_set(folder)
-        with pytest.raises(DataError, match="leave the val split empty"):
+        with pytest.raises(DataError, match="100 samples .*val split"):
             module(val_fraction=1e-4).load()
 
 
@@ -289,7 +289,7 @@ class TestUSPS:
         self.write(folder)
         module("USPS").load()
         (own_cache / "raw/USPS/usps.h5").write_bytes(b"another file")
-        with pytest.raises(DataError, match=r"usps\.h5 is missing, truncated, not HDF5"):
+        with pytest.raises(DataError, match=r"usps\.h5.*HDF5"):
             module("USPS").load()
 
 
@@ -330,7 +330,7 @@ class TestCIFAR:
 
     def test_archive_without_a_batch(self, folder):
         cifar_archive(folder / "CIFAR10/cifar-10-python.tar.gz", leave_out="data_batch_3")
-        with pytest.raises(DataError, match=r"truncated, corrupt or not the archive.*data_batch_3"):
+        with pytest.raises(DataError, match=r"cifar-10-python.*data_batch_3"):
             module("CIFAR10").load()
 
     def test_truncated_archive(self, folder, own_cache):
@@ -340,7 +340,7 @@ class TestCIFAR:
         for length in (0, 100, len(raw) // 2):
             path.write_bytes(raw[:length])
             (own_cache / "raw/CIFAR10/cifar-10-python.tar.gz").unlink(missing_ok=True)
-            with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz is truncated, corrupt"):
+            with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz is truncated"):
                 module("CIFAR10").load()
 
 
@@ -359,10 +359,10 @@ class TestRawFiles:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("MNIST", r"MNIST needs train-images.*GRAPHSEQ_MIRROR.*ossci-datasets.*no network"),
-            ("FashionMNIST", r"FashionMNIST needs train-images.*fashion-mnist\.s3.*no network"),
-            ("USPS", r"USPS needs usps\.h5.*no address is known"),
-            ("CIFAR10", r"CIFAR10 needs cifar-10-python.*toronto.*cifar10_train_jpeg.*in the folder CIFAR10_jpeg"),
+            ("MNIST", r"MNIST needs train-images.*GRAPHSEQ_MIRROR.*ossci-datasets"),
+            ("FashionMNIST", r"FashionMNIST needs train-images.*fashion-mnist\.s3"),
+            ("USPS", r"USPS needs usps\.h5.*address"),
+            ("CIFAR10", r"CIFAR10 needs cifar-10-python.*toronto.*cifar10_train_jpeg.*CIFAR10_jpeg"),
         ],
     )
     @pytest.mark.parametrize("with_mirror", [True, False])
@@ -410,7 +410,7 @@ class TestRawFiles:
         monkeypatch.delenv("GRAPHSEQ_MIRROR")
         cut = Server({**files, IDX[2]: files[IDX[2]][:-9]})
         monkeypatch.setattr(urllib.request, "urlopen", cut)
-        with pytest.raises(DataError, match=r"needs t10k-images.*t10k-images-idx3-ubyte\.gz has SHA-256"):
+        with pytest.raises(DataError, match=r"needs t10k-images.*t10k-images-idx3-ubyte\.gz has SHA"):
             ImageDataModule("MNIST").load()
         whole = Server(files)
         monkeypatch.setattr(urllib.request, "urlopen", whole)
@@ -421,11 +421,11 @@ class TestRawFiles:
     @pytest.mark.parametrize(
         ("other", "message"),
         [
-            ({"train_images": idx(pixels(100, 8, 8))[:-20]}, "train-images.* truncated or corrupt gzip"),
-            ({"train_labels": np.arange(99) % 10}, r"labels of shape \(99,\) for 100 images"),
-            ({"test_labels": np.arange(21) % 10}, r"labels of shape \(21,\) for 20 images"),
-            ({"train_labels": np.arange(100)}, "labels from 0 to 99, outside"),
-            ({"test_images": pixels(20, 9, 9)}, r"are \(1, 8, 8\), its test images \(1, 9, 9\)"),
+            ({"train_images": idx(pixels(100, 8, 8))[:-20]}, "train-images.*gzip file"),
+            ({"train_labels": np.arange(99) % 10}, r"labels.*\(99,\).*100 images"),
+            ({"test_labels": np.arange(21) % 10}, r"labels.*\(21,\).*20 images"),
+            ({"train_labels": np.arange(100)}, "labels from 0 to 99"),
+            ({"test_images": pixels(20, 9, 9)}, r"MNIST .*\(1, 8, 8\), .*\(1, 9, 9\)"),
             ({"train_images": np.arange(100) % 10}, "uint8 images"),
         ],
     )
@@ -468,7 +468,7 @@ class TestCheckpoints:
     def test_other_number_of_channels(self, folder):
         write_idx_set(folder)
         state = {**module().state_dict(), "mean": [0.1] * 3, "std": [0.2] * 3}
-        with pytest.raises(DataError, match="trained on images of 3 channels, MNIST has 1"):
+        with pytest.raises(DataError, match="3 channels, MNIST has 1"):
             module().load_state_dict(state)
 
     def test_trains_and_is_tested_with_the_same_numbers(self, tmp_path, folder):
@@ -484,10 +484,10 @@ class TestCheckpoints:
         assert (saved["mean"], saved["std"]) == (data.mean, data.std)
         other = ImageDataModule("digits", seed=5)
         assert other.mean != data.mean
-        with pytest.warns(UserWarning, match="samples of its training split may be among"):
+        with pytest.warns(UserWarning, match="'train': 1294.*training split"):
             lightning.Trainer(**options).test(task, other, ckpt_path=path, verbose=False)
         assert other.mean == data.mean
-        with pytest.raises(DataError, match="resume with the same data"):
+        with pytest.raises(DataError, match="'train': 1294.*; resume"):
             lightning.Trainer(max_epochs=2, **options).fit(task, ImageDataModule("digits", seed=5), ckpt_path=path)
 
     def test_own_transforms_survive_it(self, folder):

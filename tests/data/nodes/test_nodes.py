@@ -106,9 +106,9 @@ def test_one_of_several_public_splits():
     graph = with_masks(num_splits=3)
     data = NodeDataModule(graph, split_index=2)
     assert all(torch.equal(mask, graph[f"{stage}_mask"][:, 2]) for stage, mask in masks_of(data).items())
-    with pytest.raises(DataError, match="split_index is 3, train_mask holds 3"):
+    with pytest.raises(DataError, match="split_index is 3, train_mask .* 3"):
         NodeDataModule(graph, split_index=3).load()
-    with pytest.raises(DataError, match="split_index is 1, but train_mask holds one"):
+    with pytest.raises(DataError, match="split_index is 1, .*train_mask"):
         NodeDataModule(with_masks(), split_index=1).load()
 
 
@@ -153,7 +153,7 @@ def test_random_split_depends_on_the_seed_alone():
     first, same, other = (NodeDataModule(graph_of(), seed=seed, **options) for seed in (0, 0, 1))
     assert all(torch.equal(masks_of(first)[stage], masks_of(same)[stage]) for stage in STAGES)
     assert not torch.equal(masks_of(first)["train"], masks_of(other)["train"])
-    with pytest.raises(DataError, match="60 labelled nodes, of which 12 train, leave 48"):
+    with pytest.raises(DataError, match="60 .* 12 .* 48 "):
         NodeDataModule(graph_of(), split="random", num_train_per_class=4, num_val=30, num_test=20).load()
 
 
@@ -184,7 +184,7 @@ def test_numbers_as_targets():
     assert NodeDataModule(graph).num_outputs == 2
     graph.y = torch.rand(60)
     assert NodeDataModule(graph).num_outputs == 1
-    with pytest.raises(DataError, match="needs one integer class"):
+    with pytest.raises(DataError, match="integer class.* y;"):
         NodeDataModule(graph, split="random").load()
 
 
@@ -194,21 +194,21 @@ def test_numbers_as_targets():
         ("x", None, "x is a NoneType"),
         ("x", torch.rand(60), "node features"),
         ("x", torch.rand(60, 5).to_sparse(), "dense node features"),
-        ("x", torch.full((60, 5), float("nan")), "x holds 300 NaN or infinite values, the first at node 0"),
+        ("x", torch.full((60, 5), float("nan")), "x holds 300 NaN.*node 0"),
         ("edge_weight", torch.tensor([1.0, float("inf")]), "edge_weight holds 1 .* edge 1"),
-        ("edge_index", torch.rand(2, 3), "must be int64 of shape"),
-        ("edge_index", torch.zeros(3, 2, dtype=torch.int64), "must be int64 of shape"),
-        ("edge_index", torch.tensor([[0], [60]]), "reaches from 0 to 60; with 60 nodes"),
-        ("edge_index", torch.tensor([[-1], [0]]), "reaches from -1"),
-        ("y", None, "one target for each of the 60 nodes"),
-        ("y", torch.zeros(59, dtype=torch.int64), "one target for each of the 60 nodes"),
-        ("y", torch.zeros(60, dtype=torch.int64), "all training nodes have one label"),
-        ("y", torch.arange(60) - 1, "node 0 is in a split and has label -1"),
-        ("train_mask", None, "has no train_mask"),
-        ("val_mask", torch.ones(59, dtype=torch.bool), r"val_mask is torch.bool \(59,\); it must be bool \(60,\)"),
+        ("edge_index", torch.rand(2, 3), r"edge_index is torch\.float32"),
+        ("edge_index", torch.zeros(3, 2, dtype=torch.int64), r"edge_index is torch\.int64 \(3, 2\)"),
+        ("edge_index", torch.tensor([[0], [60]]), "edge_index .* 0 to 60; .* 60 nodes"),
+        ("edge_index", torch.tensor([[-1], [0]]), "edge_index .* -1 "),
+        ("y", None, "y is .* 60 nodes"),
+        ("y", torch.zeros(59, dtype=torch.int64), "y is .* 60 nodes"),
+        ("y", torch.zeros(60, dtype=torch.int64), "training nodes .*one label"),
+        ("y", torch.arange(60) - 1, "node 0 .*label -1"),
+        ("train_mask", None, "no train_mask"),
+        ("val_mask", torch.ones(59, dtype=torch.bool), r"val_mask.*torch.bool \(59,\)"),
         ("val_mask", torch.arange(60), "val_mask is torch.int64"),
         ("train_mask", torch.zeros(60, dtype=torch.bool), "no node trains"),
-        ("test_mask", torch.arange(60) == 3, "1 nodes are in train_mask and test_mask, the first is node 3"),
+        ("test_mask", torch.arange(60) == 3, "1 nodes.*train_mask and test_mask.*node 3"),
     ],
 )
 def test_graphs_that_cannot_be_used(field, value, message):
@@ -219,7 +219,7 @@ def test_graphs_that_cannot_be_used(field, value, message):
 
 
 def test_something_that_is_no_graph():
-    with pytest.raises(DataError, match="the graph is a list"):
+    with pytest.raises(DataError, match="graph is a list"):
         NodeDataModule(lambda: [with_masks()]).load()
 
 
@@ -236,7 +236,7 @@ def test_something_that_is_no_graph():
     ],
 )
 def test_wrong_arguments(options):
-    with pytest.raises(ValueError, match=r"must|give"):
+    with pytest.raises(ValueError, match=next(iter(options))):
         NodeDataModule(graph_of(), **options)
 
 
@@ -249,7 +249,7 @@ def test_fingerprint_depends_on_masks_and_labels():
     renamed = with_masks()
     renamed.y = renamed.y.roll(1)
     assert NodeDataModule(renamed).fingerprint() != first.fingerprint()
-    with pytest.warns(UserWarning, match="hold other samples"):
+    with pytest.warns(UserWarning, match="'train': 15.*other samples"):
         first.load_state_dict(NodeDataModule(moved).state_dict())
 
 
@@ -268,7 +268,7 @@ def test_several_processes_are_refused():
         world_size, global_rank = 2, 0
 
     data.trainer = Two()
-    with pytest.raises(UnsupportedStrategyError, match="2 processes; use devices=1"):
+    with pytest.raises(UnsupportedStrategyError, match="2 processes.*devices=1"):
         data.train_dataloader()
 
 
@@ -297,7 +297,7 @@ def test_training_resumes_and_leaves_the_graph_as_it_was(tmp_path):
     assert metrics["test/acc"] == pytest.approx(sum(right) / 15)
     assert all(torch.equal(data.graph[name], value) for name, value in before.items())
     other = NodeDataModule(graph_of(), split="stratified")
-    with pytest.raises(DataError, match="resume with the same data"):
+    with pytest.raises(DataError, match="'train': 15.*; resume"):
         Trainer(max_epochs=4, default_root_dir=tmp_path, enable_checkpointing=False, **options).fit(
             task, datamodule=other, ckpt_path=tmp_path / "2.ckpt", weights_only=True
         )
@@ -365,7 +365,7 @@ def test_planetoid_from_raw_files(small_cora):
 def test_truncated_raw_files(small_cora, part, keep):
     path = small_cora[0] / f"ind.cora.{part}"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DataError, match=r"the raw files of Cora .* truncated or of different versions"):
+    with pytest.raises(DataError, match=r"files of Cora .*truncated"):
         PlanetoidDataModule("Cora", verify_checksums=False).load()
 
 
@@ -424,7 +424,7 @@ def test_a_download_is_verified_before_it_is_opened(monkeypatch, tmp_path):
 
 
 def test_opening_unverified_pickles_warns(small_cora):
-    with pytest.warns(UserWarning, match="they are pickles, which can run any code"):
+    with pytest.warns(UserWarning, match="Cora .*pickles"):
         PlanetoidDataModule("Cora", verify_checksums=False).load()
 
 
@@ -450,7 +450,8 @@ def test_the_filters_of_warnings_stay(small_cora):
 
 @pytest.mark.parametrize(("name", "split"), [("Karate", "public"), ("Cora", "stratified"), ("cora", "public")])
 def test_wrong_names_and_splits(name, split):
-    with pytest.raises(ValueError, match="it must be"):
+    wrong = name if name != "Cora" else split
+    with pytest.raises(ValueError, match=f"is '{wrong}'"):
         PlanetoidDataModule(name, split=split)
 
 
@@ -521,7 +522,7 @@ def test_damaged_actor_files(small_actor, name, content):
     (small_actor[0] / name).write_bytes(content)
     with pytest.raises(DataError, match="SHA-256"):
         ActorDataModule().load()
-    with pytest.raises(DataError, match="the raw files of Actor"):
+    with pytest.raises(DataError, match="files of Actor"):
         ActorDataModule(verify_checksums=False).load()
 
 
@@ -529,7 +530,7 @@ def test_actor_masks_of_another_graph(small_actor):
     write_actor(small_actor[0] / "other", count=30)
     for path in (small_actor[0] / "other").glob("*.npz"):
         path.replace(small_actor[0] / path.name)
-    with pytest.raises(DataError, match=r"train_mask is torch.bool \(30,\)"):
+    with pytest.raises(DataError, match=r"train_mask.*torch.bool \(30,\)"):
         ActorDataModule(verify_checksums=False).load()
 
 

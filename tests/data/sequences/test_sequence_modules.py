@@ -48,10 +48,10 @@ class TestTS:
             (HEADER, "no sequence"),
             (HEADER + "1,2:3,4:sideways\n", "line 7: class 'sideways'"),
             (HEADER + "1,2:3,4:up\n1,2:up\n", "line 8: 1 channels"),
-            (HEADER + "1,2:3:up\n", "line 7: channels have 1, 2 steps"),
-            (HEADER + "1,?:3,4:up\n", "line 7, channel 1 has a missing value"),
-            (HEADER + "1,:3,4:up\n", "line 7, channel 1 has a missing value"),
-            (HEADER + ":3,4:up\n", "line 7, channel 1 has a missing value"),
+            (HEADER + "1,2:3:up\n", "line 7: channels .*1, 2 steps"),
+            (HEADER + "1,?:3,4:up\n", "line 7, channel 1 .*missing"),
+            (HEADER + "1,:3,4:up\n", "line 7, channel 1 .*missing"),
+            (HEADER + ":3,4:up\n", "line 7, channel 1 .*missing"),
             (HEADER + "1,2:3,x:up\n", "line 7, channel 2 has 'x'"),
             (HEADER + "1,2:NaN,4:up\n", "line 7, channel 2, step 1 is NaN"),
             (HEADER + "1,2:3,1e39:up\n", "line 7, channel 2, step 2 is 1e39"),
@@ -70,7 +70,7 @@ class TestTS:
         assert (data.num_features, data.num_outputs, data.class_names) == (2, 2, ["up", "down"])
         assert TSDataModule(train, test, val=test).split_sizes() == {"train": 20, "val": 1, "test": 1}
         other = write(tmp_path, HEADER.replace("up down", "down up") + "1:1:up\n", "other.ts")
-        with pytest.raises(DataError, match="test file has 2 features and classes"):
+        with pytest.raises(DataError, match=r"test file .* 2 .*\['down', 'up'\]"):
             TSDataModule(train, other).load()
 
 
@@ -94,7 +94,7 @@ class TestCSV:
             ("id,kind,a\n1,u,1\n2,v,\n", "line 3, column 'a': ''"),
             ("id,kind,a\n1,u,1\n2,v,nan\n", "line 3, column 'a': 'nan'"),
             ("id,kind,a\n1,u,1\n2,u,2\n", "two classes"),
-            ('id,kind,a\n1,u,"1\n', "cannot be read as a table"),
+            ('id,kind,a\n1,u,"1\n', r"t\.csv cannot"),
         ],
     )
     def test_refused(self, text, message, tmp_path):
@@ -145,11 +145,11 @@ class TestArrays:
         [
             ({"sequences": [[1.0]] * 4}, {}, "neither labels nor step_labels"),
             ({"sequences": [[1.0]] * 4, "labels": [0, 1, 0]}, {}, "y has 3"),
-            ({"sequences": [[1.0]] * 4, "labels": [0, 1, 0, -1]}, {"stratify": False}, "labels reach down to -1"),
+            ({"sequences": [[1.0]] * 4, "labels": [0, 1, 0, -1]}, {"stratify": False}, "labels .*-1"),
             ({"sequences": [[1.0]] * 4, "labels": [0, 1, 0, float("nan")]}, {}, r"labels\[3\]"),
             ({"sequences": [[1]] * 4, "labels": [0, 1, 0, 1]}, {}, "torch.int64"),
             ({"sequences": [[1.0, float("nan")]] * 4, "labels": [0, 1, 0, 1]}, {}, "sequence 0, step 1"),
-            ({"sequences": [[1.0]] * 4, "step_labels": [[-7]] * 4}, {}, "step_labels reach down to -7"),
+            ({"sequences": [[1.0]] * 4, "step_labels": [[-7]] * 4}, {}, "step_labels .*-7"),
         ],
     )
     def test_refused(self, given, options, message):
@@ -187,7 +187,7 @@ class TestStrings:
         ]
         path = write(tmp_path, "\n".join([*rows, rows[1]]), "s.csv")
         data = StringDataModule(path, "s", "k", batch_size=32)
-        with pytest.warns(UserWarning, match="are not in the training split's vocabulary"):
+        with pytest.warns(UserWarning, match="2 .*vocabulary"):
             data.load()
         assert len(data.store) == 32, "a string that stands twice is taken once"
         seen = {
@@ -195,12 +195,10 @@ class TestStrings:
         }
         assert {"<unk>", *seen} == set(data.vocabulary.tokens)
         again = StringDataModule(path, "s", "k", seed=1)
-        with pytest.warns(UserWarning, match="are not in the training split's vocabulary"):
+        with pytest.warns(UserWarning, match="2 .*vocabulary"):
             again.load()
         before, state = again.splits, data.state_dict()
-        with pytest.warns(
-            UserWarning, match="the checkpoint was trained on splits|are not in the training split's vocabulary"
-        ):
+        with pytest.warns(UserWarning, match="checkpoint .*splits|vocabulary"):
             again.load_state_dict(state)
         assert again.splits is before
         assert again.vocabulary == data.vocabulary
@@ -211,7 +209,7 @@ class TestStrings:
         [
             ("s,k\nab,0\n,1\n", "line 3, column 's'"),
             ("s,k\nab,0\nb,\n", "line 3, column 'k'"),
-            ("s,k\nab,0\nab,1\n", "'ab' has two labels"),
+            ("s,k\nab,0\nab,1\n", "'ab' .*labels"),
             ("s,k\nab,0\nb,0\n", "two classes"),
             ("t,k\nab,0\nb,0\n", "no column 's'"),
         ],

@@ -44,7 +44,7 @@ def test_splits_stand_one_behind_another(tmp_path):
 def test_vocabulary_is_of_the_training_split_only(tmp_path):
     text = TEXT + "xyabxz" + "xaqb"
     data = CharacterDataModule(write(tmp_path, text), length=4, fractions=(20 / 30, 6 / 30, 4 / 30))
-    with pytest.warns(UserWarning, match=r"4 of 6 tokens of val, 2 of 4 tokens of test"):
+    with pytest.warns(UserWarning, match=r"4 of 6 .*val, 2 of 4 .*test"):
         data.load()
     assert data.vocabulary == Vocabulary("abc", "character")
     assert (data.vocab_size, data.num_outputs) == (4, 4)
@@ -58,7 +58,7 @@ def test_words_and_rare_ones(tmp_path):
     val = write(tmp_path, "a mouse\n the cat .", "val.txt")
     test = write(tmp_path, gzip.compress(b"the cat\r\nthe dog"), "test.txt.gz")
     data = WordDataModule(train, val=val, test=test, length=3, min_count=2, batch_size=8)
-    with pytest.warns(UserWarning, match=r"2 of 6 tokens of val, 1 of 5 tokens of test"):
+    with pytest.warns(UserWarning, match=r"2 of 6 .*val, 1 of 5 .*test"):
         data.load()
     assert data.vocabulary.tokens == ["<unk>", "the", ",", ".", "<eos>", "cat"]
     assert data.unknown_tokens["train"] == 3
@@ -85,7 +85,7 @@ def test_stride_is_for_training_only(tmp_path):
         (b"\xef\xbb\xbf", {}, "text.txt is empty"),
         ("a", {}, "train split has 1 token"),
         ("ab", {"length": 1}, "val split has 0 tokens"),
-        ("ab" * 20, {"length": 36}, "length is 36, the training split has 36"),
+        ("ab" * 20, {"length": 36}, "length is 36, .* 36"),
         (b"abc\nd\xff\xfe", {}, r"0xff at position 5, line 2"),
     ],
 )
@@ -114,14 +114,14 @@ def test_a_checkpoint_brings_its_vocabulary(tmp_path):
     text = "cbzcbzcbzcbz" * 9 + "cba"  # `a` stands in the test split alone, where this vocabulary does not know it
     second = CharacterDataModule(write(tmp_path, text, "other.txt"), length=4, batch_size=100)
     state = first.state_dict()
-    with pytest.warns(UserWarning, match="1 of 6 tokens of test"):
+    with pytest.warns(UserWarning, match="1 of 6 .*test"):
         second.load()
-    with pytest.warns(UserWarning, match="the checkpoint was trained on|2 of 5 tokens of val, 1 of 6 tokens of test"):
+    with pytest.warns(UserWarning, match="checkpoint .*splits|2 of 5 .*val, 1 of 6 .*test"):
         second.load_state_dict(state)
     assert second.vocabulary == first.vocabulary
     assert whole(second, "test") == "cb<unk>cba"
     words = WordDataModule(write(tmp_path, "a b " * 50, "words.txt"), length=4).state_dict()
-    with pytest.warns(UserWarning, match="the checkpoint"), pytest.raises(DataError, match="words"):
+    with pytest.warns(UserWarning, match="checkpoint .*splits"), pytest.raises(DataError, match="words"):
         second.load_state_dict(words)
 
 
@@ -152,7 +152,7 @@ def test_tiny_shakespeare(mirror):
 
 def test_wikitext(mirror):
     data = WikiText2SmallDataModule(length=50, batch_size=8)
-    with pytest.warns(UserWarning, match="are not in the vocabulary"):
+    with pytest.warns(UserWarning, match="3700 of 21765 .*35670 of 245569 "):
         data.load()
     assert len(data.store.tokens) == 217_646 + 245_569
     assert data.vocabulary.tokens[:3] == ["<unk>", "the", ","]
