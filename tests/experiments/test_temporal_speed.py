@@ -129,7 +129,7 @@ class TestStreams:
         assert torch.allclose(count.double(), torch.full((20,), 2000.0).double(), rtol=0.1)
 
     def test_no_room_for_others_is_refused(self):
-        with pytest.raises(ValueError, match="num_nodes is 60; it must be more than 40 sources and 20 destinations"):
+        with pytest.raises(ValueError, match="num_nodes.*60"):
             busy_stream(10, 60, 40, 20, torch.Generator())
 
 

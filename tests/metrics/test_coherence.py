@@ -108,11 +108,11 @@ def test_no_value_is_read_by_the_host():
 
 
 def test_wrong_streams():
-    with pytest.raises(ValueError, match=r"src is \(3,\), dst \(2,\), t None; all must be \(B,\)"):
+    with pytest.raises(ValueError, match=r"src is \(3,\), dst \(2,\), t None"):
         num_pending_events(torch.zeros(3), torch.zeros(2))
     with pytest.raises(ValueError, match=r"t \(1,\)"):
         num_pending_events(torch.zeros(3), torch.zeros(3), torch.zeros(1))
-    with pytest.raises(ValueError, match="was given no event"):
+    with pytest.raises(ValueError, match="pending_statistics .*event"):
         pending_statistics(torch.tensor([]), torch.tensor([]))
 
 
@@ -165,9 +165,9 @@ def test_coherence_of_a_decoder_falls_with_staleness():
 
 
 def test_wrong_gradients():
-    with pytest.raises(ValueError, match=r"fresh gradients are \(3, 4\), stale ones \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"fresh .*\(3, 4\), stale .*\(3, 4\)"):
         memory_coherence(torch.zeros(3, 4), torch.zeros(3, 4))
     with pytest.raises(ValueError, match=r"stale ones \(2, 5, 4\)"):
         memory_coherence(torch.zeros(3, 4), torch.zeros(2, 5, 4))
-    with pytest.raises(ValueError, match=r"mask is \(3,\); it must be \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"mask is \(3,\); .*\(3, 5\)"):
         memory_coherence(torch.zeros(3, 4), torch.zeros(3, 5, 4), torch.ones(3, dtype=torch.bool))

@@ -72,11 +72,11 @@ def test_labels_of_one_class_are_left_out(function, metric, reference):
 @pytest.mark.parametrize("target", [torch.ones(4, 2), torch.zeros(4, 2), torch.full((4, 2), NAN), torch.zeros(0, 2)])
 def test_not_defined(function, metric, reference, target):
     scores = torch.randn(len(target), 2)
-    with pytest.raises(DataError, match="none of the 2 labels has both classes among . samples; a ranking metric is"):
+    with pytest.raises(DataError, match="2 labels .*both classes"):
         function(scores, target)
     counted = metric(2)
     counted.update(scores, target)
-    with pytest.warns(UserWarning, match=f"{metric.__name__} is NaN: none of the 2 labels has both classes"):
+    with pytest.warns(UserWarning, match=f"{metric.__name__} is NaN: .*2 labels"):
         assert counted.compute().isnan()
 
 
@@ -84,7 +84,7 @@ def test_not_defined(function, metric, reference, target):
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_no_sample(function, metric, reference):
     counted = metric(2)
-    with pytest.warns(UserWarning, match=f"{metric.__name__} is NaN: it has seen no sample"):
+    with pytest.warns(UserWarning, match=f"{metric.__name__} is NaN: .*no sample"):
         assert counted.compute().isnan()
 
 
@@ -216,17 +216,17 @@ def test_the_order_of_samples_does_not_count(order):
 @every_kind
 def test_wrong_input(function, metric, reference):
     scores, target = samples()
-    with pytest.raises(ValueError, match=r"predictions are \(60, 3\), targets \(60, 2\); both must be \(B, K\)"):
+    with pytest.raises(ValueError, match=r"\(60, 3\), targets \(60, 2\); .*\(B, K\)"):
         function(scores, target[:, :2])
     with pytest.raises(ValueError, match=r"predictions are \(60,\)"):
         function(scores[:, 0], target[:, 0])
-    with pytest.raises(ValueError, match="targets must be 0, 1 or NaN"):
+    with pytest.raises(ValueError, match="targets .*0, 1 or NaN"):
         function(scores, target * 2)
-    with pytest.raises(ValueError, match=r"predictions are \(60, 2\), targets \(60, 2\); both must be \(B, 3\)"):
+    with pytest.raises(ValueError, match=r"\(60, 2\), targets \(60, 2\); .*\(B, 3\)"):
         metric(3).update(scores[:, :2], target[:, :2])
-    with pytest.raises(ValueError, match=r"predictions are \(60, 3\), targets \(60,\)"):
+    with pytest.raises(ValueError, match=r"\(60, 3\), targets \(60,\)"):
         metric(3).update(scores, target[:, 0])
-    with pytest.raises(ValueError, match="num_labels is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="num_labels is 0"):
         metric(0)
 
 

@@ -229,7 +229,7 @@ def test_per_batch_over_processes():
 def test_targets_in_another_column_are_refused_at_the_end(kind, wrong):
     metric = kind()
     metric.update(samples()[0], wrong)
-    with pytest.raises(ValueError, match="targets are not 1 in column 0 and 0 elsewhere"):
+    with pytest.raises(ValueError, match="targets .* 1 in column 0"):
         metric.compute()
 
 
@@ -247,19 +247,19 @@ def test_nothing_seen(kind):
 def test_wrong_input(function, metric, reference):
     preds, target = samples()
     for bad, truth in [(preds, target[:, :3]), (preds[:, 0], target[:, 0]), (preds[:, :1], target[:, :1])]:
-        with pytest.raises(ValueError, match=r"both must be \(B, 1 \+ M\)"):
+        with pytest.raises(ValueError, match=r"\(B, 1 \+ M\)"):
             function(bad, truth)
-        with pytest.raises(ValueError, match=r"both must be \(B, 1 \+ M\)"):
+        with pytest.raises(ValueError, match=r"\(B, 1 \+ M\)"):
             metric().update(bad, truth)
 
 
 def test_wrong_k():
     preds, target = samples(negatives=4)
     for call in (lambda: HitsAtK(0), lambda: hits_at_k(preds, target, 0)):
-        with pytest.raises(ValueError, match="k is 0; it must be at least 1"):
+        with pytest.raises(ValueError, match="k is 0"):
             call()
     for call in (lambda: HitsAtK(5).update(preds, target), lambda: hits_at_k(preds, target, 5)):
-        with pytest.raises(ValueError, match="k is 5, there are 4 negatives: every event would be a hit"):
+        with pytest.raises(ValueError, match="k is 5, .* 4 negatives"):
             call()
     assert math.isfinite(hits_at_k(preds, target, 4))
 

@@ -169,9 +169,9 @@ def test_a_plain_state_dict(prefix, tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda state: state.pop("bias"), r"bias is absent there and \(4,\) here"),
-        (lambda state: state.update(extra=torch.ones(2)), r"extra is \(2,\) there and absent here"),
-        (lambda state: state.update(weight=torch.ones(3, 5)), r"weight is \(3, 5\) there and \(4, 5\) here"),
+        (lambda state: state.pop("bias"), r"bias is absent .*\(4,\)"),
+        (lambda state: state.update(extra=torch.ones(2)), r"extra is \(2,\) "),
+        (lambda state: state.update(weight=torch.ones(3, 5)), r"weight is \(3, 5\) .*\(4, 5\)"),
     ],
 )
 def test_weights_that_do_not_fit_name_the_key(change, named, tmp_path):

@@ -53,11 +53,11 @@ def test_optimizer_callables(given_callable, kind, rate):
 
 @pytest.mark.parametrize("name", ["optimizer", "scheduler"])
 def test_wrong_callables(name):
-    with pytest.raises(TypeError, match=f"{name} is 'adam'; give a callable such as functools.partial"):
+    with pytest.raises(TypeError, match=f"{name} is 'adam'"):
         regression(**{name: "adam"})
-    with pytest.raises(TypeError, match=f"(?s){name} is SGD.*give a callable"), pytest.warns(UserWarning, match=name):
+    with pytest.raises(TypeError, match=f"(?s){name} is SGD"), pytest.warns(UserWarning, match=name):
         regression(**{name: torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)})
-    with pytest.raises(TypeError, match=rf"{name} returned a list; it must return a torch"):
+    with pytest.raises(TypeError, match=rf"{name} .*list"):
         regression(**{name: list_of}).configure_optimizers()
 
 
@@ -70,13 +70,13 @@ def regression(**options):
 
 
 def test_wrong_arguments():
-    with pytest.raises(TypeError, match="model is a type; it must be a torch.nn.Module"):
+    with pytest.raises(TypeError, match="model is a type"):
         Regression(nn.Linear)
-    with pytest.raises(ValueError, match="scheduler_interval is 'batch'; it must be 'epoch' or 'step'"):
+    with pytest.raises(ValueError, match="scheduler_interval is 'batch'"):
         regression(scheduler_interval="batch")
-    with pytest.raises(TypeError, match=r"Task must define step"):
+    with pytest.raises(TypeError, match=r"Task .*step\(batch, stage\)"):
         Task(Probe(1, 1)).step(None)
-    with pytest.raises(ValueError, match=r"the loss is \(4,\); it must be one number"):
+    with pytest.raises(ValueError, match=r"loss is \(4,\)"):
         Step(torch.zeros(4), torch.zeros(4), torch.zeros(4), 4)
 
 
@@ -140,7 +140,7 @@ def test_frozen_parts_stay_and_frozen_networks_are_refused():
     assert not torch.equal(after["model.1.weight"], before["model.1.weight"])
     assert len(run.optimizers[0].param_groups[0]["params"]) == 2
     task.model.requires_grad_(False)
-    with pytest.raises(ValueError, match="no parameter of Sequential requires a gradient; there is nothing to train"):
+    with pytest.raises(ValueError, match="parameter of Sequential .*gradient"):
         fit(task, rows(4))
     assert validate(task, rows(4))["val/loss"] > 0
 
@@ -286,9 +286,7 @@ def test_bad_loss_stops_the_run_before_it_does_harm():
     expected = one_step(task, first, [])
     for name, value in one_step(with_weights(task, expected), second, []).items():
         expected[name] = value
-    with pytest.raises(
-        FloatingPointError, match=r"NaN or infinite in epoch 0, batch 2, step 2; all parameters are finite.*look at"
-    ):
+    with pytest.raises(FloatingPointError, match=r"epoch 0, batch 2, step 2; .*parameters .*data"):
         fit(task, [first, second, bad(third), fourth])
     for name, value in weights(task).items():
         torch.testing.assert_close(value, expected[name])
@@ -312,7 +310,7 @@ def test_bad_loss_in_a_later_epoch():
 
 def test_bad_loss_names_the_first_bad_parameter():
     task = Fit(3, depth=2, optimizer=functools.partial(torch.optim.SGD, lr=float("inf")))
-    with pytest.raises(FloatingPointError, match=r"batch 1, step 1; the first parameter with such a value is model\.0"):
+    with pytest.raises(FloatingPointError, match=r"batch 1, step 1; .*model\.0\.weight"):
         fit(task, rows(2, 2, 2))
 
 

@@ -129,7 +129,7 @@ def test_arguments_can_be_replaced(path):
 
 def test_wrong_replacements(path):
     saved(Classification(MLP(3, 2), 2), path, LABELLED)
-    with pytest.raises(TypeError, match=r"Classification has no argument label_smothing; it has model, num_outputs, t"):
+    with pytest.raises(TypeError, match=r"Classification .*label_smothing; .*model, num_outputs"):
         load(path, label_smothing=0.1)
     assert "label_smoothing is 2.0; it must be in [0, 1)" in refusal(path, label_smoothing=2.0)
     saved(Fit(3), path)
@@ -180,7 +180,7 @@ def test_a_foreign_network_is_given_again(path):
 @pytest.mark.filterwarnings("ignore:.*cannot be written as plain data")
 def test_a_default_in_place_of_what_was_given_is_not_silent(path):
     saved(Regression(Probe(3, 3), 3, loss=nn.L1Loss()), path)
-    with pytest.warns(UserWarning, match=r"loss of Regression could not be noted in .*a\.ckpt, so the default is used"):
+    with pytest.warns(UserWarning, match=r"loss of Regression .*a\.ckpt"):
         again = load(path)
     assert type(again.loss) is nn.MSELoss
     for given in (nn.L1Loss(), make(nn.L1Loss)):
@@ -201,7 +201,7 @@ def test_a_default_in_place_of_what_was_given_is_not_silent(path):
 
 def test_no_file(tmp_path):
     for missing in (tmp_path / "b.ckpt", tmp_path):
-        with pytest.raises(FileNotFoundError, match=f"there is no checkpoint {missing}"):
+        with pytest.raises(FileNotFoundError, match=f"no checkpoint {missing}"):
             load(missing)
 
 
@@ -247,7 +247,7 @@ def test_foreign_lightning_checkpoints(path):
     saved(Foreign(), path)
     assert "is no checkpoint of a graphseq task: nothing says how to build it" in refusal(path)
     # into a run
-    with pytest.raises(CheckpointError, match=r"linear.bias is \(3,\) there and absent here"):
+    with pytest.raises(CheckpointError, match=r"linear\.bias is \(3,\) "):
         trainer().fit(Fit(3), loader(rows(2)), ckpt_path=path)
     # as Lightning's own command line writes them
     edited(path, lambda checkpoint: checkpoint["hyper_parameters"].update(_class_path=f"{__name__}.Foreign"))
@@ -299,9 +299,7 @@ def test_another_version_with_the_same_weights_is_loaded(path):
 
 def test_checkpoint_of_another_task(path):
     saved(Regression(MLP(3, 2, hidden_features=4), 2), path, [(rows(4)[0][0], torch.randn(4, 2))])
-    with pytest.raises(
-        CheckpointError, match=r"holds a graphseq\.tasks\.Regression, the run is a graphseq\.tasks\.Classification"
-    ):
+    with pytest.raises(CheckpointError, match=r"graphseq\.tasks\.Regression, .*graphseq\.tasks\.Classification"):
         trainer().fit(Classification(MLP(3, 2, hidden_features=4), 2), loader(LABELLED), ckpt_path=path)
 
 
@@ -385,7 +383,7 @@ def test_checkpoint_of_several_processes(path):
     edited(
         path, lambda checkpoint: checkpoint["graphseq"]["generators"].append(checkpoint["graphseq"]["generators"][0])
     )
-    with pytest.warns(UserWarning, match="made by 2 processes, this run has 1: random numbers will differ"):
+    with pytest.warns(UserWarning, match="2 processes, .* 1: "):
         trainer(max_epochs=2).fit(Fit(3), loader(rows(4)), ckpt_path=path)
 
 
@@ -401,7 +399,7 @@ def test_loading_through_the_class(path):
     again = Classification.load_from_checkpoint(path)
     assert torch.equal(again(LABELLED[0]), task(LABELLED[0]))
     assert Classification.load_from_checkpoint(path, label_smoothing=0.5).label_smoothing == 0.5
-    with pytest.raises(CheckpointError, match=r"holds a graphseq\.tasks\.Classification, the run is a .*Task"):
+    with pytest.raises(CheckpointError, match=r"graphseq\.tasks\.Classification, .*Task"):
         Task.load_from_checkpoint(path)
 
 

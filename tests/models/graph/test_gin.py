@@ -130,11 +130,11 @@ def test_copies_states_resets_and_records():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_layers": 1}, "the input counts"),
+        ({"num_layers": 1}, "num_layers=1"),
         ({"dropout": 1.0}, r"\[0, 1\)"),
         ({"hidden_channels": 0}, "hidden_channels=0"),
         ({"mlp_layers": 0}, "at least 1"),
-        ({"pool": "median"}, "accepted are"),
+        ({"pool": "median"}, "mode='median'"),
         ({"in_channels": 0}, "OneHotDegree or Constant"),
     ],
 )

@@ -298,7 +298,7 @@ def test_a_layer_of_ones_own_gets_edges_only_if_they_were_announced():
     with_edges = GraphEncoder(3, 8, 2, partial(GENConv, edge_dim=2), edge_channels=2).eval()
     first = with_edges(x, edge_index, edge_attr=edge_attr)
     assert not first.allclose(with_edges(x, edge_index, edge_attr=-edge_attr))
-    with pytest.raises(ValueError, match=r"GATConv gives 16 channels where hidden_channels=8"):
+    with pytest.raises(ValueError, match=r"GATConv .* 16 .*hidden_channels=8"):
         GraphEncoder(3, 8, 2, partial(GATConv, heads=2))(x, edge_index)
 
 
@@ -342,10 +342,10 @@ def test_node_classifier_takes_all_options(name, output):
     [
         ({"conv": "gine"}, "edge_channels"),
         ({"conv": "pna"}, "degree_histogram"),
-        ({"conv": "cheb"}, "accepted are gin"),
-        ({"norm": "group"}, "'batch', 'layer' and 'none'"),
-        ({"pool": "median"}, "'sum', 'mean' and 'max'"),
-        ({"jumping_knowledge": "sum"}, "last, cat, max, lstm"),
+        ({"conv": "cheb"}, "convolution 'cheb'"),
+        ({"norm": "group"}, "norm 'group'"),
+        ({"pool": "median"}, "mode='median'"),
+        ({"jumping_knowledge": "sum"}, "jumping_knowledge='sum'"),
         ({"dropout": 1.5}, r"\[0, 1\)"),
         ({"num_layers": 0}, ">= 1"),
         ({"in_channels": 0}, "OneHotDegree or Constant"),
@@ -376,7 +376,7 @@ def test_features_that_do_not_fit_are_refused():
         network(None, edge_index)
     with pytest.raises(DataError, match="node_categories"):
         network(torch.ones(2, 3, dtype=torch.long), edge_index)
-    with pytest.raises(DataError, match="carries no edge_attr"):
+    with pytest.raises(DataError, match="batch .*no edge_attr"):
         network(torch.ones(2, 3), edge_index)
     with pytest.raises(DataError, match=r"\(1, 3\).*2 features"):
         network(torch.ones(2, 3), edge_index, edge_attr=torch.ones(1, 3))

@@ -43,7 +43,7 @@ def test_takes_nodes_as_they_are_without_pool(batch):
     inner = make(GIN, 3, 8, 2).eval()
     torch.testing.assert_close(apply_model(FromPyG(inner, None), batch), inner(batch.x, batch.edge_index))
     assert apply_model(FromPyG(inner, None, 2), batch).shape == (10, 2)
-    with pytest.raises(ValueError, match="give a pool"):
+    with pytest.raises(ValueError, match=r"FromPyG\(pool=None\)"):
         FromPyG(inner, None).encode(batch.x, batch.edge_index)
 
 
@@ -69,7 +69,7 @@ def test_a_network_that_pools_by_itself(batch):
         network = FromPyG(inner, pool=None, out_channels=2, channels=8)
     expected = inner(batch.x, batch.edge_index, batch.batch)
     torch.testing.assert_close(apply_model(network, batch), network.head(expected))
-    with pytest.raises(ValueError, match=r"3 rows for 10 nodes.*pool=None"):
+    with pytest.raises(ValueError, match=r"PoolsByItself .* 3 rows .* 10 nodes.*pool=None"):
         apply_model(FromPyG(make(PoolsByItself)), batch)
 
 
@@ -110,11 +110,11 @@ class WantsNothing(nn.Module):
 
 @pytest.mark.filterwarnings("ignore:FromPyG")
 def test_networks_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"takes x, edge_index, time.*nothing but x, edge_index"):
+    with pytest.raises(ValueError, match=r"WantsTime\.forward .* x, edge_index, time;"):
         FromPyG(WantsTime())
     with pytest.raises(ValueError, match="WantsNothing.forward"):
         FromPyG(WantsNothing())
-    with pytest.raises(ValueError, match="give channels"):
+    with pytest.raises(ValueError, match="out_channels=2.*PoolsByItself"):
         FromPyG(PoolsByItself(), out_channels=2)
-    with pytest.raises(ValueError, match="accepted are"):
+    with pytest.raises(ValueError, match="mode='median'"):
         FromPyG(make(GIN, 3, 8, 2), pool="median")

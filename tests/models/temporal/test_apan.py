@@ -250,7 +250,7 @@ def test_state_round_trip_and_reset():
     fresh = build(corrector=PRESCorrector(track_variance=True)).state_buffers()
     assert all(torch.equal(buffer, fresh[name]) for name, buffer in network.state_buffers().items())
     assert all(torch.equal(a, b) for a, b in zip(play(network, stream_batches[:5]), first, strict=True))
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match=r"corrector\.count is \(14, 1\)"):
         build(num_nodes=NUM_NODES + 1).load_state_buffers(kept)
 
 
@@ -307,13 +307,13 @@ def test_bad_input():
     _, update = network.forward_with_update(replace(batch, history=None))
     with pytest.raises(DataError, match="no history"):
         network.commit(update)
-    with pytest.raises(DataError, match="3 features; the network was built for 2"):
+    with pytest.raises(DataError, match="3 features; .* 2"):
         build(2).forward_with_update(batch)
     with pytest.raises(ValueError, match="multiple of num_heads"):
         APAN(5, memory_dim=5)
     with pytest.raises(ValueError, match="num_nodes is 0"):
         APAN(0)
-    with pytest.raises(ValueError, match="cannot grow"):
+    with pytest.raises(ValueError, match="corrector .*grow"):
         build(corrector=PRESCorrector()).resize(99)
 
 

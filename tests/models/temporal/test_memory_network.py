@@ -213,7 +213,7 @@ def test_unknown_nodes_and_missing_history_are_named():
     network, events = build("TGN"), stream()
     batch = events.batch(0, 10)
     batch.neg_dst[3, 1] = NODES
-    with pytest.raises(DataError, match=f"names node {NODES}; .* 0 to {NODES - 1}.*resize"):
+    with pytest.raises(DataError, match=f"node {NODES}; .* 0 to {NODES - 1}.*resize"):
         network(batch)
     batch.neg_dst[3, 1] = -1
     with pytest.raises(DataError, match="names node -1"):

@@ -187,7 +187,7 @@ def test_state_is_copied_and_put_back(name):
 def test_state_of_another_network_is_refused():
     network = build("TGN")
     state = network.state_buffers()
-    with pytest.raises(ValueError, match=r"memory.mail is \(3, 9\) there and \(14, 9\) here"):
+    with pytest.raises(ValueError, match=r"memory\.mail is \(3, 9\) .*\(14, 9\)"):
         network.load_state_buffers(state | {"memory.mail": state["memory.mail"][:3]})
     del state["memory.mail_t"]
     with pytest.raises(ValueError, match="memory.mail_t is absent there"):
@@ -236,7 +236,7 @@ def test_more_nodes_leave_the_scores_of_the_others(name):
         wider = TemporalAdjacency(events.src, events.dst, events.t, events.msg, NODES + 5)
         batches[4].history = wider
     torch.testing.assert_close(network(batches[4])[:, 0], before[:, 0], atol=1e-12, rtol=0)
-    with pytest.raises(ValueError, match="cannot shrink"):
+    with pytest.raises(ValueError, match="num_nodes is 14; .*19"):
         network.resize(NODES)
     if name != "TGAT":
         fresh = build(name)
@@ -246,7 +246,7 @@ def test_more_nodes_leave_the_scores_of_the_others(name):
 
 
 def test_moments_by_node_cannot_grow():
-    with pytest.raises(ValueError, match="corrector cannot grow"):
+    with pytest.raises(ValueError, match="corrector .*grow"):
         build("JODIE", corrector=corrector()).resize(NODES + 1)
 
 
@@ -367,8 +367,8 @@ def test_a_learned_gate_and_the_updater_get_gradients_through_the_correction():
 def test_times_without_seconds_and_features_of_another_width_are_refused():
     batch = stream().batch(0, 10)
     for network in (build("JODIE"), build("TGAT")):
-        with pytest.raises(DataError, match=r"t is torch.float32; times are int64 or float64"):
+        with pytest.raises(DataError, match=r"t is torch\.float32"):
             network(replace(batch, t=batch.t.float()))
         if network.memory is not None or isinstance(network, TGAT):
-            with pytest.raises(DataError, match="events have 1 features; the network was built for"):
+            with pytest.raises(DataError, match="1 features; .* 3"):
                 network(replace(batch, msg=batch.msg[:, :1]))

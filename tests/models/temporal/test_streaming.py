@@ -221,7 +221,7 @@ def test_a_ranking_is_one_forward_pass():
 
 def test_candidates_are_by_default_the_destinations_seen():
     made = LinkStream(fresh())
-    with pytest.raises(DataError, match="no destination was observed so far"):
+    with pytest.raises(DataError, match="candidates.*destination"):
         made.rank(0, None, 5)
     zeros = torch.zeros(2, 3)
     made.observe([0, 1], [7, 5], [3, 4], zeros)
@@ -313,9 +313,9 @@ def test_a_question_about_an_unknown_node_is_no_state():
 def test_a_name_is_no_number_of_a_node():
     made, untouched = filled(growth="grow"), filled(growth="grow")
     for src, dst in ((0, 10**13), (10**9, 1), (0, 2**63 - 1)):
-        with pytest.raises(DataError, match=rf"node {max(src, dst)} cannot be kept .* Number new nodes consecutively"):
+        with pytest.raises(DataError, match=rf"node {max(src, dst)} .* 14 nodes"):
             made.observe([src], [dst], [500], torch.zeros(1, 3))
-        with pytest.raises(DataError, match="cannot be kept"):
+        with pytest.raises(DataError, match="node .* 14 nodes: .*1000000000"):
             made.score(src, dst, 1000)
     assert same(made.state_dict(), untouched.state_dict())
     assert made.network.num_nodes == untouched.network.num_nodes
@@ -328,18 +328,18 @@ def test_unknown_nodes_share_a_free_row_in_questions():
     assert [ids.tolist() for ids in rows] == [[0, NUM_NODES], [[NUM_NODES, 7], [3, NUM_NODES]]]
     assert room <= made.network.num_nodes <= 1 + room + room // 2
     assert made.num_nodes == NUM_NODES
-    with pytest.raises(DataError, match="beyond max_nodes = 20"):
+    with pytest.raises(DataError, match="node 20 .*max_nodes = 20"):
         filled(growth="grow", max_nodes=20)._rows_of({"src": torch.tensor([20])})
-    with pytest.raises(DataError, match="dst names node 99; the network knows"):
+    with pytest.raises(DataError, match="^dst names node 99"):
         filled()._rows_of({"dst": torch.tensor([99])})
     assert filled()._rows_of({"dst": torch.tensor([4])})[0].tolist() == [4]
 
 
 def test_growth_has_its_limits():
-    with pytest.raises(DataError, match="beyond max_nodes = 20"):
+    with pytest.raises(DataError, match="node 20 .*max_nodes = 20"):
         filled(growth="grow", max_nodes=20).score(20, 0, 1000)
     assert filled(growth="grow", max_nodes=20).score(19, 0, 1000).shape == (1,)
-    with pytest.raises(ValueError, match="cannot grow"):
+    with pytest.raises(ValueError, match="corrector .*growth='error'"):
         LinkStream(fresh(corrector=PRESCorrector()), growth="grow")
 
 
@@ -405,9 +405,9 @@ def test_bad_batches(change, message):
     batch = EventBatch(**given_columns, e_id=torch.arange(3), start=0)
     with pytest.raises(DataError, match=message):
         made.observe(replace(batch, **change))
-    with pytest.raises(TypeError, match="not both"):
+    with pytest.raises(TypeError, match="batch .*src, dst and t,"):
         made.observe(batch, [1])
-    with pytest.raises(TypeError, match="src, dst and t"):
+    with pytest.raises(TypeError, match="src, dst and t, .*EventBatch"):
         made.observe([1], [2])
     assert same(before, made.state_dict())
 
@@ -415,9 +415,9 @@ def test_bad_batches(change, message):
 @pytest.mark.parametrize(
     ("ask", "error", "message"),
     [
-        (lambda made: made.score(0, 1, 2), DataError, "before the state"),
+        (lambda made: made.score(0, 1, 2), DataError, "t is 2, .* 41"),
         (lambda made: made.score(0, NUM_NODES, 1000), DataError, "dst names node"),
-        (lambda made: made.score([0, 1], [1, 2, 3], 1000), DataError, "2, 3 and 1 entries"),
+        (lambda made: made.score([0, 1], [1, 2, 3], 1000), DataError, "src, dst and t have 2, 3 and 1 "),
         (lambda made: made.score(0, 1, torch.tensor([1000.0])), DataError, "float32"),
         (lambda made: made.score(0, 1, NAN), DataError, "nan"),
         (lambda made: made.score(0, 1, 1000, output="odds"), ValueError, "'probability' or 'logit'"),
@@ -460,13 +460,13 @@ def test_a_history_that_is_not_that_of_the_state_is_refused(evaluated):
     data, network = data_module(inductive_ratio=0.1), graphseq.load(path).model
     before = network.state_buffers()
     for options in ({"splits": ("train",)}, {"splits": ("train", "val", "test")}):
-        with pytest.raises(DataError, match="the state in the network ends at time"):
+        with pytest.raises(DataError, match="state .*history .*replay=True"):
             LinkStream.from_history(network, data, **options)
     broken = [replace(batch, src=batch.src - 5) for batch in data.batches("val")]
     with pytest.raises(DataError, match="numbered from 0"):
         LinkStream.from_history(network, [*data.batches("train"), *broken], replay=True)
     assert same(before, network.state_buffers())
-    with pytest.warns(UserWarning, match="no node has neighbours"):
+    with pytest.warns(UserWarning, match="LinkStream.from_history"):
         LinkStream(network).score(0, 25, 10**6)
 
 
@@ -487,7 +487,7 @@ def test_times_are_those_of_the_outside():
     near, far = LinkStream(fresh()), LinkStream(fresh(), time_offset=float(1_700_000_000 * 10**9))
     src, dst, t, msg = stream("unipartite")[:4]
     assert torch.equal(near.observe(src, dst, t, msg), far.observe(src, dst, t + 1_700_000_000 * 10**9, msg))
-    with pytest.raises(DataError, match="before the state, which has reached 1700000000"):
+    with pytest.raises(DataError, match="1700000000000000000, .*state.*1700000000"):
         far.score(0, 1, 1_700_000_000 * 10**9 + 1)
     fractions = LinkStream(fresh(), time_offset=0.5)
     assert torch.equal(
@@ -550,5 +550,5 @@ def test_splits_without_events_are_passed_over():
     data = data_module(val_fraction=0)
     seen = LinkStream.from_history(JODIE(data.num_nodes, 2, **SMALL), data, replay=True)
     assert len(data.splits["train"]) == seen._num_events
-    with pytest.raises(DataError, match="all splits that are past are empty"):
+    with pytest.raises(DataError, match="splits .*past.*empty"):
         LinkStream.from_history(JODIE(data.num_nodes, 2, **SMALL), data, replay=True, splits=["val"])

@@ -199,11 +199,11 @@ def test_wrong_arguments(arguments, message):
 
 def test_wrong_inputs():
     model = ConvNet(1, 10, num_layers=4)
-    with pytest.raises(ValueError, match=r"shape \(4, 28, 28\), where \(B, 1, Y, X\) is needed"):
+    with pytest.raises(ValueError, match=r"\(4, 28, 28\), .*\(B, 1, Y, X\)"):
         model(torch.zeros(4, 28, 28))
-    with pytest.raises(ValueError, match=r"shape \(4, 3, 28, 28\), where \(B, 1, Y, X\)"):
+    with pytest.raises(ValueError, match=r"\(4, 3, 28, 28\).*\(B, 1, Y, X\)"):
         model(torch.zeros(4, 3, 28, 28))
-    with pytest.raises(ValueError, match="images of 28 x 8 are too small for 4 poolings, which need 16 x 16"):
+    with pytest.raises(ValueError, match="28 x 8 .* 4 poolings.*16 x 16"):
         model(torch.zeros(4, 1, 28, 8))
-    with pytest.raises(TypeError, match=r"images are torch\.uint8; give real numbers, after ToFloat"):
+    with pytest.raises(TypeError, match=r"images are torch\.uint8; .*ToFloat"):
         model(torch.zeros(4, 1, 28, 28, dtype=torch.uint8))

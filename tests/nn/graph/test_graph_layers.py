@@ -94,7 +94,7 @@ def test_graph_index_from_each_source():
 
 
 def test_pool_refuses_unknown_modes():
-    with pytest.raises(ValueError, match=r"'median'.*accepted are"):
+    with pytest.raises(ValueError, match=r"mode='median'"):
         GraphPool("median")
 
 
@@ -178,7 +178,7 @@ def test_categories_start_with_variance_one():
 
 def test_categories_out_of_range_are_named():
     encoder = CategoricalEncoder([3, 2], dim=5)
-    with pytest.raises(DataError, match=r"category 2 in row 1, column 1.*has 2 categories"):
+    with pytest.raises(DataError, match=r"category 2 in row 1, column 1 .* 2 categories"):
         encoder(torch.tensor([[2, 1], [0, 2]]))
     with pytest.raises(DataError, match="category -1 in row 0, column 0"):
         encoder(torch.tensor([[-1, 0]]))
@@ -195,9 +195,9 @@ def test_feature_encoder_checks_what_comes():
     assert FeatureEncoder(3)(torch.ones(2, 3)).equal(torch.ones(2, 3))
     assert FeatureEncoder(1, field="edge_attr")(torch.ones(4)).shape == (4, 1)
     assert FeatureEncoder(0, 6, categories=[2, 2])(torch.tensor([[1, 0]])).shape == (1, 6)
-    with pytest.raises(DataError, match=r"carries no x.*OneHotDegree or Constant"):
+    with pytest.raises(DataError, match=r"no x; .*OneHotDegree"):
         FeatureEncoder(3)(None)
-    with pytest.raises(ValueError, match=r"0 features in x.*OneHotDegree or Constant"):
+    with pytest.raises(ValueError, match=r"0 features in x; .*OneHotDegree"):
         FeatureEncoder(0)
     with pytest.raises(DataError, match=r"torch.int64.*node_categories"):
         FeatureEncoder(3)(torch.ones(2, 3, dtype=torch.long))
@@ -205,7 +205,7 @@ def test_feature_encoder_checks_what_comes():
         FeatureEncoder(3, field="edge_attr")(torch.ones(2, 3, dtype=torch.long))
     with pytest.raises(DataError, match=r"\(2, 4\).*3 features"):
         FeatureEncoder(3)(torch.ones(2, 4))
-    with pytest.raises(ValueError, match="give out_channels"):
+    with pytest.raises(ValueError, match="categories=.*out_channels"):
         FeatureEncoder(3, categories=[2])
 
 
@@ -242,9 +242,9 @@ def test_convolutions_ignore_what_they_do_not_use():
         ({"conv": "gine"}, "edge_channels"),
         ({"conv": "gine", "edge_channels": 0}, "edge_channels"),
         ({"conv": "pna"}, "degree_histogram"),
-        ({"conv": "pna", "degree_histogram": [5]}, "some must have edges"),
+        ({"conv": "pna", "degree_histogram": [5]}, r"degree_histogram=\[5\]"),
         ({"conv": "gat", "heads": 3}, "3 heads"),
-        ({"conv": "transformer"}, "accepted are gin, gine"),
+        ({"conv": "transformer"}, "convolution 'transformer'"),
     ],
 )
 def test_convolutions_refuse(arguments, message):

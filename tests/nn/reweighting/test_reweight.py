@@ -304,9 +304,9 @@ def test_decorrelation_refuses(options, named):
 
 
 def test_clusters_need_samples_and_variables():
-    with pytest.raises(DataError, match="need 12 samples, 11 are known"):
+    with pytest.raises(DataError, match="12 samples, 11 "):
         DecorrelationOuter(num_clusters=12).recluster(torch.randn(11, 20), None, generator())
-    with pytest.raises(DataError, match="need 10 samples"):
+    with pytest.raises(DataError, match="10 samples, 9 "):
         DecorrelationOuter(num_clusters=2).recluster(torch.randn(9, 20), None, generator())
     with pytest.raises(ValueError, match="reads 4 variables"):
         DecorrelationOuter(num_clusters=5).recluster(torch.randn(50, 4), None, generator())

@@ -81,5 +81,5 @@ def test_parameters_and_their_first_values():
 
 def test_sizes_are_checked():
     for sizes in ((0,), (3, 0)):
-        with pytest.raises(ValueError, match="both must be >= 1"):
+        with pytest.raises(ValueError, match="in_channels is .*hidden_channels"):
             LinkDecoder(*sizes)

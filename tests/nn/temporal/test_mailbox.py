@@ -285,7 +285,7 @@ def test_wrong_deliveries():
         (torch.zeros(1, 2), one, one, torch.tensor([0, 1])),
         (torch.zeros(1, 2), one, one[None], one[None]),
     ]:
-        with pytest.raises(ValueError, match="they must be"):
+        with pytest.raises(ValueError, match=r"mail is .*receiver .*\(S, 2\)"):
             box.deliver(mail, t, index, receiver)
     assert not box.count.any()
 
@@ -296,6 +296,6 @@ def test_refused_batches_leave_the_state_alone():
     with pytest.raises(DataError, match="num_neighbors=0"):
         commit(memory, [0], [1], [3], None, stored)
     memory = APANMemory(4, 2, 3, num_neighbors=0, num_heads=1)
-    with pytest.raises(DataError, match="0 features; the network was built for 3"):
+    with pytest.raises(DataError, match="0 features; .* 3"):
         commit(memory, [0], [1], [3], None, stored)
     assert not any(buffer.any() for buffer in memory.buffers())

@@ -130,7 +130,7 @@ def test_state_dict_reset_copy_and_growth():
     empty = RecentNeighborBuffer(NUM_NODES + 3, 4, 3, "float64").state_dict()
     for name, value in buffer.state_dict().items():
         assert torch.equal(value, empty[name]), name
-    with pytest.raises(ValueError, match="there are 17 nodes already"):
+    with pytest.raises(ValueError, match="num_nodes is 2; .* 17 "):
         buffer.resize(2)
 
 
@@ -189,7 +189,7 @@ def test_wrong_arguments_are_refused_and_change_nothing():
     def insert(src=src, dst=dst, t=t, msg=msg, e_id=None):
         buffer.insert(src, dst, t, msg, e_id)
 
-    with pytest.raises(IndexError, match=r"run from 0 to 14; the buffer has 14 nodes.*resize"):
+    with pytest.raises(IndexError, match=r"ids .* 0 to 14; .* 14 nodes.*resize"):
         insert(dst=torch.where(dst == 3, NUM_NODES, dst))
     with pytest.raises(IndexError, match="run from -1"):
         insert(src=src - 1)
@@ -197,7 +197,7 @@ def test_wrong_arguments_are_refused_and_change_nothing():
         buffer.recent(torch.tensor([NUM_NODES]), 1, 1)
     with pytest.raises(ValueError, match="columns have shapes"):
         insert(t=t[1:])
-    with pytest.raises(ValueError, match="node ids are int64"):
+    with pytest.raises(ValueError, match="src and dst .*torch.int32"):
         insert(src=src.int())
     with pytest.raises(ValueError, match="time_dtype='float64'"):
         insert(t=t.double())
@@ -205,12 +205,12 @@ def test_wrong_arguments_are_refused_and_change_nothing():
         buffer.insert(src, dst, t)
     with pytest.raises(ValueError, match=r"msg is of shape \(90, 2\)"):
         insert(msg=msg[:, :2])
-    with pytest.raises(ValueError, match="starts at 0 and increases; positions must increase from 90 on"):
+    with pytest.raises(ValueError, match="e_id .* 0 .* 90 "):
         insert(e_id=torch.arange(90))
-    with pytest.raises(ValueError, match="does not increase"):
+    with pytest.raises(ValueError, match="e_id .* 200 "):
         insert(e_id=torch.full((90,), 200))
     for k in (0, 5):
-        with pytest.raises(ValueError, match=f"k is {k}; the buffer keeps 4"):
+        with pytest.raises(ValueError, match=f"k is {k}; .* 4 "):
             buffer.recent(src, 90, k)
     with pytest.raises(ValueError, match="size 0"):
         RecentNeighborBuffer(3, 0)
@@ -229,9 +229,9 @@ def test_times_that_go_back_are_refused_and_change_nothing():
         loaded.load_state_dict(buffer.state_dict())
         for one in (buffer, copy.deepcopy(buffer), loaded):
             before = {name: value.clone() for name, value in one.state_dict().items()}
-            with pytest.raises(ValueError, match=r"t of event 1 is 8(.0)?, that of the event before is 9"):
+            with pytest.raises(ValueError, match=r"t of event 1 is 8(.0)?, .* 9"):
                 one.insert(pair, pair + 1, torch.tensor([9, 8], dtype=dtype))
-            with pytest.raises(ValueError, match=r"t of event 0 is 6(.0)?, that of the event before is 7.*reset_state"):
+            with pytest.raises(ValueError, match=r"t of event 0 is 6(.0)?, .* 7.*reset_state"):
                 one.insert(pair, pair + 1, torch.tensor([6, 9], dtype=dtype))
             for name, value in one.state_dict().items():
                 assert torch.equal(value, before[name]), name
@@ -239,7 +239,7 @@ def test_times_that_go_back_are_refused_and_change_nothing():
             one.reset_state()
             one.insert(pair, pair + 1, torch.tensor([0, 1], dtype=dtype))
     for wrong in (nan, float("inf")):
-        with pytest.raises(ValueError, match=f"t of event 1 is {wrong}; every event needs a time"):
+        with pytest.raises(ValueError, match=f"t of event 1 is {wrong}"):
             buffer.insert(pair, pair + 1, torch.tensor([8.0, wrong], dtype=torch.float64))
     exact = RecentNeighborBuffer(3, 2)
     exact.insert(pair, pair, torch.tensor([2**60, 2**60 + 1]))

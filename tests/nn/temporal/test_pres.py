@@ -387,9 +387,7 @@ def test_sizes_may_come_later():
     assert corrector._record["init_args"] == {}
     node, pending, memory = torch.tensor([3]), torch.tensor([True]), torch.ones(1, 2)
     for call in (corrector, corrector.update):
-        with pytest.raises(
-            ValueError, match="has no sizes yet: give num_nodes and memory_dim, or hand it to a network"
-        ):
+        with pytest.raises(ValueError, match="PRESCorrector .*num_nodes and memory_dim"):
             call(node, memory, memory, pending)
     corrector.reset_state()
     corrector.materialize(5, 2, time_scale=60.0)
@@ -398,12 +396,12 @@ def test_sizes_may_come_later():
     corrector.update(node, memory, 2 * memory, pending)
     corrector.materialize(5, 2)  # again: what was observed stays
     assert float(corrector.count[3]) == 1
-    with pytest.raises(ValueError, match="was built with num_nodes=5 and its network has 6: leave num_nodes out"):
+    with pytest.raises(ValueError, match="num_nodes=5 .* 6: .*num_nodes"):
         corrector.materialize(6, 2)
     own = PRESCorrector(memory_dim=2, time_scale=3.0)
     own.materialize(5, 2, time_scale=60.0)
     assert float(own.time_scale) == 3
-    with pytest.raises(ValueError, match="was built with memory_dim=4"):
+    with pytest.raises(ValueError, match="memory_dim=4"):
         PRESCorrector(memory_dim=4).materialize(5, 2)
 
 
@@ -548,19 +546,19 @@ def test_no_value_is_read_by_the_host(rate, estimator):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"rate": "events"}, "rate='events'.*accepted are update, time, event"),
-        ({"estimator": "em"}, "estimator='em'.*accepted are ratio, mean"),
-        ({"num_components": 0}, "num_components=0.*at least 1"),
-        ({"gamma_init": 1.0}, "gamma_init=1.0.*need gamma_learnable=False"),
-        ({"gamma_init": -0.1, "gamma_learnable": False}, "gamma_init=-0.1.*between 0 and 1"),
+        ({"rate": "events"}, "rate='events'"),
+        ({"estimator": "em"}, "estimator='em'"),
+        ({"num_components": 0}, r"num_components=0"),
+        ({"gamma_init": 1.0}, "gamma_init=1.0.*gamma_learnable=False"),
+        ({"gamma_init": -0.1, "gamma_learnable": False}, "gamma_init=-0.1"),
         ({"gamma_init": math.nan}, "gamma_init=nan"),
-        ({"time_scale": 0.0}, "time_scale=0.0.*above 0"),
+        ({"time_scale": 0.0}, "time_scale=0.0"),
         ({"time_scale": math.inf}, "time_scale=inf"),
-        ({"step_min": 0.0}, "step_min=0.0, step_max=5.0.*0 < step_min"),
+        ({"step_min": 0.0}, "step_min=0.0, step_max=5.0"),
         ({"step_max": 0.01}, "step_max=0.01"),
-        ({"sample_prediction": True}, "set track_variance=True"),
-        ({"num_nodes": 0, "memory_dim": 2}, "num_nodes=0.*at least 1"),
-        ({"num_nodes": 2, "memory_dim": 0}, "memory_dim=0.*at least 1"),
+        ({"sample_prediction": True}, "track_variance=True"),
+        ({"num_nodes": 0, "memory_dim": 2}, "num_nodes=0"),
+        ({"num_nodes": 2, "memory_dim": 0}, "memory_dim=0"),
     ],
 )
 def test_wrong_arguments(kwargs, message):
@@ -571,20 +569,20 @@ def test_wrong_arguments(kwargs, message):
 def test_wrong_inputs():
     node, pending, memory = torch.tensor([0]), torch.tensor([True]), torch.zeros(1, 3)
     corrector = PRESCorrector(4, 3, num_components=2)
-    with pytest.raises(ValueError, match=r"measured memory is \(1, 2\), previous \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"memory is \(1, 2\), previous \(1, 3\)"):
         corrector(node, memory, memory[:, :2], pending)
-    with pytest.raises(ValueError, match=r"memory is \(2, 3\) for 1 nodes .* it must be \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"memory is \(2, 3\) .*\(1, 3\)"):
         corrector(node, memory.repeat(2, 1), memory.repeat(2, 1), pending)
-    with pytest.raises(ValueError, match=r"type_counts is \(1, 1\); with 1 nodes and num_components=2"):
+    with pytest.raises(ValueError, match=r"type_counts is \(1, 1\); .*num_components=2"):
         corrector(node, memory, memory, pending, type_counts=torch.ones(1, 1))
-    with pytest.raises(ValueError, match="cannot tell which component changed: give type_counts"):
+    with pytest.raises(ValueError, match="num_components=2.*type_counts"):
         corrector.update(node, memory, memory, pending)
     for rate, name in (("time", "elapsed"), ("event", "num_events")):
-        with pytest.raises(ValueError, match=f"measures its steps by {name}: give it, one per node"):
+        with pytest.raises(ValueError, match=f"rate=.*{name}"):
             PRESCorrector(4, 3, rate=rate)(node, memory, memory, pending)
-    with pytest.raises(ValueError, match=r"they must be \(U, D\), \(U, D\) and \(U,\)"):
+    with pytest.raises(ValueError, match=r"previous is .*mask \(2,\)"):
         memory_coherence_loss(memory, memory, pending.repeat(2))
-    with pytest.raises(ValueError, match="mode='batch'.*accepted are global, node"):
+    with pytest.raises(ValueError, match="mode='batch'"):
         memory_coherence_loss(memory, memory, mode="batch")
 
 
@@ -629,7 +627,7 @@ def test_only_nodes_with_something_to_mend_or_known_well_enough_are_corrected():
     observed(corrector, [4.0])
     found = corrector(nodes, previous, measured, seen, num_events=torch.tensor([1, 2]))
     assert torch.equal(found, torch.tensor([[1.0] * 3, [2.5] * 3], dtype=torch.float64))
-    with pytest.raises(ValueError, match="needs num_events"):
+    with pytest.raises(ValueError, match="min_events=2.*num_events"):
         corrector(nodes, previous, measured, seen)
     corrector = fixed(0.5, min_updates=2)
     observed(corrector, [4.0])

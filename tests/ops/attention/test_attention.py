@@ -259,9 +259,9 @@ def test_no_roots():
 
 def test_wrong_arguments():
     query, z, (neighbor, dt, msg, mask), time, _ = draw()
-    with pytest.raises(ValueError, match="query of width 8.*9 together"):
+    with pytest.raises(ValueError, match="query of width 8.* 9 "):
         neighbor_attention(torch.cat(query, 2)[..., 1:], z, neighbor, dt, msg, mask, *time)
-    with pytest.raises(ValueError, match="no gradient to msg and dt"):
+    with pytest.raises(ValueError, match="gradient .*msg and dt"):
         attend(query, z, neighbor, dt, msg.requires_grad_(), mask, *time)
 
 
@@ -314,7 +314,7 @@ def test_shared_roots_in_several_chunks_and_real_seconds(monkeypatch):
 
 def test_slots_without_their_moments():
     query, z, data, time, _ = draw()
-    with pytest.raises(ValueError, match="one of later and slot"):
+    with pytest.raises(ValueError, match="later and slot"):
         attend(query, z, *data, *time, slot=torch.arange(6))
 
 

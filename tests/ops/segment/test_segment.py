@@ -378,7 +378,11 @@ class TestErrors:
     @pytest.mark.parametrize("operation", FUNCTIONS)
     @pytest.mark.parametrize(
         ("index", "message"),
-        [([0, 5, 1], "index holds 5.*0..4"), ([0, -1, 1], "index holds -1"), ([0, 2**40, 1], "index holds")],
+        [
+            ([0, 5, 1], "index holds 5.*0..4"),
+            ([0, -1, 1], "index holds -1"),
+            ([0, 2**40, 1], "index holds 1099511627776"),
+        ],
     )
     def test_index_out_of_range(self, operation, index, message, backend):
         with pytest.raises(ValueError, match=message):
@@ -387,7 +391,7 @@ class TestErrors:
     @pytest.mark.parametrize("operation", FUNCTIONS)
     @pytest.mark.parametrize("ptr", [[1, 3], [0, 2], [0, 4], [0, 2, 1, 3], [0, -1, 3], [3]])
     def test_wrong_ptr(self, operation, ptr, backend):
-        with pytest.raises(ValueError, match="must start with 0, never decrease"):
+        with pytest.raises(ValueError, match="ptr runs from "):
             FUNCTIONS[operation](torch.ones(3, 2), ptr=torch.tensor(ptr))
 
     @pytest.mark.parametrize("operation", FUNCTIONS)
@@ -426,14 +430,14 @@ class TestErrors:
             call(values, ptr=ptr[:0])
         with pytest.raises(ValueError, match="num_segments is -1"):
             call(values, index, num_segments=-1)
-        with pytest.raises(ValueError, match="num_segments is 3, but ptr describes 2"):
+        with pytest.raises(ValueError, match="num_segments is 3, .*ptr .* 2"):
             call(values, ptr=ptr, num_segments=3)
         with pytest.raises(ValueError, match="index is on meta"):
             call(values, index.to("meta"))
 
     @pytest.mark.parametrize("operation", ["mean", "softmax"])
     def test_integers_where_they_mean_nothing(self, operation):
-        with pytest.raises(TypeError, match=r"values is torch\.int64; a floating type"):
+        with pytest.raises(TypeError, match=r"values is torch\.int64"):
             FUNCTIONS[operation](torch.ones(3, dtype=torch.int64), torch.tensor([0, 0, 1]))
 
     def test_contents_are_not_read_back_from_other_devices(self):
@@ -487,5 +491,5 @@ class TestCompile:
     def test_wrong_index_is_reported(self):
         torch._dynamo.reset()
         compiled = torch.compile(segment_sum, backend="aot_eager", fullgraph=True)
-        with pytest.raises(RuntimeError, match="index must lie in"):
+        with pytest.raises(RuntimeError, match=r"index .*num_segments-1"):
             compiled(torch.ones(3, 2), torch.tensor([0, 7, 1]), num_segments=5)

@@ -60,7 +60,7 @@ class TestBackend:
     def test_broken_torch_scatter_warns(self, fresh_import, error):
         break_torch_scatter(fresh_import, error)
         chosen = segment_backend("torch_scatter")
-        with pytest.warns(UserWarning, match="cannot be imported.*--no-build-isolation") as caught:
+        with pytest.warns(UserWarning, match="torch-scatter .*--no-build-isolation") as caught:
             name = chosen.__enter__()
         assert name == "native"
         assert segment_sum(torch.ones(3), torch.tensor([0, 1, 1])).tolist() == [1, 2]
@@ -71,13 +71,13 @@ class TestBackend:
     def test_broken_torch_scatter_under_a_rule_that_wants_it(self, fresh_import):
         break_torch_scatter(fresh_import, OSError("undefined symbol"))
         fresh_import.setitem(file._FASTEST, ("sum", True), "torch_scatter")
-        with pytest.warns(UserWarning, match="cannot be imported"):
+        with pytest.warns(UserWarning, match="undefined symbol"):
             assert segment_sum(torch.ones(3), ptr=torch.tensor([0, 1, 3])).tolist() == [1, 2]
 
     def test_missing_torch_scatter(self, fresh_import):
         break_torch_scatter(fresh_import, ModuleNotFoundError("No module", name="torch_scatter"))
         with (
-            pytest.raises(OptionalDependencyError, match="pip install torch-scatter --no-build-isolation"),
+            pytest.raises(OptionalDependencyError, match=r"segment_backend\('torch_scatter'\)"),
             segment_backend("torch_scatter"),
         ):
             pass
@@ -115,5 +115,5 @@ class TestBackend:
         assert file._chosen.get() == "auto"
 
     def test_unknown(self):
-        with pytest.raises(ValueError, match="no segment backend 'cuda'"), segment_backend("cuda"):
+        with pytest.raises(ValueError, match="backend 'cuda'"), segment_backend("cuda"):
             pass

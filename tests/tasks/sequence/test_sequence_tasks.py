@@ -207,7 +207,7 @@ class TestSequenceClassification:
     @pytest.mark.parametrize("lengths", [[6, 0, 4], [6, 7, 4]])
     def test_refused(self, lengths):
         batch = waves(tagging=False)
-        with pytest.raises(DataError, match=f"lengths reach from {min(lengths)} to {max(lengths)}"):
+        with pytest.raises(DataError, match=f"lengths .* {min(lengths)} to {max(lengths)}"):
             self.task().step(SequenceBatch(batch.x, torch.tensor(lengths), y=batch.y), "train")
         with pytest.raises(DataError, match="lengths None"):
             self.task().step((batch.x, batch.y), "train")

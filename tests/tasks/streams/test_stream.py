@@ -292,7 +292,7 @@ def test_observing_moves_the_start_of_validation():
     task, data, _ = fitted()
     inside = trainer().validate(task, data, verbose=False)[0]
     task.reset_state()
-    with pytest.warns(UserWarning, match=r"validation begins at event 490, .* before 0 only"):
+    with pytest.warns(UserWarning, match=r"validation .*event 490, .* 0 "):
         assert trainer().validate(task, data, verbose=False)[0] != inside
     task.reset_state()
     task.observe(data.batches("train"))
@@ -312,7 +312,7 @@ def test_observing_moves_the_start_of_validation():
 
 def test_observing_what_is_past():
     task, data, _ = fitted()
-    with pytest.raises(DataError, match=r"begins at event 0, and the network has seen .* before 59\d; .* reset_state"):
+    with pytest.raises(DataError, match=r"event 0, .* 59\d; .*reset_state"):
         task.observe(data.batches("train"))
     task.reset_state()
     task.observe(data.batches("train"))
@@ -320,9 +320,9 @@ def test_observing_what_is_past():
 
 def test_a_gap_before_the_test_is_told():
     task, data, _ = fitted(limit_val_batches=0)
-    with pytest.warns(UserWarning, match=r"the test begins at event \d+, .* before 490 only; .*observe"):
+    with pytest.warns(UserWarning, match=r"test .*event \d+, .* 490 .*observe"):
         trainer().test(task, data, verbose=False)
-    with pytest.warns(UserWarning, match=r"the prediction begins at event"):
+    with pytest.warns(UserWarning, match=r"prediction .*event 595"):
         trainer().predict(task, data)
 
 
@@ -366,14 +366,14 @@ def test_state_that_grew_is_saved_and_loaded(tmp_path):
 
 
 def test_networks_without_memory_are_refused():
-    with pytest.raises(TypeError, match=r"Linear has no .*forward_with_update"):
+    with pytest.raises(TypeError, match=r"Linear.*forward_with_update"):
         StreamTask(nn.Linear(2, 1))
 
 
 def test_several_processes_are_refused():
     task, _ = build()
     task._trainer = SimpleNamespace(world_size=2, accumulate_grad_batches=1)
-    with pytest.raises(UnsupportedStrategyError, match=r"runs on one process, 2 were given"):
+    with pytest.raises(UnsupportedStrategyError, match=r"TemporalLinkPrediction .*process, 2 "):
         task.setup("fit")
 
 
@@ -425,10 +425,10 @@ def test_shuffled_and_several_loaders_are_refused():
 def test_batches_out_of_order_are_refused():
     task, data = build()
     backwards = list(data.batches("train"))[::-1]
-    with pytest.raises(DataError, match=r"begins at event 350 comes after the one that begins at event 420"):
+    with pytest.raises(DataError, match=r"event 350 .*event 420"):
         trainer().fit(task, DataLoader(backwards, batch_size=1, collate_fn=first))
     task.reset_state()
-    with pytest.raises(DataError, match=r"begins at event 350 comes after"):
+    with pytest.raises(DataError, match=r"event 350 .*event 420"):
         task.observe(backwards)
     for batching in (TBatches(), RandomChunkBatches(70, 5)):  # batches that interleave begin in order all the same
         lightning.seed_everything(0, verbose=False)
@@ -440,16 +440,14 @@ def test_events_that_are_past_are_refused():
     task, data, run = fitted()
     expected = run.test(task, data, verbose=False)
     for method, what in ((run.test, "the test"), (run.predict, "the prediction"), (run.validate, "validation")):
-        with pytest.raises(DataError, match=rf"{what} begins at event 0, and the network has seen .*reset_state"):
+        with pytest.raises(DataError, match=rf"{what} .*event 0, .*reset_state"):
             method(task, data.loader("train"))
         if method != run.validate:
             assert run.test(task, data, verbose=False) == expected
     run.validate(task, data, verbose=False)  # starts from the state of training, as ever
     assert run.test(task, data, verbose=False) == expected
     task.observe(data.batches("test"))
-    with pytest.raises(
-        DataError, match=r"the test begins at event 595, and the network has seen the events before 700"
-    ):
+    with pytest.raises(DataError, match=r"test .*event 595, .* 700"):
         run.test(task, data, verbose=False)
 
 
@@ -469,11 +467,11 @@ def test_checkpoints_of_other_tasks(tmp_path):
     checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
     del checkpoint["graphseq"]["stream"]
     torch.save(checkpoint, tmp_path / "b.ckpt")
-    with pytest.raises(CheckpointError, match="holds no state of an event stream"):
+    with pytest.raises(CheckpointError, match="checkpoint .*event stream"):
         trainer(max_epochs=2).fit(task, data, ckpt_path=tmp_path / "b.ckpt")
     fit_rows(Fit(3), rows(4)).save_checkpoint(tmp_path / "c.ckpt")
-    with pytest.raises(CheckpointError, match="the run is a graphseq.tasks.TemporalLinkPrediction"):
+    with pytest.raises(CheckpointError, match=r"run is a graphseq\.tasks\.TemporalLinkPrediction"):
         trainer(max_epochs=2).fit(task, data, ckpt_path=tmp_path / "c.ckpt")
     larger, data = build(data=events(num_sources=30))
-    with pytest.raises(CheckpointError, match=r"memory.*is \(37.*there and \(42.*here.*num_nodes = 37 there, 42 here"):
+    with pytest.raises(CheckpointError, match=r"memory.* \(37.* \(42.*num_nodes = 37 .*42"):
         trainer(max_epochs=2).fit(larger, data, ckpt_path=tmp_path / "a.ckpt")

@@ -168,7 +168,7 @@ def test_wrong_arguments():
     ):
         with pytest.raises(ValueError, match=message):
             TemporalLinkPrediction(network("jodie", data), **options)
-    with pytest.raises(ValueError, match="TGAT has no memory to hold to its direction"):
+    with pytest.raises(ValueError, match="TGAT .*memory"):
         TemporalLinkPrediction(TGAT(data.num_nodes), coherence_weight=0.1)
     TemporalLinkPrediction(TGAT(data.num_nodes))
     TemporalLinkPrediction(EdgeBank())
@@ -176,7 +176,7 @@ def test_wrong_arguments():
 
 def test_events_without_negatives():
     task, data = build(data=events(negatives=False))
-    with pytest.raises(DataError, match=r"no negatives to tell its events from; .*train_negatives, eval_negatives"):
+    with pytest.raises(DataError, match=r"train_negatives, eval_negatives"):
         trainer(max_epochs=1).fit(task, data)
 
 
@@ -188,7 +188,7 @@ def test_more_hits_than_negatives_are_refused_before_the_run(call):
 
     data = events(eval_negatives=RankingNegatives(4))
     task = Untouched(network("tgn", data), hits_at=[1, 5])
-    with pytest.raises(DataError, match=r"hits_at is \[1, 5\], and the (val|test) negatives Rank.* are 4 for"):
+    with pytest.raises(DataError, match=r"hits_at is \[1, 5\], .*(val|test) .*Rank.* 4 "):
         getattr(trainer(), call)(task, data)
     fine, data = build(data=events(eval_negatives=RankingNegatives(5)), hits_at=[1, 5])
     getattr(trainer(max_epochs=1), call)(fine, data)

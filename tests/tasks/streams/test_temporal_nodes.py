@@ -187,21 +187,19 @@ def test_weights_come_from_link_prediction(tmp_path):
     fresh, _ = build(data=data, checkpoint=path)
     trainer(max_epochs=2).fit(fresh, data, ckpt_path=tmp_path / "nodes.ckpt")
     fresh, _ = build(data=data, checkpoint=path)
-    with pytest.raises(
-        CheckpointError, match=r"there is no checkpoint .*links.ckpt to take the network's weights from"
-    ):
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*links\.ckpt"):
         trainer(max_epochs=2).fit(fresh, data)
 
 
 def test_wrong_checkpoints(tmp_path):
     data = changes()
     _, path = pretrained(tmp_path, data)
-    with pytest.raises(CheckpointError, match=r"links.ckpt does not hold a network like this JODIE"):
+    with pytest.raises(CheckpointError, match=r"links\.ckpt .*JODIE"):
         build("jodie", data, checkpoint=path)
-    with pytest.raises(CheckpointError, match=r"links.ckpt does not hold a network like this TGN; build it"):
+    with pytest.raises(CheckpointError, match=r"links\.ckpt .*TGN"):
         build("tgn", changes(num_sources=81), checkpoint=path)
     (tmp_path / "b.ckpt").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"b\.ckpt cannot"):
         build("tgn", data, checkpoint=str(tmp_path / "b.ckpt"))
 
 
@@ -230,7 +228,7 @@ def test_one_class_in_a_split():
 
     for split, call in (("train", "fit"), ("val", "fit"), ("val", "validate"), ("test", "test")):
         task, data = build(data=without(split))
-        with pytest.raises(DataError, match=rf"all \d+ events of the {split} split have label 0, so .* AUC and AP"):
+        with pytest.raises(DataError, match=rf"\d+ events .*{split} .*label 0, .*AUC and AP"):
             getattr(trainer(), call)(task, data)
     task, data = build(data=without("test"))
     trainer(max_epochs=1, limit_train_batches=1).fit(task, data)
@@ -238,7 +236,7 @@ def test_one_class_in_a_split():
 
 def test_few_batches_may_have_one_class():
     task, data = build()
-    with pytest.warns(UserWarning, match="MaskedAUROC is NaN: none of the 1 labels has both classes"):
+    with pytest.warns(UserWarning, match="MaskedAUROC is NaN: .*1 labels"):
         trainer(max_epochs=1, limit_val_batches=1, limit_train_batches=1, num_sanity_val_steps=0).fit(
             task, _rare(task, data)
         )
@@ -260,14 +258,14 @@ def _rare(task, data):
 
 def test_streams_without_labels():
     task, data = build(data=events())
-    with pytest.raises(DataError, match="the events have no labels y"):
+    with pytest.raises(DataError, match="events .*labels y"):
         trainer(max_epochs=1).fit(task, data)
-    with pytest.raises(DataError, match="the batch has no labels y"):
+    with pytest.raises(DataError, match="batch .*labels y"):
         task.step(next(data.batches("train")))
     other = changes()
     other.events.y[3] = 2
     task, data = build(data=other)
-    with pytest.raises(DataError, match="labels of the train split are not all 0 or 1"):
+    with pytest.raises(DataError, match="labels of the train split .*0 or 1"):
         trainer(max_epochs=1).fit(task, data)
     trainer().predict(build(data=(plain := events()))[0], plain)
 
@@ -277,13 +275,13 @@ def test_wrong_arguments():
     with pytest.raises(TypeError, match="EdgeBank has no decoded"):
         TemporalNodeClassification(EdgeBank())
     for weight in (0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="pos_weight is .*; it must be above 0"):
+        with pytest.raises(ValueError, match=f"pos_weight is {weight}"):
             build(data=data, pos_weight=weight)
     with pytest.raises(ValueError, match="dropout is 1.0"):
         build(data=data, dropout=1.0)
     net = network("tgn", data)
     net.embedding.out_channels = None
-    with pytest.raises(TypeError, match="does not say how wide its embeddings are"):
+    with pytest.raises(TypeError, match=r"TGN .*model\.embedding\.out_channels"):
         TemporalNodeClassification(net)
     own = TemporalNodeClassification(net, decoder=NodeDecoder(8, hidden_channels=[]))
     assert own.step(next(data.batches("train"))).prediction.shape == (70, 1)

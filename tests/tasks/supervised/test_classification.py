@@ -87,12 +87,12 @@ def test_kinds_of_labels(kind, column):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.tensor([0.0, 1.0]), r"labels are torch.float32; multiclass labels must be integers. Use target='multil"),
-        (torch.tensor([0, -1]), r"labels reach from -1 to 0; with num_outputs=3 they must be in 0..2"),
-        (torch.tensor([0, 3]), r"labels reach from 0 to 3; with num_outputs=3 they must be in 0..2"),
-        (torch.tensor([0, 1, 2]), r"labels are \(3,\) for 2 predictions; multiclass labels must be \(2,\)"),
-        (torch.tensor([[0, 1], [1, 0]]), r"labels are \(2, 2\) for 2 predictions"),
-        (torch.tensor(1), r"labels are \(\) for 2 predictions"),
+        (torch.tensor([0.0, 1.0]), r"labels are torch\.float32; .*target='multilabel'"),
+        (torch.tensor([0, -1]), r"labels .* -1 to 0; .*num_outputs=3"),
+        (torch.tensor([0, 3]), r"labels .* 0 to 3; .*num_outputs=3"),
+        (torch.tensor([0, 1, 2]), r"labels are \(3,\) for 2 "),
+        (torch.tensor([[0, 1], [1, 0]]), r"labels are \(2, 2\) for 2 "),
+        (torch.tensor(1), r"labels are \(\) for 2 "),
     ],
 )
 def test_wrong_labels(labels, message):
@@ -122,14 +122,14 @@ class Flat(nn.Module):
     [
         (1, {}, "num_outputs is 1; multiclass"),
         (0, {"target": "multilabel"}, "num_outputs is 0; multilabel"),
-        (2, {"target": "binary"}, "target is 'binary'; it must be 'multiclass' or 'multilabel'"),
-        (2, {"class_weights": [1.0]}, "class_weights has 1 entries for 2 outputs"),
-        (2, {"class_weights": [1.0, -1.0]}, "weights must be at least 0 and finite, not all 0"),
-        (2, {"class_weights": [0.0, 0.0]}, "weights must be at least 0"),
-        (2, {"class_weights": [1.0, math.inf]}, "weights must be at least 0"),
-        (2, {"class_weights": [1.0, NAN]}, "weights must be at least 0"),
-        (2, {"label_smoothing": 1.0}, r"label_smoothing is 1.0; it must be in \[0, 1\)"),
-        (2, {"label_smoothing": 0.1, "target": "multilabel"}, "multilabel targets are not smoothed"),
+        (2, {"target": "binary"}, "target is 'binary'"),
+        (2, {"class_weights": [1.0]}, "class_weights.*1 entries.*2 outputs"),
+        (2, {"class_weights": [1.0, -1.0]}, r"class_weights is \[1\.0, -1\.0\]"),
+        (2, {"class_weights": [0.0, 0.0]}, r"class_weights is \[0\.0, 0\.0\]"),
+        (2, {"class_weights": [1.0, math.inf]}, r"class_weights is \[1\.0, inf\]"),
+        (2, {"class_weights": [1.0, NAN]}, r"class_weights is \[1\.0, nan\]"),
+        (2, {"label_smoothing": 1.0}, r"label_smoothing.*1.0"),
+        (2, {"label_smoothing": 0.1, "target": "multilabel"}, "label_smoothing is 0.1; .*multilabel"),
     ],
 )
 def test_wrong_arguments(outputs, options, message):
@@ -246,8 +246,8 @@ def test_kinds_of_multilabels(kind):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.tensor([[0.0, 0.5], [1.0, 0.0], [1.0, 0.0]]), "multilabel targets must be 0, 1 or NaN"),
-        (torch.tensor([[0, -1], [1, 0], [1, 0]]), "multilabel targets must be 0, 1 or NaN"),
+        (torch.tensor([[0.0, 0.5], [1.0, 0.0], [1.0, 0.0]]), "multilabel targets .*0, 1 or NaN"),
+        (torch.tensor([[0, -1], [1, 0], [1, 0]]), "multilabel targets .*0, 1 or NaN"),
         (torch.zeros(2, 2), r"labels are \(2, 2\), predictions \(3, 2\)"),
         (torch.zeros(2, 3), r"labels are \(2, 3\), predictions \(3, 2\)"),  # the transpose is not taken for it
         (torch.zeros(3), r"labels are \(3,\), predictions \(3, 2\)"),
@@ -279,7 +279,7 @@ def test_data_of_one_class():
     assert logged["val/acc"] == pytest.approx(accuracy_score([1] * 6, guess))
     assert logged["val/f1"] == pytest.approx(f1_score([1] * 6, guess, average="macro"))
     task = Classification(Probe(3, 2), 2, target="multilabel")
-    with pytest.warns(UserWarning, match="MaskedAUROC is NaN: none of the 2 labels has both classes among 6 samples"):
+    with pytest.warns(UserWarning, match="MaskedAUROC is NaN: .*2 labels.* 6 samples"):
         logged = validate(task, [(x, torch.ones(6, 2))])
     assert math.isnan(logged["val/auroc"])
     assert logged["val/loss"] > 0
@@ -330,7 +330,7 @@ def test_balanced_classes_need_data_that_count_them():
     data = balanced_graphs([torch.tensor([n % 2]) for n in range(12)])
     with pytest.raises(DataError, match="2 classes or labels, the task 3"):
         trainer(max_epochs=1).fit(task, data)
-    with pytest.raises(DataError, match="needs a data module with class_weights"):
+    with pytest.raises(DataError, match="class_weights='balanced'"):
         trainer(max_epochs=1).fit(task, torch.utils.data.DataLoader(list(data.batches()), batch_size=None))
     with pytest.raises(ValueError, match="class_weights is 'equal'"):
         Classification(GraphClassifier(2, 2, hidden_channels=4), 2, class_weights="equal")

@@ -78,7 +78,7 @@ def test_labels_outside_the_mask_need_not_be_known():
     expected = task.step(data).loss
     data.y[~data.train_mask] = -1
     assert torch.equal(task.step(data).loss, expected)
-    with pytest.raises(DataError, match=r"labels reach from -1 to -1; with num_outputs=3"):
+    with pytest.raises(DataError, match=r"labels .* -1 to -1; .*num_outputs=3"):
         task.step(data, "val")
 
 
@@ -130,9 +130,7 @@ def test_neighbours_of_the_same_split_do_not_count():
     # seeds of all nodes: those of the split count
     result = task.step(sampled(data, [3, 1, 0], [6]))
     assert torch.equal(result.target, data.y[[3, 0]])
-    with pytest.raises(
-        DataError, match="no node belongs to the train split; check train_mask, and of a NeighborLoader"
-    ):
+    with pytest.raises(DataError, match="train split; .*train_mask, .*NeighborLoader"):
         task.step(sampled(data, [1, 2], [3, 0]))
 
 
@@ -170,15 +168,15 @@ def test_empty_mask():
     data = graph()
     data.val_mask[:] = False
     task = NodeClassification(Probe(4, 3), 3)
-    with pytest.raises(DataError, match="no node belongs to the val split; check val_mask"):
+    with pytest.raises(DataError, match="val split; .*val_mask"):
         task.step(data, "val")
 
 
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (torch.ones(9, 2, dtype=torch.bool), r"train_mask is torch.bool \(9, 2\); choose one split: a boolean mask of"),
-        (torch.ones(8, dtype=torch.bool), r"train_mask is torch.bool \(8,\).*of shape \(9,\)"),
+        (torch.ones(9, 2, dtype=torch.bool), r"train_mask is torch\.bool \(9, 2\)"),
+        (torch.ones(8, dtype=torch.bool), r"train_mask is torch\.bool \(8,\).*\(9,\)"),
         (torch.ones(9, dtype=torch.long), r"train_mask is torch.int64 \(9,\)"),  # 0 and 1 are not node numbers
         (torch.ones(9), r"train_mask is torch.float32 \(9,\)"),
     ],
@@ -192,7 +190,7 @@ def test_wrong_masks(mask, message):
 
 def test_wrong_labels_and_networks():
     data = graph()
-    with pytest.raises(ValueError, match=r"Probe returned \(9, 5\); logits of 3 outputs must be \(B, 3\)"):
+    with pytest.raises(ValueError, match=r"Probe .*\(9, 5\); .*\(B, 3\)"):
         NodeClassification(Probe(4, 5), 3).step(data)
     with pytest.raises(ValueError, match=r"Probe returned \(9, 2\)"):
         NodeClassification(Probe(4, 2), 3).step(data)
@@ -200,14 +198,14 @@ def test_wrong_labels_and_networks():
         NodeClassification(Probe(4, 1), 1)
     task = NodeClassification(Probe(4, 3), 3)
     data.y = torch.tensor([0])
-    with pytest.raises(DataError, match=r"labels are \(1,\) for 9 nodes; give one label a node"):
+    with pytest.raises(DataError, match=r"labels are \(1,\) for 9 nodes"):
         task.step(data)
     data = graph()
     data.y = data.y.float()
     with pytest.raises(DataError, match=r"labels are torch\.float32"):
         task.step(data)
     data.y = nn.functional.one_hot(graph().y, 3)
-    with pytest.raises(DataError, match=r"labels are \(3, 3\) for 3 predictions"):
+    with pytest.raises(DataError, match=r"labels are \(3, 3\) for 3 "):
         task.step(data)
 
 

@@ -100,9 +100,9 @@ def test_losses_get_whole_samples_where_all_is_known():
     assert step(outputs, torch.zeros(3, 2), seen)[0].loss.item() == pytest.approx(float(outputs.abs().mean()) / 2)
     step(outputs, torch.tensor(TARGETS[1]), seen)
     assert seen.shapes == [((3, 2), (3, 2)), ((3,), (3,))]
-    with pytest.raises(ValueError, match=r"the loss is \(3, 2\); it must be one number"):
+    with pytest.raises(ValueError, match=r"loss is \(3, 2\)"):
         step(outputs, torch.zeros(3, 2), nn.MSELoss(reduction="none"))
-    with pytest.raises(TypeError, match="loss is a function; give a torch.nn.Module such as"):
+    with pytest.raises(TypeError, match="loss is a function"):
         Regression(Probe(3, 1), loss=nn.functional.l1_loss)
 
 
@@ -118,7 +118,7 @@ def test_one_target_may_be_flat(targets, flat):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (torch.zeros(3), r"targets are \(3,\), predictions \(4, 2\) with num_outputs=2; they must agree"),
+        (torch.zeros(3), r"targets are \(3,\), predictions \(4, 2\) .*num_outputs=2"),
         (torch.zeros(4), r"targets are \(4,\), predictions \(4, 2\)"),
         (torch.zeros(2, 4), r"targets are \(2, 4\), predictions \(4, 2\)"),
         (torch.zeros(4, 2, 1), r"targets are \(4, 2, 1\), predictions \(4, 2\)"),
@@ -130,7 +130,7 @@ def test_wrong_shapes(targets, message):
 
 
 def test_wrong_width():
-    with pytest.raises(DataError, match=r"predictions \(4, 2\) with num_outputs=3; they must agree"):
+    with pytest.raises(DataError, match=r"predictions \(4, 2\) .*num_outputs=3"):
         Regression(Probe(3, 2), 3).step((torch.ones(4, 3), torch.zeros(4, 2)))
 
 

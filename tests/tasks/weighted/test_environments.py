@@ -170,7 +170,7 @@ def test_the_shared_feature_is_preferred():
 
 def test_refuses():
     batch = next(iter(GraphDataModule(graphs(), batch_size=8).train_dataloader()))
-    with pytest.raises(DataError, match="without `env`"):
+    with pytest.raises(DataError, match="`env`"):
         MultiEnvironment(network(), 3).step(batch)
     with pytest.raises(ValueError, match="start_epoch"):
         MultiEnvironment(network(), 3, start_epoch=-1)

@@ -464,7 +464,7 @@ def test_clusters_by_environment():
     task = run(lambda m: reweighted(m, outer), data=GraphDataModule(data, split="stratified", batch_size=16))
     assert len(task.outer.cluster) == 8
     assert set(task.queue.env.tolist()) == {0, 1, 2}
-    with pytest.raises(DataError, match="without `env`"):
+    with pytest.raises(DataError, match="`env`"):
         run(lambda m: reweighted(m, DecorrelationOuter(3, source="environments")))
     with pytest.raises(ValueError, match="fifo"):
         reweighted(network(), outer, queue=FeatureQueue(mode="ema"))
@@ -533,11 +533,11 @@ def test_samples_without_their_place():
     batch = next(iter(GraphDataModule(graphs(), batch_size=8).train_dataloader()))
     task = Reweighted(network(), 3, weights=SampleWeights(60))
     fields = {"x": batch.x, "edge_index": batch.edge_index, "batch": batch.batch, "y": batch.y}
-    with pytest.raises(DataError, match="without `idx`"):
+    with pytest.raises(DataError, match="dict .*`idx`"):
         task.step(fields)
     with pytest.raises(DataError, match="weights of 60 samples"):
         task.step({**fields, "idx": batch.idx + 60})
-    with pytest.raises(DataError, match="one for each"):
+    with pytest.raises(DataError, match=r"idx is \(7,\)"):
         task.step({**fields, "idx": batch.idx[:-1]})
     task.step(fields, "val")  # weights are used in training alone
 
@@ -556,7 +556,7 @@ def test_data_of_ones_own_needs_the_number_of_samples():
 
 def test_fewer_graphs_than_clusters_need():
     data = GraphDataModule(graphs(9), split={"train": list(range(9)), "val": [], "test": []}, batch_size=3)
-    with pytest.raises(DataError, match="need 10 samples, 9 are known"):
+    with pytest.raises(DataError, match="10 samples, 9 "):
         run(reweighted, data=data)
     with pytest.raises(ValueError, match="reads 8 variables"):
         run(lambda m: reweighted(m, DecorrelationOuter(num_clusters=9)))
@@ -574,7 +574,7 @@ def test_dead_representations_and_one_node_graphs():
 def test_several_processes_are_refused():
     task = reweighted(network(), weights=SampleWeights(60))
     task._trainer = SimpleNamespace(world_size=2, datamodule=None)
-    with pytest.raises(UnsupportedStrategyError, match="one process, 2 were given"):
+    with pytest.raises(UnsupportedStrategyError, match=r"process, 2 "):
         task.setup("fit")
 
 
