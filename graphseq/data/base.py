@@ -1,4 +1,4 @@
-"""The base of every data module: residency, loaders, splits, per-stage transforms on the device."""
+"""Base class of all data modules: device residency, loaders, splits, transforms of each stage on the device."""
 
 import hashlib
 import inspect
@@ -25,11 +25,11 @@ class DataOptions(TypedDict, total=False):
     """Arguments that data modules pass on to :class:`StoreDataModule` as ``**options: Unpack[DataOptions]``.
 
     Args:
-        batch_size: training samples of one batch over all processes, at least 1; default 128.
-        eval_batch_size: samples of one validation, test or prediction batch; default ``batch_size``.
-        seed: seed of the splits, of what is generated and of the order of training batches; default 0.
+        batch_size: number of training samples of one batch over all processes, at least 1; default 128.
+        eval_batch_size: number of samples of one validation, test or prediction batch; default ``batch_size``.
+        seed: seed of the splits, of generated data and of the order of training batches; default 0.
         device_resident: whether the store moves to the training device: ``true``, ``false``, or ``auto``, which moves
-            it where it takes less than a quarter of the free memory; default ``auto``.
+            it if it takes less than a quarter of the free memory; default ``auto``.
         drop_last: whether training leaves out a last batch smaller than ``batch_size``; default false.
         train_transform: module applied on the device to the inputs of each training batch.
         eval_transform: module applied on the device to the inputs of each validation, test and prediction batch.
@@ -51,27 +51,28 @@ class DataOptions(TypedDict, total=False):
 class StoreDataModule(LightningDataModule):
     """Data module over one store and one index tensor for each split.
 
-    A subclass writes :meth:`read`, which returns the store and the splits; everything else is here: the store goes
-    to the device once, batches are gathered there by index, transforms run there on whole batches. Sizes such as
-    ``num_features`` can be asked for before ``setup``; asking reads the data. With the trainer's precision
+    A subclass defines :meth:`read`, which returns the store and the splits. The store is moved to the device once,
+    batches are gathered there by index, and transforms are applied there to whole batches. Sizes such as
+    ``num_features`` can be read before ``setup``; this reads the data. With the trainer's precision
     ``64-true``, ``bf16-true`` or ``16-true`` floating-point tensors of a batch are cast to it, after the transform;
     integers, booleans and times are not.
 
     Args:
-        batch_size: training samples of one batch over all processes, at least 1.
-        eval_batch_size: samples of one validation, test or prediction batch; default ``batch_size``.
-        seed: seeds the splits and the order of training batches.
+        batch_size: number of training samples of one batch over all processes, at least 1.
+        eval_batch_size: number of samples of one validation, test or prediction batch; default ``batch_size``.
+        seed: seed of the splits and of the order of training batches.
         device_resident: whether the store moves to the training device: ``True``, ``False`` (each gathered block of
-            about 4 MB crosses instead), or ``"auto"``: it does when it takes less than a quarter of the free memory.
+            about 4 MB is moved instead), or ``"auto"``, which moves it if it takes less than a quarter of the free
+            memory.
         drop_last: whether training leaves out a last batch smaller than ``batch_size``.
         train_transform: module applied on the device to the inputs of each training batch.
-        eval_transform: the same for validation, test and prediction batches.
+        eval_transform: module applied on the device to the inputs of each validation, test and prediction batch.
 
     Yields:
         the batches of the store.
 
     Raises:
-        ValueError: if a batch size is below 1 or ``device_resident`` is something else.
+        ValueError: if a batch size is below 1 or ``device_resident`` is another value.
 
     Example:
         >>> from graphseq.data import TensorStore
@@ -112,15 +113,15 @@ class StoreDataModule(LightningDataModule):
         self._splits: dict[str, Tensor] = {}
 
     def read(self) -> tuple[Store, dict[str, Tensor]]:
-        """Return the store on the host and an index tensor for each of ``train``, ``val`` and ``test``.
+        """Return the store on the CPU and an index tensor for each of ``train``, ``val`` and ``test``.
 
-        Called once. It runs in every process before there is a process group, so it must be atomic on disk and give
-        the same result everywhere.
+        Called once. It runs in every process before the process group exists, so it must write files atomically and
+        give the same result in all processes.
         """
         raise TypeError(f"{type(self).__name__} must define read()")
 
     def load(self) -> None:
-        """Read the data unless they are there already, and check the splits."""
+        """Read the data unless they are read already, and check the splits."""
         if self._host is not None:
             return
         store, splits = self.read()
@@ -173,7 +174,7 @@ class StoreDataModule(LightningDataModule):
         self.load()
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the data and move the store to the training device if it is to live there."""
+        """Read the data and move the store to the training device if it is to reside there."""
         self.load()
         if self.trainer is None:
             return
@@ -188,15 +189,15 @@ class StoreDataModule(LightningDataModule):
         return bool(self.device_resident)
 
     def teardown(self, stage: str | None = None) -> None:
-        """Give the device memory back; the store on the host stays."""
+        """Free the device memory; the store on the CPU is kept."""
         self._resident = None
 
     def loader(self, stage: Stage) -> BatchLoader:
         """Return the loader of one stage.
 
         Args:
-            stage: ``train`` shuffles; ``val``, ``test`` and ``predict`` (the test split, unless there is a split of
-                that name) keep the order.
+            stage: name of the split; ``train`` is shuffled, ``val``, ``test`` and ``predict`` (the test split, unless
+                there is a split of that name) keep their order.
         """
         split = "test" if stage == "predict" and "predict" not in self.splits else stage
         trainer = self.trainer
@@ -218,11 +219,11 @@ class StoreDataModule(LightningDataModule):
         return self.loader("train")
 
     def val_dataloader(self) -> Any:
-        """Return the loader of the validation split; an empty one is no loader."""
+        """Return the loader of the validation split; no loader if it is empty."""
         return self.loader("val") if len(self.splits["val"]) else []
 
     def test_dataloader(self) -> Any:
-        """Return the loader of the test split; an empty one is no loader."""
+        """Return the loader of the test split; no loader if it is empty."""
         return self.loader("test") if len(self.splits["test"]) else []
 
     def predict_dataloader(self) -> BatchLoader:
@@ -233,8 +234,8 @@ class StoreDataModule(LightningDataModule):
         """Yield transformed batches without a trainer, for a training loop of your own.
 
         Args:
-            stage: split.
-            epoch: number of the epoch, which seeds the order of training batches.
+            stage: name of the split.
+            epoch: number of the epoch, on which the order of training batches depends.
         """
         loader = self.loader(stage)
         loader.set_epoch(epoch)
@@ -242,13 +243,13 @@ class StoreDataModule(LightningDataModule):
             yield self.transformed(batch, stage)
 
     def transformed(self, batch: Any, stage: Stage) -> Any:
-        """Return a batch as the network gets it: transformed, and in the precision of the trainer.
+        """Return a batch after the transform of a stage, in the precision of the trainer.
 
-        The transform of the stage is given the first entry of a tuple, else the whole batch.
+        The transform is applied to the first entry of a tuple, else to the whole batch.
 
         Args:
             batch: one batch on the device.
-            stage: split.
+            stage: name of the split.
         """
         transform = self.train_transform if stage == "train" else self.eval_transform
         if transform is not None:
@@ -262,14 +263,14 @@ class StoreDataModule(LightningDataModule):
         Args:
             transform: transform of the stage.
             batch: one batch on the device.
-            stage: split.
+            stage: name of the split.
         """
         if isinstance(batch, tuple | list):
             return (transform(batch[0]), *batch[1:])
         return transform(batch)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave batches alone that are on the device already; the loader has moved whole blocks."""
+        """Return batches that are on the device already unchanged, since the loader moves whole blocks."""
         first = batch[0] if isinstance(batch, tuple | list) else batch
         if isinstance(first, Tensor) and first.device == device:
             return batch
@@ -287,21 +288,21 @@ class StoreDataModule(LightningDataModule):
         return {name: len(index) for name, index in self.splits.items()}
 
     def fingerprint(self) -> str:
-        """Return a digest of the splits, by which a checkpoint knows whether it meets the same data again."""
+        """Return a digest of the splits, by which a checkpoint recognises the data."""
         digest = hashlib.sha256(str(len(self.store)).encode())
         for name in ("train", "val", "test"):
             digest.update(self.splits[name].cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the data: the digest of the splits and the sizes."""
+        """Return the state for checkpoints: the digest and the sizes of the splits."""
         return {"fingerprint": self.fingerprint(), "sizes": self.split_sizes()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare a checkpoint's data with these.
+        """Check that the data match a checkpoint.
 
         Raises:
-            DataError: if training would resume on another split; testing on other data only warns.
+            DataError: if training would resume on another split; testing on other data gives a warning.
         """
         if state_dict.get("fingerprint") == self.fingerprint():
             return

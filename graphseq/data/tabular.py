@@ -1,4 +1,4 @@
-"""Your own table: a CSV file of numbers with one target column."""
+"""Data module of a CSV table of numbers with one target column."""
 
 import os
 import re
@@ -26,35 +26,35 @@ _MISSING = {"na", "n/a", "nan", "null", "none", "nil", "#n/a", "?", "-", "."}
 
 
 class TabularDataModule(StoreDataModule):
-    """A CSV table with a header: columns of numbers as features, one column as the class or number to predict.
+    """CSV table with a header: numeric columns as features, one column as the class or number to predict.
 
     Features are standardised by mean and standard deviation of the training split (:attr:`mean`, :attr:`std`); a
-    column that is constant there becomes zero. Targets of a regression stay as they are. The numbers fitted are kept
-    in checkpoints: a network tested on another table sees it in the units that it was trained with.
+    column that is constant there becomes zero. Targets of a regression are unchanged. Checkpoints hold the
+    fitted numbers, so that a network is tested on another table in the units of its training.
 
     Args:
-        csv: path of the table: UTF-8 text with a header, may be compressed by gzip.
+        csv: path of the table, UTF-8 with a header, plain or compressed by gzip.
         target: header of the column to predict.
-        features: headers of the feature columns, in this order; None takes every column except the target that has a
-            header and at least one number. Name the features if one of these columns is a mere row number.
-        task: ``classification`` numbers the labels in sorted order (whole numbers by value, else as text);
+        features: headers of the feature columns, in this order; None for all columns with a header and at least one
+            number except the target. Name the features if one of these columns is a row number.
+        task: kind of target: ``classification`` numbers the labels in sorted order (integers by value, else as text);
             ``regression`` takes numbers within float32; ``auto`` is regression if the target's cells are numbers and
-            not all of them are written as integers (``3.0`` is not), and classification otherwise. Integers that
-            count something need ``regression``.
+            not all of them are written as integers (``3.0`` is not), and classification otherwise. Integer counts need
+            ``regression``.
         split: rule of the split: ``stratified`` keeps the share of each class and needs classes, ``random`` does not;
-            None is ``stratified`` for classification and ``random`` for regression.
+            None for ``stratified`` for classification and ``random`` for regression.
         fractions: fractions of train, validation and test samples, summing to 1; see :func:`random_split`.
-        delimiter: ASCII character between cells.
-        options: arguments of :class:`StoreDataModule`.
+        delimiter: ASCII character that separates cells.
+        options: further arguments of :class:`StoreDataModule`; transforms are applied to standardised features.
 
     Yields:
         features float32 (B, D), and targets (B,): int64 for classification, float32 for regression.
 
     Raises:
-        ValueError: if an argument is not valid.
+        ValueError: if an argument is out of range or unknown.
         DataError: when the data are read, if the table is missing, has rows with too few or too many cells or a quote
-            that is not closed, lacks or repeats a column, has a cell that is empty or no finite number where one is
-            needed, or has fewer than two classes; the message names the line.
+            that is not closed, lacks or repeats a column, has a feature that is empty or not a finite number,
+            or has fewer than two classes; the message names the line.
 
     Example:
         >>> import tempfile
@@ -115,7 +115,7 @@ class TabularDataModule(StoreDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """Label of each class as the table has it; empty for regression."""
+        """Label of each class, as in the table; empty for regression."""
         self.load()
         return list(self._class_names)
 
@@ -126,7 +126,7 @@ class TabularDataModule(StoreDataModule):
 
     @property
     def input_size(self) -> int:
-        """Number of features, under the name by which the width of an MLP is linked."""
+        """Number of features, under the name that is linked to the width of an MLP."""
         return self.num_features
 
     @property
@@ -190,7 +190,7 @@ class TabularDataModule(StoreDataModule):
                 f"{self.csv}, column {self._feature_names[beyond[0]]!r}: values up to "
                 f"{np.abs(training[:, beyond[0]]).max():g} have no standard deviation in float64; rescale the column"
             )
-        # the deviation of equal numbers is seldom exactly zero
+        # rounding gives constant features a deviation slightly above zero
         constant = (training == training[:1]).all(0)
         self._mean, self._std = mean.tolist(), np.where(constant, 1.0, std).tolist()
         return TensorStore(self._standardized(table.lines), targets), splits
@@ -208,7 +208,7 @@ class TabularDataModule(StoreDataModule):
         return torch.from_numpy(values)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the data: splits, columns, classes, fitted mean and deviation."""
+        """Return the state for checkpoints: splits, columns, classes, fitted mean and deviation."""
         return {
             **super().state_dict(),
             "feature_names": self.feature_names,
@@ -218,7 +218,7 @@ class TabularDataModule(StoreDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare a checkpoint's data with these, and standardise by its mean and standard deviation.
+        """Check that the data match a checkpoint, and standardise by its mean and standard deviation.
 
         Raises:
             DataError: if training would resume on another split, or the table has other features or classes.
@@ -238,7 +238,7 @@ class TabularDataModule(StoreDataModule):
 
 
 def _classes(table: TextTable, column: np.ndarray, name: str, task: TargetKind) -> tuple[np.ndarray, list[str]] | None:
-    """Return the class of each row and the label of each class; None if the targets are numbers to predict."""
+    """Return the class of each row and the label of each class; None for regression."""
     cells = [str(cell).strip() for cell in column]
     if "" in cells:
         table.fail(cells.index(""), f", column {name!r}: the target is empty; every row needs one")
@@ -253,7 +253,7 @@ def _classes(table: TextTable, column: np.ndarray, name: str, task: TargetKind) 
         )
     if task == "regression" or (task == "auto" and not whole and numbers):
         return None
-    # whole numbers are labels by value, of any size
+    # integer labels are compared by value, of any size
     labels: list[Any] = sorted({int(cell) for cell in distinct} if whole else distinct)
     if len(labels) < 2:
         raise DataError(f"{table.path}, column {name!r}: all targets are {cells[0]!r}; two classes are needed")

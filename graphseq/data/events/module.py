@@ -1,4 +1,4 @@
-"""The data module of a stream of events: split by time, history at hand, negatives drawn on the device."""
+"""Data module of a stream of events: split by time, with history for lookups and negatives."""
 
 import hashlib
 import math
@@ -30,48 +30,48 @@ _FRACTION = 0.15
 
 
 class TemporalDataModule(StoreDataModule):
-    """One stream of events, split by time: the past trains, what comes after validates, the rest tests.
+    """Data module of one stream of events, split by time into training, validation and test.
 
-    Batches are slices of the stream in its order and carry the history, so that a network may look up the neighbours
-    that a node had before; they are cut the same way for every network. Statistics come from the training events.
-    One process only: what is remembered is not shared.
+    Batches are slices of the stream in its order and carry the history, so that a network can look up earlier
+    neighbours of a node; they do not depend on the network. Statistics are those of the training events. Only one
+    process is supported, since the state of networks is not shared.
 
-    With ``inductive_ratio`` some nodes are kept from training: their events leave the training split and the history
-    that training sees; validation and test see the whole past.
+    With ``inductive_ratio`` some nodes are held out of training: their events are removed from the training split and
+    from the history in training; validation and test have the whole history.
 
     Args:
         events: stream of events, or a function without arguments that returns it.
         batch_size: number of training events of one batch, at least 1.
         eval_batch_size: number of events of one batch in validation and test; results depend on it, so keep it when
             ``batch_size`` is varied.
-        batching: rule that cuts training batches, in place of ``batch_size``.
-        eval_batching: rule that cuts batches of validation and test, in place of ``eval_batch_size``.
+        batching: rule of the training batches, in place of ``batch_size``.
+        eval_batching: rule of the batches of validation and test, in place of ``eval_batch_size``.
         val_fraction: share of the events (or of the time) before the test split, in [0, 1).
         test_fraction: share of the events (or of the time) at the end, in [0, 1).
         split_by: rule for the boundaries of the splits: quantiles of the times (``time_quantile``, the customary
             protocol), fractions of the number of events (``count``), or of the time from the first to the last
             (``time_span``). Events of equal time are never divided.
-        boundaries: times at which validation and test begin, instead of the fractions and ``split_by``, which are then
-            not to be given; as the source of the stream has them, before ``time_offset`` was subtracted.
-        inductive_ratio: share of all nodes that are kept from training, drawn among those that occur after it.
+        boundaries: times at which validation and test begin, in place of the fractions and ``split_by``; they are times
+            of the source, before ``time_offset`` was subtracted.
+        inductive_ratio: share of all nodes that are held out of training, drawn among those that occur after it.
         cut: part of the history that a batch may look up, ``batch`` or ``time``, see :class:`EventStore`.
         train_negatives: sampler of the negatives of training batches; None for ``RandomNegatives``.
         eval_negatives: sampler of the negatives of validation and test; None for ``RandomNegatives``.
-        negatives: whether batches have negatives at all; node classification needs none.
-        max_events: number of events at the beginning of the stream that are used, for small experiments; None for all.
-        seed: seed of the nodes kept from training, of random batches and of the default negatives.
-        device_resident: whether the events are moved to the device once, as in :class:`StoreDataModule`; the history is
-            moved in any case.
+        negatives: whether batches have negatives; node classification needs none.
+        max_events: number of events to use from the beginning of the stream, for small experiments; None for all.
+        seed: seed of the choice of held-out nodes, of random batches and of the default negatives.
+        device_resident: whether to move the events to the device once, as in :class:`StoreDataModule`; the history is
+            always moved.
 
     Yields:
         ``EventBatch`` with ``history``, ``neg_dst`` (B, M), in validation and test ``new_node``, and ``y`` and
-        ``event_type`` where the stream has them.
+        ``event_type`` if the stream has them.
 
     Raises:
-        ValueError: if an option is not valid.
+        ValueError: if an argument is out of range or unknown.
         TypeError: if a rule of batching or a sampler of negatives is something else, such as its name.
-        DataError: when the stream is read, if it is not usable or leaves a split empty.
-        UnsupportedStrategyError: if several processes train.
+        DataError: when the stream is read, if it is invalid or leaves a split empty.
+        UnsupportedStrategyError: if the run has several processes.
 
     Example:
         >>> stream = TemporalEvents(torch.arange(20) % 3, 3 + torch.arange(20) % 4, torch.arange(20))
@@ -162,12 +162,12 @@ class TemporalDataModule(StoreDataModule):
         return EventStore(events, TemporalAdjacency(*columns), self.cut, new_node), splits
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the data, move the store to the training device, and say where the test has nothing to tell apart."""
+        """Read the data, move the store to the training device, and warn if the test split has only one class."""
         super().setup(stage)
         y, train, test = self.events.y, self.splits["train"], self.splits["test"]
         if stage != "fit" or y is None or not len(test):
             return
-        # a warning, for who predicts links or never tests is not concerned
+        # only a warning, since link prediction and runs without a test do not need both classes
         if bool((y[train] != y[train[0]]).any()) and bool((y[test] == y[test[0]]).all()):
             warnings.warn(
                 f"all {len(test)} events of the test split have label {float(y[test[0]]):g}: a classifier that is "
@@ -178,7 +178,7 @@ class TemporalDataModule(StoreDataModule):
 
     @property
     def events(self) -> TemporalEvents:
-        """The stream, on the host."""
+        """The stream, on the CPU."""
         self.load()
         return cast(EventStore, self._host).events
 
@@ -189,22 +189,22 @@ class TemporalDataModule(StoreDataModule):
 
     @property
     def num_sources(self) -> int | None:
-        """Number of sources of a bipartite graph; None where any two nodes may meet."""
+        """Number of sources of a bipartite graph; None if the graph is not bipartite."""
         return self.events.num_sources
 
     @property
     def num_edge_features(self) -> int:
-        """Width of the features of events, 0 without any."""
+        """Width of the features of events; 0 if there are none."""
         return self.events.num_edge_features
 
     @property
     def num_event_types(self) -> int:
-        """Number of kinds of events; 1 where they are not told apart."""
+        """Number of event types; 1 if events have no types."""
         return self.events.num_event_types
 
     @property
     def node_labels(self) -> Tensor:
-        """Class of each node that does not change with time, -1 where unknown, int64 (N,)."""
+        """Class of each node, constant in time, -1 if unknown, int64 (N,)."""
         labels = self.events.node_labels
         if labels is None:
             raise DataError(f"{type(self).__name__} has no classes of nodes; PrimarySchool and Bitcoin OTC have some")
@@ -219,8 +219,8 @@ class TemporalDataModule(StoreDataModule):
     def time_statistics(self) -> list[float]:
         """Mean and standard deviation of the time since a node's last event, for sources, then for destinations.
 
-        Of the training events; a node's first event counts from the start of the stream. A deviation of 0 is given as
-        1, so that it may divide.
+        Computed over the training events; for the first event of a node, since the start of the stream. A deviation
+        of 0 is replaced by 1.
         """
         if "time" not in self._statistics:
             gaps = node_gaps(self.events, self.splits["train"])[0]
@@ -230,7 +230,7 @@ class TemporalDataModule(StoreDataModule):
 
     @property
     def mean_gap(self) -> float:
-        """Mean time between consecutive events of a node in training; 1 if no node occurs twice, or all at once."""
+        """Mean time between consecutive events of a node in training; 1 if this would be 0 or undefined."""
         if "gap" not in self._statistics:
             gaps, first = node_gaps(self.events, self.splits["train"])
             again = torch.cat(gaps)[~torch.cat(first)]
@@ -244,7 +244,7 @@ class TemporalDataModule(StoreDataModule):
             stage: name of the split; ``predict`` is the test split.
 
         Raises:
-            UnsupportedStrategyError: if there are several processes.
+            UnsupportedStrategyError: if the run has several processes.
         """
         split = "test" if stage == "predict" else stage
         trainer = self.trainer
@@ -269,7 +269,7 @@ class TemporalDataModule(StoreDataModule):
         return self._prepared[split]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave batches alone that are on the device already, and give back times that the trainer has cast."""
+        """Return batches that are on the device already unchanged, and restore times that the trainer has cast."""
         if isinstance(batch, EventBatch):
             times = cast(EventStore, self.store).events.t
             if batch.t.dtype != times.dtype:  # with true half precision Lightning casts every float of a dataclass
@@ -279,7 +279,7 @@ class TemporalDataModule(StoreDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def fingerprint(self) -> str:
-        """Return a digest of stream and splits, by which a checkpoint knows whether it meets the same data again."""
+        """Return a digest of stream and splits, by which a checkpoint recognises the data."""
         if "digest" not in self._statistics:
             digest = hashlib.sha256(super().fingerprint().encode())
             for column in (self.events.src, self.events.dst, self.events.t):
@@ -289,7 +289,7 @@ class TemporalDataModule(StoreDataModule):
 
 
 def chronological_split(t: Tensor, val_fraction: float, test_fraction: float, by: SplitBy) -> dict[str, Tensor]:
-    """Cut a stream into training, validation and test by time; events of equal time stay on one side.
+    """Split a stream into training, validation and test by time, without dividing events of equal time.
 
     Source: arXiv 2006.10637 for ``time_quantile``: training up to the quantile, inclusive.
 
@@ -297,12 +297,12 @@ def chronological_split(t: Tensor, val_fraction: float, test_fraction: float, by
         t: time of each event, non-decreasing (E,).
         val_fraction: share of the events (or of the time) before the test split, in [0, 1).
         test_fraction: share of the events (or of the time) at the end, in [0, 1).
-        by: rule for the boundaries, as ``split_by`` of :class:`TemporalDataModule`; ``count`` moves a boundary inside
-            equal times behind them.
+        by: rule for the boundaries, as ``split_by`` of :class:`TemporalDataModule`; ``count`` moves a boundary within
+            events of equal time after them.
 
     Raises:
-        ValueError: if an argument is out of range, or nothing is left to train on.
-        DataError: if a split that is to have events has none.
+        ValueError: if an argument is out of range, or no training events are left.
+        DataError: if a split with a fraction above 0 has no events.
 
     Example:
         >>> split = chronological_split(torch.tensor([0, 1, 2, 3, 3, 3, 4, 5, 6, 9]), 0.3, 0.2, "count")
@@ -310,7 +310,7 @@ def chronological_split(t: Tensor, val_fraction: float, test_fraction: float, by
         [[0, 1, 2, 3, 4, 5], [6, 7], [8, 9]]
     """
     _check_options(val_fraction, test_fraction, by, inductive_ratio=0.0)
-    # rounded, so that 1 - 0.15 - 0.15 is the 0.7 that others write
+    # rounded, so that 1 - 0.15 - 0.15 equals 0.7
     shares = [round(1 - val_fraction - test_fraction, 12), round(1 - test_fraction, 12)]
     if by == "count":
         ends = [min(max(round(share * len(t)), 1), len(t)) for share in shares]
@@ -340,12 +340,12 @@ def chronological_split(t: Tensor, val_fraction: float, test_fraction: float, by
 
 
 def _split_at(events: TemporalEvents, boundaries: Sequence[int | float]) -> dict[str, Tensor]:
-    """Cut a stream where validation and test begin; events at a boundary are behind it."""
+    """Split a stream at given times; events at a boundary are in the later split."""
     t, offset = events.t, events.time_offset
     whole = not t.is_floating_point()
     begins = []
     for boundary in boundaries:
-        # whole times are compared as integers, of which none is rounded
+        # integer times are compared as integers, without rounding
         start = math.ceil(boundary) - offset if whole and isinstance(offset, int) else boundary - offset
         inside = min(max(math.ceil(start) if whole else start, t[0].item()), t[-1].item() + 1)
         begins.append(int(torch.searchsorted(t, torch.tensor(inside, dtype=t.dtype))))
@@ -362,7 +362,7 @@ def _split_at(events: TemporalEvents, boundaries: Sequence[int | float]) -> dict
 
 
 def hold_out_nodes(events: TemporalEvents, train: Tensor, ratio: float, seed: int) -> Tensor:
-    """Return the training events that are left when some nodes are kept from training.
+    """Return the training events without those of randomly held-out nodes.
 
     The nodes are drawn among those that occur after the last training event.
 
@@ -371,11 +371,11 @@ def hold_out_nodes(events: TemporalEvents, train: Tensor, ratio: float, seed: in
     Args:
         events: stream of events.
         train: positions of the training events, the first of the stream, int64.
-        ratio: share of all nodes that occur which is kept from training, in [0, 1).
+        ratio: share of all occurring nodes that is held out of training, in [0, 1).
         seed: seed of the random choice of nodes.
 
     Raises:
-        DataError: if there is no node to draw or no event is left.
+        DataError: if there are no nodes to draw, or no events are left.
 
     Example:
         >>> stream = TemporalEvents(torch.tensor([0, 1, 2, 0]), torch.tensor([3, 4, 3, 3]), torch.arange(4))
@@ -404,11 +404,11 @@ def hold_out_nodes(events: TemporalEvents, train: Tensor, ratio: float, seed: in
 
 
 def node_gaps(events: TemporalEvents, index: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return for each event the time since its source and its destination took part in one last, in either role.
+    """Return for each event the time since the previous event of its source and of its destination, in either role.
 
     Args:
         events: stream of events.
-        index: positions of the events that count, ascending, int64 (M,).
+        index: positions of the events to use, ascending, int64 (M,).
 
     Returns:
         gaps of sources and of destinations, float64 (M,), and whether each is the first of its node, bool (M,);

@@ -1,4 +1,4 @@
-"""Named streams of events: JODIE's four, messages, trust, mail, contacts; and any file of your own."""
+"""Named streams of events: the four of JODIE, messages, trust, mail, contacts; and files of your own."""
 
 import gzip
 import hashlib
@@ -34,7 +34,7 @@ __all__ = [
 JODIEName = Literal["wikipedia", "reddit", "mooc", "lastfm"]
 FileKind = Literal["jodie", "snap", "konect", "signed", "contacts", "table"]
 
-# events, users, items: what a download must hold, for its checksum is not known
+# numbers of events, users and items, checked because the checksums of downloads are not known
 _JODIE_COUNTS: dict[str, tuple[int, int, int]] = {
     "wikipedia": (157_474, 8_227, 1_000),
     "reddit": (672_447, 10_000, 984),
@@ -42,36 +42,37 @@ _JODIE_COUNTS: dict[str, tuple[int, int, int]] = {
     "lastfm": (1_293_103, 980, 1_000),
 }
 
-# the original Wikipedia file has 500 MB; what is smaller must be the known file without features
+# the original Wikipedia file has 500 MB; a smaller one must be the known file without features
 _SMALLEST_WITH_FEATURES = 20 * 2**20
 
 
 class JODIEDataModule(TemporalDataModule):
-    """The interaction streams of JODIE: edits of Wikipedia, posts on Reddit, a MOOC, and music on LastFM.
+    """Interaction streams of JODIE: edits of Wikipedia, posts on Reddit, a MOOC, and music on LastFM.
 
-    ``y`` is 1 where the state of the user changes after the event (banned, dropped out). Raw files come from the
+    ``y`` is 1 if the state of the user changes after the event (banned, dropped out). Raw files come from the
     mirror's ``JODIE/<name>/raw``, else are downloaded from snap.stanford.edu/jodie.
 
     The mirror's ``wikipedia.csv`` has one column of zeros in place of the 172 features of the original; by default it
-    is left out (D = 0), as LastFM's constant ones are. Results without features are not comparable with published
-    ones, say "no edge features" beside them; ``edge_features: all`` keeps the columns as they are, ``none`` drops the
+    is left out (D = 0), as are the constant features of LastFM. Results without features are not comparable with
+    published ones; report them as "no edge features". ``edge_features: all`` keeps all columns, ``none`` drops the
     features of any file, so that both files give the same stream.
 
     Source: arXiv 1908.01207.
 
     Args:
         name: name of the stream.
-        edge_features: which event features are kept, see above; ``auto`` keeps them unless every column is constant.
-        verify_checksums: whether a file with other numbers of events, users and items than the published ones, or a
-            damaged Wikipedia file without features, is refused.
-        options: other arguments of :class:`TemporalDataModule`.
+        edge_features: event features to keep: ``all``, ``none``, or ``auto``, which keeps them unless every column is
+            constant.
+        verify_checksums: whether to refuse a file with other numbers of events, users and items than the published
+            ones, and a damaged Wikipedia file without features.
+        options: further arguments of :class:`TemporalDataModule`.
 
     Yields:
         ``EventBatch`` with ``y``, see :class:`TemporalDataModule`.
 
     Raises:
-        ValueError: if an option is not valid.
-        DataError: when the stream is read, if its file is missing, corrupt or not the known one.
+        ValueError: if an argument is out of range or unknown.
+        DataError: when the stream is read, if its file is missing, corrupt or does not have the known content.
 
     Example:
         >>> JODIEDataModule("wikipedia", inductive_ratio=0.1).name
@@ -96,7 +97,7 @@ class JODIEDataModule(TemporalDataModule):
         self.verify_checksums = verify_checksums
 
     def read_events(self) -> TemporalEvents:
-        """Return the stream, from the cache where it is."""
+        """Return the stream, from the cache if it is there."""
         folder, file = f"JODIE/{self.name}/raw", f"{self.name}.csv"
         path = raw_files(folder, [file], address=f"http://snap.stanford.edu/jodie/{file}")[file]
         if self.verify_checksums and path.stat().st_size < _SMALLEST_WITH_FEATURES:
@@ -116,21 +117,21 @@ class JODIEDataModule(TemporalDataModule):
 
 
 class CollegeMsgDataModule(TemporalDataModule):
-    """Private messages between students: 59,835 events of 1,899 nodes over 194 days, one kind of nodes, no features.
+    """Private messages between students: 59,835 events of 1,899 nodes over 194 days, not bipartite, no features.
 
     Raw files come from the mirror's ``CollegeMsg``, else are downloaded from snap.stanford.edu/data.
 
     Source: Panzarasa, Opsahl and Carley (2009), SNAP's CollegeMsg.
 
     Args:
-        verify_checksums: whether a file with another content than the known one is refused.
-        options: other arguments of :class:`TemporalDataModule`.
+        verify_checksums: whether to refuse a file with another content than the known one.
+        options: further arguments of :class:`TemporalDataModule`.
 
     Yields:
         ``EventBatch``, see :class:`TemporalDataModule`.
 
     Raises:
-        DataError: when the stream is read, if its file is missing, corrupt or not the known one.
+        DataError: when the stream is read, if its file is missing, corrupt or does not have the known content.
 
     Example:
         >>> CollegeMsgDataModule(batch_size=100).batch_size
@@ -142,32 +143,32 @@ class CollegeMsgDataModule(TemporalDataModule):
         self.verify_checksums = verify_checksums
 
     def read_events(self) -> TemporalEvents:
-        """Return the stream, from the cache where it is."""
+        """Return the stream, from the cache if it is there."""
         names, address = ["CollegeMsg.txt.gz", "CollegeMsg.txt"], "https://snap.stanford.edu/data/CollegeMsg.txt.gz"
         path = _raw_file("CollegeMsg", names, address, verify=self.verify_checksums)
         return _kept("collegemsg", path, [], lambda: read_edge_list(path))
 
 
 class BitcoinDataModule(TemporalDataModule):
-    """Who trusts whom on a market for bitcoins: rated edges, the sign as event type, one kind of nodes.
+    """Trust network of a Bitcoin market: rated edges with the sign as event type, not bipartite.
 
-    The rating over 10 is the one feature. For OTC (35,592 events, 5,881 nodes) 316 users are known to be fraudulent
-    (class 0 of ``node_labels``) or trustworthy (class 1); for Alpha labels are taken where the file ``alpha_gt.csv``
-    is. Raw files come from the mirror's ``BitcoinOTC`` and ``BitcoinAlpha``, else are downloaded.
+    The rating divided by 10 is the only feature. For OTC (35,592 events, 5,881 nodes) 316 users are known to be
+    fraudulent (class 0 of ``node_labels``) or trustworthy (class 1); for Alpha there are labels if the file
+    ``alpha_gt.csv`` exists. Raw files come from the mirror's ``BitcoinOTC`` and ``BitcoinAlpha``, else are downloaded.
 
     Source: Kumar et al. (2016) and REV2 (2018), SNAP's soc-sign-bitcoin-otc and soc-sign-bitcoin-alpha.
 
     Args:
         name: name of the market, ``otc`` or ``alpha``.
-        verify_checksums: whether a file with another content than the known one is refused.
-        options: other arguments of :class:`TemporalDataModule`.
+        verify_checksums: whether to refuse a file with another content than the known one.
+        options: further arguments of :class:`TemporalDataModule`.
 
     Yields:
         ``EventBatch`` with ``event_type``, see :class:`TemporalDataModule`.
 
     Raises:
-        ValueError: if ``name`` is something else.
-        DataError: when the stream is read, if its file is missing, corrupt or not the known one.
+        ValueError: if ``name`` is unknown.
+        DataError: when the stream is read, if its file is missing, corrupt or does not have the known content.
 
     Example:
         >>> BitcoinDataModule("otc").name
@@ -188,7 +189,7 @@ class BitcoinDataModule(TemporalDataModule):
         self.verify_checksums = verify_checksums
 
     def read_events(self) -> TemporalEvents:
-        """Return the stream with the labels of users, from the cache where it is."""
+        """Return the stream with the labels of users, from the cache if it is there."""
         folder = "BitcoinOTC" if self.name == "otc" else "BitcoinAlpha"
         file = f"soc-sign-bitcoin{self.name}.csv"
         address = f"https://snap.stanford.edu/data/{file}.gz"
@@ -207,7 +208,7 @@ class BitcoinDataModule(TemporalDataModule):
 
 
 class EnronDataModule(TemporalDataModule):
-    """Mail among employees of Enron: 125,235 events of 184 nodes over 3.6 years, one kind of nodes, no features.
+    """Mail among employees of Enron: 125,235 events of 184 nodes over 3.6 years, not bipartite, no features.
 
     Many events share a time (5.5 on average), and 16,410 are mails to oneself. Raw files come from the mirror's
     ``Enron``, else are downloaded.
@@ -215,14 +216,14 @@ class EnronDataModule(TemporalDataModule):
     Source: arXiv 2207.10128 (its link prediction benchmark).
 
     Args:
-        verify_checksums: whether a file with another content than the known one is refused.
-        options: other arguments of :class:`TemporalDataModule`.
+        verify_checksums: whether to refuse a file with another content than the known one.
+        options: further arguments of :class:`TemporalDataModule`.
 
     Yields:
         ``EventBatch``, see :class:`TemporalDataModule`.
 
     Raises:
-        DataError: when the stream is read, if its file is missing, corrupt or not the known one.
+        DataError: when the stream is read, if its file is missing, corrupt or does not have the known content.
 
     Example:
         >>> EnronDataModule(split_by="count").split_by
@@ -234,7 +235,7 @@ class EnronDataModule(TemporalDataModule):
         self.verify_checksums = verify_checksums
 
     def read_events(self) -> TemporalEvents:
-        """Return the stream, from the cache where it is."""
+        """Return the stream, from the cache if it is there."""
         path = _raw_file("Enron", ["ml_enron.txt.gz", "ml_enron.txt"], _ENRON_ADDRESS, verify=self.verify_checksums)
         return _kept("enron", path, [], lambda: read_edge_list(path))
 
@@ -248,14 +249,14 @@ class PrimarySchoolDataModule(TemporalDataModule):
     Source: Stehlé et al. (2011), SocioPatterns.
 
     Args:
-        verify_checksums: whether the mirror's file is refused with another content than the known one.
-        options: other arguments of :class:`TemporalDataModule`.
+        verify_checksums: whether to refuse a file of the mirror with another content than the known one.
+        options: further arguments of :class:`TemporalDataModule`.
 
     Yields:
         ``EventBatch``, see :class:`TemporalDataModule`.
 
     Raises:
-        DataError: when the stream is read, if its file is missing, corrupt or not the known one.
+        DataError: when the stream is read, if its file is missing, corrupt or does not have the known content.
 
     Example:
         >>> PrimarySchoolDataModule(cut="time").cut
@@ -267,39 +268,39 @@ class PrimarySchoolDataModule(TemporalDataModule):
         self.verify_checksums = verify_checksums
 
     def read_events(self) -> TemporalEvents:
-        """Return the stream with the classes of nodes, from the cache where it is."""
+        """Return the stream with the classes of nodes, from the cache if it is there."""
         names = ["Primary_School.csv.gz", "primaryschool.csv.gz"]
         path = _raw_file("PrimarySchool", names, _SCHOOL_ADDRESS, verify=self.verify_checksums)
         return _kept("primaryschool", path, [], lambda: read_contacts(path)[0])
 
 
 class EventCSVDataModule(TemporalDataModule):
-    """A stream from a file of your own.
+    """Stream of events from a file of your own.
 
     Args:
-        path: path of a file with one event in each line, which may be compressed by gzip.
+        path: path of a file with one event in each line, plain or compressed by gzip.
         kind: format of the file: ``jodie`` (:func:`read_jodie_csv`), ``snap`` and ``konect``
             (:func:`read_edge_list`), ``signed`` (:func:`read_signed_edges`), ``contacts`` (:func:`read_contacts`) or
             ``table``, whose first line names the columns (:func:`read_event_table`).
-        sort: whether unsorted events are sorted by time (stably) instead of refused.
-        bipartite: for ``snap``, ``konect`` and ``table``: whether sources and destinations are numbered apart.
-        header: for ``snap`` and ``konect``: whether the first line that is no comment names the columns.
-        scale: for ``signed``: largest absolute rating, positive.
-        edge_features: for ``jodie``, see :class:`JODIEDataModule`.
-        src: for ``table``: name of the column of source ids.
-        dst: for ``table``: name of the column of destination ids.
-        t: for ``table``: name of the column of times.
-        msg: for ``table``: names of the columns of event features.
-        y: for ``table``: name of the column of event labels.
-        event_type: for ``table``: name of the column of kinds of events.
-        options: other arguments of :class:`TemporalDataModule`.
+        sort: whether to sort unsorted events by time (stably) instead of refusing them.
+        bipartite: whether sources and destinations are numbered separately; for ``snap``, ``konect`` and ``table``.
+        header: whether the first line that is not a comment names the columns; for ``snap`` and ``konect``.
+        scale: largest absolute rating, positive; for ``signed``.
+        edge_features: event features to keep, see :class:`JODIEDataModule`; for ``jodie``.
+        src: name of the column of source ids; for ``table``.
+        dst: name of the column of destination ids; for ``table``.
+        t: name of the column of times; for ``table``.
+        msg: names of the columns of event features; for ``table``.
+        y: name of the column of event labels; for ``table``.
+        event_type: name of the column of event types; for ``table``.
+        options: further arguments of :class:`TemporalDataModule`.
 
     Yields:
         ``EventBatch``, see :class:`TemporalDataModule`.
 
     Raises:
-        ValueError: if ``kind`` is something else, or ``scale`` is not positive.
-        DataError: when the stream is read, if the file is missing or a line is not of that form.
+        ValueError: if ``kind`` is unknown, or ``scale`` is not positive.
+        DataError: when the stream is read, if the file is missing or a line does not have the form of ``kind``.
 
     Example:
         >>> EventCSVDataModule("calls.csv", "table", src="caller", dst="callee", t="when").kind
@@ -339,7 +340,7 @@ class EventCSVDataModule(TemporalDataModule):
         self.column_names = {"src": src, "dst": dst, "t": t, "msg": list(msg), "y": y, "event_type": event_type}
 
     def read_events(self) -> TemporalEvents:
-        """Return the stream, from the cache where it is."""
+        """Return the stream, from the cache if it is there."""
         if not self.path.is_file():
             raise DataError(f"there is no file {self.path}; give the path of a file with one event a line")
         form = [self.kind, self.sort, self.bipartite, self.header, self.scale, self.edge_features]
@@ -359,13 +360,13 @@ class EventCSVDataModule(TemporalDataModule):
 
 
 def _kept(name: str, path: Path, options: Sequence[object], read: Callable[[], TemporalEvents]) -> TemporalEvents:
-    """Return the events of a file from the cache, or read and keep them."""
+    """Return the events of a file from the cache, or read and store them."""
     key = ["events-2", *options, checksum(path)]
     return TemporalEvents.from_dict(cached(f"events-{name}", key, lambda: read().to_dict()))
 
 
 def _raw_file(folder: str, names: Sequence[str], address: str, *, verify: bool) -> Path:
-    """Return the first of several forms of a raw file that is there, else download it; check what it unpacks to."""
+    """Return the first of several forms of a raw file that exists, else download it; check its unpacked content."""
     found = raw_files(folder, [], optional=names)
     name = next((name for name in names if name in found), None)
     if name is None:

@@ -1,4 +1,4 @@
-"""Streams made by a rule: sources that come back to the same destinations in turn, and some that drop out."""
+"""Synthetic streams: sources that visit the same destinations in turn, some of which drop out."""
 
 from typing import Unpack
 
@@ -24,10 +24,10 @@ def periodic_events(
     num_abnormal: int = 3,
     generator: Generator | None = None,
 ) -> TemporalEvents:
-    """Draw a stream in which the next destination of a source follows from its last ones.
+    """Generate a stream in which the next destination of a source is determined by its last ones.
 
-    Each source has ``period`` destinations of its own and visits them in turn; with probability ``1 - repeat`` it goes
-    to one at random instead, the same ones more often than others. Some sources are busier than others. Gaps between
+    Each source has ``period`` destinations of its own and visits them in turn; with probability ``1 - repeat`` it
+    visits a random one instead, with fixed unequal probabilities. Sources have different rates of events. Gaps between
     events are exponential with a mean of 60 seconds, in whole seconds.
 
     Sources that drop out turn abnormal at some time: from then on they visit destinations at random and the first
@@ -35,16 +35,16 @@ def periodic_events(
     last of them, so that the state change follows from the events before it.
 
     Args:
-        num_events: number of events drawn, at least 1; those that would come after a dropout are left out.
-        num_sources: number of sources, at least 1, without ``num_destinations`` at least 2.
-        num_destinations: number of destinations, numbered after the sources; None for one kind of nodes, of which any
-            two may meet.
+        num_events: number of generated events, at least 1; those after a dropout are removed.
+        num_sources: number of sources, at least 1; at least 2 if ``num_destinations`` is None.
+        num_destinations: number of destinations, numbered after the sources; None for a graph that is not
+            bipartite.
         period: number of destinations that a source visits in turn, at least 1.
         repeat: probability that the next destination in turn is visited, in [0, 1].
         num_edge_features: number of features D of each event, normally distributed with deviation 0.5.
         dropout_ratio: share of sources that drop out, in [0, 1]; at 0 there is no ``y``.
         num_abnormal: number of abnormal events before a dropout, at least 1.
-        generator: generator of the random numbers; None for torch's own.
+        generator: random number generator; None for torch's own.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -111,7 +111,7 @@ def _weighted(number: int, count: int, generator: Generator | None) -> Tensor:
 
 
 def _rank(src: Tensor, num_sources: int) -> tuple[Tensor, Tensor]:
-    """Number the events of each source from 0; return the numbers and how many each source has."""
+    """Number the events of each source from 0; return the numbers and the number of events of each source."""
     count = src.bincount(minlength=num_sources)
     order = src.argsort(stable=True)
     begin = (count.cumsum(0) - count)[src[order]]
@@ -121,16 +121,16 @@ def _rank(src: Tensor, num_sources: int) -> tuple[Tensor, Tensor]:
 
 
 class SyntheticEventsDataModule(TemporalDataModule):
-    """A stream from :func:`periodic_events`, small enough for a test and without any file.
+    """Stream of :func:`periodic_events`, small enough for tests and without any file.
 
     Args:
-        num_events: number of events drawn, at least 1; those that would come after a dropout are left out.
-        num_sources: number of sources, at least 1, without ``num_destinations`` at least 2.
-        num_destinations: number of destinations; None for one kind of nodes, of which any two may meet.
+        num_events: number of generated events, at least 1; those after a dropout are removed.
+        num_sources: number of sources, at least 1; at least 2 if ``num_destinations`` is None.
+        num_destinations: number of destinations; None for a graph that is not bipartite.
         period: number of destinations that a source visits in turn, at least 1.
         repeat: probability that the next destination in turn is visited, in [0, 1].
         num_edge_features: number of features of each event.
-        dropout_ratio: share of sources that drop out, in [0, 1]; above 0 for the task of state changes.
+        dropout_ratio: share of sources that drop out, in [0, 1]; above 0 for the prediction of state changes.
         num_abnormal: number of abnormal events before a dropout, at least 1.
         options: further arguments of :class:`TemporalDataModule`.
 
@@ -169,5 +169,5 @@ class SyntheticEventsDataModule(TemporalDataModule):
         }
 
     def read_events(self) -> TemporalEvents:
-        """Return the stream of the seed."""
+        """Return the stream generated with the seed."""
         return periodic_events(**self._rule, generator=torch.Generator().manual_seed(self.seed))  # type: ignore[arg-type]

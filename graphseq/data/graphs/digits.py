@@ -1,4 +1,4 @@
-"""Handwritten digits as pixel graphs: the data set that is always there, clean to train on and shifted to test on."""
+"""Handwritten digits as pixel graphs without any download: clean training graphs, shifted test graphs."""
 
 from collections.abc import Sequence
 from typing import Literal, Unpack
@@ -20,16 +20,17 @@ Shift = Literal["none", "noise", "intensity", "size"]
 
 
 def pixel_graphs(images: Tensor, labels: Tensor, threshold: float = 0.1) -> list[Data]:
-    """Return each image as the graph of its inked pixels.
+    """Return each image as the graph of its bright pixels.
 
-    Nodes are the pixels brighter than ``threshold``, with their intensity as the one feature; edges join neighbours
-    on the 8-connected grid, with the step from source to target as features. Where a pixel lies is in ``pos`` and not
-    in ``x``: a network that does not use the edges cannot see the digit.
+    Nodes are the pixels brighter than ``threshold``, with their intensity as the only feature; edges join neighbours
+    on the 8-connected grid, with the step from source to target as features. The place of a pixel is in ``pos`` and not
+    in ``x``: a network that does not use the edges cannot recognise the digit.
 
     Args:
         images: intensities in [0, 1], (N, Y, X).
         labels: class of each image, int64 (N,).
-        threshold: intensity above which a pixel is a node, in [0, 1); the brightest pixel is one always.
+        threshold: intensity above which a pixel is a node, in [0, 1); the brightest pixel is
+            always a node.
 
     Returns:
         Graphs with ``x`` (N, 1), ``edge_index``, ``edge_attr`` (E, 2: rows down, columns right, each -1, 0 or 1),
@@ -64,15 +65,15 @@ def pixel_graphs(images: Tensor, labels: Tensor, threshold: float = 0.1) -> list
 
 
 def shift_images(images: Tensor, shift: Shift, strength: float, generator: torch.Generator) -> Tensor:
-    """Return images as they look under a shift.
+    """Return images under a distribution shift.
 
     Args:
         images: intensities in [0, 1], (N, Y, X).
-        shift: ``noise`` adds Gaussian noise of standard deviation ``strength`` and clips to [0, 1]; ``intensity``
-            multiplies by ``1 - strength``; ``size`` enlarges each side by the factor ``1 + strength`` (bilinear), so
-            that graphs have more nodes; ``none`` changes nothing.
-        strength: how far, see above; >= 0, and < 1 for ``intensity``.
-        generator: draws the noise.
+        shift: kind of shift: ``noise`` adds Gaussian noise of standard deviation ``strength`` and clips to [0, 1];
+            ``intensity`` multiplies by ``1 - strength``; ``size`` enlarges each side by the factor ``1 + strength``
+            (bilinear), so that graphs have more nodes; ``none`` changes nothing.
+        strength: strength of the shift, at least 0, and below 1 for ``intensity``.
+        generator: random number generator of the noise.
 
     Raises:
         ValueError: if the shift is unknown or the strength out of range.
@@ -96,21 +97,23 @@ def shift_images(images: Tensor, shift: Shift, strength: float, generator: torch
 
 
 class DigitGraphsDataModule(GraphSetDataModule):
-    """1,797 handwritten digits as graphs of about 31 inked pixels; needs no network and no file.
+    """1,797 handwritten digits as graphs of about 31 bright pixels, without network and files.
 
-    The images are scikit-learn's ``load_digits`` (8 x 8, 10 classes). Training and validation graphs are clean unless
-    asked otherwise; test graphs come from shifted images, see :func:`shift_images`. ``data.clean_test`` names the clean
-    versions of the same test graphs. Graphs whose shift is equally strong are of the same environment.
+    The images are scikit-learn's ``load_digits`` (8 x 8, 10 classes). Training and validation graphs are clean by
+    default; test graphs are made of shifted images, see :func:`shift_images`. :attr:`clean_test` holds the positions of
+    the clean versions of the test graphs. Graphs with equal strength of the shift are one environment.
 
     Args:
-        shift: how test images differ: ``noise``, ``intensity``, ``size`` or ``none``.
-        strength: how far, see :func:`shift_images`.
-        train_strength: the same for training images; several for training environments of equal size.
-        val_strength: the same for validation images.
+        shift: kind of shift of the test images: ``noise``, ``intensity``, ``size`` or ``none``, see
+            :func:`shift_images`.
+        strength: strength of the shift of test images, see :func:`shift_images`.
+        train_strength: strength of the shift of training images; several values make training environments of equal
+            size.
+        val_strength: strength of the shift of validation images.
         threshold: intensity above which a pixel is a node, in [0, 1).
-        fractions: of train, validation and test, summing to 1; stratified.
-        batch_size: see :class:`StoreDataModule`.
-        options: arguments of :class:`GraphSetDataModule`.
+        fractions: fractions of train, validation and test images, summing to 1; the split is stratified.
+        batch_size: number of training graphs of one batch over all processes, at least 1.
+        options: further arguments of :class:`GraphSetDataModule`.
 
     Yields:
         PyG ``Batch`` with ``x`` (N, 1), ``edge_index``, ``edge_attr`` (E, 2), ``pos`` (N, 2), ``y``, ``env`` and
@@ -162,7 +165,7 @@ class DigitGraphsDataModule(GraphSetDataModule):
         return self._clean_test
 
     def read(self) -> tuple[GraphStore, dict[str, Tensor]]:
-        """Return the graphs of all images, those of the test clean, then the shifted test graphs, and their split."""
+        """Return the graphs of all images, with clean test graphs, then the shifted test graphs, and their split."""
         source = load_digits()
         images = torch.as_tensor(source.images, dtype=torch.float32) / 16
         labels = torch.as_tensor(source.target)

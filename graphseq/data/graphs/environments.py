@@ -1,4 +1,4 @@
-"""Environments of samples, numbered from what the data know: sizes, or groups such as scaffolds."""
+"""Environments of samples, defined by sizes or by groups such as scaffolds."""
 
 import heapq
 
@@ -14,10 +14,10 @@ def check_num_environments(number: int | None) -> int | None:
     """Return a number of environments after a check.
 
     Args:
-        number: of environments of training; None for none.
+        number: number of training environments; None for no environments.
 
     Raises:
-        ValueError: if it is below 2.
+        ValueError: if ``number`` is below 2.
 
     Example:
         >>> check_num_environments(3)
@@ -29,15 +29,15 @@ def check_num_environments(number: int | None) -> int | None:
 
 
 def size_environments(sizes: Tensor, train: Tensor, num_environments: int) -> Tensor:
-    """Return the environment of each sample by its size: quantiles of training, and one for what is larger than those.
+    """Return the environment of each sample by its size: quantiles of training sizes, and one for larger samples.
 
-    Training samples are in environments 0, 1, ... of about equal numbers; where sizes repeat, equal ones stay together
-    and there may be fewer environments. A sample larger than all of training is in the number after the last.
+    Training samples are in environments 0, 1, ... of about equal numbers; equal sizes are in one environment, so
+    there may be fewer environments. Samples larger than all of training are in a further, last environment.
 
     Args:
         sizes: size of each sample, (N,).
-        train: training samples, int64 (M,).
-        num_environments: environments of training, at least 1.
+        train: positions of the training samples, int64 (M,).
+        num_environments: number of training environments, at least 1.
 
     Shape:
         -> (N,) int64
@@ -53,7 +53,7 @@ def size_environments(sizes: Tensor, train: Tensor, num_environments: int) -> Te
         raise ValueError(f"num_environments is {num_environments}; it must be at least 1")
     trained = sizes[train].double()
     shares = torch.arange(1, num_environments, dtype=torch.float64) / num_environments
-    # a size that samples have, not one between two: equal sizes are never parted
+    # quantiles are sizes of samples, not interpolated, so that equal sizes are never divided
     cuts = torch.quantile(trained, shares, interpolation="lower")
     found = torch.bucketize(sizes.double(), cuts)
     present = found[train].unique()
@@ -62,15 +62,15 @@ def size_environments(sizes: Tensor, train: Tensor, num_environments: int) -> Te
 
 
 def group_environments(groups: Tensor, train: Tensor, num_environments: int) -> Tensor:
-    """Return the environment of each sample by its group: groups of training in bins, and one for all other groups.
+    """Return the environment of each sample by its group: bins of training groups, and one for all other groups.
 
-    The groups of training, the largest first, each go to the environment that has the fewest training samples so far.
-    A sample of a group that training has not is in the number after the last.
+    The training groups, the largest first, are assigned one by one to the environment with the fewest training samples.
+    Samples of other groups are in a further, last environment.
 
     Args:
         groups: group of each sample, such as the number of its scaffold, int64 (N,).
-        train: training samples, int64 (M,).
-        num_environments: environments of training, at least 1.
+        train: positions of the training samples, int64 (M,).
+        num_environments: number of training environments, at least 1.
 
     Shape:
         -> (N,) int64

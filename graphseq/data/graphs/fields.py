@@ -1,4 +1,4 @@
-"""Fields of many graphs as packed tensors: how each is joined, and which graph does not fit the others."""
+"""Fields of many graphs as packed tensors: rules for joining them, and checks that graphs can be joined."""
 
 import contextlib
 import functools
@@ -28,14 +28,14 @@ _SHARE = 0.9
 
 @dataclass
 class Field:
-    """One packed leaf of the data: a tensor, or an object array of what is not a tensor.
+    """One packed leaf of a field: a tensor, or an object array of values that are not tensors.
 
     Args:
-        path: keys and positions that lead to the leaf, the name of the field first.
+        path: name of the field, and keys and positions that lead to the leaf.
         value: entries of all graphs, joined along ``dim``.
         dim: dimension in which graphs are joined.
-        group: number of the slices that it shares with other fields; 0 is one row a graph, 1 is one row a node.
-        increment: what is added to the entries of later graphs in a batch: None, "nodes", or values (G, *).
+        group: number of the group of fields with the same slices; 0 for one row per graph, 1 for one row per node.
+        increment: increment of the entries of later graphs in a batch: None, ``"nodes"``, or values (G, *).
     """
 
     path: tuple[Any, ...]
@@ -57,7 +57,7 @@ class Field:
 
     @property
     def label(self) -> str:
-        """Name of the field for messages, such as ``info['a'][0]``."""
+        """Name of the field for error messages, such as ``info['a'][0]``."""
         return str(self.path[0]) + "".join(f"[{step!r}]" for step in self.path[1:])
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -69,10 +69,10 @@ class Field:
 
 
 def objects(values: Sequence[Any]) -> np.ndarray:
-    """Return values of any kind as an array of objects, one a graph.
+    """Return values of any kind as an array of objects, one for each graph.
 
     Args:
-        values: the values.
+        values: value of each graph.
 
     Example:
         >>> objects([[1, 2], [3, 4]]).shape
@@ -85,11 +85,11 @@ def objects(values: Sequence[Any]) -> np.ndarray:
 
 
 def fill(skeleton: Skeleton, leaves: Sequence[Any]) -> Any:
-    """Put leaves in their places.
+    """Return a nested structure with leaves in place of their numbers.
 
     Args:
-        skeleton: numbers of leaves, nested as the field is.
-        leaves: values by number.
+        skeleton: numbers of leaves, nested like the field.
+        leaves: values of the leaves by number.
 
     Example:
         >>> fill({"x": 0, "paths": [1, 2]}, ["a", "b", "c"])
@@ -103,14 +103,14 @@ def fill(skeleton: Skeleton, leaves: Sequence[Any]) -> Any:
 
 
 def check_alike(graphs: Sequence[Data], keys: Sequence[str]) -> None:
-    """Refuse graphs whose fields cannot be joined: PyG would fail, drop values, or change the type with the batch.
+    """Refuse graphs whose fields cannot be joined without errors, loss of values or types that depend on the batch.
 
     Args:
         graphs: graphs with the same fields.
-        keys: the fields.
+        keys: names of the fields.
 
     Raises:
-        DataError: naming the field and the graph.
+        DataError: if fields differ; the message names the field and the graph.
 
     Example:
         >>> check_alike([Data(x=torch.ones(2, 3)), Data(x=torch.ones(2, 4))], ["x"])
@@ -166,7 +166,7 @@ def _check_value(label: str, name: str, first: Any, value: Any, graph: Data, pos
 
 
 def _kind(value: Any) -> str:
-    """Return which rule of PyG joins a value: tensor, number (of which type), mapping, list of tensors, or object."""
+    """Return the rule by which PyG joins a value: tensor, number of a type, mapping, list of tensors, or object."""
     if isinstance(value, Tensor):
         if value.is_nested:
             return "nested"
@@ -190,7 +190,7 @@ def describe(value: Any) -> str:
     """Return dtype and shape of a tensor, or the type of anything else.
 
     Args:
-        value: the value.
+        value: any value.
 
     Example:
         >>> describe(torch.ones(2, 3)), describe("a")
@@ -200,15 +200,15 @@ def describe(value: Any) -> str:
 
 
 def pack(graphs: list[Data], key: str, joined: Any, slices: Any, groups: list[Tensor], fields: list[Field]) -> Skeleton:
-    """Append the leaves of one field to ``fields`` and return their numbers, nested as the field is.
+    """Append the leaves of one field to ``fields`` and return their numbers, nested like the field.
 
     Args:
-        graphs: graphs that :func:`check_alike` has passed.
+        graphs: graphs that :func:`check_alike` accepted.
         key: name of the field.
-        joined: its values, joined by PyG without increments.
-        slices: PyG's offsets of the graphs in them.
+        joined: values of the field, joined by PyG without increments.
+        slices: offsets of the graphs in ``joined``, as PyG gives them.
         groups: offsets (G + 1,) of each group of fields; new ones are appended.
-        fields: leaves so far.
+        fields: list of leaves, to which new ones are appended.
 
     Example:
         >>> graphs, fields = [Data(x=torch.ones(2, 1))], []
@@ -262,19 +262,20 @@ def _leaf(
 
 
 def check_rows(fields: Sequence[Field], counts: Sequence[Tensor], graph: Data) -> None:
-    """Refuse fields of nodes or edges that have another number of rows than their graph has nodes or edges.
+    """Refuse fields of nodes or edges whose number of rows is not that of the nodes or edges of their graph.
 
-    Known by name are ``x``, ``feat``, ``pos``, ``node_type``, ``n_id``, the three masks, ``z`` if it holds integers,
-    ``edge_attr``, ``edge_weight``, ``edge_type`` and ``e_id``. Any other field counts as one of nodes (edges) if its
-    rows are those in at least nine graphs of ten, of at least ten graphs and two different numbers of nodes (edges).
+    Fields known by name are ``x``, ``feat``, ``pos``, ``node_type``, ``n_id``, the three masks, ``z`` if it holds
+    integers, ``edge_attr``, ``edge_weight``, ``edge_type`` and ``e_id``. Any other field counts as one of nodes (edges)
+    if its rows are those in at least nine graphs of ten, of at least ten graphs and two different numbers of nodes
+    (edges).
 
     Args:
-        fields: packed leaves.
-        counts: rows of each graph, (G,), in each group of fields.
-        graph: a graph, whose class may join fields in its own way.
+        fields: packed leaves of all fields.
+        counts: number of rows of each graph, (G,), for each group of fields.
+        graph: any of the graphs, whose class may define its own rules for joining fields.
 
     Raises:
-        DataError: naming the field and the first such graph.
+        DataError: if the numbers differ; the message names the field and the first such graph.
 
     Example:
         >>> x = Field(("x",), torch.ones(3, 1), 0, 2)

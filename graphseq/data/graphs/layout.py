@@ -1,4 +1,4 @@
-"""Where the graphs of a block of batches go, and the copies that follow from it, in numpy where that is faster."""
+"""Layout of the graphs of a block of batches, and the copies that follow from it, in numpy where that is faster."""
 
 import numpy as np
 import torch
@@ -8,16 +8,17 @@ __all__: list[str] = []
 
 
 class BlockLayout:
-    """Places of the graphs of several batches in one block, worked out on the host from offsets alone.
+    """Positions of the graphs of several batches in one block, computed on the CPU from offsets.
 
     Fields with the same number of entries in every graph form a group, such as all fields with one row a node. The
-    arrays ``begin``, ``counts``, ``starts`` and ``before`` have one row a group and one column a graph: its first
-    entry in the store, how many it has, its first entry in the block, and how many the graphs before it in its batch
-    have. ``parts`` holds the entries of each batch, ``number`` the position of each graph in its batch.
+    arrays ``begin``, ``counts``, ``starts`` and ``before`` have one row for each group and one column for each
+    graph: its first entry in the store, its number of entries, its first entry in the block, and the number of entries
+    of earlier graphs in its batch. ``parts`` holds the number of entries of each batch, ``number`` the position of each
+    graph in its batch.
 
     Args:
-        graphs: positions in the store, int64 (B,).
-        sizes: graphs of each batch, each at least 1, adding up to B.
+        graphs: positions of the graphs in the store, int64 (B,).
+        sizes: number of graphs of each batch, each at least 1, adding up to B.
         offsets: first entry of each graph in the store and, last, the number of entries, int64 (groups, G + 1).
 
     Example:
@@ -43,22 +44,22 @@ class BlockLayout:
         return starts - starts.take(self._first, axis).repeat(self.sizes, axis)
 
     def sum_before(self, steps: np.ndarray) -> np.ndarray:
-        """Return the sum over the graphs that come before each graph in its batch.
+        """Return for each graph the sum over earlier graphs in its batch.
 
         Args:
-            steps: what each graph adds, (B, *).
+            steps: value of each graph, (B, *).
         """
         return self._since_batch(steps.cumsum(axis=0) - steps, axis=0)
 
     def pointers(self) -> np.ndarray:
-        """Return, for each group, the offsets of all batches one after the other: size + 1 entries for each."""
+        """Return for each group the concatenated offsets of all batches, size + 1 entries for each batch."""
         return np.insert(self.before, self._last, self._totals, axis=1)
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
-        """Return what belongs to each batch.
+        """Split values of graphs by batch.
 
         Args:
-            values: one row a graph, (B, *).
+            values: values with one row for each graph, (B, *).
         """
         return np.split(values, self._last[:-1])
 
@@ -67,9 +68,9 @@ def spread(values: np.ndarray, counts: np.ndarray, device: torch.device) -> Tens
     """Repeat the value of each graph for each of its entries.
 
     Args:
-        values: (B, *).
-        counts: entries of each graph, (B,).
-        device: where the entries are; no transfer to it is waited for.
+        values: value of each graph, (B, *).
+        counts: number of entries of each graph, (B,).
+        device: device of the entries; transfers to it are asynchronous.
 
     Example:
         >>> spread(np.array([7, 8]), np.array([2, 1]), torch.device("cpu"))
@@ -82,11 +83,11 @@ def spread(values: np.ndarray, counts: np.ndarray, device: torch.device) -> Tens
 
 
 def add_in_place(target: Tensor, other: Tensor) -> None:
-    """Add a tensor to another one.
+    """Add a tensor to another one in place.
 
     Args:
-        target: is changed.
-        other: of a shape that broadcasts to that of ``target``.
+        target: tensor that is changed.
+        other: tensor whose shape broadcasts to that of ``target``.
 
     Example:
         >>> rows = torch.tensor([4, 5])
@@ -104,10 +105,10 @@ def add_to_entries(target: Tensor, dim: int, values: np.ndarray, counts: np.ndar
     """Add the value of each graph to each of its entries.
 
     Args:
-        target: entries of all graphs along dimension ``dim``; is changed.
-        dim: the dimension in which graphs are joined.
-        values: (B, *), broadcast over the other dimensions.
-        counts: entries of each graph, (B,).
+        target: entries of all graphs along dimension ``dim``, which are changed in place.
+        dim: dimension in which graphs are joined.
+        values: value of each graph, (B, *), broadcast over the other dimensions.
+        counts: number of entries of each graph, (B,).
 
     Example:
         >>> edges = torch.zeros(2, 3, dtype=torch.int64)
@@ -119,7 +120,7 @@ def add_to_entries(target: Tensor, dim: int, values: np.ndarray, counts: np.ndar
 
 
 def _along(each: Tensor, rank: int, dim: int) -> Tensor:
-    """Lay increments (M, *) out so that they broadcast over a gathered field with M entries along ``dim``."""
+    """Reshape increments (M, *) so that they broadcast over a gathered field with M entries along ``dim``."""
     if each.dim() == 1:
         return each.view([-1 if axis == dim else 1 for axis in range(rank)])
     padded = each.reshape(len(each), *[1] * (rank - each.dim() + 1), *each.shape[1:])

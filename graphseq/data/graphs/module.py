@@ -1,4 +1,4 @@
-"""Data modules of many graphs: your own list of ``Data``, and the base of the named data sets."""
+"""Data modules of many graphs: your own list of ``Data``, and the base class of the named data sets."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, Unpack
@@ -23,15 +23,15 @@ class GraphOptions(TypedDict, total=False):
     """Arguments that data modules pass on to :class:`GraphSetDataModule`, for ``**options: Unpack[GraphOptions]``.
 
     Args:
-        eval_batch_size: samples of one validation, test or prediction batch; default ``batch_size``.
-        seed: seed of the splits, of what is generated and of the order of training batches; default 0.
+        eval_batch_size: number of graphs of one validation, test or prediction batch; default ``batch_size``.
+        seed: seed of the splits, of generated data and of the order of training batches; default 0.
         device_resident: whether the store moves to the training device: ``true``, ``false``, or ``auto``, which moves
-            it where it takes less than a quarter of the free memory; default ``auto``.
+            it if it takes less than a quarter of the free memory; default ``auto``.
         drop_last: whether training leaves out a last batch smaller than ``batch_size``; default false.
         train_transform: module applied on the device to the inputs of each training batch.
         eval_transform: module applied on the device to the inputs of each validation, test and prediction batch.
-        pool_validation: whether the validation graphs are trained on as well: the control of methods that learn from
-            them; default false.
+        pool_validation: whether validation graphs are also training graphs, as a control of methods that learn from the
+            validation split; default false.
         pre_transform: callable from one graph to one graph, such as any transform of PyG, applied to each graph once,
             before packing.
 
@@ -50,32 +50,32 @@ class GraphOptions(TypedDict, total=False):
 
 
 class GraphSetDataModule(StoreDataModule):
-    """Base of the data modules whose samples are graphs: sizes for the network, read off the packed store.
+    """Base class of the data modules whose samples are graphs, with the sizes of the network from the packed store.
 
-    A subclass writes :meth:`read`, returning a :class:`GraphStore`.
+    A subclass defines :meth:`read`, which returns a :class:`GraphStore` and the splits.
 
     Args:
-        batch_size: see :class:`StoreDataModule`.
-        pool_validation: whether the validation graphs are trained on as well: the control of methods that learn from
-            them. A tenth of training and validation graphs together, drawn from ``seed``, is left out to choose the
-            model by, see :func:`pooled_split`.
-        eval_batch_size: see :class:`StoreDataModule`.
-        seed: see :class:`StoreDataModule`.
-        device_resident: see :class:`StoreDataModule`.
-        drop_last: see :class:`StoreDataModule`.
+        batch_size: number of training graphs of one batch over all processes, at least 1.
+        pool_validation: whether validation graphs are also training graphs, as a control of methods that learn from the
+            validation split. A tenth of both, drawn with ``seed``, becomes the validation split, see
+            :func:`pooled_split`.
+        eval_batch_size: number of graphs of one validation, test or prediction batch; default ``batch_size``.
+        seed: seed of the splits, of generated data and of the order of training batches.
+        device_resident: whether the store moves to the training device, see :class:`StoreDataModule`.
+        drop_last: whether training leaves out a last batch smaller than ``batch_size``.
         train_transform: callable applied on the device to each training batch as a whole. Transforms of PyG that would
-            mix the graphs of a batch, such as ``VirtualNode`` or ``Center``, are refused; what any other callable
-            returns is checked at the first batch: its graphs must be told apart and no edge may join them.
-        eval_transform: the same for validation, test and prediction batches.
+            mix the graphs of a batch, such as ``VirtualNode`` or ``Center``, are refused; the result of any other
+            callable is checked at the first batch: ``batch`` and ``ptr`` must be valid and no edge may join two graphs.
+        eval_transform: callable applied on the device to each validation, test and prediction batch as a whole.
         pre_transform: callable from one graph to one graph, such as any transform of PyG, applied to each graph once,
-            before packing; random ones draw from ``seed``. Where the data set is kept in the cache, so is the result.
+            before packing; random ones are seeded with ``seed``. If the data set is cached, so is the result.
 
     Yields:
         PyG ``Batch``.
 
     Raises:
         ValueError: if an argument is out of range, or a transform of PyG is not meant for batches.
-        DataError: when the data are read, if validation graphs to be pooled are test graphs.
+        DataError: when the data are read, if ``pool_validation`` is set and validation graphs are also test graphs.
 
     Example:
         >>> data = GraphDataModule([Data(x=torch.ones(2, 3), y=torch.tensor([i % 2])) for i in range(20)])
@@ -129,12 +129,12 @@ class GraphSetDataModule(StoreDataModule):
 
     @property
     def num_edge_features(self) -> int:
-        """Width of the edge features, 0 without any."""
+        """Width of the edge features; 0 if there are none."""
         return _width(self.graphs.field("edge_attr"))
 
     @property
     def num_outputs(self) -> int:
-        """Number of classes for one integer or bool label a graph or node, else of targets of a graph or node."""
+        """Number of classes if each graph or node has one integer or bool label, else number of its targets."""
         target = self._target()
         each = self._targets_of_one(target)
         return each if target.is_floating_point() or each > 1 else max(int(target.max()) + 1, _least_classes(target))
@@ -153,13 +153,13 @@ class GraphSetDataModule(StoreDataModule):
         )
 
     def _targets_of_one(self, target: Tensor) -> int:
-        """Return the targets of a graph, or of a node where there is one row a node."""
+        """Return the number of targets of a graph, or of a node if there is one row for each node."""
         if target.dim() > 1:
             return int(target.size(-1))
         rows = self.graphs.offsets("y").diff()
         of_nodes = torch.equal(rows, self.graphs.num_nodes)
         equal = bool((rows == rows[0]).all())
-        # K numbers of each graph, which PyG joins to (G K,). Where all graphs have K nodes, labels are those of nodes
+        # K numbers of each graph, which PyG joins to (G K,). If all graphs have K nodes, they are labels of nodes
         if equal and not (of_nodes and not target.is_floating_point()):
             return int(rows[0])
         if not of_nodes:
@@ -172,7 +172,7 @@ class GraphSetDataModule(StoreDataModule):
 
     @property
     def degree_histogram(self) -> list[int]:
-        """Number of nodes of the training graphs with in-degree 0, 1, 2, ..., as PNA scales by."""
+        """Number of nodes of the training graphs with in-degree 0, 1, 2, ..., for the scalers of PNA."""
         graphs = self.graphs
         training = graphs.take(self.splits["train"])
         counts = degree(training.edge_index[1], int(training.ptr[-1]), dtype=torch.int64)
@@ -180,11 +180,12 @@ class GraphSetDataModule(StoreDataModule):
 
     @property
     def class_weights(self) -> list[float]:
-        """Weights that make classes count the same in training.
+        """Weights that balance the classes in training.
 
-        For one integer label a graph the inverse of the share of each class among the training graphs, over the number
-        of classes: weights of mean 1 over the graphs, 0 for a class without any. For labels of 0, 1 and NaN the number
-        of zeros for each one, 1 for a label that lacks either: the weight of its positive class.
+        If each graph has one integer label: the inverse of the share of each class among the training graphs, divided
+        by the number of classes, which has mean 1 over the graphs; 0 for a class without graphs. For labels 0, 1 and
+        NaN: the weight of the positive class, the number of zeros over the number of ones; 1 if there are none of
+        either.
         """
         target = self._target()
         each, number = self._targets_of_one(target), self.num_outputs
@@ -200,15 +201,15 @@ class GraphSetDataModule(StoreDataModule):
         return torch.where((ones > 0) & (zeros > 0), zeros / ones.clamp(min=1), 1.0).tolist()
 
     def apply_transform(self, transform: Any, batch: Any, stage: Stage) -> Any:
-        """Return a transformed batch; the first one that a transform of your own returns is checked.
+        """Return a transformed batch; the first result of a transform that is not known to be safe is checked.
 
         Args:
             transform: transform of the stage.
             batch: one batch on the device.
-            stage: split.
+            stage: name of the split.
 
         Raises:
-            DataError: if the graphs of the returned batch are not told apart.
+            DataError: if ``batch`` and ``ptr`` of the returned batch are not valid, or an edge joins two graphs.
         """
         made = super().apply_transform(transform, batch, stage)
         name = "train_transform" if stage == "train" else "eval_transform"
@@ -218,7 +219,7 @@ class GraphSetDataModule(StoreDataModule):
         return made
 
     def load(self) -> None:
-        """Read the data unless they are there already, transform graphs one by one, pool splits, and check labels."""
+        """Read the data unless they are read already, transform graphs one by one, pool splits, and check labels."""
         known = self._host is not None
         super().load()
         if not known:
@@ -275,16 +276,16 @@ def split_graphs(
     """Split graphs by one of the rules that data modules offer.
 
     Args:
-        store: the graphs; ``y`` holds their classes for ``stratified`` and ``k_fold``.
-        rule: ``random``, ``stratified``, ``k_fold`` (stratified cross-validation), ``size`` (train on small
-            graphs, validate on graphs of the same sizes, test on the largest) or ``size_middle`` (validate on sizes
-            between those of training and test: what a method needs that learns from a shifted validation set).
-        fractions: of train, validation and test; for ``k_fold`` the middle one is the share of the training
-            folds that validates.
-        seed: seeds the split.
-        fold: which fold ``k_fold`` tests.
-        num_folds: number of folds.
-        val_is_test: for ``k_fold``, validate on the tested fold as arXiv 1810.00826 did.
+        store: store of the graphs; ``y`` holds their classes for ``stratified`` and ``k_fold``.
+        rule: rule of the split: ``random``, ``stratified``, ``k_fold`` (stratified cross-validation), ``size`` (train
+            on small graphs, validate on graphs of the same sizes, test on the largest) or ``size_middle`` (validate on
+            sizes between those of training and test, for methods that learn from a shifted validation split).
+        fractions: fractions of train, validation and test graphs, summing to 1; for ``k_fold`` the second over the sum
+            of the first two is the share of the training folds for the validation split.
+        seed: seed of the split.
+        fold: number of the test fold of ``k_fold``, from 0.
+        num_folds: number of folds of ``k_fold``.
+        val_is_test: whether the test fold of ``k_fold`` is also the validation split, as in arXiv 1810.00826.
 
     Raises:
         ValueError: if the rule is unknown.
@@ -311,27 +312,28 @@ def split_graphs(
 
 
 class GraphDataModule(GraphSetDataModule):
-    """Your own graphs: a list of PyG ``Data`` or any PyG data set, packed and split.
+    """Data module of your own graphs: a list of PyG ``Data`` or any PyG data set, packed and split.
 
     Args:
         dataset: graphs of one class with the same fields, or a function without arguments that returns them
             (a config can name one: ``dataset: my_package.my_graphs``; its return annotation must be
             ``Sequence[Data]`` or ``list[Data]``).
-        split: ``random``, ``stratified``, ``k_fold``, ``size`` or ``size_middle``, see :func:`split_graphs`; or lists
-            ``{"train": [...], "val": [...], "test": [...]}`` of positions, or masks with one entry a graph.
-        fractions: of train, validation and test, summing to 1.
-        fold: which fold ``k_fold`` tests, from 0.
-        num_folds: number of folds.
-        batch_size: see :class:`StoreDataModule`.
-        options: arguments of :class:`GraphSetDataModule`.
+        split: rule of the split: ``random``, ``stratified``, ``k_fold``, ``size`` or ``size_middle``, see
+            :func:`split_graphs`; or a dictionary ``{"train": [...], "val": [...], "test": [...]}`` of positions, or of
+            masks with one entry for each graph.
+        fractions: fractions of train, validation and test graphs, summing to 1.
+        fold: number of the test fold of ``k_fold``, from 0.
+        num_folds: number of folds of ``k_fold``.
+        batch_size: number of training graphs of one batch over all processes, at least 1.
+        options: further arguments of :class:`GraphSetDataModule`.
 
     Yields:
         PyG ``Batch`` with the fields of the graphs, ``batch``, ``ptr`` and ``idx``, the positions in the data set
         (unless the graphs have a field ``idx`` of their own; see :func:`graphseq.core.sample_positions`).
 
     Raises:
-        ValueError: if fractions or the split are not valid.
-        DataError: if the graphs are not, see :meth:`GraphStore.from_dataset`.
+        ValueError: if the fractions or the split are not valid.
+        DataError: when the data are read, if the graphs cannot be packed, see :meth:`GraphStore.from_dataset`.
 
     Example:
         >>> graphs = [Data(x=torch.ones(2, 3), y=torch.tensor([i % 2])) for i in range(20)]
@@ -369,14 +371,14 @@ class GraphDataModule(GraphSetDataModule):
 
 
 def listed_split(split: dict[str, Any], count: int) -> dict[str, Tensor]:
-    """Return given index lists as tensors after a check that they are disjoint.
+    """Return a given split as index tensors after a check that they are disjoint.
 
     Args:
-        split: positions of samples, or a mask of ``count`` booleans, by ``train``, ``val`` and ``test``.
+        split: positions of samples, or a mask of ``count`` booleans, for each of ``train``, ``val`` and ``test``.
         count: number of samples.
 
     Raises:
-        DataError: if a sample stands in two of them, or an entry is neither positions nor a mask.
+        DataError: if a sample is in two splits, or an entry is neither positions nor a mask.
 
     Example:
         >>> listed_split({"train": [0, 1], "val": [False, False, True], "test": []}, 3)["val"]

@@ -1,4 +1,4 @@
-"""Published image sets as one uint8 store: MNIST, Fashion-MNIST, USPS, CIFAR-10, and scikit-learn's digits."""
+"""Data module of published image sets: MNIST, Fashion-MNIST, USPS, CIFAR-10, and scikit-learn's digits."""
 
 import math
 import shutil
@@ -40,7 +40,7 @@ class _Images(NamedTuple):
 
 
 class ImageDataModule(StoreDataModule):
-    """A published set of small images of 10 classes, kept as uint8 and turned into normalised floats on the device.
+    """Published set of small images of 10 classes, stored as uint8 and normalised on the device.
 
     ======================  =======================  ============  =============================================
     name                    train + test             shape         raw files, from mirror or cache, else
@@ -52,37 +52,39 @@ class ImageDataModule(StoreDataModule):
     digits                  1,797, no split          1 x 8 x 8     comes with scikit-learn: no file, no network
     ======================  =======================  ============  =============================================
 
-    The test split is the published one, and the validation split is cut from the published training images. For
-    ``digits``, where none was published, a fifth of the images (stratified, drawn from ``seed``) tests; its 17 grey
-    levels are spread over 0 to 255.
+    The test split is the published one, and the validation split is taken from the published training images. For
+    ``digits``, which has no published split, a fifth of the images (stratified, drawn with ``seed``) is the test split;
+    its 17 grey levels are mapped to 0 to 255.
 
-    CIFAR10 is taken from ``CIFAR10_jpeg/cifar10_{train,test}_jpeg.tar.xz`` where mirror or cache have them. These
-    are **CIFAR-10 (JPEG)**: every image was compressed with loss, so accuracies are near those of the original but
-    not equal to published ones. Without them the original ``CIFAR10/cifar-10-python.tar.gz`` is taken or downloaded.
-    The attribute ``source`` says which was read.
+    CIFAR10 is taken from ``CIFAR10_jpeg/cifar10_{train,test}_jpeg.tar.xz`` if the mirror or the cache has these
+    files. They are **CIFAR-10 (JPEG)**: every image was compressed with loss, so accuracies are near those of the
+    original but not comparable with published ones. Otherwise the original ``CIFAR10/cifar-10-python.tar.gz`` is used
+    or downloaded. The attribute ``source`` names the version.
 
     Without transforms of your own, training batches are augmented and all batches normalised by the mean and
-    standard deviation of each channel over the training split, see :attr:`mean` and :attr:`std`. These are kept in
-    checkpoints: a network is tested with the numbers it was trained with.
+    standard deviation of each channel over the training split, see :attr:`mean` and :attr:`std`. Checkpoints hold
+    them, so that a network is tested with the normalisation of its training.
 
     Source: MNIST: Y. LeCun, C. Cortes, C. Burges; Fashion-MNIST: arXiv 1708.07747; USPS: J. Hull, IEEE TPAMI 16(5),
     1994; CIFAR-10: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 
     Args:
-        name: which set.
-        val_fraction: share of the training images that validates, stratified by class, in [0, 1); 0 for none.
-        augmentation: of training images: ``none``, ``crop`` (moved by up to an eighth of the side on each axis, 4
-            pixels for 28 and 32), or ``crop_flip`` (mirrored with probability 1/2 as well: not for digits).
-        verify_checksums: whether raw files with another SHA-256 than the known ones are refused.
-        options: arguments of :class:`StoreDataModule`.
+        name: name of the set.
+        val_fraction: share of the training images for the validation split, stratified by class, in [0, 1); 0 for none.
+        augmentation: augmentation of training images: ``none``, ``crop`` (shifts by up to an eighth of the side on each
+            axis, 4 pixels for 28 and 32), or ``crop_flip`` (also flips with probability 1/2: not for digits).
+        verify_checksums: whether to refuse raw files with another SHA-256 than the known ones.
+        options: further arguments of :class:`StoreDataModule`; ``train_transform`` replaces augmentation and
+            normalisation of training batches, and ``eval_transform`` the normalisation of all others; their inputs are
+            uint8 images (B, C, Y, X).
 
     Yields:
-        images float32 (B, C, Y, X), or what your transform returns, and labels int64 (B,).
+        images float32 (B, C, Y, X), or the output of your transform, and labels int64 (B,).
 
     Raises:
         ValueError: if an argument is out of range, or both ``augmentation`` and ``train_transform`` are given.
-        DataError: when the data are read, if raw files are missing, corrupt, or not the known ones.
-        OptionalDependencyError: when USPS is read without h5py, or JPEG archives without pillow.
+        DataError: when the data are read, if raw files are missing, corrupt, or do not have the known checksums.
+        OptionalDependencyError: when the data are read, if USPS needs h5py or JPEG archives need Pillow.
 
     Example:
         >>> data = ImageDataModule("digits", augmentation="crop", batch_size=64)
@@ -127,25 +129,25 @@ class ImageDataModule(StoreDataModule):
 
     @property
     def source(self) -> str:
-        """What was read, such as ``CIFAR-10 (JPEG)``."""
+        """Name of the version that was read, such as ``CIFAR-10 (JPEG)``."""
         self.load()
         return self._source
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of an image."""
+        """Numbers of channels, rows and columns of an image."""
         images, _ = self.store.take(torch.zeros(1, dtype=torch.int64))
         channels, height, width = images.shape[1:]
         return channels, height, width
 
     @property
     def num_features(self) -> int:
-        """Channels of an image."""
+        """Number of channels of an image."""
         return self.image_shape[0]
 
     @property
     def input_size(self) -> int:
-        """Numbers of an image: channels times rows times columns."""
+        """Number of values of an image: channels times rows times columns."""
         return math.prod(self.image_shape)
 
     @property
@@ -193,11 +195,11 @@ class ImageDataModule(StoreDataModule):
         self.eval_transform = self._own_eval or normalize
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the data: splits, and the fitted mean and standard deviation."""
+        """Return the state for checkpoints: splits, and the fitted mean and standard deviation."""
         return {**super().state_dict(), "mean": self.mean, "std": self.std}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare a checkpoint's data with these, and normalise by its mean and standard deviation.
+        """Check that the data match a checkpoint, and normalise by its mean and standard deviation.
 
         Raises:
             DataError: if training would resume on another split, or the images have another number of channels.
@@ -214,7 +216,7 @@ class ImageDataModule(StoreDataModule):
 def _moments(images: Tensor, index: Tensor) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of the images ``index``, exact up to the last division.
 
-    Grey levels are counted, block by block: no float copy of the images, and sums of whole numbers.
+    Grey levels are counted block by block, without a floating-point copy of the images, and summed as integers.
     """
     levels = torch.arange(256, dtype=torch.int64)
     counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
@@ -225,7 +227,7 @@ def _moments(images: Tensor, index: Tensor) -> tuple[list[float], list[float]]:
     for of_level in counts:
         total, first, second = int(of_level.sum()), int(of_level @ levels), int(of_level @ levels**2)
         mean.append(first / total / 255)
-        # Python's whole numbers: no cancellation, however many pixels there are
+        # Python integers: exact for any number of pixels
         std.append(math.sqrt(total * second - first * first) / total / 255 or 1.0)
     return mean, std
 
@@ -283,13 +285,13 @@ def _read_cifar(verify: bool) -> _Images:
 
 
 def _read_cifar_archive(path: Path) -> _Images:
-    """Read the batches in the archive; they are unpacked one by one into a folder that does not outlive the call."""
+    """Read the batches in the archive; they are unpacked one by one into a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="graphseq-") as folder:
         batches = [Path(folder, name) for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")]
         try:
             with tarfile.open(path) as archive:
                 for batch in batches:
-                    # by name and into names of ours: nothing else that the archive holds is written
+                    # by name, into fixed file names: nothing else in the archive is written
                     member = archive.extractfile(f"cifar-10-batches-py/{batch.name}")
                     if member is None:
                         raise KeyError(f"{batch.name} is no file")
@@ -305,7 +307,7 @@ def _read_cifar_archive(path: Path) -> _Images:
 def _fetch(
     dataset: str, names: Sequence[str], verify: bool, address: str | None, *, required: bool = True
 ) -> dict[str, Path]:
-    """Return raw files of known checksums; where several are known, the one that fits the file at hand is asked for."""
+    """Return raw files with known checksums; if a file has several, the one that matches is required."""
     mirror = mirror_folder()
     places = [cache_folder() / "raw" / dataset, *([mirror / dataset] if mirror else [])]
     expected = {}
@@ -332,7 +334,7 @@ _ADDRESSES = {
     "FashionMNIST": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
     "CIFAR10": "https://www.cs.toronto.edu/~kriz",
 }
-# SHA-256 of the raw files; for MNIST of the published files and of a repacking with the same content
+# SHA-256 of the raw files; for MNIST also of a repacking with the same content
 _CHECKSUMS: dict[str, dict[str, tuple[str, ...]]] = {
     "MNIST": {
         "train-images-idx3-ubyte.gz": (

@@ -1,4 +1,4 @@
-"""The data module of one graph whose nodes are the samples: your own graph, and the base of the named ones."""
+"""Data module of one graph whose nodes are the samples, and base class of the named ones."""
 
 import copy
 import hashlib
@@ -28,9 +28,9 @@ class NodeOptions(TypedDict, total=False):
     """Arguments that data modules pass on to :class:`NodeDataModule`, for ``**options: Unpack[NodeOptions]``.
 
     Args:
-        seed: seed of the splits, of what is generated and of the order of training batches; default 0.
+        seed: seed of the ``random`` and ``stratified`` splits; default 0.
         device_resident: whether the store moves to the training device: ``true``, ``false``, or ``auto``, which moves
-            it where it takes less than a quarter of the free memory; default ``auto``.
+            it if it takes less than a quarter of the free memory; default ``auto``.
         train_transform: module applied on the device to the inputs of each training batch.
         eval_transform: module applied on the device to the inputs of each validation, test and prediction batch.
 
@@ -45,33 +45,33 @@ class NodeOptions(TypedDict, total=False):
 
 
 class NodeDataModule(StoreDataModule):
-    """One graph that is trained on as a whole; masks say which nodes train, validate and test.
+    """Data module of one graph, trained on as a whole, with masks of training, validation and test nodes.
 
-    Every batch is the graph itself, once an epoch, so there is no batch size; nodes of all splits pass messages to
-    one another (transductive learning). A graph has nothing to divide among processes: use ``devices=1``.
+    The graph is the only batch of each epoch, so there is no batch size; nodes of all splits exchange messages
+    (transductive learning). One graph cannot be divided among processes: use ``devices=1``.
 
     Args:
-        graph: a PyG ``Data`` with ``x`` (N, D), ``edge_index`` and ``y``: classes (N,), -1 where unknown, or numbers;
-            or a function without arguments that returns one (a config can name it if it is annotated ``-> Data``). It
+        graph: PyG ``Data`` with ``x`` (N, D), ``edge_index`` and ``y``: classes (N,), -1 if unknown, or numbers; or a
+            function without arguments that returns one (a config can name it if it is annotated ``-> Data``). It
             is not changed.
-        split: ``public`` (the masks the graph carries), ``full`` (its validation and test masks, everything else
-            trains), ``random`` (``num_train_per_class`` nodes of each class train, ``num_val`` and ``num_test`` of the
-            others validate and test) or ``stratified`` (``fractions`` of each class).
-        split_index: which of several public splits, where masks are (N, S).
-        fractions: of train, validation and test, for ``stratified``.
-        num_train_per_class: for ``random``; a class with fewer nodes trains with all it has.
-        num_val: for ``random``.
-        num_test: for ``random``.
-        normalize_features: whether each row of ``x`` is divided by its sum.
-        options: arguments of :class:`StoreDataModule`.
+        split: rule of the split: ``public`` (the masks of the graph), ``full`` (its validation and test masks, all
+            other nodes are training), ``random`` (``num_train_per_class`` training nodes of each class, then
+            ``num_val`` validation and ``num_test`` test nodes) or ``stratified`` (``fractions`` of each class).
+        split_index: number of the public split, from 0, if masks are (N, S).
+        fractions: fractions of train, validation and test nodes for ``stratified``, summing to 1.
+        num_train_per_class: number of training nodes of each class for ``random``; all nodes of a smaller class.
+        num_val: number of validation nodes for ``random``.
+        num_test: number of test nodes for ``random``.
+        normalize_features: whether to divide each row of ``x`` by its sum.
+        options: further arguments, see :class:`StoreDataModule`; transforms must not write into the graph.
 
     Yields:
         PyG ``Data`` with ``train_mask``, ``val_mask`` and ``test_mask``, bool (N,).
 
     Raises:
-        ValueError: if a split option is not valid.
-        DataError: when the graph is read, if its fields are not what is needed or masks overlap.
-        UnsupportedStrategyError: if several processes train.
+        ValueError: if an option of the split is out of range or unknown.
+        DataError: when the graph is read, if a required field is missing or invalid, or masks overlap.
+        UnsupportedStrategyError: if the run has several processes.
 
     Example:
         >>> x, y = torch.eye(20), torch.tensor([0, 1] * 10)
@@ -134,12 +134,12 @@ class NodeDataModule(StoreDataModule):
 
     @property
     def num_edge_features(self) -> int:
-        """Width of the edge features, 0 without any."""
+        """Width of the edge features; 0 if there are none."""
         return self.graph.num_edge_features
 
     @property
     def num_outputs(self) -> int:
-        """Number of classes for integer labels, else of targets of a node."""
+        """Number of classes for integer labels, else number of targets of each node."""
         target = cast(Tensor, self.graph.y)
         if target.is_floating_point():
             return 1 if target.dim() == 1 else target.size(1)
@@ -147,7 +147,7 @@ class NodeDataModule(StoreDataModule):
 
     @property
     def degree_histogram(self) -> list[int]:
-        """Number of nodes with in-degree 0, 1, 2, ..., as PNA scales by."""
+        """Number of nodes with in-degree 0, 1, 2, ..., for the scalers of PNA."""
         counts = degree(cast(Tensor, self.graph.edge_index)[1], self.num_nodes, dtype=torch.int64)
         return torch.bincount(counts).tolist()
 
@@ -165,7 +165,7 @@ class NodeDataModule(StoreDataModule):
         if self.normalize_features:
             graph.x = cast(Tensor, graph.x).float()
             graph = NormalizeFeatures()(graph)
-        # a stage without nodes has no sample, so that no loop is run over it
+        # a stage without nodes has no samples, so that its loop is not run
         splits = {stage: torch.zeros(int(mask.any()), dtype=torch.int64) for stage, mask in masks.items()}
         return SingleStore(graph), splits
 
@@ -200,13 +200,13 @@ class NodeDataModule(StoreDataModule):
         return {"train": train, "val": index_to_mask(val, len(labels)), "test": index_to_mask(test, len(labels))}
 
     def loader(self, stage: Stage) -> BatchLoader:
-        """Return the loader of one stage, which gives the graph once.
+        """Return the loader of one stage, which yields the graph once.
 
         Args:
-            stage: split.
+            stage: name of the split.
 
         Raises:
-            UnsupportedStrategyError: if there are several processes.
+            UnsupportedStrategyError: if the run has several processes.
         """
         if self.trainer is not None and self.trainer.world_size > 1:
             raise UnsupportedStrategyError(
@@ -219,7 +219,7 @@ class NodeDataModule(StoreDataModule):
         return {name: int(self.graph[f"{name}_mask"].sum()) for name in ("train", "val", "test")}
 
     def fingerprint(self) -> str:
-        """Return a digest of the masks and labels, by which a checkpoint knows whether it meets the same data."""
+        """Return a digest of the masks and labels, by which a checkpoint recognises the data."""
         digest = hashlib.sha256(str(self.num_nodes).encode())
         for name in ("train_mask", "val_mask", "test_mask", "y"):
             digest.update(self.graph[name].cpu().contiguous().numpy().tobytes())

@@ -23,30 +23,30 @@ __all__ = ["ActorDataModule", "PlanetoidDataModule"]
 
 
 class PlanetoidDataModule(NodeDataModule):
-    """A citation graph: documents with word counts and a topic, linked by citations, in both directions.
+    """Citation graph: documents with word counts and a topic, linked by citations in both directions.
 
     Source: arXiv 1603.08861. The graph equals that of ``torch_geometric.datasets.Planetoid``. Raw files come from the
-    mirror's ``Planetoid/<name>/raw``, else are downloaded. They are pickles, which run code when they are opened, so
-    their checksums are compared before.
+    mirror's ``Planetoid/<name>/raw``, else are downloaded. They are pickles, which can run code when they are opened,
+    so their checksums are compared before.
 
     Args:
-        name: ``Cora`` (2,708 nodes, 7 classes), ``CiteSeer`` (3,327, 6) or ``PubMed`` (19,717, 3).
-        split: ``public`` (20 nodes a class train, 500 validate, 1,000 test), ``full`` (all others train) or
-            ``random``.
-        num_train_per_class: see :class:`NodeDataModule`.
-        num_val: see :class:`NodeDataModule`.
-        num_test: see :class:`NodeDataModule`.
-        normalize_features: see :class:`NodeDataModule`.
-        verify_checksums: whether raw files with another SHA-256 than the known one are refused. Without this, files
-            are opened that could do anything: trust where they come from.
-        options: arguments of :class:`NodeDataModule`.
+        name: name of the graph: ``Cora`` (2,708 nodes, 7 classes), ``CiteSeer`` (3,327, 6) or ``PubMed`` (19,717, 3).
+        split: rule of the split: ``public`` (20 training nodes of each class, 500 validation and 1,000 test nodes),
+            ``full`` (the same validation and test nodes, all others are training) or ``random``.
+        num_train_per_class: number of training nodes of each class for ``random``.
+        num_val: number of validation nodes for ``random``.
+        num_test: number of test nodes for ``random``.
+        normalize_features: whether to divide each row of ``x`` by its sum.
+        verify_checksums: whether to refuse raw files with another SHA-256 than the known one. Unchecked files can run
+            any code when they are opened, so use only trusted ones.
+        options: further arguments of :class:`NodeDataModule`.
 
     Yields:
         PyG ``Data`` with ``train_mask``, ``val_mask`` and ``test_mask``, bool (N,).
 
     Raises:
-        ValueError: if a name or split option is not valid.
-        DataError: when the graph is read, if raw files are missing, corrupt, or not the known ones.
+        ValueError: if the name or an option of the split is unknown or out of range.
+        DataError: when the graph is read, if raw files are missing, corrupt, or do not have the known checksums.
 
     Example:
         >>> PlanetoidDataModule("Cora", split="random").num_train_per_class
@@ -116,9 +116,9 @@ class PlanetoidDataModule(NodeDataModule):
 
 
 class ActorDataModule(NodeDataModule):
-    """Actors on film pages of Wikipedia: edges are joint appearances, classes are kinds of words on an actor's page.
+    """Graph of actors: edges are joint appearances on pages of Wikipedia, classes are kinds of words on a page.
 
-    Neighbours seldom share a class here (heterophily), so a network that averages neighbours does badly. Edges are
+    Neighbours rarely share a class (heterophily), so networks that average neighbours perform poorly. Edges are
     directed as published, 30,019 of them, 7,600 nodes, 932 binary features, 5 classes, with ten public splits of 48,
     32 and 20 percent.
 
@@ -126,9 +126,9 @@ class ActorDataModule(NodeDataModule):
     mirror's ``Actor/raw``, else are downloaded.
 
     Args:
-        split_index: which public split, 0 to 9.
-        normalize_features: see :class:`NodeDataModule`.
-        verify_checksums: whether raw files with another SHA-256 than the known one are refused.
+        split_index: number of the public split, 0 to 9.
+        normalize_features: whether to divide each row of ``x`` by its sum.
+        verify_checksums: whether to refuse raw files with another SHA-256 than the known one.
         device_resident: see :class:`StoreDataModule`.
         train_transform: see :class:`NodeDataModule`.
         eval_transform: see :class:`NodeDataModule`.
@@ -138,7 +138,7 @@ class ActorDataModule(NodeDataModule):
 
     Raises:
         ValueError: if ``split_index`` is not in 0..9.
-        DataError: when the graph is read, if raw files are missing, corrupt, or not the known ones.
+        DataError: when the graph is read, if raw files are missing, corrupt, or do not have the known checksums.
 
     Example:
         >>> ActorDataModule(split_index=3).split_index
@@ -222,7 +222,7 @@ def _actor_nodes(path: Path) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-# SHA-256 of the raw files that were counted against the published statistics (PubMed: of the source repository)
+# SHA-256 of raw files that were checked against the published statistics (PubMed: of the source repository)
 _CHECKSUMS = {
     "film_split_0.6_0.2_0.npz": "4505a41d4e90abd94d1ec22571ce528b09ad7cf20d87f764aebd4177590767f5",
     "film_split_0.6_0.2_1.npz": "1871b0d24e3977c41e378fd24acc8025b63f86b77739be77a5b558d1287f207d",
