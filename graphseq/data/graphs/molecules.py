@@ -34,7 +34,7 @@ MoleculeNetName = Literal[
 ]
 MoleculeSplitRule = Literal["scaffold", "random", "stratified", "size", "size_middle"]
 _FORMAT = "molecules-2"
-# in the cache categories, at most 119 of them, take a byte: a quarter of the size, and of the time of the next start
+# cached categories, at most 119 of them, take one byte: a quarter of the size and of the time of the next start
 _NARROW = {"x": torch.uint8, "edge_attr": torch.uint8, "edge_index": torch.int32}
 _WIDE = dict.fromkeys(_NARROW, torch.int64)
 _LISTED = 5  # unreadable rows that a message shows
@@ -59,7 +59,7 @@ def scaffold(smiles: str) -> str:
     (arXiv 1703.00564). A molecule without rings has the empty scaffold.
 
     Args:
-        smiles: the molecule.
+        smiles: SMILES of the molecule.
 
     Returns:
         Canonical SMILES of the scaffold.
@@ -88,48 +88,48 @@ def scaffold(smiles: str) -> str:
 
 
 class MoleculeDataModule(GraphSetDataModule):
-    """Molecules with targets, one graph a row of a CSV table: a MoleculeNet set, or a file of your own.
+    """Molecules with targets, one graph for each row of a CSV table: a MoleculeNet set, or your own file.
 
     Atoms are nodes with 9 categories, bonds are two directed edges with 3 categories each, as
-    ``torch_geometric.utils.from_smiles`` makes them; hydrogens are counted, not drawn. Integers are indices for
-    embeddings: hand ``node_categories`` and ``edge_categories`` to the network. Targets are numbers, NaN where the
-    table has an empty cell; a single one keeps its column, so binary sets fit ``Classification(target="multilabel")``.
-    Rows stay as they are: repeated molecules, which most published sets hold, are kept.
+    ``torch_geometric.utils.from_smiles`` makes them; hydrogens are counted as a feature and are no
+    nodes. Integers are indices for embeddings: pass ``node_categories`` and ``edge_categories`` to the network. Targets
+    are numbers, NaN for empty cells, always with a target axis, so that binary sets fit
+    ``Classification(target="multilabel")``. Repeated molecules, which most published sets have, are kept.
 
-    The parsed graphs are kept in the cache, so only the first start takes about a millisecond a molecule.
+    The parsed graphs are cached, so that only the first start takes about a millisecond for each molecule.
 
     Source: arXiv 1703.00564. Raw files come from the mirror's ``MoleculeNet/<name>/raw``, else are downloaded from
-    where PyG has them.
+    the addresses in PyG.
 
     Args:
-        name: a MoleculeNet set; give either this or ``csv``.
+        name: name of a MoleculeNet set; give either this or ``csv``.
         csv: path of a table with a header, plain or gzipped.
         smiles_column: header of the SMILES column; only with ``csv``.
         target_columns: headers of the targets, at least one; only with ``csv``.
-        split: ``scaffold`` (molecules with one Bemis–Murcko scaffold stay together, frequent scaffolds train, rare
-            ones test; the same for every seed), ``random``, ``stratified`` (by one integer target), ``size``
-            (train on the small molecules, test on the largest) or ``size_middle`` (as ``size``, and validate on sizes
-            between the two).
-        fractions: of train, validation and test, summing to 1.
-        num_environments: molecules carry the number of their environment as ``env``: the scaffolds of training are put
-            together into this many, see :func:`group_environments`, or, where the split is by size, its sizes, see
-            :func:`size_environments`; None for none.
-        unreadable: whether rows whose SMILES cannot be read are left out with a warning (``skip``) or refused
-            (``error``); see ``unreadable_rows``.
-        verify_checksums: whether raw files with another SHA-256 than the known one are refused; for the sets and
-            files that were counted against the published statistics, not for downloaded originals.
-        batch_size: see :class:`StoreDataModule`.
-        options: arguments of :class:`GraphSetDataModule`.
+        split: rule of the split: ``scaffold`` (molecules with the same Bemis–Murcko scaffold are in one split, training
+            has frequent scaffolds and the test rare ones; the same for every seed), ``random``, ``stratified`` (by one
+            integer target), ``size`` (train on small molecules, test on the largest) or ``size_middle`` (as ``size``,
+            and validate on sizes between the two).
+        fractions: fractions of train, validation and test molecules, summing to 1.
+        num_environments: number of training environments, which molecules carry as ``env``: bins of the training
+            scaffolds, see :func:`group_environments`, or, if the split is by size, of the training sizes, see
+            :func:`size_environments`; None for no environments.
+        unreadable: rule for rows whose SMILES cannot be read: ``skip`` leaves them out with a warning, ``error``
+            refuses them; see :attr:`unreadable_rows`.
+        verify_checksums: whether to refuse raw files with another SHA-256 than the known one; for sets and files that
+            were checked against the published statistics, not for downloaded originals.
+        batch_size: number of training molecules of one batch over all processes, at least 1.
+        options: further arguments of :class:`GraphSetDataModule`.
 
     Yields:
         PyG ``Batch`` with ``x`` (N, 9) and ``edge_attr`` (E, 3) int64, ``edge_index``, ``y`` (G, T) float32,
-        ``smiles`` (list of strings), if asked for ``env``, and ``idx``.
+        ``smiles`` (list of strings), ``env`` if ``num_environments`` is given, and ``idx``.
 
     Raises:
-        ValueError: if an argument is not valid, or both or neither of ``name`` and ``csv`` are given.
+        ValueError: if an argument is out of range or unknown, or not exactly one of ``name`` and ``csv`` is given.
         OptionalDependencyError: if rdkit is not installed.
-        DataError: when the data are read, if the table is missing, corrupt or not the known one, lacks a column, or
-            has a target that is no number.
+        DataError: when the data are read, if the table is missing, corrupt or does not have the known checksum, lacks a
+            column, or has a target that is not a number.
 
     Example:
         >>> import tempfile
@@ -188,12 +188,12 @@ class MoleculeDataModule(GraphSetDataModule):
 
     @property
     def node_categories(self) -> list[int]:
-        """Number of categories of each column of ``x``; the featurisation fixes them, not the data."""
+        """Number of categories of each column of ``x``, which the featurisation defines."""
         return [len(values) for values in x_map.values()]
 
     @property
     def edge_categories(self) -> list[int]:
-        """Number of categories of each column of ``edge_attr``; the featurisation fixes them, not the data."""
+        """Number of categories of each column of ``edge_attr``, which the featurisation defines."""
         return [len(values) for values in e_map.values()]
 
     @property
@@ -209,7 +209,7 @@ class MoleculeDataModule(GraphSetDataModule):
         return self._unreadable_rows
 
     def read(self) -> tuple[GraphStore, dict[str, Tensor]]:
-        """Return the packed molecules, from the cache where they are, and their split."""
+        """Return the packed molecules, from the cache if they are there, and their split."""
         import rdkit
 
         path = self._table()
@@ -244,7 +244,7 @@ class MoleculeDataModule(GraphSetDataModule):
         return random_split(len(store), self.fractions, self.seed, target[:, 0].long())
 
     def _table(self) -> Path:
-        """Return the path of the table, fetched if it is a named one."""
+        """Return the path of the table, which is fetched for a named set."""
         if self.name is None:
             path = cast(Path, self.csv)
             if not path.is_file():
@@ -257,7 +257,7 @@ class MoleculeDataModule(GraphSetDataModule):
         if local in found:
             return found[local]
         try:
-            # a folder of its own: some originals differ in line ends or columns from the file whose checksum is known
+            # a separate folder: some originals differ in line ends or columns from the file with the known checksum
             original = raw_files(f"MoleculeNet/{self.name}/original", [remote], address=MoleculeNet.url.format(remote))
         except DataError as error:
             raise DataError(
@@ -317,7 +317,7 @@ def _shown(text: str) -> str:
 
 
 def _scaffolds_of(store: GraphStore, key: Sequence[object], label: str) -> Tensor:
-    """Return the number of each molecule's scaffold, from the cache where they are."""
+    """Return the number of the scaffold of each molecule, from the cache if they are there."""
     smiles = store.field("smiles").tolist()
     kept = cached(f"scaffolds-{Path(label).stem}", key, lambda: _scaffolds(smiles, label))
     return cast(Tensor, kept["scaffold_of"])
@@ -330,7 +330,7 @@ def _scaffolds(smiles: list[str], label: str) -> dict[str, Any]:
 
 
 def _with_types(store: dict[str, Any], types: dict[str, torch.dtype]) -> dict[str, Any]:
-    """Return a saved store with the named fields in other integer types."""
+    """Return a saved store with some fields converted to other integer types."""
     fields = []
     for field in store["fields"]:
         wanted = types.get(field["path"][0])
@@ -343,7 +343,7 @@ def _has_blank(smiles: str) -> bool:
 
 
 def _molecule(smiles: str) -> tuple[Data | None, str]:
-    """Return the graph of a molecule, or None and why there is none."""
+    """Return the graph of a molecule, or None and the reason."""
     from rdkit import rdBase
 
     if not smiles:
@@ -361,7 +361,7 @@ def _molecule(smiles: str) -> tuple[Data | None, str]:
 
 
 def _known_positions(name: str, header: list[str]) -> tuple[int, list[int]]:
-    """Return the SMILES column and the target columns of a MoleculeNet set, as PyG's table has them."""
+    """Return the SMILES column and the target columns of a MoleculeNet set as in PyG."""
     _, _, _, smiles, target = MoleculeNet.names[name]
     everything = list(range(len(header)))
     try:
@@ -376,7 +376,7 @@ def _known_positions(name: str, header: list[str]) -> tuple[int, list[int]]:
         ) from error
 
 
-# SHA-256 of the tables that were counted against the published statistics
+# SHA-256 of the tables that were checked against the published statistics
 _CHECKSUMS = {
     "bace": "f3fb9ce90bada3e2bd6148b0df13f8f8145a357bf87df0dd5b391ede974fc737",
     "bbbp": "34c10e0f0b15dbc178c3ce4ad9774decc6a202776a31763f5a899309c97497ee",

@@ -1,4 +1,4 @@
-"""Graphs with a motif that makes the class and a motif that only goes along with it, in a share that can be chosen."""
+"""Synthetic graphs with a motif that determines the class and a motif that is spuriously correlated with it."""
 
 from collections.abc import Sequence
 from typing import Unpack
@@ -12,8 +12,8 @@ from graphseq.data.graphs.store import GraphStore
 
 __all__ = ["MotifDataModule", "motif_graphs"]
 
-# a square with a roof, and two nodes joined to three: five nodes of degrees 3, 3, 2, 2, 2 each, so that no degree
-# tells them apart
+# the house, and the complete bipartite graph: both have five nodes of degrees 3, 3, 2, 2, 2, so that degrees do not
+# distinguish them
 _HOUSE = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 0), (4, 1))
 _BIPARTITE = ((0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4))
 _CLIQUE = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
@@ -22,7 +22,7 @@ _CAUSAL_NODES, _SPURIOUS_NODES = 5, 4
 
 
 def _preferential_tree(count: int, nodes: int, generator: Generator) -> Tensor:
-    """Return the earlier node that each node after the first is joined to, (G, nodes - 1), all graphs at once."""
+    """Return the earlier node to which each node after the first is joined, (G, nodes - 1), for all graphs at once."""
     ends = torch.zeros(count, 2 * (nodes - 1), dtype=torch.int64)  # both ends of each edge, in the order they came
     for node in range(1, nodes):
         at = 2 * (node - 1)
@@ -34,7 +34,7 @@ def _preferential_tree(count: int, nodes: int, generator: Generator) -> Tensor:
 
 
 def _choose(first: tuple[tuple[int, int], ...], second: tuple[tuple[int, int], ...], which: Tensor) -> Tensor:
-    """Return the edges of the first or second motif for each graph, (G, edges, 2); -1 where one has fewer."""
+    """Return the edges of the first or second motif for each graph, (G, edges, 2), padded with -1."""
     longest = max(len(first), len(second))
     table = torch.full((2, longest, 2), -1)
     for row, edges in enumerate((first, second)):
@@ -51,22 +51,23 @@ def motif_graphs(
     max_degree: int = 7,
     generator: Generator | None = None,
 ) -> dict[str, Tensor]:
-    r"""Return graphs of three parts: a random tree, a motif of the class and a motif that is not.
+    r"""Return graphs of three parts: a random tree, the motif of the class and a spurious motif.
 
     The tree has between ``min_nodes`` and ``max_nodes`` nodes, each joined to an earlier one with probability
     proportional to its degree. A house (class 1) or the complete bipartite graph of two and three nodes (class 0)
-    hangs on it by one edge between random nodes, and a clique of four nodes (``spurious`` 1) or a path of four (0) by
-    another.
+    is joined to it by one edge between random nodes, and a clique of four nodes (``spurious`` 1) or a path of four
+    nodes (``spurious`` 0) by another one.
 
     Source: arXiv 2201.12872 (the idea, with other motifs); arXiv cond-mat/9910332 (the tree).
 
     Args:
         label: class of each graph, 0 or 1, int64 (G,).
-        spurious: which other motif each graph has, 0 or 1, int64 (G,).
-        min_nodes: of the tree, at least 1.
-        max_nodes: of the tree, at least ``min_nodes``.
-        max_degree: node features are the degree, one-hot in ``max_degree + 1`` columns; higher ones count as this.
-        generator: of the random numbers; None for torch's own.
+        spurious: spurious motif of each graph, 1 for the clique and 0 for the path, int64 (G,).
+        min_nodes: smallest number of nodes of the tree, at least 1.
+        max_nodes: largest number of nodes of the tree, at least ``min_nodes``.
+        max_degree: largest degree of the one-hot node features, which have ``max_degree + 1`` columns; larger degrees
+            share the last column.
+        generator: random number generator; None for torch's own.
 
     Returns:
         ``x`` (N, max_degree + 1), ``edge_index`` (2, E) counted from the first node of each graph, both directions,
@@ -121,27 +122,28 @@ def motif_graphs(
 
 
 class MotifDataModule(GraphSetDataModule):
-    r"""Graphs whose class is one motif, while another goes along with it in training and not in the test.
+    r"""Graphs whose class is a motif, with another motif correlated with it in training and not in the test.
 
     The spurious motif is the clique with probability :math:`\mu` in class 1 and :math:`1 - \mu` in class 0: at
-    :math:`\mu = 0.5` it tells nothing, below it tells the opposite. Classes are balanced. Splits, and parts of
-    training, of the same bias are of the same environment.
+    :math:`\mu = 0.5` it is independent of the class, below it is correlated negatively. Classes are balanced. Splits,
+    and parts of training, with the same bias are one environment.
 
-    Source: arXiv 2312.12475, experiments on synthetic graphs. Differs from it: motifs, base graphs and sizes are ours,
-    because it prints none of their details.
+    Source: arXiv 2312.12475, experiments on synthetic graphs. Differs from it: motifs, base graphs and sizes, for
+    which the paper gives no details.
 
     Args:
-        num_train: training graphs.
-        num_val: validation graphs; 0 for none.
-        num_test: test graphs; 0 for none.
-        train_bias: :math:`\mu` of training graphs, in [0, 1]; several for training environments of equal size.
-        val_bias: of validation graphs.
-        test_bias: of test graphs.
-        min_nodes: see :func:`motif_graphs`.
-        max_nodes: see :func:`motif_graphs`.
-        max_degree: see :func:`motif_graphs`.
-        batch_size: see :class:`StoreDataModule`.
-        options: arguments of :class:`GraphSetDataModule`.
+        num_train: number of training graphs.
+        num_val: number of validation graphs; 0 for none.
+        num_test: number of test graphs; 0 for none.
+        train_bias: bias :math:`\mu` of training graphs, in [0, 1]; several values make training environments of equal
+            size.
+        val_bias: bias :math:`\mu` of validation graphs, in [0, 1].
+        test_bias: bias :math:`\mu` of test graphs, in [0, 1].
+        min_nodes: smallest number of nodes of the tree, at least 1.
+        max_nodes: largest number of nodes of the tree, at least ``min_nodes``.
+        max_degree: largest degree of the one-hot node features; larger degrees share the last column.
+        batch_size: number of training graphs of one batch over all processes, at least 1.
+        options: further arguments of :class:`GraphSetDataModule`.
 
     Yields:
         PyG ``Batch`` with ``x`` (N, max_degree + 1), ``edge_index``, ``y``, ``spurious`` (1 for the clique), ``env``
@@ -204,7 +206,7 @@ class MotifDataModule(GraphSetDataModule):
         known = list(dict.fromkeys(biases))
         env = torch.tensor([known.index(bias) for bias in biases]).repeat_interleave(sizes)
         bias = torch.tensor(biases).repeat_interleave(sizes)
-        # as many of both classes in each part
+        # equal numbers of both classes in each part
         label = torch.cat([torch.randperm(int(size), generator=generator) % 2 for size in sizes])
         agrees = torch.rand(len(label), generator=generator) < bias
         spurious = torch.where(agrees, label, 1 - label)

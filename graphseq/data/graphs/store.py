@@ -1,4 +1,4 @@
-"""A data set of many graphs as packed tensors, giving real PyG batches at the price of a copy."""
+"""Store of many graphs as packed tensors, which yields PyG batches at the cost of a copy."""
 
 import dataclasses
 import operator
@@ -31,24 +31,24 @@ __all__ = ["GraphStore"]
 
 
 class GraphStore:
-    r"""Many graphs packed into one tensor a field; batches are PyG ``Batch`` objects that equal PyG's own.
+    r"""Many graphs packed into one tensor for each field; batches are PyG ``Batch`` objects equal to PyG's own.
 
     Joining graphs :math:`g_1, \dots, g_B` is, for each field, a gather of the ranges
     :math:`[s_{g}, s_{g+1})` and for index fields the addition of :math:`\sum_{j<i} n_{g_j}`. The store does this for
-    a block of many batches at once and yields views of the block: no Python per graph, and no wait for a device.
+    a block of many batches at once and yields views of the block: no Python code per graph, and no synchronisation.
     A batch knows the position of each graph in the store, see :func:`graphseq.core.sample_positions`. It carries them
-    as ``idx`` as well, unless the graphs have a field ``idx`` of their own, which is left alone.
+    as ``idx`` as well, unless the graphs have a field ``idx`` of their own, which is not changed.
 
     Memory: the packed fields, plus at most two blocks of about 4 MB while iterating.
 
-    Use :meth:`from_dataset`; the constructor is its last step.
+    Use :meth:`from_dataset` to build a store; the constructor takes packed fields.
 
     Args:
-        fields: packed leaves.
-        slices: one (G + 1,) tensor of offsets for each group of fields; group 0 is one row a graph, group 1 nodes.
+        fields: packed leaves of all fields.
+        slices: offsets (G + 1,) for each group of fields; group 0 has one row per graph, group 1 one row per node.
         data_class: class of one graph.
-        listed_num_nodes: whether graphs carry ``num_nodes`` as a field of their own.
-        skeletons: for each name, the numbers of its leaves, nested as the field is; default one leaf for each name.
+        listed_num_nodes: whether graphs have ``num_nodes`` as a field.
+        skeletons: numbers of the leaves of each field, nested like the field; default one leaf for each name.
 
     Example:
         >>> graphs = [Data(x=torch.ones(n, 2), edge_index=torch.tensor([[0], [1]])) for n in (2, 3)]
@@ -89,23 +89,24 @@ class GraphStore:
     def from_dataset(cls, dataset: Iterable[Data]) -> Self:
         """Pack a PyG data set or any sequence of ``Data``.
 
-        Every kind of field survives: node, edge and graph level, any rank and dtype, ``*_index`` fields and others
+        Every kind of field is kept: node, edge and graph level, any rank and dtype, ``*_index`` fields and others
         with an ``__inc__`` or ``__cat_dim__`` of their own, dictionaries and lists of tensors, strings and other
-        objects (kept on the host). ``EdgeIndex`` fields become plain tensors.
+        objects (kept on the CPU). ``EdgeIndex`` fields become plain tensors.
 
         Args:
             dataset: graphs of one class with the same fields.
 
         Raises:
-            DataError: naming the field and the graph, if there is no graph; the fields of graphs differ in name, kind,
+            DataError: if there are no graphs; the fields of graphs differ in name, kind,
                 dtype, keys, length or shape; a field of nodes or edges has another number of rows, see
                 :func:`graphseq.data.graphs.fields.check_rows`; an edge index is out of range or of a wrong type; a
-                feature is NaN or infinite; a field is a sparse tensor; or the number of nodes is not known.
+                feature is NaN or infinite; a field is a sparse tensor; or the number of nodes is not known. The message
+                names the field and the graph.
         """
         graphs = list(dataset)
         if not graphs:
             raise DataError("the data set is empty; a GraphStore needs at least one graph")
-        # Data.keys() is in the order of a set, which differs from run to run
+        # the order of Data.keys() is that of a set, which differs between runs
         keys = list(graphs[0].to_dict()) if isinstance(graphs[0], Data) else []
         for position, graph in enumerate(graphs):
             if not isinstance(graph, Data):
@@ -137,7 +138,7 @@ class GraphStore:
         """Return the store as tensors and plain data, to be saved and opened with ``weights_only=True``.
 
         Raises:
-            DataError: if graphs are of a subclass of ``Data``, whose joining rules are code.
+            DataError: if graphs are of a subclass of ``Data``, whose rules for joining fields cannot be saved.
         """
         if self._data_class is not Data:
             raise DataError(
@@ -162,10 +163,10 @@ class GraphStore:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
-        """Return the store that :meth:`to_dict` wrote.
+        """Return the store from the dictionary of :meth:`to_dict`.
 
         Args:
-            state: what :meth:`to_dict` returned.
+            state: dictionary that :meth:`to_dict` returned.
         """
         fields = []
         for entry in state["fields"]:
@@ -211,8 +212,8 @@ class GraphStore:
         """Return one graph as PyG ``Data``; negative positions count from the end.
 
         Raises:
-            TypeError: if ``position`` is not one position; :meth:`take` gives several graphs as a batch.
-            IndexError: if there is no such graph.
+            TypeError: if ``position`` is not an integer; :meth:`take` returns several graphs as a batch.
+            IndexError: if ``position`` is out of range.
         """
         try:
             place = operator.index(position)
@@ -237,21 +238,21 @@ class GraphStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the tensors take, offsets included."""
+        """Memory of the tensors in bytes, including offsets."""
         return sum(f.value.nbytes for f in self._fields if f.is_tensor) + sum(s.nbytes for s in self._slices)
 
     @property
     def names(self) -> list[str]:
-        """Names of the fields of a graph, ``num_nodes`` left out."""
+        """Names of the fields of a graph, without ``num_nodes``."""
         return list(self._names)
 
     @property
     def num_nodes(self) -> Tensor:
-        """Nodes of each graph, int64 (G,)."""
+        """Number of nodes of each graph, int64 (G,)."""
         return self._counts[1]
 
     def field(self, name: str) -> Any:
-        """Return one packed field, such as ``x`` of all graphs (N, D), or None if graphs do not carry it.
+        """Return one packed field, such as ``x`` of all graphs (N, D), or None if graphs do not have it.
 
         Args:
             name: top-level name of a field.
@@ -259,14 +260,14 @@ class GraphStore:
         return next((field.value for field in self._fields if field.path == (name,)), None)
 
     def with_field(self, name: str, value: Tensor) -> Self:
-        """Return the store with one more field of one row a graph, or with another one of that name.
+        """Return the store with an added or replaced field that has one row for each graph.
 
         Args:
             name: name of the field.
             value: one row for each graph, (G, *).
 
         Raises:
-            DataError: if there is not one row a graph.
+            DataError: if ``value`` does not have one row for each graph.
         """
         if not value.dim() or len(value) != len(self):
             rows = f"{len(value)} rows" if value.dim() else "no dimension"
@@ -283,13 +284,13 @@ class GraphStore:
         )
 
     def offsets(self, name: str) -> Tensor:
-        """Return where each graph starts in a packed field, int64 (G + 1,).
+        """Return the offsets of the graphs in a packed field, int64 (G + 1,).
 
         Args:
             name: top-level name of a field.
 
         Raises:
-            KeyError: if graphs do not carry it.
+            KeyError: if graphs do not have the field.
         """
         for field in self._fields:
             if field.path == (name,):
@@ -297,7 +298,7 @@ class GraphStore:
         raise KeyError(f"graphs have no field {name!r}; they have {', '.join(sorted(map(str, self._names)))}")
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the store with its tensors on ``device``; tensors already there are shared, not copied."""
+        """Return the store with its tensors on ``device``; tensors that are on it already are shared."""
         fields = [
             dataclasses.replace(field, value=field.value.to(device) if field.is_tensor else _moved(field.value, device))
             for field in self._fields
@@ -325,11 +326,11 @@ class GraphStore:
 
         Args:
             index: positions of graphs from 0: a tensor, array or list of integers (M,), a slice, or a mask (G,).
-            sizes: batch size, or the size of each batch.
-            device: where blocks go; default where the store is.
+            sizes: size of all batches, or a list with the size of each batch.
+            device: device of the batches; default that of the store.
 
         Raises:
-            DataError: if ``index`` is no such thing.
+            DataError: if ``index`` is none of these.
             IndexError: if a position is not in 0..G-1.
         """
         order = positions(index, len(self)).cpu()
@@ -365,7 +366,7 @@ class GraphStore:
             yield self._batch(mapping, num_graphs, slice_dict, inc_dict, hidden, idx[position])
 
     def _columns(self, layout: BlockLayout, device: torch.device) -> tuple[list[Any], list[Any]]:
-        """Return, for each field, its values in each batch of a block, and what was added to them graph by graph."""
+        """Return for each field its values in each batch of a block, and the increments of each graph."""
         values: list[Any] = []
         increments: list[Any] = []
         rows: dict[int, Tensor] = {0: torch.from_numpy(layout.graphs).to(self.device)}
@@ -392,7 +393,7 @@ class GraphStore:
         return values, increments
 
     def _rows(self, layout: BlockLayout, group: int) -> Tensor:
-        """Return which entries of a group of packed fields make the block, in their order."""
+        """Return the positions of the entries of a block in a group of packed fields."""
         shift = layout.begin[group] - layout.starts[group]
         rows = spread(shift, layout.counts[group], self.device)
         if len(self._ascending) < len(rows):  # kept, since filling it costs as much as a gather
@@ -401,7 +402,7 @@ class GraphStore:
         return rows
 
     def _nest(self, leaves: list[Any]) -> dict[Any, Any]:
-        """Return a value for each field as the dictionary that graphs have: nested where a field is."""
+        """Return values of leaves as a dictionary of fields, nested like the fields of a graph."""
         if not self._nested:
             return dict(zip(self._names, leaves, strict=True))
         return fill(self._skeletons, leaves)
@@ -415,7 +416,7 @@ class GraphStore:
         hidden: dict[str, Any],
         place: Tensor,
     ) -> Batch:
-        # What Batch.from_data_list ends with, without its constructor, which costs forty times as much.
+        # The last steps of Batch.from_data_list, without its constructor, which takes forty times as long.
         batch = object.__new__(type(self._template))
         storage = object.__new__(type(self._template._store))
         storage.__dict__.update(
@@ -426,7 +427,7 @@ class GraphStore:
             _slice_dict=slice_dict,
             _inc_dict=inc_dict,
         )
-        # beside the fields, where no attribute that a user sets on a graph can come
+        # beside the fields, where no attribute of a user's graph can overwrite it
         batch.__dict__.update(self._template.__dict__, _store=storage, **{STORE_POSITIONS: place})
         return batch
 

@@ -1,4 +1,4 @@
-"""Images as graphs of superpixels: clean to train on, with noise on the nodes to test on."""
+"""Images as graphs of superpixels: clean training graphs, test graphs with noise on the nodes."""
 
 import hashlib
 from typing import Literal, Unpack, get_args
@@ -32,25 +32,26 @@ _SAME_PLACE = 1e-6
 def find_superpixels(
     images: Tensor, num_superpixels: int = 75, *, compactness: float = 0.25, iterations: int = 5
 ) -> Tensor:
-    r"""Return the superpixels of grey images: parts that are near in place and in intensity.
+    r"""Return the superpixels of grey images: clusters of pixels that are close in position and intensity.
 
-    K-means of pixels, from centres on a grid of at most as many places as asked for, under
+    K-means of pixels, from centres on a grid of at most K positions, under the distance
 
     .. math:: d^2 = (\Delta I)^2 + m^2\, \bigl((\Delta r)^2 + (\Delta c)^2\bigr) K / (Y X)
 
     Source: SLIC (Achanta et al., IEEE TPAMI 34(11), 2012). Differs from it: centres are compared with all pixels, not
-    only with those in their window, and parts need not be connected; images are done many at a time. A pixel as near
-    to two centres, up to :math:`10^{-9}`, goes to the first, so that the result does not depend on the processor.
+    only with those in their window, and superpixels need not be connected; many images are processed at once. A pixel
+    with equal distances to two centres, up to :math:`10^{-9}`, is assigned to the first, so that the result does not
+    depend on the processor.
 
     Args:
         images: intensities in [0, 1], (N, Y, X).
-        num_superpixels: K, from 1 to the number of pixels; some may be left without a pixel.
-        compactness: m, above 0; the larger, the more a part looks like a square.
-        iterations: rounds of k-means, at least 1.
+        num_superpixels: number K of superpixels, from 1 to the number of pixels; some may have no pixels.
+        compactness: weight m of the distance in position, above 0; larger values give more square superpixels.
+        iterations: number of iterations of k-means, at least 1.
 
     Returns:
-        mean intensity, and mean row and column scaled to [0, 1], of each superpixel; NaN where one has no pixel, which
-        stand last.
+        mean intensity, and mean row and column scaled to [0, 1], of each superpixel; superpixels without pixels are
+        NaN and come last.
 
     Shape:
         images (N, Y, X) -> (N, K', 3), K' <= K
@@ -96,15 +97,15 @@ def find_superpixels(
 
 
 def _neighbors(places: Tensor, num_neighbors: int) -> tuple[Tensor, Tensor]:
-    """Return edges (2, E) from the nearest nodes to each node, counted within graphs, and their number in each.
+    """Return edges (2, E) from the nearest nodes to each node, numbered within graphs, and their number in each graph.
 
-    Of nodes that are as near, up to ``_SAME_PLACE``, the first are taken.
+    Of nodes at equal distance, up to ``_SAME_PLACE``, the first are taken.
     """
     edges, counts = [], []
     nodes = places.size(1)
     number = min(num_neighbors, nodes - 1)
     for block in places.split(max(1, _BLOCK_ELEMENTS // nodes**2)):
-        # products of matrices, which cdist takes for many rows, would lose half of the digits
+        # the matrix products that cdist uses for many rows would lose half of the digits
         away = torch.cdist(block.double(), block.double(), compute_mode="donot_use_mm_for_euclid_dist")
         away = away.nan_to_num_(nan=torch.inf)
         away.diagonal(dim1=1, dim2=2).fill_(torch.inf)
@@ -123,31 +124,32 @@ def _neighbors(places: Tensor, num_neighbors: int) -> tuple[Tensor, Tensor]:
 
 
 class SuperpixelDataModule(GraphSetDataModule):
-    """MNIST-75sp and its like: grey images as graphs of superpixels; test graphs have noise on their nodes.
+    """Grey images as graphs of superpixels, such as MNIST-75sp; test graphs have noise on their nodes.
 
-    A node has the mean intensity of its superpixel and its place as features; edges come from the nearest nodes. The
-    test graphs are followed by their clean versions, which ``data.clean_test`` names. Superpixels are found once and
-    kept in the cache: about a minute for the 70,000 images of MNIST, whose graphs then take 0.8 GB.
+    A node has the mean intensity of its superpixel and its position as features; edges come from the nearest nodes. The
+    test graphs are followed by their clean versions, whose positions :attr:`clean_test` holds. Superpixels are computed
+    once and cached: about a minute for the 70,000 images of MNIST, whose graphs then take 0.8 GB.
 
     Source: arXiv 1905.02850, and arXiv 2112.03806 where it is a shift. Differs from them: superpixels are those of
     :func:`find_superpixels`, edges are the nearest nodes without weights.
 
     Args:
-        name: the images, see :class:`ImageDataModule`.
-        shift: noise on the intensities of test nodes: ``noise``; ``color`` for intensities in three channels (of all
-            graphs), each with noise of its own; or ``none``.
-        strength: standard deviation of the noise, at least 0; published 0.4, for ``color`` 0.6.
-        num_superpixels: see :func:`find_superpixels`; for ``digits``, which have 64 pixels, at most these.
-        num_neighbors: edges that come to a node, at least 1.
-        compactness: see :func:`find_superpixels`.
-        iterations: see :func:`find_superpixels`.
-        num_train: training graphs, drawn from ``seed``; None for all.
-        num_val: the same for validation.
-        num_test: the same for the test.
-        val_fraction: see :class:`ImageDataModule`.
-        verify_checksums: see :class:`ImageDataModule`.
-        batch_size: see :class:`StoreDataModule`.
-        options: arguments of :class:`GraphSetDataModule`.
+        name: name of the image set, see :class:`ImageDataModule`.
+        shift: kind of noise on the intensities of test nodes: ``noise``; ``color`` for intensities in three channels
+            (of all graphs), each with independent noise; or ``none``.
+        strength: standard deviation of the noise, at least 0; the papers use 0.4, for ``color`` 0.6.
+        num_superpixels: number of superpixels, see :func:`find_superpixels`; at most 64 for ``digits``, which have 64
+            pixels.
+        num_neighbors: number of edges to each node, at least 1.
+        compactness: weight of the distance in position, see :func:`find_superpixels`.
+        iterations: number of iterations of k-means, at least 1.
+        num_train: number of training graphs, drawn with ``seed``; None for all.
+        num_val: number of validation graphs; None for all.
+        num_test: number of test graphs; None for all.
+        val_fraction: share of the training images for the validation split, in [0, 1), see :class:`ImageDataModule`.
+        verify_checksums: whether to refuse raw files with another SHA-256 than the known ones.
+        batch_size: number of training graphs of one batch over all processes, at least 1.
+        options: further arguments of :class:`GraphSetDataModule`.
 
     Yields:
         PyG ``Batch`` with ``x`` (N, 3; 5 for ``color``: intensities, row, column), ``edge_index``, ``pos`` (N, 2),
@@ -225,7 +227,7 @@ class SuperpixelDataModule(GraphSetDataModule):
         return self._clean_test
 
     def read(self) -> tuple[GraphStore, dict[str, Tensor]]:
-        """Return the clean graphs of training and validation, the noisy test graphs and these again, and the split."""
+        """Return the clean training and validation graphs, the noisy and the clean test graphs, and the split."""
         generator = torch.Generator().manual_seed(self.seed)
         chosen = []
         for stage, wanted in self.wanted.items():

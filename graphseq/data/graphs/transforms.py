@@ -1,4 +1,4 @@
-"""Transforms of graphs: which may be given a whole batch, and the others, one graph at a time before packing."""
+"""Transforms of graphs: checks of those applied to whole batches, and transforms of single graphs before packing."""
 
 import hashlib
 import random
@@ -65,7 +65,7 @@ A test compares them. All others are refused, those that would do the same to so
 
 
 def _steps(transform: Any) -> Iterator[Any]:
-    """Yield what a transform applies: the parts of PyG's ``Compose`` and ``ComposeFilters`` and of torch containers."""
+    """Yield the steps of a transform: the parts of PyG's ``Compose`` and ``ComposeFilters`` and of torch containers."""
     if isinstance(transform, T.Compose):
         for part in transform.transforms:
             yield from _steps(part)
@@ -82,11 +82,11 @@ def check_batch_transform(argument: str, transform: Any) -> bool:
     """Refuse a transform of PyG that mixes the graphs of a batch; return whether every step is known to be safe.
 
     Args:
-        argument: name of the argument that it was given as.
+        argument: name of the argument that holds the transform, for the error message.
         transform: any callable.
 
     Raises:
-        ValueError: if it is, holds, or derives from a transform of PyG that is not in ``SAFE``.
+        ValueError: if it is, contains, or derives from a transform of PyG that is not in ``SAFE``.
 
     Example:
         >>> check_batch_transform("train_transform", T.Compose([T.ToUndirected(), T.AddSelfLoops()]))
@@ -109,13 +109,13 @@ def check_batch_transform(argument: str, transform: Any) -> bool:
 
 
 def check_transformed(argument: str, transform: Any, batch: Any, num_graphs: int) -> None:
-    """Refuse what a transform returned if its graphs are no longer told apart.
+    """Refuse a transformed batch whose graphs are mixed.
 
     Args:
-        argument: name of the argument that the transform was given as.
-        transform: the transform.
-        batch: what it returned.
-        num_graphs: graphs of the batch that it was given.
+        argument: name of the argument that holds the transform, for the error message.
+        transform: transform that was applied.
+        batch: batch that it returned.
+        num_graphs: number of graphs of the batch before the transform.
 
     Raises:
         DataError: if ``batch`` and ``ptr`` disagree with each other or the number of nodes, or an edge joins graphs.
@@ -155,13 +155,13 @@ def _node_fields(batch: Batch, number: int) -> list[str]:
 
 
 def pre_transformed(store: GraphStore, transform: GraphTransform, seed: int, name: str | None) -> GraphStore:
-    """Return a store of the graphs that a transform makes of those of another, one by one.
+    """Return a store of graphs transformed one by one.
 
     Args:
-        store: the graphs.
-        transform: takes and returns one graph.
+        store: store of the graphs.
+        transform: callable from one graph to one graph.
         seed: seed of torch, numpy and random while the transform runs; their states are restored.
-        name: readable name of the entry in the cache; None to keep nothing. Nothing is kept either where the
+        name: readable name of the entry in the cache; None for no caching. The result is not cached either if the
             transform holds more than numbers, strings and transforms of PyG, or the graphs are of a subclass.
 
     Raises:
@@ -209,7 +209,7 @@ def pre_transformed(store: GraphStore, transform: GraphTransform, seed: int, nam
 
 
 def _description(value: Any) -> str | None:
-    """Return a text that is equal for transforms that do the same, None where that cannot be said."""
+    """Return a text that identifies what a transform does; None if that is not possible."""
     if value is None or isinstance(value, bool | int | float | str | torch.dtype):
         return repr(value)
     if isinstance(value, list | tuple):

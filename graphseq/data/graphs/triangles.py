@@ -1,4 +1,4 @@
-"""Random graphs with one to ten triangles: count them, on graphs larger than those of training."""
+"""Random graphs with one to ten triangles, to be counted also on graphs larger than those of training."""
 
 from typing import Unpack
 
@@ -15,7 +15,7 @@ __all__ = ["TrianglesDataModule", "triangle_graphs"]
 
 _FORMAT = "triangles-1"
 _MOST = 10
-# nodes that a graph with 0, 1, 2, ... triangles needs; with more it can have isolated ones
+# smallest number of nodes of a graph with 0, 1, 2, ... triangles; further nodes may be isolated
 _LEAST_NODES = torch.tensor([1, 3, 4, 5, 4, 5, 6, 5, 6, 6, 5])
 _BLOCK_ELEMENTS = 2**22
 """Entries of the adjacency matrices tried at once: 16 MB in float32."""
@@ -28,23 +28,24 @@ def triangle_graphs(
 
     A graph has n nodes, evenly drawn from the sizes at which t triangles are possible, and each edge with the
     probability :math:`(t / \binom{n}{3})^{1/3}` at which t triangles are expected; edges are drawn again until there
-    are exactly t. Nothing else is asked: a graph may have isolated nodes.
+    are exactly t triangles. A graph may have isolated nodes.
 
-    Source: arXiv 1905.02850 (the task). Differs from it: the generator is ours.
+    Source: arXiv 1905.02850 (the task). Differs from it: the generator of graphs.
 
     Args:
         triangles: triangles t of each graph, from 1 to 10, int64 (G,).
-        min_nodes: least number of nodes, at least 3.
+        min_nodes: smallest number of nodes, at least 3.
         max_nodes: largest number of nodes, at least ``min_nodes``, and 5 for more than 4 triangles, 6 for 6, 8 or 9.
-        max_degree: node features are the degree, one-hot in ``max_degree + 1`` columns; higher ones count as this.
-        generator: of the random numbers; None for torch's own.
+        max_degree: largest degree of the one-hot node features, which have ``max_degree + 1`` columns; larger degrees
+            share the last column.
+        generator: random number generator; None for torch's own.
 
     Returns:
         ``x`` (N, max_degree + 1), ``edge_index`` (2, E) counted from the first node of each graph, both directions,
         and the offsets of the graphs in them, ``ptr`` and ``edge_ptr`` (G + 1,).
 
     Raises:
-        ValueError: if an argument is out of range, or no graph of these sizes has so many triangles.
+        ValueError: if an argument is out of range, or no graph of these sizes can have that many triangles.
 
     Example:
         >>> graphs = triangle_graphs(torch.tensor([1, 4]), 4, 4, generator=torch.Generator().manual_seed(0))
@@ -88,7 +89,7 @@ def triangle_graphs(
 
 
 def _draw(sizes: Tensor, triangles: Tensor, width: int, generator: Generator) -> Tensor:
-    """Return symmetric adjacency matrices, (G, width, width), with as many triangles as wanted on average."""
+    """Return symmetric adjacency matrices, (G, width, width), with the given expected numbers of triangles."""
     triples = (sizes * (sizes - 1) * (sizes - 2) // 6).double()
     chance = (triangles / triples).clamp(max=0.95).pow(1 / 3).float()
     drawn = torch.rand(len(sizes), width, width, generator=generator) < chance[:, None, None]
@@ -98,31 +99,31 @@ def _draw(sizes: Tensor, triangles: Tensor, width: int, generator: Generator) ->
 
 
 class TrianglesDataModule(GraphSetDataModule):
-    """TRIANGLES: tell how many triangles a graph has, from one to ten, where half of the test graphs are larger.
+    """TRIANGLES: count the triangles of a graph, from one to ten; half of the test graphs are larger.
 
-    Training and validation graphs have up to ``max_nodes`` nodes. The first half of the test graphs is as large, the
-    second has from ``max_nodes + 1`` to ``test_max_nodes`` nodes; the splits ``test_small`` and ``test_large`` name the
-    halves. All counts are equally frequent in each part. Graphs are made once and kept in the cache.
+    Training and validation graphs have up to ``max_nodes`` nodes. The first half of the test graphs has the same
+    sizes, the second from ``max_nodes + 1`` to ``test_max_nodes`` nodes; the halves are the splits ``test_small`` and
+    ``test_large``. All counts are equally frequent in each part. Graphs are generated once and cached.
 
-    Source: arXiv 1905.02850, and arXiv 2112.03806 where it is a shift. Differs from them: the generator and the cap on
-    degrees are ours, so numbers can be compared with theirs only roughly.
+    Source: arXiv 1905.02850, and arXiv 2112.03806 where it is a shift. Differs from them: the generator and the
+    largest degree, so that results are only roughly comparable.
 
     Args:
-        num_train: training graphs.
-        num_val: validation graphs; 0 for none.
-        num_test: test graphs; 0 for none.
-        min_nodes: least number of nodes, at least 4.
+        num_train: number of training graphs.
+        num_val: number of validation graphs; 0 for none.
+        num_test: number of test graphs; 0 for none.
+        min_nodes: smallest number of nodes, at least 4.
         max_nodes: largest number of nodes in training, at least 6.
         test_max_nodes: largest number of nodes in the test, above ``max_nodes``.
-        max_degree: see :func:`triangle_graphs`.
-        num_environments: sizes of training graphs are cut into this many environments, see
-            :func:`size_environments`, and graphs carry the number of theirs as ``env``; None for none.
-        batch_size: see :class:`StoreDataModule`.
-        options: arguments of :class:`GraphSetDataModule`.
+        max_degree: largest degree of the one-hot node features; larger degrees share the last column.
+        num_environments: number of training environments, quantiles of size which graphs carry as ``env``, see
+            :func:`size_environments`; None for no environments.
+        batch_size: number of training graphs of one batch over all processes, at least 1.
+        options: further arguments of :class:`GraphSetDataModule`.
 
     Yields:
-        PyG ``Batch`` with ``x`` (N, max_degree + 1), ``edge_index``, ``y`` (triangles less one), if asked for ``env``,
-        and ``idx``.
+        PyG ``Batch`` with ``x`` (N, max_degree + 1), ``edge_index``, ``y`` (number of triangles minus one),
+        ``env`` if ``num_environments`` is given, and ``idx``.
 
     Raises:
         ValueError: if an argument is out of range.

@@ -25,39 +25,40 @@ _OPTIONAL = ("graph_labels", "graph_attributes", "node_labels", "node_attributes
 
 
 class TUDataModule(GraphSetDataModule):
-    """A TU data set: MUTAG, PROTEINS, NCI1, ENZYMES, IMDB-BINARY and about 120 more, by the name PyG knows.
+    """TU data set by its name in PyG: MUTAG, PROTEINS, NCI1, ENZYMES, IMDB-BINARY and about 120 more.
 
     Source: arXiv 2007.08663. Graphs equal those of ``torch_geometric.datasets.TUDataset``: self-loops and double
     edges removed, labels one-hot. Raw files come from the mirror's ``TUDataset/<name>/raw``, else are downloaded.
 
     Args:
-        name: name of the set.
-        split: ``stratified``, ``random``, ``k_fold`` (stratified cross-validation), ``size`` (train on the small
-            graphs, test on the largest) or ``size_middle`` (as ``size``, and validate on sizes between the two).
-        fractions: of train, validation and test, summing to 1; for ``k_fold`` the share of the training folds that
-            validates is ``fractions[1] / (fractions[0] + fractions[1])``.
-        fold: which fold ``k_fold`` tests, from 0.
-        num_folds: number of folds.
-        val_is_test: for ``k_fold``, validate on the tested fold as arXiv 1810.00826 did; its numbers are
-            optimistic, for comparison with published tables only.
-        num_environments: sizes of training graphs are cut into this many environments, see
-            :func:`size_environments`, and graphs carry the number of theirs as ``env``; None for none.
-        use_node_attr: whether continuous node attributes stand before the node labels in ``x``.
-        use_edge_attr: whether continuous edge attributes stand before the edge labels in ``edge_attr``.
-        node_features: what ``x`` is: ``auto`` (the set's own, or one-hot degrees where it has none), ``degree`` or
-            ``constant``.
-        max_degree: largest degree with an entry of its own in one-hot degrees; larger ones share the last.
-        verify_checksums: whether raw files with another SHA-256 than the known one are refused.
-        batch_size: see :class:`StoreDataModule`.
-        options: arguments of :class:`GraphSetDataModule`.
+        name: name of the data set.
+        split: rule of the split: ``stratified``, ``random``, ``k_fold`` (stratified cross-validation), ``size`` (train
+            on small graphs, test on the largest) or ``size_middle`` (as ``size``, and validate on sizes between the
+            two).
+        fractions: fractions of train, validation and test graphs, summing to 1; for ``k_fold`` the share of the
+            training folds for the validation split is ``fractions[1] / (fractions[0] + fractions[1])``.
+        fold: number of the test fold of ``k_fold``, from 0.
+        num_folds: number of folds of ``k_fold``.
+        val_is_test: whether the test fold of ``k_fold`` is also the validation split, as in arXiv 1810.00826; its
+            results are optimistic, for comparison with published tables only.
+        num_environments: number of training environments, quantiles of size which graphs carry as ``env``, see
+            :func:`size_environments`; None for no environments.
+        use_node_attr: whether ``x`` has continuous node attributes before the node labels.
+        use_edge_attr: whether ``edge_attr`` has continuous edge attributes before the edge labels.
+        node_features: kind of node features: ``auto`` (those of the data set, or one-hot degrees if it has none),
+            ``degree`` or ``constant``.
+        max_degree: largest degree of one-hot degrees; larger degrees share the last column.
+        verify_checksums: whether to refuse raw files with another SHA-256 than the known one.
+        batch_size: number of training graphs of one batch over all processes, at least 1.
+        options: further arguments of :class:`GraphSetDataModule`.
 
     Yields:
-        PyG ``Batch`` with ``x``, ``edge_index``, ``y``, where the set has them ``edge_attr``, if asked for ``env``, and
-        ``idx``.
+        PyG ``Batch`` with ``x``, ``edge_index``, ``y``, ``edge_attr`` if the data set has it, ``env`` if
+        ``num_environments`` is given, and ``idx``.
 
     Raises:
-        ValueError: if a split option is not valid.
-        DataError: if raw files are missing, corrupt, or not the known ones.
+        ValueError: if an option of the split is out of range or unknown.
+        DataError: if raw files are missing, corrupt, or do not have the known checksums.
 
     Example:
         >>> TUDataModule("MUTAG", split="k_fold", fold=3).fold
@@ -108,7 +109,7 @@ class TUDataModule(GraphSetDataModule):
         self.verify_checksums = verify_checksums
 
     def read(self) -> tuple[GraphStore, dict[str, Tensor]]:
-        """Return the packed graphs, from the cache where they are, and their split."""
+        """Return the packed graphs, from the cache if they are there, and their split."""
         files = raw_files(
             f"TUDataset/{self.name}/raw",
             [f"{self.name}_A.txt", f"{self.name}_graph_indicator.txt"],
@@ -160,7 +161,7 @@ class TUDataModule(GraphSetDataModule):
 def _separate(data: Data, slices: dict[str, Tensor]) -> list[Data]:
     num_graphs = max(len(offsets) for offsets in slices.values()) - 1
     for name, offsets in slices.items():
-        # trailing graphs without edges are not counted by the reader
+        # the reader does not count trailing graphs without edges
         missing = num_graphs + 1 - len(offsets)
         if missing:
             if name not in ("edge_index", "edge_attr"):
@@ -174,7 +175,7 @@ def _separate(data: Data, slices: dict[str, Tensor]) -> list[Data]:
     return [separate(Data, data, position, slices, decrement=False) for position in range(num_graphs)]
 
 
-# SHA-256 of the raw files that were counted against the published statistics
+# SHA-256 of raw files that were checked against the published statistics
 _CHECKSUMS = {
     "ENZYMES_A.txt": "5553c84f8f562f3e199dfd27192174f485e85c44c1357661098668937a739cbf",
     "ENZYMES_graph_indicator.txt": "95ba0fa47eba6f02e6b754a215dc66d5b49de3f45f57a128514301a8d7ed5f46",
