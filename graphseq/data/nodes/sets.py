@@ -129,9 +129,9 @@ class ActorDataModule(NodeDataModule):
         split_index: number of the public split, 0 to 9.
         normalize_features: whether to divide each row of ``x`` by its sum.
         verify_checksums: whether to refuse raw files with another SHA-256 than the known one.
-        device_resident: see :class:`StoreDataModule`.
-        train_transform: see :class:`NodeDataModule`.
-        eval_transform: see :class:`NodeDataModule`.
+        device_resident: whether the graph moves to the training device, see :class:`StoreDataModule`.
+        train_transform: module applied on the device to the graph in training; it must not write into the graph.
+        eval_transform: module applied on the device to the graph in validation, test and prediction.
 
     Yields:
         PyG ``Data`` with ``train_mask``, ``val_mask`` and ``test_mask``, bool (N,).

@@ -1,4 +1,4 @@
-"""APAN: nodes are encoded from their last embedding and their mails alone; neighbours receive messages after."""
+"""Encoder and memory of APAN: nodes are encoded from their mailbox, and messages are sent to neighbours afterwards."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ __all__ = ["APANEncoder", "APANMemory"]
 
 
 class APANEncoder(Recorded, nn.Module):
-    r"""Attention of a node's last embedding over its mails, and a perceptron on both.
+    r"""Attention of a node's last embedding over its mails, followed by a perceptron on both.
 
     .. math::
         x_i = m_i + P e_i + p_i, \qquad
@@ -32,7 +32,7 @@ class APANEncoder(Recorded, nn.Module):
     key or value is made for any mail.
 
     Source: arXiv 2011.11545, section 3 (attention encoder), with the layers and sizes of its code. Differs from that
-    code: empty places of a mailbox are not attended to; ranks follow the arrival of mails, not their times, which
+    code: empty slots of a mailbox are masked; ranks follow the arrival of mails, not their times, which
     is the same in a stream.
 
     Args:
@@ -40,7 +40,7 @@ class APANEncoder(Recorded, nn.Module):
         num_mails: number of mails M that a node keeps.
         num_heads: number of attention heads.
         dropout: probability of dropping an attention weight, or an input of the perceptron, in [0, 1).
-        msg_channels: width D_e of event features that stand beside the mails and are projected; 0 for none.
+        msg_channels: width D_e of event features that are stored beside the mails and projected; 0 for none.
 
     Shape:
         z (U, D), mail (U, M, D + D_e), mask (U, M) -> (U, D)
@@ -80,7 +80,7 @@ class APANEncoder(Recorded, nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights as ``nn.MultiheadAttention``, ``nn.Embedding`` and ``nn.Linear`` do."""
+        """Reinitialise all weights as ``nn.MultiheadAttention``, ``nn.Embedding`` and ``nn.Linear`` do."""
         for module in (self.project, self.rank, self.out, self.norm, self.first, self.second):
             if module is not None:
                 module.reset_parameters()
@@ -130,19 +130,19 @@ class APANMemory(Recorded, nn.Module):
         \bar m_u = \operatorname{mean}_{e \ni u} m_e, \qquad
         \mathrm{mail}_w = \operatorname{mean}_{u \,:\, w \in \{u\} \cup N(u)} \bar m_u
 
-    :meth:`read` encodes nodes from their last embedding and their mails: no neighbour is looked up, so what stands
-    between an event and its score does not grow with the graph. :meth:`commit`, once the score is out, stores the
+    :meth:`read` encodes nodes from their last embedding and their mails: no neighbour is looked up, so the
+    time to score an event does not grow with the graph. :meth:`commit`, after the scores, stores the
     embeddings of the events' endpoints, and delivers each endpoint's mean message to itself and to its
     ``num_neighbors`` most recent neighbours from before the batch; a neighbour met several times counts so often.
 
-    The memory that a corrector corrects is z: previous is the stored one, measured the newly encoded one.
+    A corrector corrects z: the previous memory is the stored z, the measured one the newly encoded z.
 
     Where features are not as wide as embeddings they are kept beside the mails and projected when mails are read, so
     that the projection learns. On a GPU the messages of a node are added in changing order unless
     ``torch.use_deterministic_algorithms`` is on.
 
-    Embeddings start from zeros, the same for all nodes. Without event features nodes differ only in how many mails
-    reached them, and through whom.
+    Embeddings start from zeros for all nodes. Without event features nodes differ only in the number and the senders
+    of their mails.
 
     Source: arXiv 2011.11545, section 3. Differs from it: one hop. From its code: endpoints receive what they sent,
     where the code lets the event of the batch itself carry the partner's mail back; negatives send and store
@@ -214,7 +214,7 @@ class APANMemory(Recorded, nn.Module):
         return len(self.memory)
 
     def reset_parameters(self) -> None:
-        """Set the encoder to its first values."""
+        """Reinitialise the encoder."""
         self.encoder.reset_parameters()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -227,19 +227,19 @@ class APANMemory(Recorded, nn.Module):
 
     @torch.no_grad()
     def reset_state(self) -> None:
-        """Forget everything: embeddings of zeros, empty boxes."""
+        """Reset the state: embeddings of zeros, empty mailboxes."""
         for buffer in self.buffers():
             buffer.zero_()
 
     @torch.no_grad()
     def resize(self, num_nodes: int) -> None:
-        """Make room for more nodes, keeping all state; the new ones have never been seen.
+        """Allocate more nodes and keep the state of the others; new nodes have the initial state.
 
         Args:
-            num_nodes: new number of nodes, at least the present one.
+            num_nodes: new number of nodes, at least the current one.
 
         Raises:
-            ValueError: if it is less.
+            ValueError: if ``num_nodes`` is smaller.
         """
         self.mailbox.resize(num_nodes)
         for name, buffer in list(self.named_buffers(recurse=False)):
@@ -247,7 +247,7 @@ class APANMemory(Recorded, nn.Module):
             setattr(self, name, torch.cat([buffer, fresh]))
 
     def read(self, nodes: Tensor) -> MemoryRead:
-        """Return what is stored of the nodes and what the encoder makes of it; changes no state.
+        """Return the stored and the newly encoded embeddings of nodes; changes no state.
 
         ``last_update`` is the time of the newest mail, and ``elapsed`` what has passed between it and the newest
         mail that the stored embedding knew of; ``num_events`` are the node's own events since it was stored.
@@ -277,7 +277,7 @@ class APANMemory(Recorded, nn.Module):
         """Store the embeddings of the events' endpoints and deliver the mails of the events.
 
         Args:
-            plan: the batch; its negatives are left alone.
+            plan: plan of the batch; its negatives are ignored.
             read: embeddings and mails as they were read for ``plan.nodes``.
             memory: embeddings to be stored, from which messages are made (U, D).
             partner: not used, since mails carry both ends of an event.

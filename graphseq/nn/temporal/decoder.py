@@ -1,4 +1,4 @@
-"""Link prediction: the score of an event between two nodes from their embeddings."""
+"""Decoder of link prediction: the logit of an event from the embeddings of its nodes."""
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,7 +15,7 @@ class LinkDecoder(Recorded, nn.Module):
     .. math:: f(u, v) = w^\top \mathrm{ReLU}(W_s h_u + W_d h_v + b) + c
 
     Source: arXiv 2006.10637, section 3 (a two-layer perceptron on both embeddings). Differs from it: none; each half
-    of the first layer is applied to the named rows or to all rows, whichever are fewer.
+    of the first layer is applied to the selected rows or to all rows, whichever are fewer.
 
     Args:
         in_channels: width of an embedding.
@@ -45,7 +45,7 @@ class LinkDecoder(Recorded, nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weights as Xavier does, biases as ``nn.Linear`` does."""
+        """Initialise weights by Xavier's rule, biases as ``nn.Linear`` does."""
         for linear in (self.source, self.destination, self.out):
             linear.reset_parameters()
             nn.init.xavier_normal_(linear.weight)
@@ -63,7 +63,7 @@ class LinkDecoder(Recorded, nn.Module):
 
 
 def _half(linear: nn.Linear, h: Tensor, rows: Tensor) -> Tensor:
-    """Return ``linear(h[rows])``, each row multiplied once where that is known to be less work."""
+    """Return ``linear(h[rows])``; each distinct row is multiplied once if that is less work."""
     flat = rows.flatten()
     first, count = 0, len(h)
     if reads_are_free(h.device) and len(flat):  # sources and destinations of a bipartite stream each lie side by side

@@ -1,4 +1,4 @@
-"""The embed step: the memory itself, its drift in time, sums and attention over recent neighbours."""
+"""The embedding step of TGN: identity, time projection, sums and attention over recent neighbours."""
 
 import math
 from typing import Literal, cast
@@ -24,15 +24,15 @@ RelativeTime = Literal["query", "update"]
 
 
 class TemporalEmbedding(Recorded, nn.Module):
-    """Base class of embeddings, which turn the memories of a batch into one embedding for each of its rows.
+    """Base class of embedding modules, which map the memories of a batch to one embedding for each row.
 
     Attributes:
         out_channels: width of an embedding.
         num_neighbors: number of neighbours looked up for each row, 0 for none.
         num_layers: number of layers that look up neighbours.
-        share_rows: whether endpoints of the same node share one row, which then has no moment of its own.
-        share_lookups: whether the layers take rows of one node that share a neighbour lookup.
-        msg_channels: width of the event features the embedding was built for; None if it looks at none.
+        share_rows: whether endpoints of the same node share one row, which then has no time of its own.
+        share_lookups: whether the layers support rows of one node that share a neighbour lookup.
+        msg_channels: width of the event features the embedding was built for; None if it uses none.
 
     Example:
         >>> IdentityEmbedding(8).num_neighbors
@@ -51,14 +51,14 @@ class TemporalEmbedding(Recorded, nn.Module):
 
         Args:
             z: memories of ``plan.nodes``, their mail applied (U, D).
-            plan: the batch with its rows and neighbours.
+            plan: plan of the batch with its rows and neighbours.
             last_update: time of the last event of ``plan.nodes`` (U,).
             time_encoder: encoder of time differences.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
     def _of_rows(self, z: Tensor, position: Tensor) -> Tensor:
-        """Return what ``z`` holds for the nodes of the rows; shared rows are the first nodes of the plan, in order."""
+        """Return the entries of ``z`` for the nodes of the rows; shared rows are the first nodes of the plan."""
         return z[: len(position)] if self.share_rows else z.index_select(0, position)
 
 
@@ -103,8 +103,8 @@ class TimeProjectionEmbedding(TemporalEmbedding):
 
     Args:
         dim: size of a memory.
-        time_statistics: mean and deviation of the time between events of sources, then of destinations, as the data
-            module's ``time_statistics`` has them.
+        time_statistics: mean and standard deviation of the time between events of sources, then of destinations, such
+            as ``time_statistics`` of the data module.
 
     Shape:
         z (U, D) -> (R, D)
@@ -132,7 +132,7 @@ class TimeProjectionEmbedding(TemporalEmbedding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw weight and bias from N(0, 1), the scale of a linear map with one input."""
+        """Initialise weight and bias from N(0, 1), the scale of a linear map with one input."""
         nn.init.normal_(self.weight)
         nn.init.normal_(self.bias)
 
@@ -217,8 +217,8 @@ class TemporalAttentionEmbedding(_NeighborEmbedding):
         q = [h_u \,\Vert\, \phi(0)], \quad k_n = v_n = [h_n \,\Vert\, x_e \,\Vert\, \phi(t - t_e)], \qquad
         h_u' = \mathrm{MLP}([\mathrm{MultiHead}(q, k, v) \,\Vert\, h_u])
 
-    Embeddings of neighbours below the last layer are taken at the time of the root. What is attended to is zero for a
-    node without neighbours.
+    Embeddings of neighbours below the last layer are taken at the time of the root. The attention output is zero
+    for a node without neighbours.
 
     Source: arXiv 2006.10637, section 3.1 (``attn``). Differs from it: none known.
 
@@ -233,7 +233,7 @@ class TemporalAttentionEmbedding(_NeighborEmbedding):
         dropout: probability of dropping an attention weight, in [0, 1).
         relative_time: ``query`` encodes the time since the event at the moment of the root, one row for each
             endpoint; ``update`` the time between the event and the neighbour's last update, one row for each node, as
-            PyG's example does: faster, and the embedding does not know how much time has passed.
+            in PyG's example: faster, but the embedding does not depend on the time that has passed.
 
     Shape:
         z (U, D) -> (R, out_channels)

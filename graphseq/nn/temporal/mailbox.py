@@ -1,4 +1,4 @@
-"""The last mails that reached each node."""
+"""Mailboxes: the latest mails of each node."""
 
 from collections.abc import Callable
 from typing import Self
@@ -17,15 +17,15 @@ class Mailbox(Recorded, nn.Module):
 
     .. math:: [\,x_1, \ldots, x_M\,] \leftarrow [\,\bar m, x_1, \ldots, x_{M-1}\,]
 
-    with :math:`\bar m` the mean of what one call delivers to the node. Row v of the state is a ring, so that a mail is
-    written once and never moved: the n-th of node v (from 0) stands in slot :math:`n \bmod M`.
+    with :math:`\bar m` the mean of the mails that one call delivers to the node. Row v of the state is a ring buffer,
+    so that a mail is written once and never moved: the n-th mail of node v (from 0) is in slot :math:`n \bmod M`.
 
     Source: arXiv 2011.11545, section 3 (mail reducing and mailbox updating, a queue). Differs from it: none known.
 
     Args:
         num_nodes: number of nodes N.
         channels: width C of a mail.
-        num_mails: number of mails M kept of each node.
+        num_mails: number of mails M stored for each node.
 
     Shape:
         state: mail (N, M, C), count (N,) int64, t (N,) float64: 4 M C + 16 bytes a node. Times stay
@@ -77,19 +77,19 @@ class Mailbox(Recorded, nn.Module):
 
     @torch.no_grad()
     def reset_state(self) -> None:
-        """Empty all boxes."""
+        """Empty all mailboxes."""
         for buffer in self.buffers():
             buffer.zero_()
 
     @torch.no_grad()
     def resize(self, num_nodes: int) -> None:
-        """Make room for more nodes, whose boxes are empty.
+        """Allocate more nodes with empty mailboxes.
 
         Args:
-            num_nodes: new number of nodes, at least the present one.
+            num_nodes: new number of nodes, at least the current one.
 
         Raises:
-            ValueError: if it is less.
+            ValueError: if ``num_nodes`` is smaller.
         """
         more = num_nodes - self.num_nodes
         if more < 0:
@@ -98,7 +98,7 @@ class Mailbox(Recorded, nn.Module):
             setattr(self, name, torch.cat([buffer, buffer.new_zeros(more, *buffer.shape[1:])]))
 
     def read(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return copies of the mails, newest first and zeros where there are fewer, and which of them there are.
+        """Return copies of the mails, newest first and padded with zeros, and a mask of the mails.
 
         Args:
             nodes: node ids, int64.
@@ -114,13 +114,13 @@ class Mailbox(Recorded, nn.Module):
 
     @torch.no_grad()
     def deliver(self, mail: Tensor, t: Tensor, mail_index: Tensor, receiver: Tensor) -> None:
-        """Push one mail into the box of each receiver: the mean of all that this call brings to it.
+        """Add one mail to the mailbox of each receiver: the mean of all mails that this call delivers to it.
 
-        Mails are named by index, so one that goes to many is not copied for each. Finding the distinct receivers is
-        a wait for the device.
+        Mails are given by index, so that a mail to many receivers is not copied. Finding the distinct receivers
+        synchronises with the device.
 
         Args:
-            mail: mails to be delivered.
+            mail: mails to deliver.
             t: time at which each mail was sent, not before the times of earlier deliveries.
             mail_index: row of ``mail`` of each delivery, int64.
             receiver: node that each delivery goes to, int64; a mail that reaches a node several times counts as often.
@@ -129,7 +129,7 @@ class Mailbox(Recorded, nn.Module):
             mail (S, C), t (S,), mail_index (K,), receiver (K,)
 
         Raises:
-            ValueError: if the shapes do not fit together.
+            ValueError: if the shapes do not match.
         """
         if mail.shape != (len(t), self.channels) or mail_index.shape != receiver.shape or receiver.dim() != 1:
             raise ValueError(

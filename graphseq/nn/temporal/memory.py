@@ -1,4 +1,4 @@
-"""The memory of every node and the mail that waits for it: the message, aggregate and update steps of TGN."""
+"""Memory of every node with its pending mail: the message, aggregate and update steps of TGN."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ __all__ = ["MemoryRead", "NodeMemory", "mail_gru"]
 
 @dataclass
 class MemoryRead:
-    """What :meth:`NodeMemory.read` found for U nodes.
+    """Result of :meth:`NodeMemory.read` for U nodes.
 
     Args:
         previous: memories before their mail, without gradient (U, D).
@@ -29,8 +29,8 @@ class MemoryRead:
         pending: whether a node had mail, bool (U,).
         last_update: time of the last event of each node, its mail included, float64 (U,).
         elapsed: time between the last event in the memory and the event of the mail, float64 (U,).
-        num_events: number of events that the mail stands for, 0 without mail (U,).
-        type_counts: number of events of each type that the mail stands for (U, C); None if the memory does not count
+        num_events: number of events aggregated in the mail, 0 without mail (U,).
+        type_counts: number of events of each type aggregated in the mail (U, C); None if the memory does not count
             types.
 
     Example:
@@ -152,7 +152,7 @@ class NodeMemory(Recorded, nn.Module):
             self.register_buffer(name, value)
 
     def reset_parameters(self) -> None:
-        """Set updater and time encoder to their first values, and the message module as far as it can be."""
+        """Reinitialise updater and time encoder, and the message module if it has ``reset_parameters``."""
         reset_children(self)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -167,19 +167,19 @@ class NodeMemory(Recorded, nn.Module):
 
     @torch.no_grad()
     def reset_state(self) -> None:
-        """Forget everything: zero memories, no mail, times at 0."""
+        """Reset the state: zero memories, no mail, times at 0."""
         for buffer in self.buffers(recurse=False):
             buffer.zero_()
 
     @torch.no_grad()
     def resize(self, num_nodes: int) -> None:
-        """Make room for more nodes, keeping all state; the new ones have never been seen.
+        """Allocate more nodes and keep the state of the others; new nodes have the initial state.
 
         Args:
-            num_nodes: new number of nodes, at least the present one.
+            num_nodes: new number of nodes, at least the current one.
 
         Raises:
-            ValueError: if it is less.
+            ValueError: if ``num_nodes`` is smaller.
         """
         if num_nodes < self.num_nodes:
             raise ValueError(f"num_nodes is {num_nodes}; the memory holds {self.num_nodes} nodes and cannot shrink")
@@ -210,7 +210,7 @@ class NodeMemory(Recorded, nn.Module):
         return MemoryRead(previous, measured, pending, t, elapsed, self.num_events.index_select(0, nodes), counts)
 
     def _update(self, nodes: Tensor, own: Tensor, elapsed: Tensor) -> Tensor:
-        """Return the memories (U, D) that the messages of the waiting mail make; finite ones for nodes without mail."""
+        """Return the memories (U, D) updated by the messages of pending mail; finite values for nodes without mail."""
         mail = self.mail.index_select(0, nodes)  # (U, D + D_e)
         stored = None if self.mail_time is None else self.mail_time.index_select(0, nodes)  # (U, D_t)
         if isinstance(self.cell, nn.GRUCell) and self.message is None:
@@ -230,9 +230,9 @@ class NodeMemory(Recorded, nn.Module):
         """Store the memories of the events' endpoints and aggregate the events of each into its new mail.
 
         Args:
-            plan: the batch; its negatives and neighbours are left alone.
+            plan: plan of the batch; its negatives and neighbours are ignored.
             read: memories and mail as they were read for ``plan.nodes``.
-            memory: memories to be stored, and to be sent to partners (U, D).
+            memory: memories to store and to send to partners (U, D).
             partner: vectors to send in place of memories, for each endpoint, sources first (2 B, D).
         """
         batch, endpoint = plan.batch, plan.endpoint
@@ -261,7 +261,7 @@ class NodeMemory(Recorded, nn.Module):
             self._aggregate_mean(batch, nodes, sent.index_select(0, row.roll(events)), elapsed, endpoint, once)
 
     def _aggregate_last(self, batch: EventBatch, nodes: Tensor, sent: Tensor, row: Tensor, source: Tensor) -> None:
-        """Keep the raw message of the last event of each node; its time is encoded when the mail is read."""
+        """Store the raw message of the last event of each node; its time is encoded when the mail is read."""
         sent = sent.index_select(0, row.index_select(0, source))
         msg = batch.msg.index_select(0, source % len(batch))
         self.mail.index_copy_(0, nodes, torch.cat([part.to(self.mail.dtype) for part in (sent, msg)], 1))
@@ -269,7 +269,7 @@ class NodeMemory(Recorded, nn.Module):
     def _aggregate_mean(
         self, batch: EventBatch, nodes: Tensor, sent: Tensor, elapsed: Tensor, endpoint: Tensor, once: Tensor
     ) -> None:
-        """Keep the mean of the raw messages of each node, and of their encoded times."""
+        """Store the mean of the raw messages of each node, and of their encoded times."""
         number = once.new_zeros(len(nodes)).index_add_(0, endpoint, once)
         msg = torch.cat([batch.msg, batch.msg]).to(sent.dtype)
         raw, encoded = torch.cat([sent, msg], 1), self.time_encoder(elapsed)  # (2 B, D + D_e), (2 B, D_t)
@@ -291,7 +291,7 @@ class NodeMemory(Recorded, nn.Module):
 
 
 def _recurrent(cell: nn.RNNCellBase, own: Tensor, mail: Tensor, encoded: Tensor) -> Tensor:
-    """Apply an ``RNNCell`` to messages that are never put together, with the own memory multiplied only once.
+    """Apply an ``RNNCell`` to messages without concatenating them, with the own memory multiplied only once.
 
     Gradients are then made for the encoded times only, not for memories, which are three quarters of the message.
     """
@@ -302,7 +302,7 @@ def _recurrent(cell: nn.RNNCellBase, own: Tensor, mail: Tensor, encoded: Tensor)
 
 
 def reset_children(module: nn.Module) -> None:
-    """Call ``reset_parameters`` of every module below, and leave to it what is below in turn."""
+    """Call ``reset_parameters`` of every submodule; submodules of one that has it are left to it."""
     for child in module.children():
         if callable(reset := getattr(child, "reset_parameters", None)):
             reset()

@@ -1,4 +1,4 @@
-"""The most recent events of each node, kept while a stream arrives."""
+"""Buffer of the most recent events of each node, for streams that arrive while a model runs."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -15,21 +15,20 @@ __all__ = ["RecentNeighborBuffer"]
 class RecentNeighborBuffer(Recorded, Elastic):
     r"""The last ``size`` events of each node, exact for batches of any size.
 
-    Row v is a ring: the n-th event of node v (from 0) stands in slot
+    Row v is a ring buffer: the n-th event of node v (from 0) is in slot
 
     .. math:: n \bmod \text{size}
 
-    Of the events that one call inserts, those that later ones of the same call would push out are dropped before
-    anything is written, so every slot is written once and the order of writing does not matter. A self-loop is one
-    event. For streams that arrive while the model runs; where all events are at hand, the index of the whole stream
-    (``graphseq.data.TemporalAdjacency``) gives the same answers and needs no state.
+    Events of a call that later ones of the same call would overwrite are dropped before writing, so that every slot is
+    written once and the order of writing does not matter. A self-loop is one event. If the whole stream is known, its
+    index (``graphseq.data.TemporalAdjacency``) gives the same results and needs no state.
 
-    PyG 2.8.1's ``LastNeighborLoader`` keeps other events than the most recent ones as soon as a node has more than
+    PyG 2.8.1's ``LastNeighborLoader`` does not keep the most recent events if a node has more than
     ``size`` of them in one batch: it sorts unstably and writes slots more than once.
 
     Args:
         num_nodes: number of nodes N; :meth:`resize` adds more.
-        size: number of events kept of each node.
+        size: number of events stored for each node.
         msg_channels: width D of the features kept of each event. With 0, the features given to :meth:`insert` are
             dropped.
         time_dtype: type of the times. They are kept as 64 bits whatever precision the module is converted to.
@@ -93,19 +92,19 @@ class RecentNeighborBuffer(Recorded, Elastic):
         return f"num_nodes={self.num_nodes}, size={self.size}, msg_channels={self.msg_channels}"
 
     def reset_state(self) -> None:
-        """Forget all events."""
+        """Remove all events."""
         for name, buffer in self.named_buffers():
             buffer.fill_(-1 if name == "e_id" else 0)
         self._latest = None
 
     def resize(self, num_nodes: int) -> None:
-        """Make room for more nodes; what is known of the others stays.
+        """Allocate more nodes and keep the events of the others.
 
         Args:
-            num_nodes: new number of nodes, at least the present one.
+            num_nodes: new number of nodes, at least the current one.
 
         Raises:
-            ValueError: if it is below.
+            ValueError: if ``num_nodes`` is smaller.
         """
         more = num_nodes - self.num_nodes
         if more < 0:
@@ -121,8 +120,8 @@ class RecentNeighborBuffer(Recorded, Elastic):
     ) -> None:
         """Add events that follow those already inserted.
 
-        Ids are checked before anything is written, which is one wait for the device; choosing what is written is
-        another. Times are looked at on the processor only; elsewhere their type is all that is checked.
+        Ids are checked before writing, which synchronises with the device once; selecting the events to write is a
+        second synchronisation. Values of times are checked on a CPU only, elsewhere just their type.
 
         Args:
             src: source node of each event, int64.
@@ -174,8 +173,8 @@ class RecentNeighborBuffer(Recorded, Elastic):
     def recent(self, nodes: Tensor, cut: int | Tensor, k: int) -> Neighbors:
         """Return the ``k`` latest events of each node among those at positions below ``cut``, newest first.
 
-        What was pushed out is gone: where ``cut`` leaves out events that were inserted, fewer than ``k`` may be left
-        of the ``size`` that are kept. With a ``cut`` at or above all positions inserted the answer is exact.
+        Overwritten events are lost: if ``cut`` excludes inserted events, fewer than ``k`` may be left of the ``size``
+        stored ones. With a ``cut`` at or above all positions inserted the answer is exact.
 
         Args:
             nodes: queried nodes, int64.
@@ -284,7 +283,7 @@ class RecentNeighborBuffer(Recorded, Elastic):
             )
 
     def make_room(self, saved: Mapping[str, Tensor]) -> None:
-        """Make room for the nodes of a saved state: the constructor's arguments know nothing of those that came later.
+        """Allocate the number of nodes of a saved state, which may be larger than that of the constructor.
 
         Args:
             saved: tensors of a saved state by name.

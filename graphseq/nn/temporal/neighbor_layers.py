@@ -1,4 +1,4 @@
-"""Layers over the recent neighbours of a node, of which the embeddings of the same names are made."""
+"""Layers over the recent neighbours of a node, used by the embeddings of the same names."""
 
 import math
 
@@ -14,7 +14,7 @@ __all__ = ["neighbor_attention"]
 
 
 class AttentionLayer(nn.Module):
-    """One layer of temporal attention with a merge of what was attended and the node's own state."""
+    """One layer of temporal attention, merged with the node's own state."""
 
     def __init__(
         self, dim: int, out_channels: int, msg_channels: int, time_dim: int, num_heads: int, dropout: float
@@ -165,7 +165,7 @@ class _Merge(nn.Module):
 
 
 def _fold(query: Tensor, key_weight: Tensor, num_heads: int) -> Tensor:
-    """Multiply queries (R, H C) with key weights (H C, F): what a query looks for in an input, (R, H, F)."""
+    """Multiply queries (R, H C) with key weights (H C, F): queries in the space of the inputs, (R, H, F)."""
     query = (query / math.sqrt(query.size(1) // num_heads)).unflatten(1, (num_heads, -1)).transpose(0, 1)
     return torch.bmm(query, key_weight.view(num_heads, -1, key_weight.size(1))).transpose(0, 1)
 

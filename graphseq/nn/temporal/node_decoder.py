@@ -1,4 +1,4 @@
-"""Node classification: the scores of a node from its embedding."""
+"""Decoder of node classification: logits of a node from its embedding."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,7 +19,7 @@ class NodeDecoder(Recorded, nn.Module):
 
     Args:
         in_channels: width of an embedding.
-        out_channels: number of logits of a node; 1 for a state that changes or does not.
+        out_channels: number of logits of a node; 1 for a binary state change.
         hidden_channels: widths of the hidden layers; None for 80 and 10.
         dropout: dropout probability after each hidden layer, in [0, 1).
 
@@ -58,7 +58,7 @@ class NodeDecoder(Recorded, nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], out_channels))
 
     def reset_parameters(self) -> None:
-        """Draw weights and biases as ``nn.Linear`` does."""
+        """Reinitialise weights and biases as ``nn.Linear`` does."""
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()

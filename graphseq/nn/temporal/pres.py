@@ -1,4 +1,4 @@
-"""PRES: the memory that a network measured is corrected by the memory that is expected.
+"""PRES: prediction-correction of node memories.
 
 Eq. 7 (prediction) and Eq. 9 (running sums) stand in ``graphseq.ops.moments.plain``; the correction is
 :meth:`PRESCorrector.forward`.
@@ -22,7 +22,7 @@ Estimator = Literal["ratio", "mean"]
 
 
 class PRESCorrector(Recorded, nn.Module):
-    r"""Fusion of the memory a network computed with the memory extrapolated from how it moved so far.
+    r"""Fusion of the memory computed by a network with a memory extrapolated from its earlier changes.
 
     Events of one batch that touch the same node all start from the same old memory, so the memory computed from them,
     the *measured* one :math:`s_i`, is noisy. It is pulled towards a prediction (Eq. 7) by a learnable gate:
@@ -52,13 +52,13 @@ class PRESCorrector(Recorded, nn.Module):
     makes :math:`\mu` the sum of changes over the sum of steps: its variance stays finite when gaps go to 0. An update
     with pending events of several types counts for each in proportion, and so is its prediction mixed.
 
-    Beyond the paper: ``decay`` lets the sums of a node forget, by that factor an update, so that they follow a rate
-    that changes; ``min_events`` and ``min_updates`` correct only where something is to be mended, nodes of which the
-    batch hid that many events, and where something is known, nodes that were tracked that often.
+    Beyond the paper: ``decay`` multiplies the sums of a node by a factor at each update, so that they follow a changing
+    rate; ``min_events`` and ``min_updates`` restrict the correction to nodes with at least that many
+    pending events and that many tracked updates.
 
     Gradients reach the measured memory and the gate; everything else is constant. Only nodes with pending events are
     corrected, and only those that were tracked before; all others keep the measured memory bit for bit. The running
-    sums move in training only, unless ``update_in_eval``.
+    sums are updated in training only, unless ``update_in_eval`` is set.
 
     Source: arXiv 2402.04284, Eq. 7 and 9, Algorithm 2. Differs from it: the observed change is corrected minus
     previous memory (Algorithm 2 prints corrected minus measured, which starts backwards); the default step is 1 and
@@ -73,22 +73,22 @@ class PRESCorrector(Recorded, nn.Module):
         gamma_learnable: whether the gate is a parameter; keep it out of weight decay, which pulls it to 0.5.
         rate: unit of a step :math:`\tau`, see the table.
         estimator: weight of an update in the moments: its step (``ratio``) or 1 (``mean``).
-        time_scale: time that counts as one step, above 0, such as the mean gap between events of a node; None for
-            what :meth:`materialize` gives, or 1.
+        time_scale: time that counts as one step, above 0, such as the mean gap between events of a node; None for the
+            value of :meth:`materialize`, or 1.
         step_min: lower bound of observed steps, above 0, which keeps rates finite at equal times.
-        step_max: upper bound of predicted time steps, so that a node silent for a year does not drift for a year.
+        step_max: upper bound of predicted time steps, so that the prediction after a long gap stays bounded.
         sample_prediction: whether training draws one rate of the mixture instead of its mean; needs
             ``track_variance``.
-        track_variance: whether sums of squares are kept, which only samples and :meth:`moments` need; this doubles the
+        track_variance: whether to keep sums of squares, which only sampling and :meth:`moments` need; this doubles the
             memory used.
-        update_in_eval: whether the running sums also move in evaluation.
+        update_in_eval: whether the running sums are also updated in evaluation.
         persist: whether the network stores the corrected memory; otherwise it stores the measured one, and the
             correction only serves the embeddings. The network reads this setting, the corrector does not.
         decay: factor of a node's sums at each of its updates, in (0, 1].
-        min_events: number of pending events from which on a node is corrected, at least 1; above 1, ``num_events`` is
-            required.
-        min_updates: number of tracked updates, as far as ``decay`` remembers them, from which on a node is corrected,
-            at least 1.
+        min_events: smallest number of pending events of a node that is corrected, at least 1; above 1, ``num_events``
+            is required.
+        min_updates: smallest number of tracked updates, discounted by ``decay``, of a node that is corrected, at least
+            1.
 
     Shape:
         n_id (U,), previous (U, D), measured (U, D), pending (U,) -> corrected (U, D)
@@ -192,8 +192,8 @@ class PRESCorrector(Recorded, nn.Module):
         Args:
             num_nodes: number of nodes N, at least 1.
             memory_dim: width of the memory, at least 1.
-            time_scale: time that counts as one step; None leaves it as it is, and so does a time scale given to the
-                constructor.
+            time_scale: time that counts as one step; None keeps the current one; a time scale given to the constructor
+                takes precedence.
 
         Raises:
             ValueError: if sizes differ from those given before, or are not positive.
@@ -222,7 +222,7 @@ class PRESCorrector(Recorded, nn.Module):
             self.square_sum = torch.zeros_like(self.rate_sum)
 
     def reset_state(self) -> None:
-        """Forget all observed changes; called together with the reset of the memory, at every start of an epoch."""
+        """Reset the running sums; called together with the reset of the memory at the start of each epoch."""
         for running in (self.count, self.weight_sum, self.rate_sum, self.square_sum):
             if running is not None:
                 running.zero_()
@@ -256,14 +256,14 @@ class PRESCorrector(Recorded, nn.Module):
         type_counts: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Extrapolate the memory (Eq. 7); also say for which nodes there was anything to extrapolate from.
+        """Return the extrapolated memories (Eq. 7), and for which nodes there were tracked changes.
 
         Args:
             n_id: node ids, int64 (U,).
             previous: memories of the nodes before the update.
             elapsed: time since the previous memory, in the unit of the stream; required for ``rate="time"``.
             num_events: number of pending events of each node; required for ``rate="event"``.
-            type_counts: number of pending events of each type; None weighs the components by how often they occurred.
+            type_counts: number of pending events of each type; None weights the components by their numbers of updates.
             generator: generator of the sampled rates, on the device of the memory; None for torch's own.
 
         Shape:
@@ -310,7 +310,7 @@ class PRESCorrector(Recorded, nn.Module):
             elapsed: time since the previous memory, in the unit of the stream; required for ``rate="time"``.
             num_events: number of pending events of each node; required for ``rate="event"`` and for ``min_events``
                 above 1.
-            type_counts: number of pending events of each type; None weighs the components by how often they occurred.
+            type_counts: number of pending events of each type; None weights the components by their numbers of updates.
             generator: generator of the sampled rates, on the device of the memory; None for torch's own.
         """
         if measured.shape != previous.shape:
@@ -348,19 +348,19 @@ class PRESCorrector(Recorded, nn.Module):
         num_events: Tensor | None = None,
         type_counts: Tensor | None = None,
     ) -> None:
-        """Add what was observed to the running sums (Eq. 9); in evaluation nothing, unless ``update_in_eval``.
+        """Add observed changes to the running sums (Eq. 9); in evaluation only with ``update_in_eval``.
 
         Args:
-            n_id: node ids, int64 (U,); a node that stands in it twice is counted twice.
+            n_id: node ids, int64 (U,); a node that occurs twice is counted twice.
             previous: memories of the nodes before the update.
             corrected: memories of the nodes after the update.
-            pending: whether a node had pending events, bool; other nodes are left alone.
+            pending: whether a node had pending events, bool; other nodes are ignored.
             elapsed: time since the previous memory, in the unit of the stream; required for ``rate="time"``.
             num_events: number of pending events of each node; required for ``rate="event"``.
             type_counts: number of pending events of each type; required if there is more than one type.
 
         Raises:
-            ValueError: if something that is required is missing.
+            ValueError: if a required argument is missing.
         """
         if not self.training and not self.update_in_eval:
             return
@@ -406,7 +406,7 @@ class PRESCorrector(Recorded, nn.Module):
             )
 
     def extra_repr(self) -> str:
-        """Return the choices that matter, for printing."""
+        """Return the main arguments, for ``repr``."""
         return (
             f"num_nodes={self.num_nodes}, memory_dim={self.memory_dim}, num_components={self.num_components}, "
             f"rate={self.rate!r}, estimator={self.estimator!r}, gamma_init={self.gamma_init}"
@@ -415,7 +415,7 @@ class PRESCorrector(Recorded, nn.Module):
 
 @contextlib.contextmanager
 def moments_tracked(network: nn.Module) -> Iterator[None]:
-    """Let the moments of all correctors in a network move in evaluation too: the replay of a training epoch."""
+    """Context in which the moments of all correctors in a network are also updated in evaluation."""
     correctors = [module for module in network.modules() if isinstance(module, PRESCorrector)]
     before = [corrector.update_in_eval for corrector in correctors]
     try:

@@ -1,4 +1,4 @@
-"""Differences of time as vectors of cosines, slow and fast ones side by side."""
+"""Encoding of time differences as cosines of several frequencies."""
 
 from typing import Literal
 
@@ -18,9 +18,9 @@ class TimeEncoder(Recorded, nn.Module):
 
     .. math:: \phi(\Delta t)_i = \cos(w_i\, \Delta t + b_i)
 
-    The geometric frequencies :math:`w_i = 10^{-9 i / (D - 1)}`, with :math:`b = 0`, reach from a period of 6 to one of
-    6 billion units of time: right for raw seconds. The uniform ones, :math:`w_i, b_i \sim U(-1, 1)`, are those of a
-    new ``nn.Linear(1, dim)``, all fast: right for differences that were scaled to the order of one.
+    The geometric frequencies :math:`w_i = 10^{-9 i / (D - 1)}`, with :math:`b = 0`, have periods from 6 to
+    6 billion units of time: suited to raw seconds. The uniform ones, :math:`w_i, b_i \sim U(-1, 1)`, are those of a
+    new ``nn.Linear(1, dim)``, all fast: suited to differences scaled to the order of one.
 
     Source: arXiv 2002.07962, eq. 6 (the encoding); arXiv 2006.10637 takes it over, and its code the geometric
     frequencies. Differs from them: no factor :math:`1/\sqrt{D}`, as in that code.
@@ -32,7 +32,7 @@ class TimeEncoder(Recorded, nn.Module):
 
     Shape:
         dt (*), int64, float64 or float32 -> (*, D) in the type of the frequencies. Differences of times must be
-        taken before the call, in the type of the times: float32 has no seconds left after 2**24 of them.
+        taken before the call, in the type of the times: float32 cannot represent single seconds above 2**24.
 
     Raises:
         ValueError: if ``dim`` < 1 or ``init`` is unknown.
@@ -55,7 +55,7 @@ class TimeEncoder(Recorded, nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set frequencies and phases to their first values."""
+        """Set frequencies and phases to their initial values."""
         if self.init == "uniform":
             nn.init.uniform_(self.weight, -1, 1)
             nn.init.uniform_(self.bias, -1, 1)
@@ -70,5 +70,5 @@ class TimeEncoder(Recorded, nn.Module):
         return encode_times(dt, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        """Return what the module prints about itself."""
+        """Return the arguments that ``repr`` shows."""
         return f"dim={self.dim}, trainable={self.weight.requires_grad}, init={self.init!r}"
