@@ -1,4 +1,4 @@
-"""Questions put to a trained model; nothing here trains."""
+"""Analysis of trained models, without training them."""
 
 from graphseq.core.lazy import attach
 

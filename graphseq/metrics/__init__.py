@@ -1,4 +1,4 @@
-"""Numbers: ``torchmetrics.Metric`` classes and their functional twins."""
+"""Metrics: ``torchmetrics.Metric`` classes and their functional forms."""
 
 from graphseq.core.lazy import attach
 

@@ -1,4 +1,4 @@
-"""How much a batch of events hides from itself: pending events, and what the stale memory does to the gradient."""
+"""Dependence between events of a batch: pending events, and the coherence of gradients at stale memories."""
 
 from typing import Any
 
@@ -32,8 +32,8 @@ def num_pending_events(src: Tensor, dst: Tensor, t: Tensor | None = None) -> Ten
 
     .. math:: P(e, B) = \{ e' \in B : e' \cap e \neq \emptyset,\; t_{e'} < t_e \}
 
-    An event that shares both nodes counts once. Events of equal time do not pend on each other; without ``t`` the
-    position in the batch is the time, and no two are equal. Takes O(B log B); on a GPU nothing waits for the host.
+    An event that shares both nodes counts once. Events of equal time are not pending for each other; without ``t`` the
+    position in the batch is the time, and no two are equal. Takes O(B log B); on a GPU without synchronisation.
 
     Source: arXiv 2402.04284, Definitions 1 and 2. Differs from it: none.
 
@@ -71,8 +71,9 @@ def num_pending_events(src: Tensor, dst: Tensor, t: Tensor | None = None) -> Ten
 def pending_statistics(src: Tensor, dst: Tensor, t: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the share of events with a pending set that is not empty, and the mean size of the pending sets.
 
-    Both are 0 for a batch of one event and grow with the batch: they measure how much of what happened before an
-    event its prediction cannot see. See :func:`num_pending_events` for the definition.
+    Both are 0 for a batch of one event and grow with the batch: they measure how many
+    earlier events the prediction of an event does not take into account. See :func:`num_pending_events` for the
+    definition.
 
     Args:
         src: source node of each event, integers.
@@ -147,15 +148,15 @@ class PendingStatistics(Metric):
 
 
 def memory_coherence(fresh: Tensor, stale: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""Return the memory coherence of events: what the least favourable stale memory leaves of their gradient.
+    r"""Return the memory coherence of events: the smallest projection of a stale gradient on the fresh one.
 
     .. math::
         \mu_e = \min_{e' \in P(e, B)}
         \frac{\langle \nabla \ell(e, s^{(e')}),\, \nabla \ell(e, s^{(e)}) \rangle}{\lVert \nabla \ell(e, s^{(e)})
         \rVert^2}
 
-    1 if the pending events leave the gradient as it is, negative if one of them turns it round. An event without
-    pending events has 1, since nothing about it is stale; one whose fresh gradient is zero has NaN.
+    It is 1 if the pending events do not change the gradient, negative if one of them reverses it, 1 for an event
+    without pending events, and NaN for an event whose fresh gradient is zero.
 
     The gradients are those of the loss of event e with respect to the memories of its two endpoints, laid side by
     side. To get them, roll the memory over the batch one event at a time: s^(e') is the memory just before e', s^(e)

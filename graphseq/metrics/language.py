@@ -1,4 +1,4 @@
-"""How well the next token of a text is predicted."""
+"""Metrics of language models."""
 
 import math
 from typing import Any
@@ -12,13 +12,13 @@ __all__ = ["BitsPerCharacter", "bits_per_character"]
 
 
 def bits_per_character(logits: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
-    r"""Return the mean number of bits that the next character costs: its cross-entropy with base 2.
+    r"""Return the mean cross-entropy of the next character in bits.
 
     .. math:: -\frac{1}{|M|} \sum_{m \in M} \log_2 \operatorname{softmax}(f_m)_{y_m}
 
     Args:
         logits: unnormalised log-probabilities of the K characters.
-        target: characters that came.
+        target: numbers of the characters.
         ignore_index: target at positions that do not count.
 
     Shape:
@@ -42,7 +42,7 @@ def _nats(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Te
 
 
 class BitsPerCharacter(Metric):
-    """Bits that the next character costs; reduction over processes: sum of costs over sum of counts.
+    """Mean cross-entropy of the next character in bits; reduction over processes: sum of losses over sum of counts.
 
     The functional twin is :func:`bits_per_character`.
 
@@ -74,7 +74,7 @@ class BitsPerCharacter(Metric):
 
         Args:
             preds: logits (..., K).
-            target: int64 (...).
+            target: numbers of the characters, int64 (...).
         """
         total, count = _nats(preds, target, self.ignore_index)
         self.total += total

@@ -48,11 +48,11 @@ def masked_auroc(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the area under the ROC curve, averaged over the labels that have both classes.
 
     Args:
-        prediction: scores or logits (B, K); where the score of a known label is NaN, so is the result.
+        prediction: scores or logits (B, K); the result is NaN if the score of a known label is.
         target: labels 0 or 1, NaN for missing (B, K).
 
     Raises:
-        ValueError: if the shapes differ, or a target is something else.
+        ValueError: if the shapes differ, or a target is another number.
         DataError: if no label has both classes.
 
     Example:
@@ -66,11 +66,11 @@ def masked_average_precision(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the average precision, averaged over the labels that have both classes.
 
     Args:
-        prediction: scores or logits (B, K); where the score of a known label is NaN, so is the result.
+        prediction: scores or logits (B, K); the result is NaN if the score of a known label is.
         target: labels 0 or 1, NaN for missing (B, K).
 
     Raises:
-        ValueError: if the shapes differ, or a target is something else.
+        ValueError: if the shapes differ, or a target is another number.
         DataError: if no label has both classes.
 
     Example:
@@ -81,7 +81,7 @@ def masked_average_precision(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 class _MaskedRanking(Metric):
-    """Keep all predictions of an epoch and rank them at its end; NaN with a warning where it is not defined."""
+    """Base class that stores all predictions of an epoch and ranks them at its end; NaN with a warning if undefined."""
 
     full_state_update = False
     higher_is_better = True
@@ -101,7 +101,7 @@ class _MaskedRanking(Metric):
         raise TypeError("use MaskedAUROC or MaskedAveragePrecision")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Keep one batch.
+        """Add one batch.
 
         Args:
             prediction: scores or logits (B, K).

@@ -1,4 +1,4 @@
-"""How well scores separate events from negatives: ranks among candidates, and pooled ranking curves.
+"""Ranking metrics of link prediction: ranks among candidates, and pooled ranking curves.
 
 All take scores (B, 1 + M) whose column 0 is the event and the rest its negatives, and targets of the same shape, 1 in
 column 0 and 0 elsewhere, so that they share a ``MetricCollection``.
@@ -61,8 +61,8 @@ def link_ranks(preds: Tensor) -> Tensor:
 
     .. math:: r = 1 + \#\{s^- > s^+\} + \tfrac{1}{2} \#\{s^- = s^+\}
 
-    Constant scores of M negatives have rank 1 + M/2. A score that is NaN counts as the worst that could be: a negative
-    as if it were above the event, an event as if it were below all of its negatives.
+    Constant scores of M negatives have rank 1 + M/2. A NaN score counts as the worst: a negative is ranked above the
+    event, an event below all of its negatives.
 
     Source: arXiv 2307.01026, whose evaluator takes this mean.
 
@@ -87,7 +87,7 @@ def mean_reciprocal_rank(preds: Tensor, target: Tensor) -> Tensor:
         target: labels, 1 in column 0 and 0 elsewhere (B, 1 + M).
 
     Raises:
-        ValueError: if the shapes differ or the targets are others.
+        ValueError: if the shapes differ or the targets are not such labels.
 
     Example:
         >>> mean_reciprocal_rank(torch.tensor([[0.5, 0.1, 0.9]]), torch.tensor([[1, 0, 0]]))
@@ -132,7 +132,7 @@ def link_average_precision(preds: Tensor, target: Tensor) -> Tensor:
         target: labels 1 or 0 (B, 1 + M).
 
     Raises:
-        ValueError: if the shapes differ or a target is something else.
+        ValueError: if the shapes differ or a target is another number.
         DataError: if all targets are equal.
 
     Example:
@@ -151,7 +151,7 @@ def link_auroc(preds: Tensor, target: Tensor) -> Tensor:
         target: labels 1 or 0 (B, 1 + M).
 
     Raises:
-        ValueError: if the shapes differ or a target is something else.
+        ValueError: if the shapes differ or a target is another number.
         DataError: if all targets are equal.
 
     Example:
@@ -182,7 +182,7 @@ class LinkAveragePrecision(MaskedAveragePrecision):
         super().__init__(1, **kwargs)
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Keep one batch.
+        """Add one batch.
 
         Args:
             preds: scores or logits (B, 1 + M).
@@ -212,7 +212,7 @@ class LinkAUROC(MaskedAUROC):
         super().__init__(1, **kwargs)
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Keep one batch.
+        """Add one batch.
 
         Args:
             preds: scores or logits (B, 1 + M).
@@ -244,7 +244,7 @@ class _MeanMetric(Metric):
         self.count += len(values)
 
     def compute(self) -> Tensor:
-        """Return the mean; NaN with a warning if nothing was seen.
+        """Return the mean; NaN with a warning if there was no batch.
 
         Raises:
             ValueError: if a target was not 1 in column 0 and 0 elsewhere.

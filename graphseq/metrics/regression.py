@@ -1,4 +1,4 @@
-"""Errors of numbers of which some are missing."""
+"""Errors of regression with missing targets."""
 
 from typing import Any
 

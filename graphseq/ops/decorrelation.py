@@ -47,8 +47,8 @@ def random_fourier_features(
     Args:
         z: representations, one row for each sample.
         num_features: number of cosines Q of each variable, at least 1.
-        standardize: whether each column is first brought to mean 0 and deviation 1, without gradient through the two.
-            The features of a constant column are then 0, so that it has no part in either covariance.
+        standardize: whether each column is first standardised to mean 0 and deviation 1, without gradient through
+            these. The features of a constant column are then 0, so that it does not contribute to the covariances.
         omega: frequencies (D, Q); None draws them.
         phase: phases (D, Q); None draws them.
         generator: generator of the frequencies and phases; None for torch's own.
@@ -57,7 +57,7 @@ def random_fourier_features(
         z (N, D) -> (N, D, Q)
 
     Raises:
-        ValueError: if ``z`` is no matrix, has no row, or ``num_features`` is below 1.
+        ValueError: if ``z`` is not a matrix or has no rows, or ``num_features`` is below 1.
 
     Example:
         >>> random_fourier_features(torch.randn(6, 3), 2).shape
@@ -145,19 +145,20 @@ def decorrelation_loss(
     estimator: Estimator = "weighted",
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
-    r"""How much variables of different clusters depend on each other under sample weights.
+    r"""Dependence between variables of different clusters under sample weights.
 
     .. math:: L = \sum_{i < j,\ c_i \neq c_j} \lVert C_{ij} \rVert_F^2
 
     divided by the number of such pairs and by Q^2 for ``mean``. Without clusters each variable is one of its own: all
     pairs count. With a single cluster the loss is exactly 0, and so is its gradient.
 
-    Source: arXiv 2312.12475, eq. 5. Differs from it: its indicator is printed the wrong way round, against the text.
+    Source: arXiv 2312.12475, eq. 5. Differs from it: the indicator of the printed equation is inverted, in
+        contradiction to the text.
 
     Args:
         features: features of each variable, such as :func:`random_fourier_features` returns.
         weight: weight of each sample, at least 0, not all 0.
-        cluster: cluster of each variable, int64; None for a cluster of its own for each.
+        cluster: cluster of each variable, int64; None for one cluster for each variable.
         estimator: estimator of :func:`weighted_cross_covariance`.
         reduction: reduction over the pairs of variables, ``mean`` or ``sum``.
 
@@ -205,7 +206,7 @@ def decorrelation_loss(
 
 
 def effective_sample_size(weight: Tensor) -> Tensor:
-    r"""Share of the samples that a weighted mean rests on.
+    r"""Effective sample size of weights, as a share of the number of samples.
 
     .. math:: \mathrm{ESS} = \frac{(\sum_n w_n)^2}{N \sum_n w_n^2} \in [1 / N, 1]
 
@@ -225,7 +226,7 @@ def effective_sample_size(weight: Tensor) -> Tensor:
 
 
 def correlation_dissimilarity(z: Tensor, group: Tensor, min_count: int = 5) -> Tensor:
-    r"""How much the correlation of two variables changes from group to group.
+    r"""Standard deviation over groups of the correlation of two variables.
 
     .. math::
         \mathrm{Dis}_{ij} = \sqrt{\frac{1}{L_{ij} - 1} \sum_l \bigl(\rho^l_{ij} - \bar\rho_{ij}\bigr)^2}
@@ -282,7 +283,7 @@ def correlation_dissimilarity(z: Tensor, group: Tensor, min_count: int = 5) -> T
 
 
 def cluster_variables(dissimilarity: Tensor, num_clusters: int) -> Tensor:
-    r"""Clusters of variables by average linkage: the two clusters with the least mean dissimilarity are joined.
+    r"""Clusters of variables by average linkage: the two clusters with the smallest mean dissimilarity are joined.
 
     Dissimilarities count as equal within steps of :math:`2^{-16}`, and of equal pairs the first is joined, so that
     clusters do not depend on the last bits, which differ between processors.

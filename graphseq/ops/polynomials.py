@@ -1,4 +1,4 @@
-"""Polynomials in place of elementary functions, for compiled loops that a processor is to work off in vectors."""
+"""Polynomial approximations of elementary functions, for compiled loops that a CPU can vectorise."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +15,8 @@ def coefficients(function: Callable[[Any], Any], degree: int, low: float, high: 
     Args:
         function: function of a number or an array.
         degree: degree of the polynomial.
-        low: lower end of the interval on which the polynomial stands for the function.
-        high: upper end of that interval.
+        low: lower end of the interval of approximation.
+        high: upper end of the interval of approximation.
     """
     fitted = Chebyshev.interpolate(function, degree, [low, high]).convert(kind=Polynomial)
     return [np.float32(value) for value in fitted.coef]

@@ -1,4 +1,4 @@
-"""What a processor allows and an accelerator does not: reading values without a wait, and loops compiled by numba.
+"""CPU-only techniques: reading values without synchronisation, and loops compiled by numba.
 
 A compiled loop passes once over data that several operations of torch pass over one after the other. Each loop stands
 beside torch operations with the same result (``plain.py`` or ``fused.py`` of the same folder), which accelerators use;
@@ -35,12 +35,13 @@ def reads_are_free(device: torch.device) -> bool:
 
 
 def use_compiled(*tensors: Tensor) -> bool:
-    """Return whether compiled loops serve: numba is there and all tensors lie on a processor, of one type loops know.
+    """Return whether to use compiled loops: numba is installed and all tensors are on a CPU, of one supported type.
 
     Without numba, as on a release of Python that is too new for it, torch's operations do the same in more time.
 
     Args:
-        tensors: the tensors whose device and type decide, at least one; loops know float32, float64 and int64.
+        tensors: tensors whose device and type are checked, at least one; supported types are float32, float64 and
+            int64.
     """
     kind = tensors[0].dtype
     if kind not in (torch.float32, torch.float64, torch.int64) or torch.compiler.is_compiling():
@@ -70,7 +71,7 @@ def compile_loop(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function as a loop that numba compiles at its first call; nothing imports numba before.
 
     Args:
-        function: a function of arrays and numbers, written in the part of Python that numba knows.
+        function: function of arrays and numbers, in the subset of Python that numba supports.
     """
 
     @functools.wraps(function)
@@ -92,7 +93,7 @@ def inline_loop(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a loop, and keep the result on disk where there is a place for it."""
+    """Compile a loop, and cache the result on disk if there is a cache folder."""
     from numba import njit
 
     options: dict[str, Any] = {"fastmath": _FREEDOM, "nogil": True, "error_model": "numpy"}

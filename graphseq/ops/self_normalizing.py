@@ -1,4 +1,4 @@
-"""How a SELU layer maps the mean and variance of its inputs, and where that map stands still."""
+"""Moment map of SELU layers: mean and variance of outputs from those of inputs, and its fixed point."""
 
 import math
 
@@ -49,8 +49,8 @@ def moment_map(
         var: variance :math:`\nu` of the inputs, at least 0.
         weight_sum: sum :math:`\omega` of the unit's weights.
         weight_square_sum: sum :math:`\tau` of the squares of the unit's weights, at least 0.
-        alpha: SELU's :math:`\alpha`.
-        scale: SELU's :math:`\lambda`.
+        alpha: parameter :math:`\alpha` of SELU.
+        scale: parameter :math:`\lambda` of SELU.
 
     Shape:
         broadcast shape of the four arguments, float64, twice.
@@ -102,15 +102,15 @@ def fixed_point(
     Args:
         weight_sum: sum :math:`\omega` of a unit's weights.
         weight_square_sum: sum :math:`\tau` of the squares of a unit's weights.
-        alpha: SELU's :math:`\alpha`.
-        scale: SELU's :math:`\lambda`.
+        alpha: parameter :math:`\alpha` of SELU.
+        scale: parameter :math:`\lambda` of SELU.
         tolerance: largest change of mean or variance in one step at which the iteration stops.
 
     Shape:
         broadcast shape of the arguments, float64, twice.
 
     Raises:
-        ValueError: if the iteration does not come to rest within 10,000 steps.
+        ValueError: if the iteration does not converge within 10,000 steps.
 
     Example:
         >>> mean, var = fixed_point(weight_square_sum=1.1)

@@ -1,7 +1,7 @@
-"""Ties decided by rule: values that differ by rounding alone count as equal where one of them is chosen.
+"""Tie-breaking by rule: values that differ only by rounding count as equal when one of them is selected.
 
-Sums and products come out differently in the last bit from one processor to the next. Where the least of several values
-is chosen, the choice between values that are equal in exact arithmetic would depend on the machine.
+The last bit of sums and products differs between processors. If the smallest of several values is selected, the choice
+between values that are equal in exact arithmetic would depend on the machine.
 """
 
 import torch
@@ -14,7 +14,7 @@ _OFFSET = 0.381966
 
 
 def to_steps(values: Tensor, step: float = 2.0**-30) -> Tensor:
-    r"""Return values as numbers of steps, so that those whose difference is rounding compare as equal.
+    r"""Return values rounded to whole numbers of steps, so that values that differ only by rounding are equal.
 
     .. math:: \lfloor v / s + 0.381966 \rfloor
 
@@ -23,7 +23,7 @@ def to_steps(values: Tensor, step: float = 2.0**-30) -> Tensor:
     no such limits.
 
     Args:
-        values: any floating-point type; infinite ones stay so.
+        values: floating-point values; infinite ones are unchanged.
         step: width of a step, above the rounding errors of ``values``.
 
     Shape:
@@ -37,13 +37,14 @@ def to_steps(values: Tensor, step: float = 2.0**-30) -> Tensor:
 
 
 def first_least(values: Tensor, tolerance: float) -> Tensor:
-    r"""Return the position of the first value, along the last dimension, that is the least up to a tolerance.
+    r"""Return the position of the first value, along the last dimension, that is smallest up to a tolerance.
 
     .. math:: \min \{ i : v_i \le \min_j v_j + \epsilon \}
 
     Args:
-        values: any floating-point type, not NaN.
-        tolerance: :math:`\epsilon`, far above the rounding errors of ``values``, far below what matters.
+        values: floating-point values without NaN.
+        tolerance: tolerance :math:`\epsilon`, far above the rounding errors of ``values`` and far below relevant
+            differences.
 
     Shape:
         values (*, K) -> (*), int64

@@ -1,4 +1,4 @@
-"""Which weights exist: random-graph structures, masks, pruning and regrowth."""
+"""Sparse connectivity: random-graph structures, masks, pruning and regrowth."""
 
 from graphseq.core.lazy import attach
 

@@ -1,4 +1,4 @@
-"""EdgeBank: a link happens again if it happened before; the floor below which no model should be."""
+"""EdgeBank: baseline that predicts a link if the pair had one before."""
 
 from typing import Literal, NamedTuple
 
@@ -13,7 +13,7 @@ _INFINITY = float("inf")
 
 
 class _Seen(NamedTuple):
-    """What is known of each pair: when first and last, the number of the last event, how often."""
+    """Statistics of each pair: first and last time, position of the last event, number of events."""
 
     first: Tensor
     last: Tensor
@@ -22,13 +22,13 @@ class _Seen(NamedTuple):
 
 
 def _mean_gap(seen: _Seen) -> Tensor:
-    """Return the mean time between meetings of each pair; 0 for those that met less than twice."""
+    """Return the mean time between events of each pair; 0 for pairs with fewer than two."""
     gap = (seen.last - seen.first) / (seen.times - 1).clamp(min=1)
     return torch.where(seen.times > 1, gap, 0.0)
 
 
 class _PairTable(Elastic):
-    """Pairs sorted by code, with what is known of each; it grows."""
+    """Growing table of pairs sorted by code, with statistics of each pair."""
 
     elastic = ("code", "first", "last", "position", "times")
     code: Tensor
@@ -51,17 +51,17 @@ class _PairTable(Elastic):
         return _Seen(self.first, self.last, self.position, self.times)
 
     def set(self, code: Tensor, seen: _Seen) -> None:
-        """Put these pairs, sorted by code, in place of all."""
+        """Replace all pairs by the given ones, which are sorted by code."""
         self.code = code
         self.first, self.last, self.position, self.times = seen
 
     def clear(self) -> None:
-        """Forget all pairs."""
+        """Remove all pairs."""
         # not slices, which would keep, and save, all that lies behind them
         self.set(self.code.new_empty(0), _Seen(*(column.new_empty(0) for column in self.seen())))
 
     def find(self, query: Tensor) -> _Seen:
-        """Return what is known of each queried code; one never seen has times inf to -inf, position -1 and count 0."""
+        """Return the statistics of each queried code; an unknown one has times inf to -inf, position -1 and count 0."""
         if len(self) == 0:
             never = torch.full_like(query, _INFINITY, dtype=torch.float64)
             return _Seen(never, -never, torch.full_like(query, -1), torch.zeros_like(query))
@@ -75,7 +75,7 @@ class _PairTable(Elastic):
         )
 
     def merge(self, code: Tensor, seen: _Seen) -> None:
-        """Add what is known of codes in any order, also repeated ones."""
+        """Merge the statistics of codes in any order, also repeated ones."""
         code, row = torch.cat([self.code, code]).unique(return_inverse=True)
         mine = _Seen(*(torch.cat(pair) for pair in zip(self.seen(), seen, strict=True)))
         size = len(code)
@@ -165,10 +165,10 @@ class EdgeBank(Recorded, nn.Module):
         return f"window, share={self.share}" if self.window == "share" else "window, recurrence"
 
     def reset_parameters(self) -> None:
-        """Do nothing: there are none."""
+        """Do nothing: there are no parameters."""
 
     def reset_state(self) -> None:
-        """Forget all events."""
+        """Remove all events from the memory."""
         self.pairs.clear()
         self.recent.clear()
         for total in (self.num_events, self.num_pairs, self.gap_sum):
@@ -176,11 +176,11 @@ class EdgeBank(Recorded, nn.Module):
         self.last_time.fill_(-_INFINITY)
 
     def state_buffers(self) -> dict[str, Tensor]:
-        """Return copies of all that is remembered."""
+        """Return copies of the memory."""
         return {name: buffer.clone() for name, buffer in self.named_buffers()}
 
     def load_state_buffers(self, buffers: dict[str, Tensor]) -> None:
-        """Remember what :meth:`state_buffers` returned, and nothing else.
+        """Replace the memory by one that :meth:`state_buffers` returned.
 
         Args:
             buffers: state that :meth:`state_buffers` of an EdgeBank returned.
@@ -191,7 +191,7 @@ class EdgeBank(Recorded, nn.Module):
         self.load_state_dict(buffers)
 
     def _find(self, code: Tensor) -> _Seen:
-        """Return what both tables know of each code."""
+        """Return the statistics of each code from both tables."""
         old, new = self.pairs.find(code), self.recent.find(code)
         return _Seen(
             torch.minimum(old.first, new.first),
@@ -222,7 +222,7 @@ class EdgeBank(Recorded, nn.Module):
         return self._remembered(self._find(_code(src, dst))).float()
 
     def forward_with_update(self, data: EventBatch) -> tuple[Tensor, EventBatch]:
-        """Return the scores, and what :meth:`commit` takes: the batch itself.
+        """Return the scores and the update for :meth:`commit`, which is the batch itself.
 
         Args:
             data: batch of events with their negatives.
@@ -231,10 +231,10 @@ class EdgeBank(Recorded, nn.Module):
 
     @torch.no_grad()
     def commit(self, update: EventBatch) -> None:
-        """Remember the events of a batch; its negatives leave no trace.
+        """Add the events of a batch to the memory; its negatives are ignored.
 
         Args:
-            update: batch whose pairs are to be remembered.
+            update: batch whose pairs are added.
         """
         if len(update) == 0:
             return

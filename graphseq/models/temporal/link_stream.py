@@ -1,4 +1,4 @@
-"""A trained network at work: events come in one by one, scores and rankings are computed at any moment."""
+"""Inference on a live stream: a trained network that observes events and scores links at any time."""
 
 import contextlib
 import math
@@ -31,7 +31,7 @@ _MOST_NODES = 10**9
 
 
 class LinkStream:
-    r"""A trained network that goes on observing: scores at any moment are those that evaluation would compute.
+    r"""Trained network on a live stream of events, whose scores equal those of an evaluation.
 
     .. math:: p(u, v, t) = \sigma(f(u, v, t \mid \text{all events observed}))
 
@@ -129,7 +129,7 @@ class LinkStream:
         splits: Sequence[str] = ("train", "val"),
         **options: Any,
     ) -> Self:
-        """Return a stream that has the past behind it.
+        """Return a stream that continues after a history of events.
 
         Args:
             network: trained network.
@@ -225,7 +225,7 @@ class LinkStream:
         msg: Any = None,
         event_type: Numbers | None = None,
     ) -> Tensor:
-        """Take in events that happened, in the order of time; return the logits they had just before.
+        """Add observed events in the order of time; return their logits before the update.
 
         Args:
             src: source node of each event; or a batch with all columns, whose times count from 0 as a data module's
@@ -341,7 +341,7 @@ class LinkStream:
         return chosen.gather(1, order[:, :k]), _output_of(logits[:, :k], output)
 
     def reset_state(self) -> None:
-        """Forget all events: the state before the first."""
+        """Reset the state to that before the first event."""
         self.network.reset_state()
         if self.history is not None:
             self.history.reset_state()
@@ -367,7 +367,7 @@ class LinkStream:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from where :meth:`state_dict` was taken, bit for bit, with the network of the same checkpoint.
+        """Restore a state bit for bit, with the network of the same checkpoint.
 
         Args:
             state: state that :meth:`state_dict` returned; ``torch.load(path, weights_only=True)`` reads it from a file.

@@ -1,4 +1,4 @@
-"""Networks with a memory: the order in which memories are read, corrected, embedded, scored and written."""
+"""Networks with a memory of nodes: reading, correction, embedding, scoring and writing of memories."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -141,11 +141,11 @@ class MemoryNetwork(Recorded, Elastic):
 
     @property
     def msg_channels(self) -> int | None:
-        """Width of the event features the network was built for; None if it looks at none."""
+        """Width of the event features the network was built for; None if it uses none."""
         return self.embedding.msg_channels if self.memory is None else self.memory.msg_channels
 
     def reset_parameters(self) -> None:
-        """Set all parameters to their first values; the state stays, see :meth:`reset_state`."""
+        """Reinitialise all parameters; the state is unchanged, see :meth:`reset_state`."""
         reset_children(self)
 
     def forward(self, data: EventBatch) -> Tensor:
@@ -157,7 +157,7 @@ class MemoryNetwork(Recorded, Elastic):
         return self.forward_with_update(data)[0]
 
     def forward_with_update(self, data: EventBatch) -> tuple[Tensor, MemoryUpdate]:
-        """Return the logits of a batch, and what :meth:`commit` writes once the loss is taken.
+        """Return the logits of a batch, and the update that :meth:`commit` writes after the loss.
 
         Args:
             data: events with their negatives.
@@ -186,7 +186,7 @@ class MemoryNetwork(Recorded, Elastic):
         return MemoryUpdate(plan, read, z, h)
 
     def _plan(self, data: EventBatch) -> Plan:
-        """Plan a batch for the embedding, or say why it does not fit the network."""
+        """Plan a batch for the embedding after checking that it fits the network."""
         embedding = self.embedding
         if self.msg_channels not in (None, data.msg.size(1)):
             raise DataError(f"events have {data.msg.size(1)} features; the network was built for {self.msg_channels}")
@@ -207,7 +207,7 @@ class MemoryNetwork(Recorded, Elastic):
 
     @staticmethod
     def _correct(plan: Plan, read: MemoryRead, corrector: PRESCorrector) -> Tensor:
-        """Return the measured memories pulled towards the expected ones (U, D)."""
+        """Return the corrected memories (U, D)."""
         return corrector(
             plan.nodes,
             read.previous,
@@ -219,7 +219,7 @@ class MemoryNetwork(Recorded, Elastic):
         )
 
     def _score(self, update: MemoryUpdate) -> Tensor:
-        """Return the logits (B, 1 + M) of a batch from what was encoded."""
+        """Return the logits (B, 1 + M) of a batch from its embeddings."""
         plan, batch = update.plan, update.plan.batch
         events, row = len(batch), plan.row
         negatives = 0 if batch.neg_dst is None else batch.neg_dst.size(1)
@@ -231,7 +231,7 @@ class MemoryNetwork(Recorded, Elastic):
         return self.decoder(self.decoded(update), source, destination)
 
     def decoded(self, update: MemoryUpdate) -> Tensor:
-        """Return what the decoder scores, one for each row: the embeddings.
+        """Return the input of the decoder, one vector for each row: the embeddings.
 
         Args:
             update: memories and embeddings of the batch.
@@ -239,7 +239,7 @@ class MemoryNetwork(Recorded, Elastic):
         return update.embedding
 
     def partner(self, update: MemoryUpdate) -> Tensor | None:
-        """Return what mail carries of the other end of the event, for each endpoint (2 B, D); None for its memory.
+        """Return the vectors sent to the partner of each endpoint in place of its memory (2 B, D); None for memories.
 
         Args:
             update: memories and embeddings of the batch.
@@ -275,7 +275,7 @@ class MemoryNetwork(Recorded, Elastic):
         return {name: module for name, module in modules.items() if module is not None}
 
     def reset_state(self) -> None:
-        """Forget all events: the state before the first."""
+        """Reset the state to that before the first event."""
         if self.memory is not None:
             self.memory.reset_state()
         if self.corrector is not None:
@@ -291,7 +291,7 @@ class MemoryNetwork(Recorded, Elastic):
 
     @torch.no_grad()
     def load_state_buffers(self, buffers: dict[str, Tensor]) -> None:
-        """Put back what :meth:`state_buffers` returned.
+        """Restore a state that :meth:`state_buffers` returned.
 
         Args:
             buffers: copies of the state by name.
@@ -314,13 +314,13 @@ class MemoryNetwork(Recorded, Elastic):
             buffer.copy_(buffers[name])
 
     def resize(self, num_nodes: int) -> None:
-        """Make room for nodes that the network was not built for; their memory starts at zero.
+        """Allocate more nodes, whose memory starts at zero.
 
         Args:
-            num_nodes: new number of nodes, at least the present one.
+            num_nodes: new number of nodes, at least the current one.
 
         Raises:
-            ValueError: if it is less, or a corrector keeps moments by node.
+            ValueError: if ``num_nodes`` is smaller, or a corrector keeps moments by node.
         """
         if num_nodes < self.num_nodes:
             raise ValueError(f"num_nodes is {num_nodes}; the network knows {self.num_nodes} nodes and cannot shrink")
@@ -331,7 +331,7 @@ class MemoryNetwork(Recorded, Elastic):
         self.distinct = Distinct(num_nodes).to(self.distinct.place.device)
 
     def make_room(self, saved: Mapping[str, Tensor]) -> None:
-        """Make room for the nodes of a saved state: the constructor's arguments know nothing of those that came later.
+        """Allocate the number of nodes of a saved state, which may be larger than that of the constructor.
 
         Args:
             saved: tensors of a saved state by name.
@@ -353,7 +353,7 @@ class MemoryNetwork(Recorded, Elastic):
 
 
 def event_types(corrector: PRESCorrector | None) -> int:
-    """Return how many event types a memory counts for its corrector, 0 where the corrector tells none apart."""
+    """Return the number of event types that a memory counts for its corrector; 0 if the corrector has one component."""
     return 0 if corrector is None or corrector.num_components == 1 else corrector.num_components
 
 

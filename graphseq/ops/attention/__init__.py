@@ -1,4 +1,4 @@
-"""Attention of roots over their padded neighbours, from the side of the query.
+"""Attention of roots over their padded neighbours, with key weights folded into the queries.
 
 The usual order makes a key and a value for each pair of root and neighbour. Here the weights of the keys were folded
 into the queries, and the weights of the values are applied to weighted sums, so that all products with weights have

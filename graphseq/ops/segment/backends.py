@@ -1,4 +1,4 @@
-"""Which library carries segment reductions out, torch itself or torch-scatter: by measurement or by choice."""
+"""Backends of segment reductions: torch itself or torch-scatter, by measured rule or by choice."""
 
 import functools
 import warnings
@@ -40,7 +40,7 @@ _chosen: ContextVar[str] = ContextVar("graphseq_segment_backend", default="auto"
 
 @functools.cache
 def _torch_scatter() -> ModuleType | Exception:
-    """Import torch_scatter when it is first needed; what went wrong is kept, since trying again would not help."""
+    """Import torch_scatter on first use; a failure is remembered, since a second attempt would fail too."""
     try:
         import torch_scatter
     except Exception as error:  # a build for another torch fails with OSError, RuntimeError, ...
@@ -64,12 +64,12 @@ def _usable(found: ModuleType | Exception) -> bool:
 
 
 def backend(operation: _Operation, by_ptr: bool, device: torch.device) -> Backend:
-    """Return what carries an operation out: the override of :func:`segment_backend`, else the measured rule.
+    """Return the backend of an operation: the override of :func:`segment_backend`, else by the measured rule.
 
     Args:
         operation: name of the reduction; a mean counts as a sum, a softmax as a max and a sum.
         by_ptr: whether the rows are sorted and given by ``ptr``.
-        device: device of the rows; only the CPU was measured, elsewhere the answer is native.
+        device: device of the rows; the rule was measured on CPUs; other devices use torch.
 
     Example:
         >>> backend("sum", True, torch.device("cpu"))
@@ -86,7 +86,7 @@ def backend(operation: _Operation, by_ptr: bool, device: torch.device) -> Backen
 
 @contextmanager
 def segment_backend(name: Literal["auto", "native", "torch_scatter"]) -> Iterator[str]:
-    """Choose what carries out the segment functions inside a ``with`` block; yields the name of what does.
+    """Choose the backend of segment functions inside a ``with`` block; yields its name.
 
     ``auto``, the default everywhere, is what was measured to be fastest, not what is installed. With
     ``torch_scatter`` extrema differ: of entries that tie one gets the whole gradient, NaN is passed over, and

@@ -1,4 +1,4 @@
-"""How rows are assigned to segments: checks of ``index`` and ``ptr``, and the way from one to the other."""
+"""Assignment of rows to segments: checks of ``index`` and ``ptr``, and conversion between them."""
 
 import torch
 from torch import Tensor
@@ -105,10 +105,10 @@ def _check_range(index: Tensor, num_segments: int) -> None:
 def check_segments(
     values: Tensor, index: Tensor | None, ptr: Tensor | None, num_segments: int | None, *, floating: bool = False
 ) -> int:
-    """Check what a segment function was given and return the number of segments.
+    """Check the arguments of a segment function and return the number of segments.
 
     The contents of ``index`` and ``ptr`` are checked on the host for CPU tensors. On CUDA, and inside
-    ``torch.compile``, an assertion on the device does it, which waits for nothing: a wrong index is reported at the
+    ``torch.compile``, an assertion on the device does it without synchronisation: a wrong index is reported at the
     next synchronisation. Other devices check shapes and types only.
 
     Args:
