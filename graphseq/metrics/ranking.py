@@ -341,7 +341,7 @@ class PerBatchAveragePrecision(_MeanMetric):
     """
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add one batch; an empty one is left out. It waits for the device.
+        """Add one batch; an empty one is ignored. This synchronises with the device.
 
         Args:
             preds: scores or logits (B, 1 + M).

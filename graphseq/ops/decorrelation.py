@@ -234,7 +234,7 @@ def correlation_dissimilarity(z: Tensor, group: Tensor, min_count: int = 5) -> T
     over the groups l with at least ``min_count`` samples in which both variables vary. A pair that has fewer than two
     such groups gets the mean dissimilarity of the others, or 0 if there are none.
 
-    Source: arXiv 2312.12475, eq. 3 and 13, after Shen et al. (KDD 2020). Differs from it: groups are handed in; the
+    Source: arXiv 2312.12475, eq. 3 and 13, after Shen et al. (KDD 2020). Differs from it: groups are an argument; the
     paper takes mini-batches.
 
     Args:

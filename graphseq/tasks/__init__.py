@@ -1,4 +1,4 @@
-"""Training procedures: one ``LightningModule`` per procedure, the network handed in."""
+"""Training procedures: one ``LightningModule`` for each procedure, with the network as an argument."""
 
 from graphseq.core.lazy import attach
 

@@ -107,7 +107,7 @@ class EdgeBank(Recorded, nn.Module):
     begins only those at its positions count, instead of all of them.
 
     State is 40 bytes a distinct pair in buffers that grow, in two sorted tables, so that a commit costs the size of
-    the small one; a commit waits for the device, scores do not.
+    the small one; a commit synchronises with the device, scores do not.
 
     Args:
         mode: rule for the pairs that are remembered, as listed above.

@@ -1,4 +1,4 @@
-"""The nodes of a batch, in torch operations without a sort and without a wait for the device where none is needed."""
+"""The nodes of a batch in torch operations, without sorting and without unnecessary synchronisation."""
 
 import torch
 from torch import Tensor

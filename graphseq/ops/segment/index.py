@@ -116,7 +116,7 @@ def check_segments(
         index: segment of each row; None if ``ptr`` is given.
         ptr: boundaries of sorted segments, or None.
         num_segments: number of segments, or None to derive it: from the length of ``ptr``, or from the largest
-            index, which on an accelerator waits for the device.
+            index, which synchronises on an accelerator.
         floating: whether integers are refused.
 
     Raises:

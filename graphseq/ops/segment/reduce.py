@@ -32,8 +32,8 @@ def segment_sum(
         values: rows to be reduced, of a floating or an integer type.
         index: segment of each row, int64 in 0..G-1, in any order.
         ptr: boundaries of rows sorted by segment, in place of ``index``, int64, from 0 to N, never decreasing.
-        num_segments: number of segments G; None for what ``ptr`` says, or for the largest index plus one, which on an
-            accelerator waits for the device.
+        num_segments: number of segments G; None to take it from ``ptr``, or as the largest index plus one, which
+            synchronises on an accelerator.
 
     Shape:
         values (N, \*), index (N,) or ptr (G+1,) -> (G, \*)
@@ -62,8 +62,8 @@ def segment_mean(
         values: rows to be reduced, of a floating type.
         index: segment of each row, int64 in 0..G-1, in any order.
         ptr: boundaries of rows sorted by segment, in place of ``index``, int64, from 0 to N, never decreasing.
-        num_segments: number of segments G; None for what ``ptr`` says, or for the largest index plus one, which on an
-            accelerator waits for the device.
+        num_segments: number of segments G; None to take it from ``ptr``, or as the largest index plus one, which
+            synchronises on an accelerator.
 
     Shape:
         values (N, \*), index (N,) or ptr (G+1,) -> (G, \*)
@@ -97,8 +97,8 @@ def segment_max(
         values: rows to be reduced, of a floating or an integer type.
         index: segment of each row, int64 in 0..G-1, in any order.
         ptr: boundaries of rows sorted by segment, in place of ``index``, int64, from 0 to N, never decreasing.
-        num_segments: number of segments G; None for what ``ptr`` says, or for the largest index plus one, which on an
-            accelerator waits for the device.
+        num_segments: number of segments G; None to take it from ``ptr``, or as the largest index plus one, which
+            synchronises on an accelerator.
 
     Shape:
         values (N, \*), index (N,) or ptr (G+1,) -> (G, \*)
@@ -127,8 +127,8 @@ def segment_min(
         values: rows to be reduced, of a floating or an integer type.
         index: segment of each row, int64 in 0..G-1, in any order.
         ptr: boundaries of rows sorted by segment, in place of ``index``, int64, from 0 to N, never decreasing.
-        num_segments: number of segments G; None for what ``ptr`` says, or for the largest index plus one, which on an
-            accelerator waits for the device.
+        num_segments: number of segments G; None to take it from ``ptr``, or as the largest index plus one, which
+            synchronises on an accelerator.
 
     Shape:
         values (N, \*), index (N,) or ptr (G+1,) -> (G, \*)
@@ -158,8 +158,8 @@ def segment_argmax(
         values: rows to be reduced, of a floating or an integer type.
         index: segment of each row, int64 in 0..G-1, in any order.
         ptr: boundaries of rows sorted by segment, in place of ``index``, int64, from 0 to N, never decreasing.
-        num_segments: number of segments G; None for what ``ptr`` says, or for the largest index plus one, which on an
-            accelerator waits for the device.
+        num_segments: number of segments G; None to take it from ``ptr``, or as the largest index plus one, which
+            synchronises on an accelerator.
 
     Shape:
         values (N, \*), index (N,) or ptr (G+1,) -> int64 (G, \*)

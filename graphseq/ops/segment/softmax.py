@@ -57,8 +57,8 @@ def segment_softmax(
         values: rows to be reduced, of a floating type.
         index: segment of each row, int64 in 0..G-1, in any order.
         ptr: boundaries of rows sorted by segment, in place of ``index``, int64, from 0 to N, never decreasing.
-        num_segments: number of segments G; None for what ``ptr`` says, or for the largest index plus one, which on an
-            accelerator waits for the device.
+        num_segments: number of segments G; None to take it from ``ptr``, or as the largest index plus one, which
+            synchronises on an accelerator.
 
     Shape:
         values (N, \*), index (N,) or ptr (G+1,) -> (N, \*)

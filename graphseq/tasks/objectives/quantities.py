@@ -73,7 +73,7 @@ class Numbers(Objective):
             target: targets of the same shape, NaN where unknown.
         """
         known = ~torch.isnan(target)
-        size = int(known.sum())  # the selection of known targets would wait for the device as well
+        size = int(known.sum())  # the selection of known targets would synchronise as well
         if size == 0:
             return torch.where(known, prediction, 0).sum(), size
         if size == target.numel():
