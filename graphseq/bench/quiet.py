@@ -1,4 +1,4 @@
-"""A bare Trainer for measurements: no logger, no checkpoints, no progress, nothing printed."""
+"""Trainer for measurements, without logger, checkpoints, progress bar and messages."""
 
 import contextlib
 import logging
@@ -14,7 +14,7 @@ __all__ = ["bare_trainer"]
 
 @contextlib.contextmanager
 def bare_trainer(**options: Any) -> Iterator["Trainer"]:
-    """Yield a Trainer that only trains; Lightning's notes on devices and workers are kept back meanwhile.
+    """Yield a Trainer without logger, checkpoints and progress bar; Lightning's messages are silenced meanwhile.
 
     Args:
         **options: further arguments of the Trainer, such as ``max_epochs``.

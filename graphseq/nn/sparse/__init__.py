@@ -1,1 +1,1 @@
-"""Layers of which only some weights exist."""
+"""Layers with sparse weights."""

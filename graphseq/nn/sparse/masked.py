@@ -1,4 +1,4 @@
-"""A linear layer that owns the mask of its weights."""
+"""Linear layer with a mask of its weights."""
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +10,14 @@ __all__ = ["MaskedLinear"]
 
 
 class MaskedLinear(Recorded, nn.Linear):
-    r"""Linear layer whose weights exist only where its mask is true.
+    r"""Linear layer whose weights are nonzero only where its mask is true.
 
     .. math:: y = x\, (W \odot M)^\top + b
 
-    The mask is a buffer: it moves with the module, stands in checkpoints, and the layer works without whatever
-    decided it. A callback that prunes or rewires writes the mask by :meth:`set_mask` and keeps its own decisions in
-    its ``state_dict``. Weights outside the mask get no gradient and are set to zero, so that a weight that exists
-    again starts from zero.
+    The mask is a buffer: it moves with the module and is in checkpoints, so that the layer does not depend on the
+    callback that set it. A callback that prunes or rewires sets the mask by :meth:`set_mask` and stores its own state
+    in its ``state_dict``. Weights outside the mask get no gradient and are set to zero, so that a weight that is
+    enabled again starts from zero.
 
     Args:
         in_features: size of each input sample.
@@ -42,15 +42,15 @@ class MaskedLinear(Recorded, nn.Linear):
 
     @property
     def density(self) -> float:
-        """Share of the weights that exist. Reading it waits for the device."""
+        """Share of the weights inside the mask. Reading it synchronises with the device."""
         return float(self.mask.float().mean())
 
     @torch.no_grad()
     def set_mask(self, mask: Tensor) -> None:
-        """Decide which weights exist and set the others to zero.
+        """Set the mask, and set the weights outside it to zero.
 
         Args:
-            mask: true where a weight exists, shape (out_features, in_features), bool.
+            mask: true for weights that are kept, bool (out_features, in_features).
 
         Raises:
             ValueError: if the shape or type differs.
