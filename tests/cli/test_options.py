@@ -60,8 +60,8 @@ def test_the_help_of_a_class_holds_the_options_of_its_base(capsys):
     assert "--model.target {multiclass,multilabel,regression} kind of target" in text
     assert "--model.options" not in text
     text = help_of(capsys, "--data.help", "graphseq.data.MotifDataModule")
-    assert "--data.eval_batch_size EVAL_BATCH_SIZE samples of one validation, test or prediction batch" in text
-    assert "--data.pool_validation {true,false} whether the validation graphs are trained on as well" in text
+    assert "--data.eval_batch_size EVAL_BATCH_SIZE number of graphs of one validation, test or prediction batch" in text
+    assert "--data.pool_validation {true,false} whether validation graphs are also training graphs" in text
 
 
 def test_a_run_notes_its_options_and_goes_on(config, capsys):
