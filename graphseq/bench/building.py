@@ -1,7 +1,6 @@
 """Builds task, data module and trainer from a config, for the command line and for experiments."""
 
 import importlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from graphseq.core.errors import DataError
+from graphseq.core.errors import DataError, constructor_message
 from graphseq.core.spec import record_foreign_modules
 from graphseq.tasks.base import Task
 
@@ -112,6 +111,4 @@ class ConfiguredCLI(LightningCLI):
                 first = first.__context__
             if isinstance(first, DataError):
                 raise first from None
-            # of a type with alternatives jsonargparse lists what each said; the constructor's word is among them
-            listed = re.findall(r"^\s*- (?!Expected a )(.+)$", str(first), re.MULTILINE)
-            raise ConfigError(listed[0] if listed else str(first)) from error
+            raise ConfigError(constructor_message(first)) from error

@@ -1,6 +1,24 @@
 """Errors a caller may want to catch; wrong arguments are plain ``ValueError`` and ``TypeError``."""
 
+import re
+
 __all__ = ["CheckpointError", "DataError", "OptionalDependencyError", "UnsupportedStrategyError"]
+
+
+def constructor_message(error: BaseException) -> str:
+    r"""Return the message of a constructor from an exception of jsonargparse, which lists it among others.
+
+    Of a type with alternatives, such as an optional module, jsonargparse lists what each alternative said.
+
+    Args:
+        error: an exception of building objects from a config or a checkpoint.
+
+    Example:
+        >>> constructor_message(ValueError("not valid\n  - size is 0\n  - Expected a NoneType"))
+        'size is 0'
+    """
+    listed = re.findall(r"^\s*- (?!Expected a )(.+)$", str(error), re.MULTILINE)
+    return listed[0] if listed else str(error)
 
 
 class DataError(ValueError):

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from graphseq.core.errors import CheckpointError
+from graphseq.core.errors import CheckpointError, constructor_message
 from graphseq.core.spec import Recorded, import_path
 
 __all__ = ["Pretrained"]
@@ -171,7 +171,8 @@ def _of_task(path: Path, part: str, class_path: str) -> nn.Module:
     except CheckpointError:
         raise
     except Exception as error:  # constructors raise many kinds
-        raise CheckpointError(f"the {class_path} in {path} could not be built again: {error}") from error
+        reason = constructor_message(error)
+        raise CheckpointError(f"the {class_path} in {path} could not be built again: {reason}") from error
     names = [name for name, _ in task.named_modules() if name]
     if part not in names:
         close = difflib.get_close_matches(part, names, 4) or [name for name in names if name.count(".") < 2][:8]

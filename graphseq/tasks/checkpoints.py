@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from graphseq import __version__
-from graphseq.core.errors import CheckpointError
+from graphseq.core.errors import CheckpointError, constructor_message
 from graphseq.core.random import capture_generators, restore_generators
 from graphseq.core.spec import Recorded, import_path, to_spec
 
@@ -265,7 +265,8 @@ def load(path: str | os.PathLike[str], map_location: Any = None, **override: Any
         raise
     except Exception as error:
         raise CheckpointError(
-            f"{os.fspath(path)} (graphseq {made_by}, installed {__version__}) could not be built again: {error}. "
+            f"{os.fspath(path)} (graphseq {made_by}, installed {__version__}) could not be built again: "
+            f"{constructor_message(error)}. "
             f"Give arguments that could not be noted, or must be others: graphseq.load(path, {how})"
         ) from error
     if missing:

@@ -126,8 +126,8 @@ class TestGraphLoader:
             graph_loader.same_batches(subject(dataset=dataset))
 
     def test_a_missing_field_or_other_type_is_a_difference(self):
-        store = GraphStore.from_dataset([Data(x=g.x, edge_index=g.edge_index, y=g.y, z=g.y) for g in tiny()])
-        with pytest.raises(OutputsDiffer, match="z"):
+        store = GraphStore.from_dataset([Data(x=g.x, edge_index=g.edge_index, y=g.y, energy=g.y) for g in tiny()])
+        with pytest.raises(OutputsDiffer, match="energy"):
             graph_loader.same_batches(subject(store, shuffle=False))
         store = GraphStore.from_dataset([Data(x=g.x, edge_index=g.edge_index, y=g.y.int()) for g in tiny()])
         with pytest.raises(OutputsDiffer, match="y"):
