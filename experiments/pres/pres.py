@@ -189,9 +189,9 @@ def reduction(results: Results, name: str = "update") -> float | None:
 
 
 def share(results: Results) -> float | None:
-    """Return which share of the gain of exact memories pcs reaches."""
+    """Return which share of the gain of exact memories pcs reaches; None where there is no gain to share."""
     gains = [results.difference(f"{arm}@JODIE 2000", "none@JODIE 2000") for arm in ("pcs", "exact")]
-    return gains[0].mean / gains[1].mean if gains[0] and gains[1] else None
+    return gains[0].mean / gains[1].mean if gains[0] and gains[1] and gains[1].above(0.0) else None
 
 
 def apart(results: Results) -> float | None:
