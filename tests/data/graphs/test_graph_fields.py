@@ -95,10 +95,10 @@ def test_fields_are_joined_as_pyg_joins_them_or_refused(seed, chosen, nodes_by, 
         return
     assert torch.equal(sample_positions(ours), order)
     assert set(ours.keys()) - {"idx"} == set(theirs.keys()) - {"idx"}
-    for key in theirs.keys():  # noqa: SIM118
+    for key in theirs.keys():  # noqa: SIM118 - PyG data is no dict
         assert equal(theirs[key], ours[key]), key
     for mine, other in zip(ours.to_data_list(), theirs.to_data_list(), strict=True):
-        assert all(equal(other[key], mine[key]) for key in other.keys())  # noqa: SIM118
+        assert all(equal(other[key], mine[key]) for key in other.keys())  # noqa: SIM118 - PyG data is no dict
 
 
 def packing_error(graphs):

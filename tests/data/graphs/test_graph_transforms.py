@@ -63,7 +63,7 @@ def rows_of_edges(graph):
 def same(mine, theirs):
     if set(mine.keys()) != set(theirs.keys()):
         return False
-    for key in theirs.keys():  # noqa: SIM118
+    for key in theirs.keys():  # noqa: SIM118 - PyG data is no dict
         if key in ("edge_index", "edge_attr", "edge_weight"):
             continue
         if mine[key].shape != theirs[key].shape or not torch.allclose(
