@@ -8,10 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from graphseq.bench import Effect, Quantity, Results, Rule, Seeds, all_of, any_of, new
-from graphseq.bench.claims import interval_text
-from graphseq.bench.experiment import Row
-from graphseq.bench.statistics import PairedInterval, paired_interval
+from graphseq.bench import Effect, Quantity, Results, Row, Rule, Seeds, all_of, any_of, interval_text, new
+from graphseq.bench.effects.statistics import PairedInterval, paired_interval
 from graphseq.data import GraphStore, TUDataModule, k_fold_split
 
 PROTOCOL = """\

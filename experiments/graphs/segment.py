@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 from torch_geometric import utils
 
-from graphseq.bench.experiment import Row, Scale
-from graphseq.bench.speed import AtLeast, Bytes, Call, Setting, Speed, combinations, same_outputs
+from graphseq.bench import AtLeast, Bytes, Call, Row, Scale, Setting, Speed, combinations, same_outputs
 from graphseq.ops import (
     segment_argmax,
     segment_backend,

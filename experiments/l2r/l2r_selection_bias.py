@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from graphseq.bench import Above, Effect, Quantity, Results, Rule, Seeds, all_of, any_of
-from graphseq.bench.claims import interval_text
-from graphseq.bench.experiment import Row, Scale
+from graphseq.bench import Above, Effect, Quantity, Results, Row, Rule, Scale, Seeds, all_of, any_of, interval_text
 from graphseq.nn import SampleWeights
 from graphseq.ops import (
     cluster_variables,

@@ -30,9 +30,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from graphseq.bench.experiment import Check, Row, Scale
-from graphseq.bench.quiet import bare_trainer
-from graphseq.bench.speed import AtLeast, Call, Setting, Speed, TakesAtMost, same_outputs
+from graphseq.bench import AtLeast, Call, Check, Row, Scale, Setting, Speed, TakesAtMost, bare_trainer, same_outputs
 from graphseq.data import MotifDataModule
 from graphseq.models import GraphClassifier
 from graphseq.nn import DecorrelationOuter, FeatureQueue, UnrolledOuter

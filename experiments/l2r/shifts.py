@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphseq.bench import Results, new
-from graphseq.bench.claims import interval_text
-from graphseq.bench.experiment import Check, Row
+from graphseq.bench import Check, Results, Row, interval_text, new
 from graphseq.core import DataError
 from graphseq.data import GraphStore, MoleculeDataModule, MotifDataModule, TUDataModule, scaffold
 from graphseq.ops import effective_sample_size

@@ -28,9 +28,7 @@ from torch_geometric.loader import DataLoader
 
 from experiments.loading import graph_loader
 from experiments.loading.graph_sets import GENERATED
-from graphseq.bench.experiment import Check, Row
-from graphseq.bench.quiet import bare_trainer
-from graphseq.bench.speed import Call, OutputsDiffer, Setting, Speed, combinations
+from graphseq.bench import Call, Check, OutputsDiffer, Row, Setting, Speed, bare_trainer, combinations
 from graphseq.models import GINClassifier
 from graphseq.tasks import Classification
 

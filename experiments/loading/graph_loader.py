@@ -22,9 +22,7 @@ from torch_geometric.data import Batch, InMemoryDataset
 from torch_geometric.loader import DataLoader
 
 from experiments.loading.graph_sets import GENERATED, graph_set
-from graphseq.bench.experiment import Row
-from graphseq.bench.speed import AtLeast, Bytes, Call, OutputsDiffer, Setting, Speed, combinations
-from graphseq.bench.timing import exhaust
+from graphseq.bench import AtLeast, Bytes, Call, OutputsDiffer, Row, Setting, Speed, combinations, exhaust
 from graphseq.data import BatchLoader, GraphStore
 
 __all__ = ["Subject", "pyg", "same_batches", "speed"]

@@ -23,9 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from graphseq.bench.experiment import Row, SkipCell
-from graphseq.bench.speed import AtLeast, Bytes, Call, OutputsDiffer, Setting, Speed, combinations
-from graphseq.bench.timing import exhaust
+from graphseq.bench import AtLeast, Bytes, Call, OutputsDiffer, Row, Setting, SkipCell, Speed, combinations, exhaust
 from graphseq.core import OptionalDependencyError
 from graphseq.data import BatchLoader, Compose, ImageDataModule, RandomCrop, RandomHorizontalFlip, TensorStore
 

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 
 from experiments.pres.streams import drifting_stream
-from graphseq.bench.experiment import Row
+from graphseq.bench import Row
 from graphseq.data import FixedBatches, TemporalDataModule, TemporalEvents
 from graphseq.models import JODIE, MemoryNetwork
 from graphseq.nn import PRESCorrector

@@ -6,10 +6,9 @@ from typing import Any
 
 from experiments.pres.memory import known_drift, staleness
 from experiments.pres.streams import FORMS
-from graphseq.bench import Above, Effect, Quantity, Results, Rule, Seeds, all_of, any_of, new
-from graphseq.bench.claims import interval_text
-from graphseq.bench.experiment import Row, Scale
-from graphseq.bench.statistics import paired_interval
+from graphseq.bench import Above, Effect, Quantity, Results, Row, Rule, Scale, Seeds, all_of, any_of, new
+from graphseq.bench.effects.claims import interval_text
+from graphseq.bench.effects.statistics import paired_interval
 
 PROTOCOL = """\
 Arms: *none*, the plain network; *pcs*, prediction-correction with the step "update", a learned gate from 0.9, corrected

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.peers.pyg_streams import PyGMemory, PyGTGN, pyg_batch, pyg_events
-from graphseq.bench.speed import OutputsDiffer
+from graphseq.bench import OutputsDiffer
 from graphseq.core import EventBatch, EventHistory
 from graphseq.data import TemporalAdjacency, TemporalDataModule
 from graphseq.models import MemoryNetwork

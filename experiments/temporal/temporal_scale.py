@@ -38,9 +38,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from graphseq.bench.experiment import Check, Row
-from graphseq.bench.speed import Setting, Speed, combinations
-from graphseq.bench.timing import alternate, peak_memory
+from graphseq.bench import Check, Row, Setting, Speed, alternate, combinations, peak_memory
 from graphseq.data import EventLoader, EventStore, RandomNegatives, TemporalDataModule, TemporalEvents
 from graphseq.models import TGN, MemoryNetwork
 

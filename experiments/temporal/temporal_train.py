@@ -50,9 +50,7 @@ from torch.nn import functional
 from experiments.peers.pyg_streams import PyGJODIE, PyGMemory, PyGTGN, pyg_events, pyg_loader
 from experiments.peers.tgm_streams import TGMNetwork
 from experiments.temporal.agreement import require_equal
-from graphseq.bench.experiment import Row, SkipCell
-from graphseq.bench.quiet import bare_trainer
-from graphseq.bench.speed import AtLeast, Call, Setting, Speed, combinations
+from graphseq.bench import AtLeast, Call, Row, Setting, SkipCell, Speed, bare_trainer, combinations
 from graphseq.data import EventLoader, JODIEDataModule, RandomNegatives, SyntheticEventsDataModule, TemporalDataModule
 from graphseq.models import JODIE, TGN, MemoryNetwork
 from graphseq.nn import IdentityEmbedding, NodeMemory, TimeEncoder, TransformerEmbedding

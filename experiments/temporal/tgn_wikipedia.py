@@ -12,10 +12,8 @@ from torch.nn.functional import softplus
 from torch_geometric.data import TemporalData
 
 from experiments.peers.pyg_streams import PyGTGN, pyg_batch, pyg_events
-from graphseq.bench import Effect, Quantity, Results, Rule, Seeds, all_of, any_of, new
-from graphseq.bench.claims import interval_text
-from graphseq.bench.experiment import Row, Scale
-from graphseq.bench.training import build, overridden, quiet
+from graphseq.bench import Effect, Quantity, Results, Row, Rule, Scale, Seeds, all_of, any_of, interval_text, new
+from graphseq.bench.effects.training import build, overridden, quiet
 from graphseq.core import EventBatch
 from graphseq.data import TemporalDataModule, TemporalEvents
 from graphseq.metrics import link_average_precision

@@ -107,7 +107,7 @@ def _print_list() -> None:
     _check_folder()
     from rich.console import Console
 
-    from graphseq.bench.table import print_table
+    from graphseq.bench.records.table import print_table
 
     rows = [
         {"experiment": name, "what it compares": first_line(summary(path, name.partition(".")[0]))}
@@ -117,8 +117,8 @@ def _print_list() -> None:
 
 
 def _write_report(folder: Path) -> None:
-    from graphseq.bench.records import read_records, replacing
-    from graphseq.bench.report import details_markdown, results_markdown
+    from graphseq.bench.records.files import read_records, replacing
+    from graphseq.bench.records.report import details_markdown, results_markdown
 
     try:
         records = read_records(folder)
@@ -140,8 +140,8 @@ def _write_report(folder: Path) -> None:
 def _run_all(chosen: "Sequence[str | Experiment]", arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from graphseq.bench.records import add_rerun, write_figure, write_json
-    from graphseq.bench.report import print_record
+    from graphseq.bench.records.files import add_rerun, write_figure, write_json
+    from graphseq.bench.records.report import print_record
     from graphseq.bench.runner import run_experiment
 
     records: list[Row] = []

@@ -13,13 +13,13 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import get_args
 
-from graphseq.bench.claims import matches
-from graphseq.bench.closure import source_state
-from graphseq.bench.effect import Effect
-from graphseq.bench.environment import environment
+from graphseq.bench.effects.claims import matches
+from graphseq.bench.effects.effect import Effect
 from graphseq.bench.experiment import Conclusion, Experiment, Row, Scale, SkipCell
-from graphseq.bench.records import finite
-from graphseq.bench.rows import RowFile, default_state_dir, fingerprint, plain
+from graphseq.bench.records.closure import source_state
+from graphseq.bench.records.environment import environment
+from graphseq.bench.records.files import finite
+from graphseq.bench.records.rows import RowFile, default_state_dir, fingerprint, plain
 
 __all__ = ["run_experiment"]
 
@@ -202,7 +202,7 @@ def run_experiment(
         threads: number of torch threads of each cell, at least 1.
         processes: number of cells that run at the same time, at least 1; more than one only for effects, because times
             of cells that share a machine say nothing. Rows do not depend on it.
-        state_dir: folder of measured rows; None for :func:`~graphseq.bench.rows.default_state_dir`.
+        state_dir: folder of measured rows; None for :func:`~graphseq.bench.records.rows.default_state_dir`.
         fresh: whether to delete the measured rows first.
 
     Returns:

@@ -123,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from graphseq.bench.table import print_table
+    from graphseq.bench.records.table import print_table
 
     console = Console()
     if room is None:

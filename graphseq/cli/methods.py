@@ -52,8 +52,8 @@ def list_methods(key: str | None = None, document: str | None = None) -> int:
     """
     from rich.console import Console
 
-    from graphseq.bench.records import replacing
-    from graphseq.bench.table import print_table
+    from graphseq.bench.records.files import replacing
+    from graphseq.bench.records.table import print_table
 
     try:
         methods = checked_methods()

@@ -260,8 +260,8 @@ def main(argv: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from graphseq.bench.records import replacing
-    from graphseq.bench.table import print_table
+    from graphseq.bench.records.files import replacing
+    from graphseq.bench.records.table import print_table
 
     try:
         with replacing(out) as temporary:

@@ -18,16 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-import graphseq.bench.records as records_module
+import graphseq.bench.records.files as records_module
 from graphseq.bench import experiments, load_experiment
 from graphseq.bench.command import main
 from graphseq.bench.docstrings import arxiv_id, module_docstrings
 from graphseq.bench.experiment import Check, Conclusion, Experiment, SkipCell
-from graphseq.bench.records import finite, read_records, write_json
-from graphseq.bench.report import print_record, results_markdown
-from graphseq.bench.rows import RowFile, default_state_dir, fingerprint, plain
+from graphseq.bench.records.files import finite, read_records, write_json
+from graphseq.bench.records.report import print_record, results_markdown
+from graphseq.bench.records.rows import RowFile, default_state_dir, fingerprint, plain
+from graphseq.bench.records.table import print_table
 from graphseq.bench.runner import run_experiment
-from graphseq.bench.table import print_table
 
 ROOT = Path(__file__).parents[2]
 ARMS = ("method", "baseline", "peer")

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch_geometric.data import Data
 from torch_geometric.datasets import TUDataset
 
-import graphseq.bench.speed as harness
+import graphseq.bench.speeds.speed as harness
 from experiments.loading import graph_epoch, graph_loader, image_loader
 from experiments.loading.graph_sets import generated_graphs, graph_set, tu_graphs
 from graphseq.bench import load_experiment
-from graphseq.bench.records import write_figure
+from graphseq.bench.records.files import write_figure
 from graphseq.bench.runner import run_experiment
-from graphseq.bench.speed import OutputsDiffer, SkipCell
+from graphseq.bench.speeds.speed import OutputsDiffer, SkipCell
 from graphseq.data import BatchLoader, GraphStore, TensorStore, TUDataModule
 from tests.reference import image_transforms as reference
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-import graphseq.bench.speed as harness
+import graphseq.bench.speeds.speed as harness
 from experiments.graphs import segment
 from experiments.l2r import l2r_step
-from graphseq.bench.records import write_figure
+from graphseq.bench.records.files import write_figure
 from graphseq.bench.runner import run_experiment
-from graphseq.bench.speed import OutputsDiffer, Setting, SkipCell
+from graphseq.bench.speeds.speed import OutputsDiffer, Setting, SkipCell
 from graphseq.core import OptionalDependencyError
 from graphseq.ops import segment_backend
 

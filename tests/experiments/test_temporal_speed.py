@@ -6,12 +6,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-import graphseq.bench.speed as harness
+import graphseq.bench.speeds.speed as harness
 from experiments.temporal import temporal_scale, temporal_train
 from experiments.temporal.temporal_scale import busy_stream, even_stream
-from graphseq.bench.records import write_figure
+from graphseq.bench.records.files import write_figure
 from graphseq.bench.runner import run_experiment
-from graphseq.bench.speed import OutputsDiffer, SkipCell
+from graphseq.bench.speeds.speed import OutputsDiffer, SkipCell
 from graphseq.data import TemporalDataModule
 from graphseq.data.events.synthetic import periodic_events
 

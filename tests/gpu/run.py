@@ -163,10 +163,10 @@ def run_rows(out, deadline, device):
 
     torch.set_num_threads(1)
     from graphseq.bench import load_experiment
-    from graphseq.bench.environment import environment
     from graphseq.bench.experiment import SkipCell
-    from graphseq.bench.records import write_json
-    from graphseq.bench.rows import plain
+    from graphseq.bench.records.environment import environment
+    from graphseq.bench.records.files import write_json
+    from graphseq.bench.records.rows import plain
 
     records, waiting = {}, []
     for name in plan():

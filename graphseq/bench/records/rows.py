@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from graphseq.bench.closure import source_digest
 from graphseq.bench.experiment import Experiment, Row
+from graphseq.bench.records.closure import source_digest
 
 __all__ = ["RowFile", "default_state_dir", "fingerprint", "plain"]
 

@@ -14,7 +14,7 @@ class OutputsDiffer(RuntimeError):
     Example:
         >>> raise OutputsDiffer("batch 3 differs in edge_index")
         Traceback (most recent call last):
-        graphseq.bench.comparison.OutputsDiffer: batch 3 differs in edge_index
+        graphseq.bench.speeds.comparison.OutputsDiffer: batch 3 differs in edge_index
     """
 
 
@@ -31,7 +31,7 @@ def same_outputs(rtol: float = 1e-4, atol: float = 1e-5) -> Callable[[Any, Mappi
     Example:
         >>> same_outputs()(None, {"ours": lambda: 1.0, "peer": lambda: 2.0})
         Traceback (most recent call last):
-        graphseq.bench.comparison.OutputsDiffer: output 0 of peer differs from that of ours by 1
+        graphseq.bench.speeds.comparison.OutputsDiffer: output 0 of peer differs from that of ours by 1
     """
 
     def compare(subject: Any, calls: Mapping[str, Callable[[], Any]]) -> Row:

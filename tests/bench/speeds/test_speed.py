@@ -8,13 +8,13 @@ import torch
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-import graphseq.bench.speed as module
+import graphseq.bench.speeds.speed as module
 from graphseq.bench.experiment import Check
-from graphseq.bench.limits import Bytes, Operations
-from graphseq.bench.ratio_claims import AtLeast, TakesAtMost
-from graphseq.bench.records import write_figure
+from graphseq.bench.records.files import write_figure
 from graphseq.bench.runner import run_experiment
-from graphseq.bench.speed import OutputsDiffer, Setting, Speed, combinations, same_outputs
+from graphseq.bench.speeds.limits import Bytes, Operations
+from graphseq.bench.speeds.ratio_claims import AtLeast, TakesAtMost
+from graphseq.bench.speeds.speed import OutputsDiffer, Setting, Speed, combinations, same_outputs
 from graphseq.core import DataError
 
 

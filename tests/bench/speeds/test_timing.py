@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphseq.bench.timing import Ratio, alternate, copy_bandwidth, interleave, peak_memory, ratios
+from graphseq.bench.speeds.timing import Ratio, alternate, copy_bandwidth, interleave, peak_memory, ratios
 
 
 @settings(max_examples=25)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from graphseq.bench.statistics import paired_interval
+from graphseq.bench.effects.statistics import paired_interval
 
 values = st.floats(-1e3, 1e3).map(lambda value: round(value, 3))
 

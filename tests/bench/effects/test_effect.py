@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 from graphseq.bench import Above, Effect, Quantity, Results, Rule, Seeds, all_of, any_of, new
-from graphseq.bench.claims import matches
-from graphseq.bench.closure import import_closure, source_state
 from graphseq.bench.command import main
+from graphseq.bench.effects.claims import matches
+from graphseq.bench.effects.training import lower_is_better, overridden
+from graphseq.bench.records.closure import import_closure, source_state
 from graphseq.bench.runner import run_experiment
-from graphseq.bench.training import lower_is_better, overridden
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MOTIF = "configs/graph/erm_motif.yaml"
 CONFIG = {"model": new("graphseq.tasks.Classification", model=new("graphseq.models.MLP")), "trainer": {}}
 SMALL = {"data.num_train": 20, "data.num_val": 12, "data.num_test": 10, "trainer.max_epochs": 2}
@@ -226,12 +226,15 @@ class TestFingerprint:
     def test_closure_holds_config_classes_and_what_they_import(self):
         names = {path.relative_to(ROOT).as_posix() for path in import_closure([ROOT / MOTIF])}
         assert {MOTIF, "graphseq/data/graphs/motifs.py", "graphseq/models/graph/classifier.py"} <= names
-        assert not {"graphseq/data/events/module.py", "graphseq/bench/report.py"} & names
+        assert "graphseq/data/events/module.py" not in names
 
     def test_closure_of_the_experiment_holds_the_code_it_shares(self):
         files = import_closure([ROOT / "experiments/l2r/l2r_size.py"], [ROOT])
         names = {path.relative_to(ROOT).as_posix() for path in files}
-        assert {"experiments/l2r/shifts.py", "graphseq/bench/training.py", "graphseq/nn/reweighting/outer.py"} <= names
+        assert {"experiments/l2r/shifts.py", "graphseq/nn/reweighting/outer.py"} <= names
+        harness = {name.removeprefix("graphseq/bench/") for name in names if name.startswith("graphseq/bench/")}
+        assert {"experiment.py", "effects/effect.py", "effects/training.py"} <= harness
+        assert not {"command.py", "effects/claims.py", "effects/figures.py", "records/report.py"} & harness
 
 
 OWN = '''"""A claim of my own."""

@@ -14,15 +14,17 @@ from graphseq.core.lazy import read_stub
 
 __all__ = ["import_closure", "source_digest", "source_state"]
 
-_PACKAGE = Path(graphseq.__file__).parent
+_PACKAGE = Path(graphseq.__file__).resolve().parent
 # names of classes in configs and in arms; the file that defines such a name counts as imported
 _CLASS_PATH = re.compile(r"\bgraphseq\.[a-z_]+(?:\.[A-Za-z_][A-Za-z0-9_]*)+")
 _VERSIONS = ("torch", "torch-geometric", "lightning", "numba", "numpy")
-# parts of the harness that only read finished rows; a change of theirs changes no row
+# parts of the harness that only read finished rows, below its folder; a change of theirs changes no row
+_HARNESS = _PACKAGE / "bench"
 _READS_ROWS = {
-    "__init__", "claims", "closure", "command", "discovery", "docstrings", "figures", "records", "report", "rows",
-    "runner", "statistics", "table",
-}  # fmt: skip
+    *(_HARNESS / name for name in ("__init__.py", "command.py", "discovery.py", "docstrings.py", "runner.py")),
+    *(_HARNESS / "effects" / name for name in ("claims.py", "figures.py", "statistics.py")),
+    *(_HARNESS / "records").glob("*.py"),
+}
 
 
 @functools.cache
@@ -84,7 +86,7 @@ def import_closure(files: Iterable[Path], roots: Sequence[Path] = ()) -> list[Pa
     found: set[Path] = set()
     while todo:
         path = todo.pop()
-        if path in found or (path.parent == _PACKAGE / "bench" and path.stem in _READS_ROWS):
+        if path in found or path in _READS_ROWS:
             continue
         found.add(path)
         todo += [file.resolve() for name in _imported(path, path.read_bytes()) for file in _file(name, places)]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from graphseq.bench.effects.statistics import PairedInterval, paired_interval
 from graphseq.bench.experiment import Check, Row, Scale, Verdict
-from graphseq.bench.statistics import PairedInterval, paired_interval
 
 __all__ = ["Above", "Claim", "Quantity", "Results", "Rule", "Seeds", "all_of", "any_of", "interval_text"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphseq.bench.experiment import Row
-from graphseq.bench.timing import copying, multiplying
+from graphseq.bench.speeds.timing import copying, multiplying
 
 __all__ = ["Bytes", "Operations"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphseq.bench.experiment import Row
-from graphseq.bench.table import columns_of, format_value, is_numeric, print_table
+from graphseq.bench.records.table import columns_of, format_value, is_numeric, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console

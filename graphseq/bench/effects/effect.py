@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import graphseq
-from graphseq.bench.claims import Claim, Results, Rule, Seeds, axis_of, interval_text, split_place
+from graphseq.bench.effects.claims import Claim, Results, Rule, Seeds, axis_of, interval_text, split_place
 from graphseq.bench.experiment import Check, Conclusion, Experiment, Row, Scale, SkipCell, Verdict
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class Effect(Experiment):
 
     A cell is an arm at a point of the grid with a seed. It trains the config with the overrides of ``base``, point,
     arm, scale and seed, in this order, by ``Trainer.fit``, and tests the epoch that validation chose. Overrides map
-    dotted keys to values, see :func:`~graphseq.bench.training.overridden`; two keys are the effect's own: ``config``,
-    another config file, and ``choose``, another metric to choose by.
+    dotted keys to values, see :func:`~graphseq.bench.effects.training.overridden`; two keys are the effect's own:
+    ``config``, another config file, and ``choose``, another metric to choose by.
 
     Args:
         name: ``effect.<name>``, where ``<name>`` is that of its file.
@@ -79,7 +79,7 @@ class Effect(Experiment):
             the config does not exist.
 
     Example:
-        >>> from graphseq.bench.claims import Above, Rule, all_of, any_of
+        >>> from graphseq.bench.effects.claims import Above, Rule, all_of, any_of
         >>> coin = Effect(
         ...     name="effect.coin", source="none", protocol="Heads against tails.",
         ...     arms={"tails": {"x": 0}, "heads": {"x": 1}},
@@ -189,7 +189,7 @@ class Effect(Experiment):
         """Return the whole config after some overrides, with the effect's own keys."""
         import yaml
 
-        from graphseq.bench.training import overridden
+        from graphseq.bench.effects.training import overridden
 
         merged = {key: value for change in changes for key, value in change.items()}
         own = {key: merged.pop(key) for key in _SPECIAL if key in merged}
@@ -263,7 +263,7 @@ class Effect(Experiment):
             more: overrides applied after those of the cell.
             measure: function that replaces the effect's own ``measure``, see :class:`Effect`.
         """
-        from graphseq.bench.training import fit_and_test, lower_is_better
+        from graphseq.bench.effects.training import fit_and_test, lower_is_better
 
         best: Row = {}
         tried: dict[str, float] = {}
@@ -347,7 +347,7 @@ class Effect(Experiment):
             record: record of the effect, as it is written to JSON.
             axes: one empty matplotlib Axes.
         """
-        from graphseq.bench.figures import draw_differences
+        from graphseq.bench.effects.figures import draw_differences
 
         results = self.results([row for row in record["rows"] if "skipped" not in row])
         if self.figure is not None:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 
-from graphseq.bench.comparison import OutputsDiffer, same_outputs
 from graphseq.bench.experiment import Conclusion, Experiment, Kind, Row, Scale, SkipCell
-from graphseq.bench.limits import Bytes, Operations
-from graphseq.bench.ratio_claims import MEASURED, AtLeast, Claim, TakesAtMost, case_label, case_of
-from graphseq.bench.timing import alternate, exhaust, interleave, peak_memory, ratios
+from graphseq.bench.speeds.comparison import OutputsDiffer, same_outputs
+from graphseq.bench.speeds.limits import Bytes, Operations
+from graphseq.bench.speeds.ratio_claims import MEASURED, AtLeast, Claim, TakesAtMost, case_label, case_of
+from graphseq.bench.speeds.timing import alternate, exhaust, interleave, peak_memory, ratios
 from graphseq.core import DataError
 
 if TYPE_CHECKING:

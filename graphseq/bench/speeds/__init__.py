@@ -1,0 +1,1 @@
+"""Speeds: contenders timed in turns on the same data, their outputs compared first."""
