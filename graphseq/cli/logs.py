@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Curve", "Point", "Run", "RunError", "best_point", "find_log", "lower_is_better", "read_run", "run_names"]
+__all__ = [
+    "Curve",
+    "Point",
+    "Run",
+    "RunError",
+    "best_point",
+    "find_log",
+    "find_logs",
+    "lower_is_better",
+    "read_run",
+    "run_names",
+]
 
 STAGES = ("train", "val", "test")
 _LOG = "metrics.csv"
@@ -175,7 +186,31 @@ def find_log(path: Path) -> Path:
     if len(below) == 1:
         return below[0]
     looked = f"{path} has neither {_LOG} nor version_*/{_LOG}"
-    raise RunError(f"{looked}; name one or more of its runs: {_hint(path)}" if below else f"{looked}; {_hint(path)}")
+    if below:
+        raise RunError(f"{looked}; name one or more of its runs, or draw all with --all: {_hint(path)}")
+    raise RunError(f"{looked}; {_hint(path)}")
+
+
+def find_logs(path: Path) -> list[Path]:
+    """Return the CSV files of all runs and versions in a folder, at most three folders down, by name and version.
+
+    Args:
+        path: CSV file, the folder of a run, or a folder of runs such as ``runs``.
+
+    Raises:
+        RunError: if there is no log.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for version in ("gin/version_10", "gin/version_9"):
+        ...     (folder / version).mkdir(parents=True)
+        ...     _ = (folder / version / "metrics.csv").write_text("epoch,step,val/loss")
+        >>> [log.parent.name for log in find_logs(folder)]
+        ['version_9', 'version_10']
+    """
+    logs = _logs_below(path) if path.is_dir() else []
+    return sorted(logs, key=lambda log: (log.parent.parent, _version(log.parent), log)) or [find_log(path)]
 
 
 def _number(text: str | None, where: str) -> float | None:

@@ -8,7 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphseq.cli.logs import STAGES, Curve, Point, Run, RunError, best_point, lower_is_better, read_run, run_names
+from graphseq.cli.labels import run_labels, saved_settings
+from graphseq.cli.logs import (
+    STAGES,
+    Curve,
+    Point,
+    Run,
+    RunError,
+    best_point,
+    find_logs,
+    lower_is_better,
+    read_run,
+    run_names,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -220,15 +232,44 @@ def _summary(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="graphseq plot",
-        description="Draw loss and metric curves of runs to PNG, one panel a metric, from the CSV logs.",
+        description="Draw loss and metric curves of runs to PNG, one panel a metric, from the CSV logs. The legend "
+        "shows the settings in which the runs of one config differ.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder such as runs/gin or "
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folder such as runs/gin or "
                         "runs/gin/version_0, or a metrics.csv; of several versions the newest counts")  # fmt: skip
+    parser.add_argument("--all", action="store_true", help="draw every run and version below each RUN (runs/)")
     parser.add_argument("--metric", nargs="+", action="extend", default=[], metavar="NAME",
                         help="draw only these metrics: acc for all stages, val/acc for one")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="FILE", help="PNG file (default: curves.png in the run folder)")
     parser.add_argument("--title", default="", help="text above the panels")
     return parser
+
+
+def _read(paths: Sequence[Path], every: bool) -> list[Run]:
+    """Read each run once; with ``every``, all below the paths but those that logged nothing."""
+    if not every:
+        if not paths:
+            raise RunError("name a run such as runs/gin, or draw all runs below runs/ with --all")
+        return list({run.log.resolve(): run for run in map(read_run, paths)}.values())
+    logs = {log.resolve(): log for path in paths or [Path("runs")] for log in find_logs(path)}
+    runs, problems = [], []
+    for log in logs.values():
+        try:
+            runs.append(read_run(log))
+        except RunError as problem:
+            problems.append(problem)
+    if not runs:
+        raise problems[0]
+    for problem in problems:
+        print(f"graphseq plot: left out: {problem}", file=sys.stderr)
+    return runs
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """Label runs by what differs between those of one config, else by their names."""
+    folders = [run.folder.resolve() for run in runs]
+    groups = [folder.parent.name if folder.name.startswith("version_") else folder.name for folder in folders]
+    return run_labels(groups, [saved_settings(folder) for folder in folders], run_names(runs))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -246,12 +287,12 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as stop:  # argparse has said what is wrong, or printed the help
         return int(stop.code or 0)
     try:
-        runs = list({run.log.resolve(): run for run in map(read_run, arguments.runs)}.values())
+        runs = _read(arguments.runs, arguments.all)
         chosen = _choose(runs, arguments.metric)
     except (RunError, UnicodeDecodeError) as error:
         print(f"graphseq plot: {error}", file=sys.stderr)
         return 2
-    names = run_names(runs)
+    names = _labels(runs)
     folders = [run.folder.resolve() for run in runs]
     out = arguments.out or Path(os.path.commonpath(folders)) / "curves.png"
     if out.suffix.lower() != ".png":
