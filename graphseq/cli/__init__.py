@@ -22,7 +22,7 @@ train and use, all with --config FILE (several: later ones win) and --help:
 look:
   list        names with a line each: graphseq list [tasks|nn|models|data|methods|configs|...]
   show        the config with all defaults, parameter counts, data sizes: graphseq show CONFIG
-  plot        curves of one or more runs: graphseq plot RUN...
+  plot        curves of one or more runs: graphseq plot RUN... or --all
 
 measure:
   bench       named experiments: graphseq bench --list

@@ -132,12 +132,14 @@ def _draw_panel(axes: "Axes", metric: str, runs: Sequence[Run], names: Sequence[
                 index = curve.points.index(best)
                 axes.plot([position(best, index)], [best.value], marker="o", markersize=6, markerfacecolor="white",
                           markeredgewidth=1.6, color=colour, zorder=5)  # fmt: skip
-    if values and lower_is_better(metric) and min(values) > 0 and max(values) / min(values) > 50:
+    if values and lower_is_better(metric) and min(values) > 0 and max(values) / min(values) > 20:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())
     axes.set_title(metric, fontsize=11, loc="left", fontweight="bold")
+    if lower_is_better(metric):
+        axes.set_title("lower is better", fontsize=9, loc="right", color=_GREY)
     axes.set_xlabel("epoch" if epochs else "step", fontsize=9)
     axes.tick_params(labelsize=9, labelbottom=True)
     axes.grid(True, color="#dddddd", linewidth=0.7)

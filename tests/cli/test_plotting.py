@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphseq.cli.logs import RunError, best_point, find_log, read_run, run_names
+from graphseq.cli.labels import differing_settings, run_labels, saved_settings
+from graphseq.cli.logs import RunError, best_point, find_log, find_logs, read_run, run_names
 from graphseq.cli.plotting import _spread, _uses_epochs, draw_runs, main
 
 HEADER = "epoch,step,test/acc,test/loss,train/loss,val/acc,val/loss"
@@ -193,11 +194,12 @@ def test_errors_say_what_there_is(runs, capsys):
     assert "there is no runs/gim; there is runs/gin, runs/mlp" in error("runs/gim").replace(str(runs.parent) + "/", "")
     message = error("runs/empty")
     assert "runs/empty has neither metrics.csv nor version_*/metrics.csv; there is runs/gin, runs/mlp" in message
-    assert "name one or more of its runs: there is runs/gin, runs/mlp" in error("runs")
+    assert "name one or more of its runs, or draw all with --all: there is runs/gin, runs/mlp" in error("runs")
     assert "no run has the metric val/f1; there are test/acc, test/loss" in error("runs/gin", "--metric", "val/f1")
     assert "is not a .png file" in error("runs/gin", "--out", "figure.pdf")
     assert "cannot be written" in error("runs/gin", "--out", "runs/gin/version_2/metrics.csv/x.png")
-    assert "usage:" in error()
+    assert "--all" in error()
+    assert "there is no nothing" in error("nothing", "--all")
     (runs / "empty/version_0/metrics.csv").write_text("")
     assert "holds no values" in error("runs/empty")
     (runs / "empty/version_0/metrics.csv").write_text("epoch,step,val/loss\n")
@@ -245,3 +247,78 @@ def test_neither_torch_nor_lightning_is_imported(runs):
         "assert status == 0; assert not {'torch', 'lightning', 'pandas', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, "runs/gin"], check=True, cwd=runs.parent, capture_output=True)
+
+
+CONFIG = """\
+seed_everything: 0
+trainer: {{max_epochs: 4, default_root_dir: {folder}, callbacks: [{{class_path: a.Stop, init_args: {{patience: 3}}}}]}}
+model: {{class_path: graphseq.tasks.Classification, init_args: {{model: {model}, optimizer: {{init_args: {{lr: {lr}}}}}}}}}
+ckpt_path: {folder}
+"""
+GIN = "{class_path: graphseq.models.GIN, init_args: {hidden_channels: %d, eps: 0.1}}"
+SGC = "{class_path: graphseq.models.SGC, init_args: {hops: 2}}"
+
+
+@pytest.fixture
+def sweep(runs):
+    """Four versions of one config, that differ in width and learning rate, and a run of another config."""
+    for version, (width, lr) in enumerate([(16, 0.001), (16, 0.01), (64, 0.001), (64, 0.001)]):
+        write(runs / f"sweep/version_{version}")
+        text = CONFIG.format(folder=runs / str(version), model=GIN % width, lr=lr)
+        (runs / f"sweep/version_{version}/config.yaml").write_text(text)
+    return runs
+
+
+def labels(runs):
+    folders = [runs / f"sweep/version_{version}" for version in range(4)]
+    return run_labels(["sweep"] * 4, list(map(saved_settings, folders)), run_names(list(map(read_run, folders))))
+
+
+def test_labels_of_a_sweep_are_what_differs_and_no_more(sweep):
+    assert labels(sweep) == [
+        "hidden_channels 16, lr 0.001",
+        "hidden_channels 16, lr 0.01",
+        "hidden_channels 64, lr 0.001 (sweep/version_2)",
+        "hidden_channels 64, lr 0.001 (sweep/version_3)",
+    ]
+    text = CONFIG.format(folder="runs", model=SGC, lr=0.01)
+    (sweep / "sweep/version_3/config.yaml").write_text(text)
+    assert [label.partition(",")[0] for label in labels(sweep)] == ["model GIN"] * 3 + ["model SGC"]
+    (sweep / "sweep/version_3/config.yaml").write_text("not: [yaml")
+    assert labels(sweep)[3] == "sweep/version_3"
+
+
+def test_keys_are_as_long_as_it_takes_to_tell_them_apart():
+    first = {"a.lr": 1.0, "b.lr": 1.0, "c.size": 3, "d.0.x": [1, 2]}
+    other = {"a.lr": 2.0, "b.lr": 3.0, "c.size": 3, "d.0.x": None}
+    assert differing_settings([first, other]) == [
+        {"a.lr": 1.0, "b.lr": 1.0, "x": [1, 2]},
+        {"a.lr": 2.0, "b.lr": 3.0, "x": None},
+    ]
+    assert differing_settings([first, first]) == [{}, {}]
+
+
+def test_labels_of_several_configs_begin_with_their_names():
+    settings = [{"m.lr": 0.1}, {"m.lr": 0.2}, {"m.lr": 9.0}, {}, {}]
+    groups, names = ["gin", "gin", "mlp", "old", "old"], ["gin/0", "gin/1", "mlp", "old/0", "old/1"]
+    assert run_labels(groups, settings, names) == ["gin, lr 0.1", "gin, lr 0.2", "mlp", "old/0", "old/1"]
+    assert run_labels(["gin"] * 2, settings[:2], names[:2]) == ["lr 0.1", "lr 0.2"]
+
+
+def test_all_draws_every_version_below_and_leaves_out_what_logged_nothing(sweep, capsys):
+    assert [log.parent.name for log in find_logs(sweep / "gin")] == ["version_2", "version_10"]
+    (sweep / "empty/version_0/metrics.csv").write_text("")
+    assert main(["--all"]) == 0
+    shown = capsys.readouterr()
+    assert "left out: runs/empty/version_0/metrics.csv holds no values" in shown.err
+    assert (sweep / "curves.png").is_file()
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert main([str(sweep / "sweep"), "--all", "--metric", "val/acc"]) == 0
+    assert capsys.readouterr().out.count("val/acc") == 4
+    (sweep / "void").mkdir()
+    assert main([str(sweep / "void"), "--all"]) == 2
+
+
+def test_losses_are_marked_as_better_when_lower(runs):
+    loss, accuracy = draw_runs([read_run(runs / "gin")], ["gin"]).axes
+    assert (loss.get_title("right"), accuracy.get_title("right")) == ("lower is better", "")
