@@ -26,7 +26,7 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def saved_settings(folder: Path) -> Settings:
-    """Return the settings of the config that a run saved, by dotted key; empty if there is none that can be read.
+    r"""Return the settings of the config that a run saved, by dotted key; empty if there is none that can be read.
 
     Args:
         folder: folder of the run, which holds ``config.yaml``.
@@ -34,7 +34,7 @@ def saved_settings(folder: Path) -> Settings:
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> _ = (folder / "config.yaml").write_text("model: {init_args: {lr: 0.1}}\\nckpt_path: null\\n")
+        >>> _ = (folder / "config.yaml").write_text("model: {init_args: {lr: 0.1}}\nckpt_path: null\n")
         >>> saved_settings(folder)
         {'model.init_args.lr': 0.1}
     """

@@ -2,7 +2,6 @@
 
 import difflib
 import sys
-import textwrap
 from pathlib import Path
 
 from graphseq.bench import experiments
@@ -11,7 +10,6 @@ from graphseq.core.methods import TABLE, Method, MethodError, check_files, markd
 __all__ = ["checked_methods", "list_methods"]
 
 _CHECKOUT = TABLE.parents[1]
-_MARGIN = 12  # width of the column of keys
 
 
 def checked_methods() -> tuple[Method, ...]:
@@ -82,9 +80,7 @@ def list_methods(key: str | None = None, document: str | None = None) -> int:
         hint = f"did you mean {near[0]}?" if near else "`graphseq list methods` names them"
         print(f"graphseq list methods: there is no method {key}; {hint}", file=sys.stderr)
         return 2
-    for name, text in _details(by_key[key]):
-        line = f"{name:<{_MARGIN}}{text}"
-        if console.is_terminal:
-            line = textwrap.fill(line, console.width, subsequent_indent=" " * _MARGIN, break_on_hyphens=False)
-        print(line)
+    print_table(
+        [{"entry": name, "text": text} for name, text in _details(by_key[key])], console, header=False, wrap=False
+    )
     return 0

@@ -258,8 +258,8 @@ def _read(paths: Sequence[Path], every: bool) -> list[Run]:
     for log in logs.values():
         try:
             runs.append(read_run(log))
-        except RunError as problem:
-            problems.append(problem)
+        except RunError as error:
+            problems.append(error)
     if not runs:
         raise problems[0]
     for problem in problems:

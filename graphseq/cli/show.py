@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import yaml
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 
+from graphseq.bench.records.table import print_table
 from graphseq.cli.training import ACTIONABLE, GraphseqCLI
 
 __all__ = ["show"]
@@ -62,29 +62,20 @@ def show(arguments: Sequence[str]) -> int:
     config.pop("config", None)
     if cli.model._record is not None:  # with the sizes that came from the data
         config["model"] = cli.model._record
-    console = Console(width=None if sys.stdout.isatty() else 100)
-    console.print(yaml.safe_dump(config, sort_keys=False, width=100), highlight=False, markup=False)
+    console = Console()
+    console.print(yaml.safe_dump(config, sort_keys=False, width=console.width), highlight=False, markup=False)
 
-    network = cli.model.model
-    table = Table(title=f"{type(cli.model).__name__} of {type(network).__name__}", title_justify="left")
-    for column, justify in (("part", "left"), ("class", "left"), ("parameters", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for name, kind, count in parameter_rows(network):
-        table.add_row(name, kind, f"{count:,}")
+    network, data = cli.model.model, cli.datamodule
+    parts = [{"part": name, "class": kind, "parameters": count} for name, kind, count in parameter_rows(network)]
     total = sum(parameter.numel() for parameter in network.parameters())
-    table.add_row("all", "", f"{total:,}", style="bold")
-    console.print(table)
-
-    sizes = Table(title=type(cli.datamodule).__name__, title_justify="left")
-    sizes.add_column("size")
-    sizes.add_column("value", justify="right")
-    for name, index in getattr(cli.datamodule, "splits", {}).items():
-        sizes.add_row(f"{name} samples", f"{len(index):,}")
-    for name in _SIZES:
-        if hasattr(type(cli.datamodule), name):
-            sizes.add_row(name, f"{getattr(cli.datamodule, name):,}")
-    store = getattr(cli.datamodule, "store", None)
+    parts.append({"part": "all", "class": "", "parameters": total})
+    print_table(parts, console, title=f"{type(cli.model).__name__} of {type(network).__name__}")
+    console.print()
+    sizes = {f"{name} samples": len(index) for name, index in getattr(data, "splits", {}).items()}
+    sizes |= {name: getattr(data, name) for name in _SIZES if hasattr(type(data), name)}
+    store = getattr(data, "store", None)
     if store is not None:
-        sizes.add_row("memory", f"{store.nbytes / 2**20:.1f} MB")
-    console.print(sizes)
+        sizes["memory (MB)"] = round(store.nbytes / 2**20, 1)
+    rows = [{"size": name, "value": value} for name, value in sizes.items()]
+    print_table(rows, console, title=type(data).__name__)
     return 0

@@ -252,7 +252,7 @@ def test_neither_torch_nor_lightning_is_imported(runs):
 CONFIG = """\
 seed_everything: 0
 trainer: {{max_epochs: 4, default_root_dir: {folder}, callbacks: [{{class_path: a.Stop, init_args: {{patience: 3}}}}]}}
-model: {{class_path: graphseq.tasks.Classification, init_args: {{model: {model}, optimizer: {{init_args: {{lr: {lr}}}}}}}}}
+model: {{class_path: a.Task, init_args: {{model: {model}, optimizer: {{init_args: {{lr: {lr}}}}}}}}}
 ckpt_path: {folder}
 """
 GIN = "{class_path: graphseq.models.GIN, init_args: {hidden_channels: %d, eps: 0.1}}"

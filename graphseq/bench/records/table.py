@@ -17,21 +17,23 @@ _LONGEST_WORD = 24  # a longer word may be broken
 
 
 def format_value(value: Any) -> str:
-    """Return a value as text for tables: four significant digits, yes or no, a dash for None.
+    """Return a value as text for tables: four significant digits, thousands apart, yes or no, a dash for None.
 
     Args:
         value: plain data.
 
     Example:
         >>> [format_value(value) for value in (0.123456, 12345.6, 7, True, None, "gin", [1, 2])]
-        ['0.1235', '12346', '7', 'yes', '-', 'gin', '1, 2']
+        ['0.1235', '12,346', '7', 'yes', '-', 'gin', '1, 2']
     """
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, list | tuple):
         return ", ".join(format_value(item) for item in value)
     if isinstance(value, dict):
@@ -120,7 +122,7 @@ def _groups(columns: list[_Column], width: int) -> list[list[_Column]]:
     return [*groups, current]
 
 
-def _rich_table(columns: list[_Column], width: int, *, lines: bool) -> "Table":
+def _rich_table(columns: list[_Column], width: int, *, lines: bool, header: bool) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -129,6 +131,7 @@ def _rich_table(columns: list[_Column], width: int, *, lines: bool) -> "Table":
     table = Table(
         box=SIMPLE_HEAD if lines else None,
         show_edge=False,
+        show_header=header,
         pad_edge=False,
         padding=(0, _GAP - 1 if lines else _GAP, 0, 0),
         header_style="bold",
@@ -149,6 +152,7 @@ def print_table(
     title: str = "",
     columns: Sequence[str] | None = None,
     wrap: bool = True,
+    header: bool = True,
 ) -> None:
     """Print rows as a table that fits the console: text wraps, numbers never do.
 
@@ -161,6 +165,7 @@ def print_table(
         title: title above the table; empty for none.
         columns: names of the columns to print, in order; None for all.
         wrap: whether long text wraps outside a terminal; if not, each row is one line.
+        header: whether the names of the columns stand above them.
 
     Example:
         >>> from rich.console import Console
@@ -174,7 +179,7 @@ def print_table(
         return
     made = [_Column(name, [row.get(name, "") for row in rows]) for name in names]
     width = console.width if wrap or console.is_terminal else max(console.width, 1_000_000)
-    tables = [_rich_table(group, width, lines=console.is_terminal) for group in _groups(made, width)]
+    tables = [_rich_table(group, width, lines=console.is_terminal, header=header) for group in _groups(made, width)]
     if console.is_terminal:
         if title:
             console.print(title, style="bold", markup=False, highlight=False)
