@@ -5,11 +5,14 @@ import hashlib
 import inspect
 import json
 import multiprocessing
+import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import get_args
 
@@ -158,7 +161,9 @@ def _outcomes(
             yield cell, _timed_cell(experiment, cell, scale, threads)
         return
     # spawned: a fork of a process whose torch has threads may hang
-    pool = ProcessPoolExecutor(min(processes, len(cells)), multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    watched, held = context.Pipe(duplex=False)  # held here only: it closes when this process ends, however it does
+    pool = ProcessPoolExecutor(min(processes, len(cells)), context, _end_with, (watched,))
     try:
         running: dict[Future[tuple[Row, str, bool]], Row] = {
             pool.submit(_timed_cell, experiment, cell, scale, threads): cell for cell in cells
@@ -166,8 +171,24 @@ def _outcomes(
         for future in as_completed(running):
             progress.begin(running[future])
             yield running[future], future.result()
+        pool.shutdown()
     finally:
+        held.close()  # after an error or Ctrl-C: cells that still run are not waited for
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with(watched: Connection) -> None:
+    """Let this process end at once, with the cell that it runs, when the other end of a pipe closes.
+
+    A killed parent cannot tell its workers to stop, and they would train on.
+    """
+
+    def watch() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            watched.recv_bytes()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _rule(experiment: Experiment) -> str:

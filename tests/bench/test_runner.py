@@ -1,5 +1,6 @@
 """The experiment runner: kept rows, records, report, command line, with small experiments that cost nothing."""
 
+import contextlib
 import importlib.util
 import io
 import json
@@ -7,8 +8,10 @@ import math
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +165,45 @@ def test_half_written_line_is_ignored_and_run_again(cut):
     third = Fake()
     run_experiment(third, seeds=2)
     assert third.ran == []
+
+
+SLOW = """
+import os, signal, time
+from pathlib import Path
+
+from graphseq.bench import Effect
+
+
+
+def run(cell, scale, effect):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it does not end by a signal of its own
+    Path(f"worker{os.getpid()}").touch()
+    time.sleep(100)
+
+
+effect = Effect(name="effect.slow", source="none", protocol="", arms={"one": {"x": 0}, "other": {"x": 1}}, run=run)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_the_process_that_started_them(tmp_path, how):
+    (tmp_path / "slow.py").write_text(SLOW)
+    code = "import sys; from graphseq.bench.command import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "slow.py", "--processes", "2", "--state-dir", "state"]
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    started = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while len(list(tmp_path.glob("worker*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(list(tmp_path.glob("worker*"))) == 2
+        started.send_signal(how)  # to this process alone
+        started.communicate(timeout=15)  # stderr ends when the last worker that has inherited it ends
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
 
 
 def test_foreign_lines_are_ignored(tmp_path):

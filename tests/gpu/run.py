@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -219,7 +220,7 @@ def record(out, records, name, row, write_json):
 def child(part, arguments, stop):
     """Run one part in a process of its own and end it when the time is spent; return its exit status."""
     command = [sys.executable, __file__, "--part", part, "--device", arguments.device, "--out", str(arguments.out)]
-    process = subprocess.Popen([*command, "--deadline", str(stop - 15)], start_new_session=True)
+    process = subprocess.Popen([*command, "--deadline", str(stop - 15)], start_new_session=True, stdin=subprocess.PIPE)
     try:
         return process.wait(max(1.0, stop - time.time()))
     except subprocess.TimeoutExpired:
@@ -227,6 +228,17 @@ def child(part, arguments, stop):
         process.wait()
         print(f"make gpu: {part} did not end in its time and were stopped; what was done is in {arguments.out}")
         return 0
+
+
+def end_with_parent():
+    """End this process and those it started when the process that started it ends, which closes its standard input."""
+    parent = os.dup(0)  # pytest puts another in its place
+
+    def watch():
+        os.read(parent, 1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def summary(out):
@@ -293,6 +305,8 @@ def main():
         return wheels(WHEELS)
     prepare(arguments.device)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.part:
+        end_with_parent()
     if arguments.part == "tests":
         return run_tests(arguments.out, arguments.deadline)
     if arguments.part == "rows":

@@ -1,6 +1,7 @@
 """The command that runs all of this: what it finds, puts first, leaves out and names; no GPU is needed."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -86,6 +87,18 @@ def test_rows_are_on_disk_at_once_and_what_is_left_out_is_named(tmp_path, monkey
     monkeypatch.setattr(run, "plan", lambda: ["speed.segment"])
     assert run.run_rows(tmp_path, time.time() - 1, "cpu") == 0  # goes on: what is there is not measured again
     assert len(json.loads((tmp_path / "left_out.json").read_text())) == len(left)
+
+
+def test_a_part_ends_with_the_process_that_started_it():
+    code = "from tests.gpu import run; run.end_with_parent(); import time; time.sleep(100)"
+    part = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True, cwd=run.ROOT)
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            part.wait(0.5)
+        part.stdin.close()  # as the end of this process would
+        assert part.wait(20) == -signal.SIGKILL
+    finally:
+        part.kill()
 
 
 def test_failures_and_skips_of_tests_are_told_apart(tmp_path, capsys):
