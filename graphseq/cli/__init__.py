@@ -1,4 +1,4 @@
-"""The command line: ``graphseq fit | validate | test | predict | generate | list | show | plot | bench``."""
+"""The command line: ``graphseq init | fit | validate | test | predict | generate | list | show | plot | bench``."""
 
 import os
 import sys
@@ -12,7 +12,10 @@ _HELP = """usage: graphseq <command> [options]
 
 Graph, temporal-graph and sequence modelling on PyTorch Geometric and Lightning.
 
-train and use, all with --config FILE (several: later ones win) and --help:
+start:
+  init        a config and a script to start from: graphseq init [NAME...]
+
+train and use, all with --config FILE_OR_NAME (several: later ones win) and --help:
   fit         train a task on data
   validate    metrics of a checkpoint on the validation split (--ckpt_path FILE)
   test        metrics of a checkpoint on the test split
@@ -20,7 +23,7 @@ train and use, all with --config FILE (several: later ones win) and --help:
   generate    text from a checkpoint of a language model: graphseq generate --ckpt_path last --prompt TEXT
 
 look:
-  list        names with a line each: graphseq list [tasks|nn|models|data|methods|configs|...]
+  list        names with a line each: graphseq list [tasks|nn|models|data|methods|configs|examples|...]
   show        the config with all defaults, parameter counts, data sizes: graphseq show CONFIG
   plot        curves of one or more runs: graphseq plot RUN... or --all
 
@@ -32,10 +35,12 @@ options:
   --help      this text
 
 example:
-  graphseq fit --config configs/graph/gine_digits.yaml
+  graphseq fit --config graph/gine_digits
 """
 
 _TRAINING = ("fit", "validate", "test", "predict")
+# commands that build what a config or checkpoint names, which may be a class of a file in the working directory
+_BUILDING = (*_TRAINING, "show", "generate", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(command: str, rest: Sequence[str]) -> int:
     # each command imports what it needs: only training loads Lightning
+    if command in _BUILDING:
+        from graphseq.cli.shipped import UnknownConfigError, with_config_files
+
+        if "" not in sys.path:  # the working directory, last: a file there never hides an installed package
+            sys.path.append("")
+        try:
+            rest = with_config_files(rest)
+        except UnknownConfigError as error:
+            print(f"graphseq {command}: {error}", file=sys.stderr)
+            return 2
     if command in _TRAINING:
         from graphseq.cli.training import train
 
@@ -78,6 +93,10 @@ def _run(command: str, rest: Sequence[str]) -> int:
         from graphseq.cli.show import show
 
         return show(rest)
+    if command == "init":
+        from graphseq.cli.shipped import init
+
+        return init(rest)
     if command == "list":
         from graphseq.cli.listing import main as listing
 

@@ -1,6 +1,7 @@
 """``graphseq list``: public names with their first docstring lines, read from source files without importing torch."""
 
 import argparse
+import ast
 import importlib
 import sys
 from collections.abc import Sequence
@@ -9,12 +10,13 @@ from pathlib import Path
 from graphseq.bench import experiments
 from graphseq.bench.discovery import summary
 from graphseq.bench.docstrings import arxiv_id, first_line, module_docstrings, module_file
+from graphseq.cli.shipped import shipped_files, shipped_folder
 from graphseq.core.lazy import public_names
 
-__all__ = ["list_configs", "list_experiments", "list_room", "main"]
+__all__ = ["list_configs", "list_examples", "list_experiments", "list_room", "main"]
 
 _ROOMS = ("tasks", "nn", "models", "data", "callbacks", "metrics", "ops", "analysis", "sparsity")
-_OTHER = ("methods", "configs", "bench")
+_OTHER = ("methods", "configs", "examples", "bench")
 
 
 def _row(name: str, docstring: str) -> dict[str, str]:
@@ -48,11 +50,12 @@ def list_room(room: str) -> list[dict[str, str]]:
     return rows
 
 
-def list_configs(folder: Path) -> list[dict[str, str]]:
-    r"""Return the YAML files below a folder, each with its first comment line.
+def list_configs(folder: Path | None = None) -> list[dict[str, str]]:
+    r"""Return configs with their first comment lines: those of a folder by path, or those of the package by name.
 
     Args:
-        folder: folder that is searched, with all folders below it.
+        folder: folder that is searched, with all folders below it; None for the configs that come with the package,
+            whose names ``--config`` understands.
 
     Example:
         >>> import tempfile
@@ -60,13 +63,37 @@ def list_configs(folder: Path) -> list[dict[str, str]]:
         >>> _ = (folder / "tiny.yaml").write_text("# A small run.\nseed_everything: 0\n")
         >>> list_configs(folder)[0]["what it is"]
         'A small run.'
+        >>> "graph/gine_digits" in [row["name"] for row in list_configs()]
+        True
     """
+    if folder is None:
+        found = shipped_files("configs")
+    else:
+        found = {path.as_posix(): path for path in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")])}
     rows = []
-    for path in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
+    for name, path in found.items():
         comments = (line.strip() for line in path.read_text("utf-8").splitlines())
         first = next((line.lstrip("# ") for line in comments if line.startswith("#") and line.strip("# ")), "")
-        rows.append({"name": path.as_posix(), "what it is": first, "arXiv": ""})
+        rows.append({"name": name, "what it is": first, "arXiv": ""})
     return rows
+
+
+def _all_configs() -> list[dict[str, str]]:
+    """Return the configs in ``configs/`` of the working directory, then those of the package."""
+    own = Path("configs")
+    is_own = own.is_dir() and own.resolve() != shipped_folder("configs").resolve()
+    return [*(list_configs(own) if is_own else []), *list_configs()]
+
+
+def list_examples() -> list[dict[str, str]]:
+    """Return the example scripts that come with the package, each with the first line of its docstring.
+
+    Example:
+        >>> "plain_pytorch" in [row["name"] for row in list_examples()]
+        True
+    """
+    texts = {name: ast.get_docstring(ast.parse(path.read_bytes())) for name, path in shipped_files("examples").items()}
+    return [{"name": name, "what it is": first_line(text or ""), "arXiv": ""} for name, text in texts.items()]
 
 
 def list_experiments() -> list[dict[str, str]]:
@@ -82,7 +109,8 @@ def list_experiments() -> list[dict[str, str]]:
 def _overview() -> list[dict[str, str | int]]:
     """Every room with its names, without reading any docstring."""
     names: dict[str, list[str]] = {room: sorted(_room_files(room)) for room in _ROOMS}
-    names["configs"] = [row["name"] for row in list_configs(Path("configs"))]
+    names["configs"] = [row["name"] for row in _all_configs()]
+    names["examples"] = list(shipped_files("examples"))
     names["bench"] = list(experiments())
     return [{"room": room, "count": len(found), "names": ", ".join(found)} for room, found in names.items()]
 
@@ -129,11 +157,10 @@ def main(argv: Sequence[str]) -> int:
     if room is None:
         print_table(_overview(), console, wrap=False)
         return 0
-    if room == "configs" and not Path("configs").is_dir():
-        print(f"graphseq list: there is no folder configs/ in {Path.cwd()}; change to one that has it", file=sys.stderr)
-        return 2
     if room == "configs":
-        rows = list_configs(Path("configs"))
+        rows = _all_configs()
+    elif room == "examples":
+        rows = list_examples()
     elif room == "bench":
         rows = list_experiments()
     else:

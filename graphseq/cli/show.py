@@ -8,6 +8,7 @@ from rich.console import Console
 from torch import nn
 
 from graphseq.bench.records.table import print_table
+from graphseq.cli.shipped import UnknownConfigError, find_config
 from graphseq.cli.training import ACTIONABLE, GraphseqCLI
 
 __all__ = ["show"]
@@ -37,7 +38,7 @@ def show(arguments: Sequence[str]) -> int:
     """Print the resolved config, the parameters of the network and the sizes of the data.
 
     Args:
-        arguments: config files, followed by any options of ``graphseq fit``.
+        arguments: config files or names of configs of the package, followed by any options of ``graphseq fit``.
 
     Example:
         >>> show([])
@@ -48,9 +49,16 @@ def show(arguments: Sequence[str]) -> int:
         print("usage: graphseq show CONFIG [CONFIG ...] [--key value]", file=sys.stderr)
         return 0 if files or "--help" in arguments or "-h" in arguments else 2
     given: list[str] = []
-    for argument in arguments:
-        is_file = not argument.startswith("-") and argument.endswith((".yaml", ".yml", ".json"))
-        given += ["--config", argument] if is_file else [argument]
+    for place, argument in enumerate(arguments):
+        is_value = place > 0 and arguments[place - 1].startswith("-") and "=" not in arguments[place - 1]
+        if argument.startswith("-") or is_value:
+            given.append(argument)
+            continue
+        try:
+            given += ["--config", find_config(argument)]
+        except UnknownConfigError as error:
+            print(f"graphseq show: {error}", file=sys.stderr)
+            return 2
     try:
         cli = GraphseqCLI(given, run=False)
     except SystemExit as stop:

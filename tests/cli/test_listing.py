@@ -9,6 +9,7 @@ import pytest
 
 from graphseq.bench import experiments
 from graphseq.cli.listing import list_configs, list_experiments, list_room, main
+from graphseq.cli.shipped import shipped_files, shipped_folder
 from graphseq.core.methods import BEGIN, END, read_methods
 
 ROOMS = ("tasks", "nn", "models", "data", "callbacks", "metrics", "ops", "analysis", "sparsity")
@@ -39,15 +40,22 @@ def test_configs_show_their_first_comment(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert list_configs(tmp_path / "configs")[0]["name"].endswith("configs/bare.yml")
     assert main(["configs"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1:] == ["configs/bare.yml", "configs/graph/gin_digits.yaml  GIN on digits."]
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [" ".join(line.split()) for line in lines[:2]] == [
+        "configs/bare.yml",
+        "configs/graph/gin_digits.yaml GIN on digits.",
+    ]
+    assert [line.split()[0] for line in lines[2:]] == list(shipped_files("configs"))
 
 
-def test_missing_configs_folder_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["configs"]) == 2
-    assert str(tmp_path) in capsys.readouterr().err
-    assert main([]) == 0
+@pytest.mark.parametrize("kind", ["configs", "examples"])
+def test_files_of_the_package_are_listed_once_in_any_folder(kind, tmp_path, monkeypatch, capsys):
+    for folder in (tmp_path, shipped_folder("configs").parent):
+        monkeypatch.chdir(folder)
+        assert main([kind]) == 0
+        lines = capsys.readouterr().out.splitlines()[1:]
+        assert [line.split()[0] for line in lines] == list(shipped_files(kind))
+        assert all(len(line.split()) > 1 for line in lines)  # each says what it is
 
 
 def test_experiments_are_listed():
@@ -66,7 +74,7 @@ def test_overview_counts_every_room(capsys):
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     rooms = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
-    assert list(rooms) == [*ROOMS, "configs", "bench"]
+    assert list(rooms) == [*ROOMS, "configs", "examples", "bench"]
     assert all(rooms[room] == len(list_room(room)) for room in ROOMS)
 
 
@@ -88,7 +96,7 @@ def test_unknown_room_is_refused(capsys):
     assert main(["--help"]) == 0
 
 
-@pytest.mark.parametrize("room", [[], ["data"], ["methods"]])
+@pytest.mark.parametrize("room", [[], ["data"], ["methods"], ["configs"], ["examples"]])
 def test_answers_without_heavy_imports_in_half_a_second(room):
     code = (
         "import sys; from graphseq.cli.listing import main; status = main(sys.argv[1:]); assert status == 0;"
