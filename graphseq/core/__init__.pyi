@@ -19,8 +19,11 @@ from graphseq.core.protocols import CountedClasses as CountedClasses
 from graphseq.core.protocols import DataSource as DataSource
 from graphseq.core.protocols import EmbeddingNetwork as EmbeddingNetwork
 from graphseq.core.protocols import EventSource as EventSource
+from graphseq.core.protocols import FittedNetwork as FittedNetwork
 from graphseq.core.protocols import SequenceNetwork as SequenceNetwork
+from graphseq.core.protocols import SeriesSource as SeriesSource
 from graphseq.core.protocols import StreamNetwork as StreamNetwork
+from graphseq.core.protocols import TeacherForcedNetwork as TeacherForcedNetwork
 from graphseq.core.protocols import TextSource as TextSource
 from graphseq.core.protocols import missing_members as missing_members
 from graphseq.core.random import capture_generators as capture_generators
@@ -35,4 +38,5 @@ from graphseq.core.spec import to_spec as to_spec
 from graphseq.core.surgery import Replaced as Replaced
 from graphseq.core.surgery import replace as replace
 from graphseq.core.vocabulary import Vocabulary as Vocabulary
+from graphseq.core.windows import WindowBatch as WindowBatch
 from graphseq.core.wrappers import unwrapped as unwrapped

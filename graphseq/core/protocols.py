@@ -15,8 +15,11 @@ __all__ = [
     "DataSource",
     "EmbeddingNetwork",
     "EventSource",
+    "FittedNetwork",
     "SequenceNetwork",
+    "SeriesSource",
     "StreamNetwork",
+    "TeacherForcedNetwork",
     "TextSource",
     "missing_members",
 ]
@@ -117,6 +120,45 @@ class SequenceNetwork(Protocol):
         Args:
             x: inputs (B, T, F), or token ids (B, T).
             state: state after the preceding steps; None at the start of a sequence.
+        """
+
+
+@runtime_checkable
+class FittedNetwork(Protocol):
+    """Forecasting network that computes a part of itself from the training span, before the first step.
+
+    Example:
+        >>> from graphseq.models import ReGENN
+        >>> isinstance(ReGENN(num_variables=2, window=3, horizon=1), FittedNetwork)
+        True
+    """
+
+    def fit_to(self, series: Tensor, observed: Tensor | None = None) -> None:
+        """Compute what depends on the training span.
+
+        Args:
+            series: values of the training span in original units, float (S, steps, V).
+            observed: where a value was observed, bool of the same shape; None for everywhere.
+        """
+
+
+@runtime_checkable
+class TeacherForcedNetwork(Protocol):
+    """Forecasting network that decodes step by step, and can read true values in place of its own.
+
+    Example:
+        >>> from graphseq.models import ReGENN
+        >>> isinstance(ReGENN(num_variables=2, window=3, horizon=1), TeacherForcedNetwork)
+        False
+    """
+
+    def forward_with_target(self, x: Tensor, target: Tensor, share: float) -> Tensor:
+        """Return the forecast, decoded from true values for a random share of the steps.
+
+        Args:
+            x: past values (B, S, T, V).
+            target: true future values (B, S, Z, K), NaN where unknown.
+            share: probability with which a step is decoded from the true value, in [0, 1].
         """
 
 
@@ -245,3 +287,17 @@ class TextSource(Protocol):
     @property
     def vocabulary(self) -> Vocabulary:
         """Vocabulary made of the tokens of the training split."""
+
+
+@runtime_checkable
+class SeriesSource(Protocol):
+    """Data module of time series, such as :class:`graphseq.data.SeriesDataModule`.
+
+    Example:
+        >>> from graphseq.data import DriverPanelDataModule
+        >>> isinstance(DriverPanelDataModule(steps=200), SeriesSource)
+        True
+    """
+
+    def training_span(self) -> tuple[Tensor, Tensor | None]:
+        """Return the values of the training span in original units, and where they were observed."""

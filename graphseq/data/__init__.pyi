@@ -103,3 +103,17 @@ from graphseq.data.transforms import Normalize as Normalize
 from graphseq.data.transforms import RandomCrop as RandomCrop
 from graphseq.data.transforms import RandomHorizontalFlip as RandomHorizontalFlip
 from graphseq.data.transforms import ToFloat as ToFloat
+from graphseq.data.windows.calendar import calendar_covariates as calendar_covariates
+from graphseq.data.windows.files import SeriesTable as SeriesTable
+from graphseq.data.windows.files import read_series as read_series
+from graphseq.data.windows.graph import SeriesGraph as SeriesGraph
+from graphseq.data.windows.module import SeriesDataModule as SeriesDataModule
+from graphseq.data.windows.module import SeriesTableDataModule as SeriesTableDataModule
+from graphseq.data.windows.module import WindowDataModule as WindowDataModule
+from graphseq.data.windows.module import WindowOptions as WindowOptions
+from graphseq.data.windows.scaling import Scaling as Scaling
+from graphseq.data.windows.scaling import naive_error as naive_error
+from graphseq.data.windows.splits import window_split as window_split
+from graphseq.data.windows.store import WindowStore as WindowStore
+from graphseq.data.windows.synthetic import DriverPanelDataModule as DriverPanelDataModule
+from graphseq.data.windows.synthetic import driver_panel as driver_panel

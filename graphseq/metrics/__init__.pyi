@@ -2,6 +2,17 @@ from graphseq.metrics.coherence import PendingStatistics as PendingStatistics
 from graphseq.metrics.coherence import memory_coherence as memory_coherence
 from graphseq.metrics.coherence import num_pending_events as num_pending_events
 from graphseq.metrics.coherence import pending_statistics as pending_statistics
+from graphseq.metrics.forecasting import AtStep as AtStep
+from graphseq.metrics.forecasting import MaskedMeanSquaredLogError as MaskedMeanSquaredLogError
+from graphseq.metrics.forecasting import (
+    MaskedSymmetricMeanAbsolutePercentageError as MaskedSymmetricMeanAbsolutePercentageError,
+)
+from graphseq.metrics.forecasting import MeanAbsoluteScaledError as MeanAbsoluteScaledError
+from graphseq.metrics.forecasting import masked_mean_squared_log_error as masked_mean_squared_log_error
+from graphseq.metrics.forecasting import (
+    masked_symmetric_mean_absolute_percentage_error as masked_symmetric_mean_absolute_percentage_error,
+)
+from graphseq.metrics.forecasting import mean_absolute_scaled_error as mean_absolute_scaled_error
 from graphseq.metrics.language import BitsPerCharacter as BitsPerCharacter
 from graphseq.metrics.language import bits_per_character as bits_per_character
 from graphseq.metrics.multilabel import MaskedAUROC as MaskedAUROC

@@ -1,3 +1,4 @@
+from graphseq.models.forecast.regenn import ReGENN as ReGENN
 from graphseq.models.graph.classifier import GraphClassifier as GraphClassifier
 from graphseq.models.graph.classifier import GraphEncoder as GraphEncoder
 from graphseq.models.graph.gin import GINClassifier as GINClassifier

@@ -6,6 +6,7 @@ from graphseq.nn.graph.convolutions import gin_mlp as gin_mlp
 from graphseq.nn.graph.convolutions import make_convolution as make_convolution
 from graphseq.nn.graph.encoders import CategoricalEncoder as CategoricalEncoder
 from graphseq.nn.graph.encoders import FeatureEncoder as FeatureEncoder
+from graphseq.nn.graph.evolution import GraphSoftEvolution as GraphSoftEvolution
 from graphseq.nn.graph.pooling import GraphPool as GraphPool
 from graphseq.nn.graph.pooling import graph_index as graph_index
 from graphseq.nn.graph.virtual_node import VirtualNode as VirtualNode

@@ -1,4 +1,5 @@
 from graphseq.ops.attention import neighbor_attention as neighbor_attention
+from graphseq.ops.variable_graph import co_occurrence as co_occurrence
 from graphseq.ops.decorrelation import cluster_variables as cluster_variables
 from graphseq.ops.decorrelation import correlation_dissimilarity as correlation_dissimilarity
 from graphseq.ops.decorrelation import decorrelation_loss as decorrelation_loss

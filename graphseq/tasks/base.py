@@ -40,6 +40,7 @@ class Step:
         size: denominator of the mean loss: a count of samples, labelled nodes or known labels, or the sum of their
             weights.
         logged: further scalars to log, by name; ``loss`` is always logged.
+        metric_arguments: further arguments of the ``update`` of metrics, by name; each metric gets those it names.
 
     Raises:
         ValueError: if the loss is not a scalar.
@@ -54,6 +55,7 @@ class Step:
     target: Tensor
     size: int | Tensor
     logged: dict[str, Tensor] = field(default_factory=dict)
+    metric_arguments: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the loss."""
@@ -207,7 +209,7 @@ class Task(Noted, LightningModule):
         self._log({f"{stage}/loss": step.loss}, step, stage)
         metrics = self.metrics(stage)
         if metrics is not None:
-            metrics.update(step.prediction.detach(), step.target)
+            metrics.update(step.prediction.detach(), step.target, **step.metric_arguments)
             self.log_dict(metrics, batch_size=_count(step), on_step=False, on_epoch=True, prog_bar=True)
 
     # common to all procedures

@@ -1,0 +1,1 @@
+"""Time series as windows: stores, splits by time, scaling, and data modules."""

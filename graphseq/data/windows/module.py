@@ -1,0 +1,463 @@
+"""Data modules of time series: windows on the device, splits by time, scaling fitted on the training span."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Unpack, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphseq.core.errors import DataError
+from graphseq.core.windows import WindowBatch
+from graphseq.data.base import DataOptions, Stage, StoreDataModule
+from graphseq.data.precision import TRUE_PRECISIONS
+from graphseq.data.windows.calendar import Cycle, calendar_covariates
+from graphseq.data.windows.files import SeriesTable, read_series
+from graphseq.data.windows.graph import SeriesGraph
+from graphseq.data.windows.scaling import Kind, Per, Scaling, naive_error
+from graphseq.data.windows.splits import window_split
+from graphseq.data.windows.store import WindowStore, check_series
+
+__all__ = ["SeriesDataModule", "SeriesTableDataModule", "WindowDataModule", "WindowOptions"]
+
+
+class WindowOptions(DataOptions, total=False):
+    """Arguments that data modules of series pass on to :class:`WindowDataModule`.
+
+    Args:
+        window: number of steps that a network reads, at least 1.
+        horizon: number of steps to predict, at least 1.
+        val: validation steps, as a share in [0, 1) (float) or a number of steps (int).
+        test: test steps, in the same way.
+        fold: number of the fold of an evaluation by rolling origin, in 0..num_folds-1.
+        num_folds: number of parts into which the test steps are divided.
+        stride: distance between the starts of two training windows.
+        eval_stride: the same for validation and test windows; ``horizon`` predicts each step once.
+        scaling: ``standard`` (mean and deviation), ``max`` (largest absolute value) or ``none``.
+        scale_per: whether each ``series`` has its own statistics, or all share those of a ``variable``.
+        season: steps of a season, for the denominator of the mean absolute scaled error.
+        targets: names or positions of the variables to predict; None for all.
+        cycles: calendar covariates: ``hour``, ``weekday``, ``day``, ``month``.
+        batch_size: number of training windows of one batch over all processes, at least 1.
+        eval_batch_size: number of windows of one validation, test or prediction batch; default ``batch_size``.
+        seed: seed of generated data and of the order of training batches.
+        device_resident: whether the store moves to the training device: ``true``, ``false``, or ``auto``.
+        drop_last: whether training leaves out a last batch smaller than ``batch_size``.
+        train_transform: module applied on the device to each training batch.
+        eval_transform: module applied on the device to each validation, test and prediction batch.
+
+    Example:
+        >>> options: WindowOptions = {"window": 24, "horizon": 12, "val": 0.1}
+    """
+
+    window: int
+    horizon: int
+    val: float | int
+    test: float | int
+    fold: int
+    num_folds: int
+    stride: int
+    eval_stride: int
+    scaling: Kind
+    scale_per: Per
+    season: int
+    targets: Sequence[str | int] | None
+    cycles: Sequence[Cycle]
+
+
+class WindowDataModule(StoreDataModule):
+    """Base class of data modules of time series.
+
+    A subclass defines :meth:`series`. A sample is one window of all series. Windows belong to the split in which all
+    their predicted steps lie; the steps that they read may lie before it. Scaling and the denominator of the scaled
+    error are computed from the training span, all steps before the first validation step, and nothing after it.
+    Checkpoints hold the fitted scaling, so that a network is tested on other series in the units of its training.
+
+    Memory: 4 bytes for each value of the series, not of the windows; see :class:`WindowStore`.
+
+    Args:
+        window: number T of steps that a network reads, at least 1.
+        horizon: number Z of steps to predict, at least 1.
+        val: validation steps before the test steps, as a share in [0, 1) (float) or a number of steps (int).
+        test: test steps at the end, in the same way.
+        fold: number of the fold of an evaluation by rolling origin, in 0..num_folds-1; see :func:`window_split`.
+        num_folds: number of parts into which the test steps are divided, at least 1.
+        stride: distance between the starts of two training windows, at least 1.
+        eval_stride: the same for validation and test windows; ``horizon`` predicts each step once.
+        scaling: ``standard`` (mean and standard deviation), ``max`` (largest absolute value) or ``none``.
+        scale_per: whether each ``series`` has its own statistics, or all share those of a ``variable``.
+        season: number of steps of a season, at least 1, for the denominator of the mean absolute scaled error.
+        targets: names or positions of the variables to predict; None for all. The others are read only.
+        cycles: covariates from the calendar for series with times: ``hour``, ``weekday``, ``day``, ``month``.
+        options: further arguments of :class:`StoreDataModule`; ``batch_size`` counts windows, default 32.
+
+    Yields:
+        :class:`graphseq.core.WindowBatch` with x (B, S, T, V) and y (B, S, Z, K).
+
+    Raises:
+        ValueError: if an argument is out of range or unknown.
+        DataError: when the series are read, if a split holds no window, a target does not exist, or values are
+            infinite.
+
+    Example:
+        >>> from graphseq.data import DriverPanelDataModule
+        >>> data = DriverPanelDataModule(window=8, horizon=4, num_series=5, steps=100)
+        >>> next(data.batches("test")).x.shape
+        torch.Size([17, 5, 8, 4])
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int = 24,
+        horizon: int = 12,
+        val: float | int = 0.1,
+        test: float | int = 0.2,
+        fold: int = 0,
+        num_folds: int = 1,
+        stride: int = 1,
+        eval_stride: int = 1,
+        scaling: Kind = "standard",
+        scale_per: Per = "series",
+        season: int = 1,
+        targets: Sequence[str | int] | None = None,
+        cycles: Sequence[Cycle] = (),
+        **options: Unpack[DataOptions],
+    ) -> None:
+        options.setdefault("batch_size", 32)
+        super().__init__(**options)
+        if scaling not in get_args(Kind) or scale_per not in get_args(Per):
+            raise ValueError(
+                f"scaling is {scaling!r} and scale_per {scale_per!r}; they must be one of {', '.join(get_args(Kind))}, "
+                f"and one of {', '.join(get_args(Per))}"
+            )
+        if season < 1:
+            raise ValueError(f"season is {season}; it must be at least 1")
+        unknown = [cycle for cycle in cycles if cycle not in get_args(Cycle)]
+        if unknown:
+            raise ValueError(f"cycles has {unknown}; each must be one of {', '.join(get_args(Cycle))}")
+        # the arguments of the split are checked now; whether the series are long enough when they are read
+        window_split(10**9, window, horizon, val=val, test=test, fold=fold, num_folds=num_folds,
+                     stride=10**6 * stride, eval_stride=10**6 * eval_stride)  # fmt: skip
+        self.window, self.horizon = window, horizon
+        self.val, self.test = val, test
+        self.fold, self.num_folds = fold, num_folds
+        self.stride, self.eval_stride = stride, eval_stride
+        self.scaling: Kind = scaling
+        self.scale_per: Per = scale_per
+        self.season = season
+        self.targets = None if targets is None else list(targets)
+        self.cycles = list(cycles)
+        self._fitted: Scaling | None = None
+        self._naive: Tensor | None = None
+        self._span = 0
+        self._series: SeriesTable | None = None
+
+    def series(self) -> SeriesTable:
+        """Return the series in original units; called once."""
+        raise TypeError(f"{type(self).__name__} must define series()")
+
+    def graph(self) -> SeriesGraph | None:
+        """Return a graph whose nodes are the series; None for none. Called once, after :meth:`series`."""
+        return None
+
+    def covariates(self) -> Tensor | None:
+        """Return covariates that are known in advance, float (steps, F), beside those of ``cycles``; None for none."""
+        return None
+
+    def read(self) -> tuple[WindowStore, dict[str, Tensor]]:
+        """Return the store of windows and the windows of each split."""
+        table = self.series()
+        check_series(table.values)
+        steps = table.values.shape[1]
+        splits, span = window_split(
+            steps, self.window, self.horizon, val=self.val, test=self.test, fold=self.fold, num_folds=self.num_folds,
+            stride=self.stride, eval_stride=self.eval_stride,
+        )  # fmt: skip
+        past = table.values[:, :span]
+        if self._fitted is None:
+            self._fitted = Scaling.fit(past, self.scaling, self.scale_per)
+            self._naive = naive_error(past, min(self.season, span - 1))
+        self._series, self._span = table, span
+        if self._fitted.loc.shape != table.values[:, 0].shape:
+            raise DataError(
+                f"the scaling of the checkpoint is for {tuple(self._fitted.loc.shape)} series and variables, these are "
+                f"{tuple(table.values[:, 0].shape)}; use series with the same variables"
+            )
+        store = WindowStore(
+            table.values, self.window, self.horizon, scaling=self._fitted, naive=self._naive,
+            targets=self._target_positions(table.variables), known=self._known(table), graph=self.graph(),
+        )  # fmt: skip
+        return store, splits
+
+    def _known(self, table: SeriesTable) -> Tensor | None:
+        parts = [] if (given := self.covariates()) is None else [given.float()]
+        if self.cycles:
+            if table.times is None:
+                raise DataError(
+                    f"cycles is {self.cycles}, but the series have no times; name their column, or leave it out"
+                )
+            parts.append(calendar_covariates(table.times, self.cycles))
+        return torch.cat(parts, 1) if parts else None
+
+    def _target_positions(self, variables: list[str]) -> list[int] | None:
+        if self.targets is None:
+            return None
+        unknown = [name for name in self.targets if name not in variables and not isinstance(name, int)]
+        if unknown:
+            raise DataError(f"targets names {', '.join(map(str, unknown))}; the variables are {', '.join(variables)}")
+        return [name if isinstance(name, int) else variables.index(name) for name in self.targets]
+
+    def _table(self) -> SeriesTable:
+        self.load()
+        if self._series is None:
+            raise DataError(f"{type(self).__name__}.read() kept no series")
+        return self._series
+
+    @property
+    def series_names(self) -> list[str]:
+        """Name of each series."""
+        return list(self._table().series)
+
+    @property
+    def variable_names(self) -> list[str]:
+        """Name of each variable that a network reads."""
+        return list(self._table().variables)
+
+    @property
+    def target_names(self) -> list[str]:
+        """Name of each variable to predict."""
+        positions = self._target_positions(self.variable_names)
+        return self.variable_names if positions is None else [self.variable_names[place] for place in positions]
+
+    @property
+    def times(self) -> np.ndarray | None:
+        """Time of each step, ``datetime64[ns]`` (steps,); None for series without times."""
+        return self._table().times
+
+    @property
+    def span(self) -> int:
+        """Number of steps of the training span, from which scaling is fitted."""
+        self.load()
+        return self._span
+
+    def training_span(self) -> tuple[Tensor, Tensor | None]:
+        """Return the values of the training span in original units, float (S, span, V), and where they were observed.
+
+        A missing value is 0; the second result is None if there is none.
+        """
+        values = self._table().values[:, : self.span]
+        observed = ~values.isnan()
+        return values.nan_to_num(0.0).float(), None if bool(observed.all()) else observed
+
+    @property
+    def num_series(self) -> int:
+        """Number of series S."""
+        return len(self._table().series)
+
+    @property
+    def num_variables(self) -> int:
+        """Number of variables V that a network reads."""
+        return len(self._table().variables)
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of variables K to predict."""
+        return self.num_variables if self.targets is None else len(self.targets)
+
+    @property
+    def num_known(self) -> int:
+        """Number F of covariates that are known in advance."""
+        known = next(self.batches("train")).known
+        return 0 if known is None else known.shape[-1]
+
+    def transformed(self, batch: WindowBatch, stage: Stage) -> WindowBatch:
+        """Return a batch after the transform of a stage, its inputs in the precision of the trainer.
+
+        Targets and statistics stay in float32 or wider, so that errors in original units are exact.
+
+        Args:
+            batch: batch of windows.
+            stage: name of the split.
+        """
+        transform = self.train_transform if stage == "train" else self.eval_transform
+        if transform is not None:
+            batch = self.apply_transform(transform, batch, stage)
+        dtype = None if self.trainer is None else TRUE_PRECISIONS.get(str(self.trainer.precision))
+        if dtype is None:
+            return batch
+        inputs = ("x", "known", "edge_weight")
+        for name in (*inputs, "y", "loc", "scale", "naive"):
+            value = getattr(batch, name)
+            if isinstance(value, Tensor) and (name in inputs or dtype == torch.float64):
+                setattr(batch, name, value.to(dtype))
+        return batch
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return batches that are on the device already unchanged, since the loader moves whole blocks."""
+        if isinstance(batch, WindowBatch) and batch.x.device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for checkpoints: splits, names of the variables, and the fitted scaling."""
+        self.load()
+        if self._fitted is None or self._naive is None:
+            raise DataError(f"{type(self).__name__}.read() fitted no scaling")
+        return {
+            **super().state_dict(),
+            "variables": self.variable_names,
+            "loc": self._fitted.loc,
+            "scale": self._fitted.scale,
+            "naive": self._naive,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that the data match a checkpoint, and scale by its statistics.
+
+        Raises:
+            DataError: if training would resume on another split, or the series have other variables.
+        """
+        super().load_state_dict(state_dict)
+        if state_dict["variables"] != self.variable_names:
+            raise DataError(
+                f"the checkpoint was trained on variables {state_dict['variables']}, these are {self.variable_names}; "
+                "use series with the same variables"
+            )
+        saved = Scaling(state_dict["loc"], state_dict["scale"])
+        if (
+            self._fitted is not None
+            and torch.equal(saved.loc, self._fitted.loc)
+            and torch.equal(saved.scale, self._fitted.scale)
+        ):
+            return
+        self._fitted, self._naive = saved, state_dict["naive"]
+        self._host, self._splits = self.read()
+        self._resident = None if self._resident is None else self._host.to(self._resident.device)
+
+
+class SeriesDataModule(WindowDataModule):
+    """Windows of series that are given as a tensor or an array.
+
+    Args:
+        values: values in original units, (S, steps, V), or (steps, V) for one series; NaN where missing.
+        edge_index: edges of a graph whose nodes are the series, int64 (2, E).
+        edge_weight: weight of each edge, (E,), or of each edge at each step, (steps, E); None for 1.
+        known: covariates that are known in advance, (steps, F).
+        options: further arguments of :class:`WindowDataModule`.
+
+    Yields:
+        :class:`graphseq.core.WindowBatch` with x (B, S, T, V) and y (B, S, Z, K).
+
+    Raises:
+        DataError: if the values are not numbers of shape (S, steps, V), or the graph does not fit them.
+
+    Example:
+        >>> data = SeriesDataModule(torch.randn(100, 3), window=10, horizon=5)
+        >>> data.num_series, data.num_variables, data.split_sizes()
+        (1, 3, {'train': 56, 'val': 6, 'test': 16})
+    """
+
+    def __init__(
+        self,
+        values: Tensor | np.ndarray,
+        *,
+        edge_index: Tensor | None = None,
+        edge_weight: Tensor | None = None,
+        known: Tensor | np.ndarray | None = None,
+        **options: Unpack[WindowOptions],
+    ) -> None:
+        super().__init__(**options)
+        try:
+            given = torch.as_tensor(values)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"values is a {type(values).__name__} that holds no numbers: {error}") from error
+        given = given[None] if given.dim() == 2 else given
+        self._values = given if given.is_floating_point() else given.double()
+        check_series(self._values)
+        if edge_index is None and edge_weight is not None:
+            raise DataError("edge_weight was given without edge_index; give the edges that the weights belong to")
+        self._graph = None
+        if edge_index is not None:
+            weight = torch.ones(edge_index.shape[-1]) if edge_weight is None else edge_weight
+            self._graph = SeriesGraph(edge_index, weight)
+            self._graph.check(*self._values.shape[:2])
+        self._covariates = None if known is None else torch.as_tensor(known)
+
+    def series(self) -> SeriesTable:
+        """Return the given values."""
+        count, _, variables = self._values.shape
+        return SeriesTable(
+            self._values, [f"series {n}" for n in range(count)], [f"variable {n}" for n in range(variables)]
+        )
+
+    def graph(self) -> SeriesGraph | None:
+        """Return the given graph."""
+        return self._graph
+
+    def covariates(self) -> Tensor | None:
+        """Return the given covariates."""
+        return self._covariates
+
+
+class SeriesTableDataModule(WindowDataModule):
+    """Windows of the series of a CSV table with a header, one row for each time, or for each time of each series.
+
+    Args:
+        path: path of the table, UTF-8 with a header, plain or compressed by gzip.
+        time: header of the column of times, dates or numbers at equal distances; None for rows that are consecutive
+            steps.
+        variables: headers of the variables; None for all columns that hold numbers.
+        series: header of the column that names the series of a row; None for one series.
+        delimiter: character that separates cells.
+        fill_gaps: whether times that are absent become steps with missing values; else they are refused.
+        options: further arguments of :class:`WindowDataModule`.
+
+    Yields:
+        :class:`graphseq.core.WindowBatch` with x (B, S, T, V) and y (B, S, Z, K).
+
+    Raises:
+        DataError: when the table is read, if it is missing or malformed; see :func:`read_series`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "sales.csv")
+        ...     rows = ["day,sold", *(f"2024-01-{day:02},{day % 7}" for day in range(1, 32))]
+        ...     _ = path.write_text(chr(10).join(rows))
+        ...     data = SeriesTableDataModule(path, time="day", window=7, horizon=2, cycles=["weekday"])
+        ...     data.variable_names, data.num_known
+        (['sold'], 2)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        time: str | None = None,
+        variables: Sequence[str] | None = None,
+        series: str | None = None,
+        delimiter: str = ",",
+        fill_gaps: bool = False,
+        **options: Unpack[WindowOptions],
+    ) -> None:
+        super().__init__(**options)
+        if series is not None and time is None:
+            raise ValueError(
+                f"series is {series!r} and time None; rows of several series need times, so name the column"
+            )
+        self.path = Path(path)
+        self.time = time
+        self.delimiter = delimiter
+        self.fill_gaps = fill_gaps
+        self._arguments = (variables, series)
+
+    def series(self) -> SeriesTable:
+        """Return the series of the table."""
+        variables, series = self._arguments
+        return read_series(
+            self.path, time=self.time, variables=variables, series=series, delimiter=self.delimiter,
+            fill_gaps=self.fill_gaps,
+        )  # fmt: skip

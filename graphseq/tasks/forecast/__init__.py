@@ -1,0 +1,1 @@
+"""Procedures that train networks to forecast time series."""
