@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from graphseq.core.errors import DataError
+from graphseq.data.records import is_number
 from graphseq.data.tables import Column, TextTable
 
 __all__ = ["SeriesTable", "read_series"]
@@ -75,16 +76,14 @@ def read_series(
     if series is not None and time is None:
         raise ValueError(f"series is {series!r} and time None; rows of several series need times, so name the column")
     wanted = [name for name in (time, series) if name is not None]
-    table = TextTable(path, [delimiter], header="columns", names=[*wanted, *(variables or [])])
+    if variables is None:
+        variables = _numeric(path, delimiter, wanted)
+    table = TextTable(path, [delimiter], header="columns", names=[*wanted, *variables])
     place = {name: position for position, name in enumerate(table.header)}
-    names = [name for name in table.header if name and name not in wanted] if variables is None else list(variables)
-    columns: list[Column] = [(place[name], "feature" if variables is None else "optional") for name in names]
+    columns: list[Column] = [(place[name], "optional") for name in variables]
     found = table.read([*columns, *((place[name], "text") for name in wanted)])
-    kept = [(name, column) for name, column in zip(names, columns, strict=True) if column in found]
-    if not kept:
-        raise DataError(f"{path} has no column of numbers beside {', '.join(wanted) or 'those left out'}")
-    values = np.stack([found[column].astype(np.float64) for _, column in kept], 1)  # (rows, V)
-    labels = [name for name, _ in kept]
+    values = np.stack([found[column].astype(np.float64) for column in columns], 1)  # (rows, V)
+    labels = list(variables)
     if time is None:
         return SeriesTable(torch.from_numpy(values)[None], [Path(path).name], labels)
     times = _times(table, found[place[time], "text"], time)
@@ -97,6 +96,17 @@ def read_series(
         series_names = [str(name) for name in uniques]
     _check_order(table, times, groups, time)
     return _on_grid(table, values, times, groups, labels, series_names, time, fill_gaps=fill_gaps)
+
+
+def _numeric(path: str | os.PathLike[str], delimiter: str, others: Sequence[str]) -> list[str]:
+    """Return the headers of the columns that hold a number, except ``others``."""
+    table = TextTable(path, [delimiter], header="columns", names=others)
+    places = {name: position for position, name in enumerate(table.header) if name and name not in others}
+    cells = table.read([(position, "text") for position in places.values()])
+    names = [name for name, place in places.items() if any(is_number(cell) for cell in set(cells[place, "text"]))]
+    if not names:
+        raise DataError(f"{path} has no column of numbers{' beside ' * bool(others)}{', '.join(others)}")
+    return names
 
 
 def _times(table: TextTable, cells: np.ndarray, name: str) -> np.ndarray:

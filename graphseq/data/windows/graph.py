@@ -90,4 +90,7 @@ class SeriesGraph:
         Args:
             device: target device.
         """
-        return type(self)(self.edge_index.to(device), self.edge_weight.to(device))
+        moved = object.__new__(type(self))  # checked already
+        for name, value in vars(self).items():
+            object.__setattr__(moved, name, value.to(device))
+        return moved

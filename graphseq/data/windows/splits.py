@@ -68,7 +68,7 @@ def window_split(
     }
     wanted = {"train": max(begin_val, 0), "val": num_val, "test": end - begin_test}
     for name, starts in splits.items():
-        if not len(starts) and (wanted[name] or name == "train"):
+        if not len(starts) and (name == "train" or {"val": num_val, "test": num_test}[name]):
             raise DataError(
                 f"the {name} split has {wanted[name]} of {steps} steps, too few for a window of {window} and a horizon "
                 f"of {horizon}; give longer series, a smaller window or horizon, or other sizes of val and test"

@@ -87,7 +87,7 @@ class WindowStore:
         self.window, self.horizon, self.graph = window, horizon, graph
         self._targets = None if targets is None else torch.tensor(chosen)
         scaling = scaling or Scaling(torch.zeros(count, variables), torch.ones(count, variables))
-        self._loc, self._scale = (part[:, None, chosen].contiguous() for part in (scaling.loc, scaling.scale))
+        self._loc, self._scale = (part[:, None, chosen].float().contiguous() for part in (scaling.loc, scaling.scale))
         self._naive = None if naive is None else naive[:, None, chosen].float().contiguous()
         scaled = ((series.transpose(0, 1) - scaling.loc) / scaling.scale).float()  # (steps, S, V)
         self._values = scaled.contiguous()
