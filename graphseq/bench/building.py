@@ -29,6 +29,13 @@ _LINKS = (
     ("vocab_size", "vocab_size"),
     ("time_statistics", "time_statistics"),
     ("mean_gap", "mean_gap"),
+    ("num_series", "num_series"),
+    ("num_variables", "num_variables"),
+    ("num_targets", "num_targets"),
+    ("num_known", "num_known"),
+    ("window", "window"),
+    ("horizon", "horizon"),
+    ("season", "season"),
 )
 _ROOMS_WITH_CLASSES = ("tasks", "data", "models", "nn", "callbacks")
 

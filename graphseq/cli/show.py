@@ -13,7 +13,8 @@ from graphseq.cli.training import ACTIONABLE, GraphseqCLI
 
 __all__ = ["show"]
 
-_SIZES = ("num_features", "num_outputs", "num_edge_features", "input_size", "num_nodes", "vocab_size")
+_SIZES = ("num_features", "num_outputs", "num_edge_features", "input_size", "num_nodes", "vocab_size",
+          "num_series", "num_variables", "num_targets", "window", "horizon")  # fmt: skip
 
 
 def parameter_rows(model: nn.Module) -> list[tuple[str, str, int]]:

@@ -1,5 +1,4 @@
 from graphseq.ops.attention import neighbor_attention as neighbor_attention
-from graphseq.ops.variable_graph import co_occurrence as co_occurrence
 from graphseq.ops.decorrelation import cluster_variables as cluster_variables
 from graphseq.ops.decorrelation import correlation_dissimilarity as correlation_dissimilarity
 from graphseq.ops.decorrelation import decorrelation_loss as decorrelation_loss
@@ -20,3 +19,4 @@ from graphseq.ops.self_normalizing import SELU_SCALE as SELU_SCALE
 from graphseq.ops.self_normalizing import fixed_point as fixed_point
 from graphseq.ops.self_normalizing import moment_map as moment_map
 from graphseq.ops.self_normalizing import selu_parameters as selu_parameters
+from graphseq.ops.variable_graph import co_occurrence as co_occurrence

@@ -78,7 +78,7 @@ def read_series(
     wanted = [name for name in (time, series) if name is not None]
     if variables is None:
         variables = _numeric(path, delimiter, wanted)
-    table = TextTable(path, [delimiter], header="columns", names=[*wanted, *variables])
+    table = TextTable(Path(path), [delimiter], header="columns", names=[*wanted, *variables])
     place = {name: position for position, name in enumerate(table.header)}
     columns: list[Column] = [(place[name], "optional") for name in variables]
     found = table.read([*columns, *((place[name], "text") for name in wanted)])
@@ -100,7 +100,7 @@ def read_series(
 
 def _numeric(path: str | os.PathLike[str], delimiter: str, others: Sequence[str]) -> list[str]:
     """Return the headers of the columns that hold a number, except ``others``."""
-    table = TextTable(path, [delimiter], header="columns", names=others)
+    table = TextTable(Path(path), [delimiter], header="columns", names=others)
     places = {name: position for position, name in enumerate(table.header) if name and name not in others}
     cells = table.read([(position, "text") for position in places.values()])
     names = [name for name, place in places.items() if any(is_number(cell) for cell in set(cells[place, "text"]))]

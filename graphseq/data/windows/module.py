@@ -263,9 +263,14 @@ class WindowDataModule(StoreDataModule):
         return len(self._table().variables)
 
     @property
-    def num_outputs(self) -> int:
+    def num_targets(self) -> int:
         """Number of variables K to predict."""
         return self.num_variables if self.targets is None else len(self.targets)
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of variables K to predict."""
+        return self.num_targets
 
     @property
     def num_known(self) -> int:

@@ -127,7 +127,7 @@ class Forecasting(Task):
         metrics |= {f"mae@{step}": AtStep(MaskedMeanAbsoluteError(), step=step) for step in self.steps}
         collection = MetricCollection(metrics, compute_groups=False)
         # sums of millions of float32 errors would lose digits
-        return collection.set_dtype(torch.float64)  # type: ignore[return-value]  # it returns itself
+        return collection.set_dtype(torch.float64)
 
     def on_fit_start(self) -> None:
         """Give the training span to a network that is fitted to it, unless a checkpoint is resumed."""

@@ -1,0 +1,94 @@
+"""Errors of forecasts against numpy, over batches and with gaps."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import mean_squared_log_error
+
+from graphseq.metrics import (
+    AtStep,
+    MaskedMeanAbsoluteError,
+    MaskedMeanSquaredLogError,
+    MaskedSymmetricMeanAbsolutePercentageError,
+    MeanAbsoluteScaledError,
+    masked_mean_squared_log_error,
+    masked_symmetric_mean_absolute_percentage_error,
+    mean_absolute_scaled_error,
+)
+
+
+def pair(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    prediction, target = (torch.rand(5, 2, 3, 2, generator=generator) * 9 for _ in range(2))
+    target[torch.rand(target.shape, generator=generator) < 0.3] = torch.nan
+    return prediction, target
+
+
+def test_log_error_equals_sklearn() -> None:
+    prediction, target = pair()
+    known = ~target.isnan()
+    expected = mean_squared_log_error(target[known].numpy(), prediction[known].numpy())
+    assert float(masked_mean_squared_log_error(prediction, target)) == pytest.approx(expected, rel=1e-5)
+    assert float(masked_mean_squared_log_error(prediction - 100, target)) == pytest.approx(
+        mean_squared_log_error(target[known].numpy(), np.zeros(int(known.sum()))), rel=1e-5
+    )
+    with pytest.raises(ValueError, match="at least 0"):
+        masked_mean_squared_log_error(prediction, target - 100)
+
+
+def test_scaled_and_symmetric_errors_equal_numpy() -> None:
+    prediction, target = pair()
+    naive = torch.rand(2, 1, 2) + 0.5
+    naive[0, 0, 1] = torch.nan
+    gap = (prediction - target).abs().numpy() / naive.numpy()
+    assert float(mean_absolute_scaled_error(prediction, target, naive)) == pytest.approx(np.nanmean(gap), rel=1e-5)
+    share = 2 * np.abs(prediction - target) / (np.abs(prediction) + np.abs(target))
+    expected = float(np.nanmean(share))
+    assert float(masked_symmetric_mean_absolute_percentage_error(prediction, target)) == pytest.approx(
+        expected, rel=1e-5
+    )
+    assert float(masked_symmetric_mean_absolute_percentage_error(torch.zeros(1), torch.zeros(1))) == 0
+
+
+@pytest.mark.parametrize("sizes", [[5], [1, 4], [1, 1, 1, 1, 1]])
+def test_metrics_over_batches_equal_their_functions(sizes: list[int]) -> None:
+    prediction, target = pair()
+    naive = torch.rand(2, 1, 2) + 0.5
+    log, symmetric, scaled = (
+        MaskedMeanSquaredLogError(), MaskedSymmetricMeanAbsolutePercentageError(), MeanAbsoluteScaledError(),
+    )  # fmt: skip
+    for part, known in zip(prediction.split(sizes), target.split(sizes), strict=True):
+        log.update(part, known)
+        symmetric.update(part, known)
+        scaled.update(part, known, naive)
+    torch.testing.assert_close(log.compute(), masked_mean_squared_log_error(prediction, target))
+    torch.testing.assert_close(symmetric.compute(), masked_symmetric_mean_absolute_percentage_error(prediction, target))
+    torch.testing.assert_close(scaled.compute(), mean_absolute_scaled_error(prediction, target, naive))
+
+
+def test_a_batch_without_known_targets_contributes_nothing() -> None:
+    prediction, target = pair()
+    metric = MeanAbsoluteScaledError()
+    metric.update(prediction, target, torch.ones(2, 1, 2))
+    before = metric.compute()
+    metric.update(prediction, torch.full_like(target, torch.nan), torch.ones(2, 1, 2))
+    assert metric.compute() == before
+
+
+def test_errors_of_a_step_and_a_variable() -> None:
+    prediction, target = pair()
+    metric = AtStep(MaskedMeanAbsoluteError(), step=2, variable=1)
+    value = metric(prediction, target)
+    expected = np.nanmean((prediction - target).abs()[:, :, 1, 1].numpy())
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+    metric.update(prediction, target)
+    assert float(metric.compute()) == pytest.approx(expected, rel=1e-5)
+    metric.reset()
+    assert int(metric.metric.total) == 0  # type: ignore[arg-type]  # a tensor
+    for wrong in ({"step": 0}, {"variable": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            AtStep(MaskedMeanAbsoluteError(), **wrong)
+    with pytest.raises(ValueError, match="step is 4"):
+        AtStep(MaskedMeanAbsoluteError(), step=4).update(prediction, target)
+    with pytest.raises(ValueError, match="variable is 2"):
+        AtStep(MaskedMeanAbsoluteError(), variable=2).update(prediction, target)
