@@ -235,6 +235,21 @@ class CountedClasses(Protocol):
         """Weight of each class, inversely proportional to its number of samples."""
 
 
+@runtime_checkable
+class ShufflingLoader(Protocol):
+    """Loader that says whether it shuffles, such as that of :class:`graphseq.data.TabularDataModule`.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> isinstance(SimpleNamespace(shuffle=True), ShufflingLoader)
+        True
+    """
+
+    @property
+    def shuffle(self) -> bool:
+        """Whether the order of the samples is drawn at random."""
+
+
 class Labelled(Protocol):
     """Events that may have labels.
 

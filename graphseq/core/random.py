@@ -8,8 +8,11 @@ import torch
 
 __all__ = ["capture_generators", "restore_generators"]
 
+GeneratorStates = dict[str, Any]
+"""States of the generators ``torch``, ``cuda``, ``numpy`` and ``python``: tensors and plain data."""
 
-def capture_generators() -> dict[str, Any]:
+
+def capture_generators() -> GeneratorStates:
     """Return the state of the torch, CUDA, numpy and python generators.
 
     Everything in it is a tensor or plain data, so a checkpoint that holds it opens with ``weights_only=True``.
@@ -42,7 +45,7 @@ def capture_generators() -> dict[str, Any]:
     }
 
 
-def restore_generators(state: dict[str, Any]) -> None:
+def restore_generators(state: GeneratorStates) -> None:
     """Restore the state of every generator.
 
     Args:

@@ -21,6 +21,9 @@ __all__ = ["MISSING", "Recorded", "make", "public_path", "record", "record_forei
 
 T = TypeVar("T")
 
+Record = dict[str, Any]
+"""A constructor call as plain data: ``class_path``, and ``init_args`` by name."""
+
 
 class _Missing:
     """Type of :data:`MISSING`; deep copies and unpickling return the same object."""
@@ -79,7 +82,7 @@ def _signature(cls: type) -> inspect.Signature:
     return inspect.signature(cls.__init__)  # type: ignore[misc]
 
 
-def record(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+def record(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record | None:
     """Record one constructor call as plain data.
 
     Only arguments that were given are recorded, not defaults.
@@ -147,7 +150,7 @@ class Recorded:
         {'factor': 2.0}
     """
 
-    _record: dict[str, Any] | None
+    _record: Record | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Build the object and record the call."""

@@ -1,16 +1,22 @@
 """Callbacks that average weights over steps: what of a task they may average, and what they must leave alone."""
 
 from collections.abc import Iterator
-from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
+
+from graphseq.core.checkpoint import Checkpoint
+from graphseq.core.errors import UnsupportedStrategyError
 
 __all__: list[str] = []
 
 _STATISTICS = ("running_mean", "running_var")
+
+
+def _callbacks(trainer: Trainer | None) -> list[Callback]:
+    return getattr(trainer, "callbacks", [])  # the trainer sets this attribute dynamically
 
 
 def averages_weights(trainer: Trainer | None) -> bool:
@@ -23,8 +29,24 @@ def averages_weights(trainer: Trainer | None) -> bool:
         >>> averages_weights(None)
         False
     """
-    callbacks = getattr(trainer, "callbacks", [])  # the trainer sets this attribute dynamically
-    return any(isinstance(callback, WeightAveraging) for callback in callbacks)
+    return any(isinstance(callback, WeightAveraging) for callback in _callbacks(trainer))
+
+
+def refreshes_statistics(trainer: Trainer) -> bool:
+    """Return whether the epoch is the one that ``StochasticWeightAveraging`` adds at the end for networks with norms.
+
+    In it no optimiser steps; the batches are passed once through the averaged weights, whose running statistics the
+    norms take from them. Lightning sets ``accumulate_grad_batches`` meanwhile.
+
+    Args:
+        trainer: the running trainer.
+
+    Example:
+        >>> refreshes_statistics(Trainer(logger=False, accelerator="cpu"))
+        False
+    """
+    averaging = (one for one in _callbacks(trainer) if isinstance(one, StochasticWeightAveraging))
+    return any(trainer.current_epoch == one.swa_end + 1 for one in averaging)
 
 
 def named_statistics(module: LightningModule, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
@@ -49,7 +71,7 @@ def named_statistics(module: LightningModule, remove_duplicate: bool = True) -> 
                     yield f"{prefix}.{name}", buffer
 
 
-def keep_state(module: LightningModule, checkpoint: dict[str, Any]) -> None:
+def keep_state(module: LightningModule, checkpoint: Checkpoint) -> None:
     """Put the state of the run into a checkpoint whose weights are averages.
 
     Lightning's callback saves the buffers of its copy of the task, which nobody has updated.
@@ -72,3 +94,44 @@ def keep_state(module: LightningModule, checkpoint: dict[str, Any]) -> None:
     for name, value in current.items():
         if name not in averaged:
             checkpoint["state_dict"][name] = value
+
+
+class AveragesParameters(LightningModule):
+    """Module of which weight-averaging callbacks see parameters and running statistics only, no other buffers.
+
+    Example:
+        >>> AveragesParameters().configure_callbacks()
+        []
+    """
+
+    _is_averaged = False
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return no callback; record whether a callback of the trainer averages weights."""
+        self._is_averaged = averages_weights(self._trainer)
+        return []
+
+    def setup(self, stage: str) -> None:
+        """Refuse a subclass that hides the callback that averages weights."""
+        super().setup(stage)
+        if averages_weights(self._trainer) and not self._is_averaged:
+            raise UnsupportedStrategyError(
+                f"{type(self).__name__}.configure_callbacks does not call super().configure_callbacks(); without it "
+                "the callback that averages weights would average memories, masks and counters too"
+            )
+
+    def teardown(self, stage: str) -> None:
+        """Make :meth:`buffers` yield all buffers again."""
+        self._is_averaged = False
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """Yield all buffers; during a run with a weight-averaging callback, only those that may be averaged.
+
+        Such a callback averages, swaps and copies all tensors of ``parameters()`` and ``buffers()``.
+
+        Args:
+            recurse: whether to include buffers of submodules.
+        """
+        if self._is_averaged:
+            return (buffer for _, buffer in named_statistics(self))
+        return super().buffers(recurse)

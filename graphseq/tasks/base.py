@@ -1,29 +1,30 @@
-"""Base class of all training procedures: steps, logging, optimisers, checkpoints."""
+"""Base class of all training procedures: the step, its logging, and the optimiser."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Generic, Literal, TypedDict
 
 import torch
-import torch.distributed
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MetricCollection
+from typing_extensions import TypeVar
 
-from graphseq import __version__
 from graphseq.core.batches import apply_model
-from graphseq.core.elastic import adopt_sizes
-from graphseq.core.errors import UnsupportedStrategyError
-from graphseq.core.spec import record_foreign_modules
-from graphseq.tasks.averaging import averages_weights, keep_state, named_statistics
-from graphseq.tasks.checkpoints import Noted, check_checkpoint, generator_states, restore_generator_states
-from graphseq.tasks.precision import check_epsilon
-from graphseq.tasks.resumption import restore_checkpoint_choices, restore_early_stop
+from graphseq.tasks.averaging import AveragesParameters
+from graphseq.tasks.checkpoints import Checkpointed
+from graphseq.tasks.finite import note_bad_loss, stop_at_bad_loss
+from graphseq.tasks.optimizers import build_optimizer, build_scheduler, check_callables
+from graphseq.tasks.processes import share_of_processes
 
 __all__ = ["Stage", "Step", "Task", "TaskOptions"]
+
+BatchT = TypeVar("BatchT", default=Any)
+"""Type of the batches of a procedure."""
 
 Stage = Literal["train", "val", "test"]
 """What a step is taken for; also the name of the split and the first part of every logged name."""
@@ -84,7 +85,7 @@ class TaskOptions(TypedDict, total=False):
     stop_on_nonfinite: bool
 
 
-class Task(Noted, LightningModule):
+class Task(Checkpointed, AveragesParameters, LightningModule, Generic[BatchT]):
     """Base class of training procedures; the network is an argument and is always called ``model``.
 
     A subclass defines :meth:`step` and :meth:`configure_metrics`. This class defines the three Lightning steps, logging
@@ -102,6 +103,8 @@ class Task(Noted, LightningModule):
 
     Callbacks that average weights, such as Lightning's ``EMAWeightAveraging``, average parameters and the running
     statistics of norms. All other buffers are state of the run and stay as they are: memories, queues, masks, counters.
+
+    The type parameter is that of the batches that a procedure takes: ``Task[EventBatch]``; plain ``Task`` takes any.
 
     A subclass with further arguments takes those of this class by ``**options: Unpack[TaskOptions]`` and passes them
     on; the command line shows each of them.
@@ -129,7 +132,6 @@ class Task(Noted, LightningModule):
     """
 
     _bad_batch: Tensor
-    _is_averaged = False
 
     monitor: str = "val/loss"
     mode: Literal["min", "max"] = "min"
@@ -146,13 +148,7 @@ class Task(Noted, LightningModule):
         super().__init__()
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
-        for name, value in (("optimizer", optimizer), ("scheduler", scheduler)):
-            if value is not None and not callable(value):
-                raise TypeError(
-                    f"{name} is {value!r}; give a callable such as functools.partial(torch.optim.Adam, lr=1e-3)"
-                )
-        if scheduler_interval not in ("epoch", "step"):
-            raise ValueError(f"scheduler_interval is {scheduler_interval!r}; it must be 'epoch' or 'step'")
+        check_callables(optimizer, scheduler, scheduler_interval)
         try:
             inspect.signature(self.step).bind("batch", "train")
         except TypeError as error:
@@ -167,7 +163,6 @@ class Task(Noted, LightningModule):
         self.stop_on_nonfinite = stop_on_nonfinite
         self.penalties: dict[str, Callable[[Task], Tensor]] = {}
         self._metrics = nn.ModuleDict()
-        self._saved_generators: list[dict[str, Any]] | None = None
         # number of the first training batch with a bad loss, or -1
         self.register_buffer("_bad_batch", torch.tensor(-1), persistent=False)
         if self._record is not None:
@@ -185,7 +180,7 @@ class Task(Noted, LightningModule):
 
     # defined by each procedure
 
-    def step(self, batch: Any, stage: Stage = "train") -> Step:
+    def step(self, batch: BatchT, stage: Stage = "train") -> Step:
         """Return loss, prediction and target of one batch, without logging and without an optimiser step.
 
         Args:
@@ -198,7 +193,7 @@ class Task(Noted, LightningModule):
         """Return the metrics of validation and test, without prefix; called once before the run."""
         return None
 
-    def record(self, stage: Literal["val", "test"], batch: Any, step: Step) -> None:
+    def record(self, stage: Literal["val", "test"], batch: BatchT, step: Step) -> None:
         """Log the loss of an evaluation batch and update the metrics with it.
 
         Args:
@@ -214,7 +209,7 @@ class Task(Noted, LightningModule):
 
     # common to all procedures
 
-    def forward(self, batch: Any) -> Any:
+    def forward(self, batch: BatchT) -> object:
         """Return the network's output for a batch, as :func:`graphseq.core.apply_model` calls it.
 
         Args:
@@ -222,34 +217,9 @@ class Task(Noted, LightningModule):
         """
         return apply_model(self.model, batch)
 
-    def configure_callbacks(self) -> list[Callback]:
-        """Return no callback; record whether a callback of the trainer averages weights."""
-        self._is_averaged = averages_weights(self._trainer)
-        return []
-
-    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """Yield all buffers; during a run with a weight-averaging callback, only those that may be averaged.
-
-        Such a callback averages, swaps and copies all tensors of ``parameters()`` and ``buffers()``.
-
-        Args:
-            recurse: whether to include buffers of submodules.
-        """
-        if self._is_averaged:
-            return (buffer for _, buffer in named_statistics(self))
-        return super().buffers(recurse)
-
-    def teardown(self, stage: str) -> None:
-        """Make :meth:`buffers` yield all buffers again."""
-        self._is_averaged = False
-
     def setup(self, stage: str) -> None:
         """Build the metrics of validation and test."""
-        if averages_weights(self._trainer) and not self._is_averaged:
-            raise UnsupportedStrategyError(
-                f"{type(self).__name__}.configure_callbacks does not call super().configure_callbacks(); without it "
-                "the callback that averages weights would average memories, masks and counters too"
-            )
+        super().setup(stage)
         if not self._metrics:
             metrics = self.configure_metrics()
             if metrics is not None:
@@ -270,15 +240,15 @@ class Task(Noted, LightningModule):
         """Data module of the run; None if the trainer was given loaders instead."""
         return getattr(self._trainer, "datamodule", None)  # the trainer has this attribute only in a run
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def training_step(self, batch: BatchT, batch_idx: int) -> Tensor:
         """Return the loss of one batch with penalties, weighted by the size of each process's share of the batch."""
         return self.total_loss(self.step(batch, "train"), batch_idx)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: BatchT, batch_idx: int) -> None:
         """Log the loss and metrics of a validation batch."""
         self.record("val", batch, self.step(batch, "val"))
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: BatchT, batch_idx: int) -> None:
         """Log the loss and metrics of a test batch."""
         self.record("test", batch, self.step(batch, "test"))
 
@@ -297,7 +267,7 @@ class Task(Noted, LightningModule):
         if metrics is not None:
             metrics.reset()
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+    def predict_step(self, batch: BatchT, batch_idx: int) -> object:
         """Return the network's output for a batch."""
         return self(batch)
 
@@ -332,43 +302,20 @@ class Task(Noted, LightningModule):
         """Return the factor that turns DDP's mean over processes into the mean over all samples."""
         if self._trainer is None or self.trainer.world_size == 1:
             return 1.0
-        total = torch.as_tensor(size, dtype=torch.float64, device=self.device).clone()
-        mine = total.clone()
-        torch.distributed.all_reduce(total)
-        # without known targets on any process all losses are 0, and the factor may be 0 as well
-        return (mine * self.trainer.world_size / total.clamp(min=torch.finfo(total.dtype).tiny)).to(dtype)
+        return share_of_processes(size, self.trainer.world_size, self.device, dtype)
 
     def _watch(self, loss: Tensor, batch_idx: int) -> None:
         if not self.stop_on_nonfinite:
             return
-        fresh = (self._bad_batch < 0) & ~torch.isfinite(loss.detach())
-        self._bad_batch.copy_(torch.where(fresh, batch_idx, self._bad_batch))
+        note_bad_loss(self._bad_batch, loss, batch_idx)
         every = getattr(self._trainer, "log_every_n_steps", 1)  # the trainer sets this attribute dynamically
         if loss.device.type == "cpu" or (every and (batch_idx + 1) % every == 0):
-            self._stop_if_bad()
-
-    def _stop_if_bad(self) -> None:
-        batch_idx = int(self._bad_batch)
-        if batch_idx < 0:
-            return
-        self._bad_batch.fill_(-1)
-        bad = (name for name, value in self.named_parameters() if not bool(torch.isfinite(value).all()))
-        first = next(bad, None)
-        where = (
-            f"the first parameter with such a value is {first}"
-            if first
-            else "all parameters are finite, so look at the data"
-        )
-        raise FloatingPointError(
-            f"the training loss became NaN or infinite in epoch {self.current_epoch if self._trainer else 0}, "
-            f"batch {batch_idx}, step {self.global_step if self._trainer else 0}; {where}. "
-            "Lower the learning rate or clip gradients; stop_on_nonfinite=False continues regardless"
-        )
+            stop_at_bad_loss(self, self._bad_batch)
 
     def on_train_epoch_end(self) -> None:
         """Raise if a loss of this epoch was not finite."""
         if self.stop_on_nonfinite:
-            self._stop_if_bad()
+            stop_at_bad_loss(self, self._bad_batch)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser over the parameters that require a gradient, and the scheduler if there is one.
@@ -382,7 +329,7 @@ class Task(Noted, LightningModule):
         if scheduler is None:
             return optimizer
         entry: LRSchedulerConfigType = {"scheduler": scheduler, "interval": self.scheduler_interval}
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        if isinstance(scheduler, ReduceLROnPlateau):
             entry["monitor"] = vars(scheduler).get("monitor", self.monitor)
         return {"optimizer": optimizer, "lr_scheduler": entry}
 
@@ -392,66 +339,15 @@ class Task(Noted, LightningModule):
         Args:
             parameters: parameters to optimise, at least one.
         """
-        if not parameters:
-            raise ValueError(
-                f"no parameter of {type(self.model).__name__} requires a gradient; there is nothing to train"
-            )
-        optimizer = torch.optim.Adam(parameters) if self.optimizer is None else self.optimizer(parameters)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"optimizer returned a {type(optimizer).__name__}; it must return a torch.optim.Optimizer")
-        check_epsilon(optimizer, replace=self.optimizer is None)
-        return optimizer
+        return build_optimizer(self.optimizer, parameters, self.model)
 
-    def make_scheduler(
-        self, optimizer: torch.optim.Optimizer
-    ) -> torch.optim.lr_scheduler.LRScheduler | torch.optim.lr_scheduler.ReduceLROnPlateau | None:
+    def make_scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler | ReduceLROnPlateau | None:
         """Return the scheduler that the argument ``scheduler`` builds for an optimiser; None if there is no scheduler.
 
         Args:
             optimizer: optimiser that :meth:`make_optimizer` returned.
         """
-        if self.scheduler is None:
-            return None
-        scheduler = self.scheduler(optimizer)
-        kinds = (torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
-        if not isinstance(scheduler, kinds):
-            raise TypeError(f"scheduler returned a {type(scheduler).__name__}; it must return a torch LRScheduler")
-        return scheduler
-
-    # checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the version and the state of every random generator of every process."""
-        states = generator_states(self._trainer)
-        keep_state(self, checkpoint)
-        checkpoint["graphseq"] = {"version": __version__, "generators": states, "left_out": self._left_out}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint belongs to this task and network, and keep its generator states.
-
-        Raises:
-            CheckpointError: if it does not; the message names the difference.
-        """
-        adopt_sizes(self, checkpoint["state_dict"])
-        check_checkpoint(self, self._record, checkpoint)
-        if "graphseq" in checkpoint:
-            self._saved_generators = checkpoint["graphseq"]["generators"]
-        if self._trainer is not None and self.trainer.state.fn == "fit":
-            restore_checkpoint_choices(self.trainer, checkpoint)
-            restore_early_stop(self.trainer, checkpoint)
-
-    def on_train_start(self) -> None:
-        """Restore the generators from the checkpoint, after all set-up that draws random numbers."""
-        if self._saved_generators is not None:
-            restore_generator_states(self._saved_generators, self.trainer.global_rank, self.trainer.world_size)
-            self._saved_generators = None
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Build the task from a checkpoint; :func:`graphseq.load` does it without naming the class."""
-        record_foreign_modules()
-        kwargs.setdefault("weights_only", True)
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        return build_scheduler(self.scheduler, optimizer)
 
 
 def _count(step: Step) -> int:

@@ -1,23 +1,28 @@
-"""Checkpoints of tasks: generator states, checks that a checkpoint fits, and building a task from one."""
+"""Checkpoints of tasks: what is added to them, what is restored from them, and building a task from one."""
 
 import functools
 import inspect
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args, get_origin, is_typeddict
+from typing import IO, TYPE_CHECKING, Any, Self, get_args, get_origin, is_typeddict
 
 import torch
 import torch.distributed
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch.serialization import MAP_LOCATION
 
 from graphseq import __version__
+from graphseq.core.checkpoint import Checkpoint
+from graphseq.core.elastic import adopt_sizes
 from graphseq.core.errors import CheckpointError, constructor_message
-from graphseq.core.random import capture_generators, restore_generators
-from graphseq.core.spec import Recorded, import_path, to_spec
+from graphseq.core.random import GeneratorStates, capture_generators, restore_generators
+from graphseq.core.spec import Recorded, import_path, record_foreign_modules
+from graphseq.tasks.averaging import keep_state
+from graphseq.tasks.compatibility import check_checkpoint
+from graphseq.tasks.resumption import restore_checkpoint_choices, restore_early_stop
 
 if TYPE_CHECKING:
     from graphseq.tasks.base import Task
@@ -44,7 +49,7 @@ class Noted(Recorded):
 
     _left_out: list[str]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
         """Build the object and record the call."""
         self = super().__new__(cls, *args, **kwargs)
         given = [*list(inspect.signature(cls.__init__).parameters)[1 : len(args) + 1], *kwargs]
@@ -53,7 +58,7 @@ class Noted(Recorded):
         return self
 
 
-def generator_states(trainer: Trainer | None) -> list[dict[str, Any]]:
+def generator_states(trainer: Trainer | None) -> list[GeneratorStates]:
     """Return the state of the random generators of every process.
 
     Args:
@@ -66,12 +71,12 @@ def generator_states(trainer: Trainer | None) -> list[dict[str, Any]]:
     mine = capture_generators()
     if trainer is None or trainer.world_size == 1 or not torch.distributed.is_initialized():
         return [mine]
-    states: list[dict[str, Any]] = [mine] * trainer.world_size
+    states: list[GeneratorStates] = [mine] * trainer.world_size
     torch.distributed.all_gather_object(states, mine)
     return states
 
 
-def restore_generator_states(states: list[dict[str, Any]], rank: int, world_size: int) -> None:
+def restore_generator_states(states: list[GeneratorStates], rank: int, world_size: int) -> None:
     """Restore the random generators of this process from a checkpoint.
 
     Args:
@@ -91,85 +96,53 @@ def restore_generator_states(states: list[dict[str, Any]], rank: int, world_size
     restore_generators(states[min(rank, len(states) - 1)])
 
 
-def check_checkpoint(task: LightningModule, note: dict[str, Any] | None, checkpoint: Mapping[str, Any]) -> None:
-    """Check that a checkpoint was written by the same task class with a network of the same shapes.
+class Checkpointed(Noted, LightningModule):
+    """Module whose checkpoints hold everything from which a stopped run continues bit for bit.
 
-    Args:
-        task: task that the checkpoint is loaded into; with ``strict_loading = False`` shapes are not compared.
-        note: constructor call of the task, as :class:`graphseq.core.Recorded` records it.
-        checkpoint: contents of the checkpoint.
-
-    Raises:
-        CheckpointError: if it was not; the message names the difference.
+    Beside Lightning's contents they hold the version, the states of all generators of all processes, and the names of
+    constructor arguments that could not be recorded.
 
     Example:
-        >>> from graphseq.tasks import Regression
-        >>> task = Regression(nn.Linear(2, 1))
-        >>> check_checkpoint(task, None, {"state_dict": task.state_dict()})
+        >>> checkpoint = {"state_dict": {}}
+        >>> Checkpointed().on_save_checkpoint(checkpoint)
+        >>> sorted(checkpoint["graphseq"])
+        ['generators', 'left_out', 'version']
     """
-    saved = checkpoint.get("hyper_parameters", {})
-    mine = note or {"class_path": None, "init_args": {}}
-    if saved.get("_class_path") not in (None, mine["class_path"]):
-        raise CheckpointError(
-            f"the checkpoint holds a {saved['_class_path']}, the run is a {mine['class_path']}; "
-            "use the config it was trained with, or graphseq.load(path)"
-        )
-    own, given = task.state_dict(), checkpoint["state_dict"]
-    different = [
-        f"{name} is {_shape(given, name)} there and {_shape(own, name)} here"
-        for name in sorted(set(own) | set(given))
-        if _shape(own, name) != _shape(given, name)
-    ]
-    if different and task.strict_loading:
-        more = f", and {len(different) - 3} more" if len(different) > 3 else ""
-        plain = {name: value for name, value in saved.items() if not name.startswith("_")}
-        there = {"class_path": saved.get("_class_path"), "init_args": plain}
-        made_by = checkpoint.get("graphseq", {}).get("version")
-        raise CheckpointError(
-            f"the checkpoint (graphseq {made_by}) does not fit this {type(task).__name__} ({__version__}): "
-            f"{'; '.join(different[:3])}{more}. Built with {_differences(there, mine)}"
-        )
 
+    _saved_generators: list[GeneratorStates] | None = None
 
-def _shape(state: Mapping[str, Any], name: str) -> tuple[int, ...] | str:
-    if name not in state:
-        return "absent"
-    return tuple(state[name].shape) if isinstance(state[name], Tensor) else "an object"
+    def on_save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Add the version and the state of every random generator of every process."""
+        states = generator_states(self._trainer)
+        keep_state(self, checkpoint)
+        checkpoint["graphseq"] = {"version": __version__, "generators": states, "left_out": self._left_out}
 
+    def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Check that the checkpoint belongs to this task and network, and keep its generator states.
 
-def _with_defaults(value: Any) -> Any:
-    """Complete the records inside a value with the defaults of their constructors, as loading does."""
-    if not isinstance(value, dict):
-        return value
-    value = {name: _with_defaults(item) for name, item in value.items()}
-    if isinstance(value.get("class_path"), str) and isinstance(value.get("init_args"), dict):
-        try:
-            owners = reversed(inspect.getmro(import_path(value["class_path"])))
-        except (ImportError, AttributeError):  # gone, or no class
-            return value
-        # **kwargs hand arguments up to the classes above
-        parameters = [p for owner in owners for p in inspect.signature(owner.__init__).parameters.values()]  # type: ignore[misc]
-        defaults = {p.name: to_spec(p.default) for p in parameters if p.default is not inspect.Parameter.empty}
-        value["init_args"] = {**defaults, **value["init_args"]}
-    return value
+        Raises:
+            CheckpointError: if it does not; the message names the difference.
+        """
+        adopt_sizes(self, checkpoint["state_dict"])
+        check_checkpoint(self, self._record, checkpoint)
+        if "graphseq" in checkpoint:
+            self._saved_generators = checkpoint["graphseq"]["generators"]
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            restore_checkpoint_choices(self.trainer, checkpoint)
+            restore_early_stop(self.trainer, checkpoint)
 
+    def on_train_start(self) -> None:
+        """Restore the generators from the checkpoint, after all set-up that draws random numbers."""
+        if self._saved_generators is not None:
+            restore_generator_states(self._saved_generators, self.trainer.global_rank, self.trainer.world_size)
+            self._saved_generators = None
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
-    """Name the first arguments that differ between two records, those of the network before others."""
-    found: list[str] = []
-
-    def walk(left: object, right: object, path: str) -> None:
-        if isinstance(left, dict) and isinstance(right, dict):
-            for key in sorted({*left, *right}, key=str):
-                step = path if key == "init_args" else f"{path}.{key}" if path else str(key)
-                walk(left.get(key, "not noted"), right.get(key, "not noted"), step)
-        elif left != right and not isinstance(left, nn.Module):  # an override given to graphseq.load
-            found.append(f"{path} = {left} there, {right} here")
-
-    walk(_with_defaults(there), _with_defaults(here), "")
-    found.sort(key=lambda text: not text.startswith("model"))
-    same = "the same arguments: the code of the network has changed, or an argument that is not noted differs"
-    return "; ".join(found[:4]) or same
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path | IO[Any], *args: Any, **kwargs: Any) -> Self:
+        """Build the task from a checkpoint; :func:`graphseq.load` does it without naming the class."""
+        record_foreign_modules()
+        kwargs.setdefault("weights_only", True)
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
 
 def _noted_function(spec: object) -> Callable[..., object] | None:
@@ -204,7 +177,7 @@ def argument_names(task_class: type) -> list[str] | None:
     return names
 
 
-def load(path: str | os.PathLike[str], map_location: Any = None, **override: Any) -> "Task":
+def load(path: str | os.PathLike[str], map_location: MAP_LOCATION = None, **override: object) -> "Task":
     """Return the task that a checkpoint of a script or of the command line holds, with its network and weights.
 
     Args:
@@ -260,7 +233,7 @@ def load(path: str | os.PathLike[str], map_location: Any = None, **override: Any
             function = _noted_function(saved[name])  # jsonargparse takes functions only with annotations
             if function is not None:
                 override[name] = function
-        task = task_class.load_from_checkpoint(path, map_location=map_location, **override)
+        task = task_class.load_from_checkpoint(Path(path), map_location=map_location, **override)
     except (CheckpointError, FileNotFoundError):
         raise
     except Exception as error:

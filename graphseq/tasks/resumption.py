@@ -7,8 +7,10 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from graphseq.core.checkpoint import Checkpoint
 
-def restore_checkpoint_choices(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+
+def restore_checkpoint_choices(trainer: Trainer, checkpoint: Checkpoint) -> None:
     """Prepare the states of ``ModelCheckpoint`` callbacks in a checkpoint for the run that resumes from it.
 
     ``ModelCheckpoint.load_state_dict`` drops all scores when its folder is not the one in the checkpoint. A resumed
@@ -58,7 +60,7 @@ def _warn_of_missing(trainer: Trainer, state: dict[str, Any], places: dict[str, 
     warnings.warn(f"the best checkpoint of the run that is resumed, {best}, is no longer there{reached}", stacklevel=2)
 
 
-def restore_early_stop(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+def restore_early_stop(trainer: Trainer, checkpoint: Checkpoint) -> None:
     """Let a run that ``EarlyStopping`` had ended end at once when it is resumed.
 
     The trainer's decision to stop is in no checkpoint, so that each resumption would train one epoch more.

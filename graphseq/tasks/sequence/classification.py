@@ -1,7 +1,5 @@
 """Classification of whole sequences."""
 
-from typing import Any
-
 from torch import Tensor
 
 from graphseq.core.batches import batch_field
@@ -51,7 +49,7 @@ class SequenceClassification(Classification):
         torch.Size([2, 3])
     """
 
-    def step(self, batch: Any, stage: Stage = "train") -> Step:
+    def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the cross-entropy of a batch.
 
         Args:
@@ -62,7 +60,7 @@ class SequenceClassification(Classification):
         return super().step(batch, stage)
 
 
-def checked_lengths(batch: Any) -> Tensor:
+def checked_lengths(batch: object) -> Tensor:
     """Return the lengths of a batch's sequences; on a CPU they are checked.
 
     Args:

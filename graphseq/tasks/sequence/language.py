@@ -1,12 +1,13 @@
 """Training of language models, which predict the next token of a text."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from graphseq.core.batches import TokenBatch
+from graphseq.core.checkpoint import Checkpoint
 from graphseq.core.errors import DataError
 from graphseq.core.protocols import TextSource
 from graphseq.core.vocabulary import Vocabulary
@@ -16,7 +17,7 @@ from graphseq.tasks.objectives.tokens import Tokens
 __all__ = ["LanguageModeling"]
 
 
-class LanguageModeling(Task):
+class LanguageModeling(Task[object]):
     r"""Minimise the cross-entropy between each token of a window and the logits at the token before it.
 
     .. math:: L = -\frac{1}{|M|} \sum_{(b,t) \in M} \log \operatorname{softmax}(f(x_{b,\le t})_t)_{x_{b,t+1}}, \quad
@@ -71,7 +72,7 @@ class LanguageModeling(Task):
             return metrics
         return MetricCollection({"ppl": metrics["ppl"]})
 
-    def step(self, batch: Any, stage: Stage = "train") -> Step:
+    def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the mean cross-entropy of the predicted tokens.
 
         Args:
@@ -90,13 +91,13 @@ class LanguageModeling(Task):
         loss, size = self.target_kind.loss(logits, target)
         return Step(loss, logits, target, size)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Add the vocabulary to the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         if self.vocabulary is not None:
             checkpoint["graphseq"]["vocabulary"] = self.vocabulary.state_dict()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Check the checkpoint, and store its vocabulary."""
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("graphseq", {}).get("vocabulary")

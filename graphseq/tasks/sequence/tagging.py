@@ -1,6 +1,6 @@
 """Classification of each step of a sequence."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -15,7 +15,7 @@ from graphseq.tasks.sequence.classification import checked_lengths
 __all__ = ["SequenceTagging"]
 
 
-class SequenceTagging(Task):
+class SequenceTagging(Task[object]):
     r"""Minimise the cross-entropy between the classes of steps and the network's logits at these steps.
 
     .. math:: L = -\frac{1}{|M|} \sum_{(b,t) \in M} \log \operatorname{softmax}(f(x_b)_t)_{y_{bt}},
@@ -64,7 +64,7 @@ class SequenceTagging(Task):
             }
         )
 
-    def step(self, batch: Any, stage: Stage = "train") -> Step:
+    def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the cross-entropy over the steps that count.
 
         Args:

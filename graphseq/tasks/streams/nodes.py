@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MetricCollection
 
+from graphseq.core.checkpoint import Checkpoint
 from graphseq.core.errors import CheckpointError, DataError
 from graphseq.core.events import EventBatch
 from graphseq.core.protocols import EmbeddingNetwork, EventSource, missing_members
@@ -197,7 +198,7 @@ class TemporalNodeClassification(StreamTask):
         self.network.commit(update)
         return logits
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Restore the state of training; the checkpoint also holds the network's weights."""
         super().on_load_checkpoint(checkpoint)
         self._awaited = None

@@ -4,19 +4,21 @@ import contextlib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Unpack, cast
+from typing import Unpack, cast
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 from torchmetrics import MetricCollection
 
+from graphseq.core.checkpoint import Checkpoint
 from graphseq.core.errors import CheckpointError, DataError, UnsupportedStrategyError
 from graphseq.core.events import EventBatch
-from graphseq.core.protocols import StreamNetwork, missing_members
+from graphseq.core.protocols import ShufflingLoader, StreamNetwork, missing_members
 from graphseq.core.wrappers import unwrapped
 from graphseq.nn.temporal.pres import moments_tracked
+from graphseq.tasks.averaging import refreshes_statistics
 from graphseq.tasks.base import Task, TaskOptions
 
 __all__ = ["StreamTask"]
@@ -30,7 +32,7 @@ class _State:
     next_event: int
 
 
-class StreamTask(Task):
+class StreamTask(Task[EventBatch]):
     """Base class of procedures whose network has a state that depends on earlier events.
 
     The network has ``forward_with_update(batch) -> (output, update)``, ``commit(update)``, ``reset_state()``,
@@ -111,15 +113,18 @@ class StreamTask(Task):
                 "every batch, because each commits the memory that the next one reads. Use a larger batch_size"
             )
 
-    def _refuse_shuffling(self, loader: Any) -> None:
+    def _refuse_shuffling(self, loader: object) -> None:
         given = loader[0] if isinstance(loader, list | tuple) else loader  # Lightning refuses several
         if isinstance(given, Mapping):
             raise UnsupportedStrategyError(
                 f"{len(given)} loaders by name were given; a network remembers one stream at a time. Give one loader"
             )
-        samplers = (getattr(given, "sampler", None), getattr(getattr(given, "batch_sampler", None), "sampler", None))
-        random = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
-        if getattr(given, "shuffle", False) or any(isinstance(sampler, random) for sampler in samplers):
+        shuffles = isinstance(given, ShufflingLoader) and given.shuffle
+        if isinstance(given, DataLoader):
+            inner = given.batch_sampler.sampler if isinstance(given.batch_sampler, BatchSampler) else None
+            random = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+            shuffles = isinstance(given.sampler, random) or isinstance(inner, random)
+        if shuffles:
             raise UnsupportedStrategyError(
                 f"the {type(given).__name__} shuffles; the events of a stream are read in their order. "
                 "Use shuffle=False, or graphseq.data.TemporalDataModule"
@@ -150,7 +155,8 @@ class StreamTask(Task):
 
     def on_train_epoch_start(self) -> None:
         """Refuse accumulated gradients that are scheduled for a later epoch."""
-        self._refuse_accumulation()
+        if not refreshes_statistics(self.trainer):  # which replays the stream without steps of the optimiser
+            self._refuse_accumulation()
 
     # states of training, validation and test
 
@@ -237,11 +243,13 @@ class StreamTask(Task):
                 stacklevel=3,
             )
 
-    def on_train_batch_end(self, outputs: Any, batch: EventBatch, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: EventBatch, batch_idx: int) -> None:
         """Record the stream position up to which events have been processed."""
         self._note(batch)
 
-    def on_validation_batch_end(self, outputs: Any, batch: EventBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_validation_batch_end(
+        self, outputs: object, batch: EventBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Record the stream position up to which events have been processed."""
         self._note(batch)
 
@@ -285,7 +293,7 @@ class StreamTask(Task):
             for module, mode in modes:
                 module.training = mode
 
-    def predict_step(self, batch: EventBatch, batch_idx: int) -> Any:
+    def predict_step(self, batch: EventBatch, batch_idx: int) -> object:
         """Return the network's output for a batch, and commit its events."""
         output, update = self.network.forward_with_update(batch)
         self.network.commit(update)
@@ -293,13 +301,13 @@ class StreamTask(Task):
 
     # checkpoints
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Add the state of training if the buffers hold that of validation."""
         super().on_save_checkpoint(checkpoint)
         after = None if self._after_training is None else vars(self._after_training)
         checkpoint["graphseq"]["stream"] = {"after_training": after, "next_event": self._next_event}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Restore the state of training from the checkpoint.
 
         Raises:

@@ -1,6 +1,6 @@
 """Classification of whole samples: graphs, sequences, images, rows."""
 
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from graphseq.tasks.objectives.classes import Classes, Labels
 __all__ = ["Classification"]
 
 
-class Classification(Task):
+class Classification(Task[object]):
     r"""Minimise the cross-entropy between labels and the network's logits.
 
     Multiclass, one label a sample:
@@ -106,7 +106,7 @@ class Classification(Task):
         """Return accuracy and macro F1, or AUROC and average precision for multilabel targets."""
         return self.target_kind.metrics()
 
-    def step(self, batch: Any, stage: Stage = "train") -> Step:
+    def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the cross-entropy of a batch.
 
         Args:

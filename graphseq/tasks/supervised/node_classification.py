@@ -1,6 +1,6 @@
 """Classification of the nodes of a graph."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from graphseq.tasks.objectives.objective import class_logits
 __all__ = ["NodeClassification"]
 
 
-class NodeClassification(Task):
+class NodeClassification(Task[object]):
     r"""Minimise the cross-entropy over the labelled nodes of a graph.
 
     .. math:: L = -\frac{1}{|M|} \sum_{v \in M} \log \operatorname{softmax}(f(G)_v)_{y_v}
@@ -57,7 +57,7 @@ class NodeClassification(Task):
         """Return accuracy and macro F1."""
         return self.target_kind.metrics()
 
-    def step(self, batch: Any, stage: Stage = "train") -> Step:
+    def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the cross-entropy over the nodes of a stage.
 
         Args:

@@ -1,6 +1,6 @@
 """Regression of numbers from whole samples."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import nn
 from torchmetrics import MetricCollection
@@ -12,7 +12,7 @@ from graphseq.tasks.objectives.quantities import Numbers
 __all__ = ["Regression"]
 
 
-class Regression(Task):
+class Regression(Task[object]):
     r"""Minimise a loss between numbers and the network's outputs; unknown targets (NaN) are left out.
 
     .. math:: L = \frac{1}{|K|} \sum_{(b,k) \in K} \ell(f(x_b)_k, y_{bk}),
@@ -62,7 +62,7 @@ class Regression(Task):
         """Return mean absolute and root mean squared error."""
         return self.target_kind.metrics()
 
-    def step(self, batch: Any, stage: Stage = "train") -> Step:
+    def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the loss of a batch over its known targets.
 
         Args:

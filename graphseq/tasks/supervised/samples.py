@@ -1,7 +1,7 @@
 """Base class of procedures that weight samples or groups of samples."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ class SampleLosses:
         tensor(2.)
     """
 
-    batch: Any
+    batch: object
     output: Tensor
     prediction: Tensor
     target: Tensor
@@ -72,7 +72,7 @@ class SampleLosses:
         return Step(self.terms.sum() / size.clamp(min=1), self.prediction, self.target, size)
 
 
-def required_field(batch: Any, name: str, purpose: str) -> Tensor:
+def required_field(batch: object, name: str, purpose: str) -> Tensor:
     """Return a field with one entry for each sample.
 
     Args:
@@ -93,7 +93,7 @@ def required_field(batch: Any, name: str, purpose: str) -> Tensor:
     return value
 
 
-class SampleTask(Task):
+class SampleTask(Task[object]):
     r"""Base of procedures that need the loss of each sample: a sum :math:`s_n` over :math:`c_n` known targets.
 
     With equal weights the loss :math:`\sum_n s_n / \sum_n c_n` is that of :class:`Classification` or
@@ -160,7 +160,7 @@ class SampleTask(Task):
             )
         return head
 
-    def represent(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def represent(self, batch: object) -> tuple[Tensor, Tensor]:
         """Return the network's output and the input of its head, (B, D).
 
         Args:
@@ -184,7 +184,7 @@ class SampleTask(Task):
             )
         return output, read[0]
 
-    def aligned_target(self, batch: Any, output: Tensor) -> tuple[Tensor, Tensor]:
+    def aligned_target(self, batch: object, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions (B, K) in float32 or wider and the targets that belong to them.
 
         Args:
@@ -202,7 +202,7 @@ class SampleTask(Task):
         """
         return self.target_kind.sample_losses(prediction, target)
 
-    def losses_of(self, batch: Any) -> SampleLosses:
+    def losses_of(self, batch: object) -> SampleLosses:
         """Return the losses of the samples of a batch.
 
         Args:
@@ -220,7 +220,7 @@ class SampleTask(Task):
         """
         return losses.mean()
 
-    def step(self, batch: Any, stage: Stage = "train") -> Step:
+    def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the loss of a batch: in training that of :meth:`training_loss`, else the mean.
 
         Args:

@@ -16,7 +16,7 @@ from graphseq.nn.reweighting.outer import DecorrelationOuter, OuterBatch
 from graphseq.nn.reweighting.weights import FeatureQueue, SampleWeights
 from graphseq.ops.decorrelation import effective_sample_size
 from graphseq.tasks.base import Step
-from graphseq.tasks.precision import check_epsilon
+from graphseq.tasks.optimizers import check_epsilon
 from graphseq.tasks.supervised.samples import SampleLosses, SampleOptions, SampleTask, required_field
 from graphseq.tasks.weighted.virtual import VirtualLearners, warn_of_equal_distribution
 
@@ -241,7 +241,7 @@ class Reweighted(SampleTask):
         logged = {"ess": effective_sample_size(weight), "weight_min": weight.min(), "weight_max": weight.max()}
         return Step(loss, losses.prediction, losses.target, size, logged)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def training_step(self, batch: object, batch_idx: int) -> Tensor:
         """Step the weights, then the network, on one batch."""
         losses = self.losses_of(batch)
         idx = _positions(losses)

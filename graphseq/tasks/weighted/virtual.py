@@ -42,11 +42,11 @@ class VirtualLearners:
     def __init__(
         self,
         task: SampleTask,
-        batch: Any,
+        batch: object,
         representation: Tensor,
         kept: Tensor,
         target: Tensor,
-        validation: Any,
+        validation: object,
         lr: float = 0.1,
     ) -> None:
         self.task = task
@@ -71,7 +71,7 @@ class VirtualLearners:
         }
         buffers = {f"{prefix}{name}": value.clone() for name, value in part.named_buffers()}
 
-        def apply(values: dict[str, Tensor], given: Any) -> Tensor:
+        def apply(values: dict[str, Tensor], given: object) -> Tensor:
             # a norm in training mode writes into its buffers, which must not affect the next call
             state = {**{name: value.clone() for name, value in buffers.items()}, **values}
             return cast(Tensor, functional_call(module, state, (given,)))
