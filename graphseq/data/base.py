@@ -302,8 +302,16 @@ class StoreDataModule(LightningDataModule):
         """Check that the data match a checkpoint.
 
         Raises:
-            DataError: if training would resume on another split; testing on other data gives a warning.
+            DataError: if training would resume on another split, or the state lacks a name; testing on other data gives
+                a warning.
         """
+        missing = sorted(self.state_dict().keys() - state_dict.keys())
+        if missing:
+            raise DataError(
+                f"the state of {type(self).__name__} in the checkpoint has no {', '.join(missing)}, only "
+                f"{', '.join(sorted(state_dict))}: it is that of another version or of another data module. Resume "
+                "with what wrote it, or start from the weights alone"
+            )
         if state_dict.get("fingerprint") == self.fingerprint():
             return
         message = (

@@ -165,8 +165,14 @@ class BatchLoader:
             state: position that :meth:`state_dict` returned.
 
         Raises:
-            DataError: if it is the position of a loader of another length.
+            DataError: if it is the position of a loader of another length, or lacks a name.
         """
+        missing = sorted({"epoch", "pass", "position"} - state.keys())
+        if missing:
+            raise DataError(
+                f"the position of the loader in the checkpoint has no {', '.join(missing)}, only "
+                f"{', '.join(sorted(state))}: it is that of another version. Start from the weights alone"
+            )
         if state.get("length", len(self)) != len(self):
             raise DataError(
                 f"the checkpoint stands in an epoch of {state['length']} batches, this loader has {len(self)}; "

@@ -21,7 +21,7 @@ from graphseq.core.errors import CheckpointError, constructor_message
 from graphseq.core.random import GeneratorStates, capture_generators, restore_generators
 from graphseq.core.spec import Recorded, import_path, record_foreign_modules
 from graphseq.tasks.averaging import keep_state
-from graphseq.tasks.compatibility import check_checkpoint
+from graphseq.tasks.compatibility import check_checkpoint, noted
 from graphseq.tasks.resumption import restore_checkpoint_choices, restore_early_stop
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ class Checkpointed(Noted, LightningModule):
         """
         adopt_sizes(self, checkpoint["state_dict"])
         check_checkpoint(self, self._record, checkpoint)
-        if "graphseq" in checkpoint:
-            self._saved_generators = checkpoint["graphseq"]["generators"]
+        self._saved_generators = noted(checkpoint, "generators")
         if self._trainer is not None and self.trainer.state.fn == "fit":
             restore_checkpoint_choices(self.trainer, checkpoint)
             restore_early_stop(self.trainer, checkpoint)

@@ -1,7 +1,8 @@
 """Checks that a checkpoint fits a task, and what differs where it does not."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -50,8 +51,69 @@ def check_checkpoint(task: LightningModule, note: Record | None, checkpoint: Che
         made_by = checkpoint.get("graphseq", {}).get("version")
         raise CheckpointError(
             f"the checkpoint (graphseq {made_by}) does not fit this {type(task).__name__} ({__version__}): "
-            f"{'; '.join(different[:3])}{more}. Built with {_differences(there, mine)}"
+            f"{'; '.join(different[:3])}{more}. Built with {_differences(there, mine)}{_renamed(own, given)}"
         )
+
+
+def noted(checkpoint: Checkpoint, path: str, keys: Iterable[str] = ()) -> Any:
+    """Return an entry of what graphseq adds to a checkpoint, after a check that its layout is the present one.
+
+    Args:
+        checkpoint: contents of the checkpoint.
+        path: names from the outermost to that of the entry, such as ``generators`` or ``stream.next_event``.
+        keys: names that the entry must hold, unless it is None.
+
+    Returns:
+        The entry; None if the checkpoint holds nothing of graphseq at all.
+
+    Raises:
+        CheckpointError: if one of the names is not there: another version has written the checkpoint.
+
+    Example:
+        >>> noted({"graphseq": {"version": "0.1.0", "stream": {"next_event": 3}}}, "stream.next_event")
+        3
+    """
+    added = checkpoint.get("graphseq")
+    if added is None:
+        return None
+    entry, above = added, ""
+
+    def check(names: Iterable[str]) -> None:
+        missing = ", ".join(f"{above}{name}" for name in names if name not in entry)
+        if missing:
+            raise CheckpointError(
+                f"the checkpoint (graphseq {added.get('version', 'unknown')}, installed {__version__}) has no "
+                f"{missing}, only {', '.join(f'{above}{name}' for name in sorted(entry))}: its layout is that of another version. "
+                "Go on with the version that wrote it, or take its weights alone: "
+                "task.load_state_dict(torch.load(path)['state_dict'])"
+            )
+
+    for name in path.split("."):
+        check([name])
+        entry, above = entry[name], f"{above}{name}."
+    if entry is not None:
+        check(keys)
+    return entry
+
+
+def _renamed(own: Mapping[str, object], given: Mapping[str, object]) -> str:
+    """Name pairs of keys that seem to be one tensor under an old and a new name: of equal shape, in their order."""
+    here = [name for name in own if name not in given]
+    pairs = []
+    for old in (name for name in given if name not in own):
+        ending = old.rsplit(".", 1)[-1]
+        alike = [name for name in here if _shape(own, name) == _shape(given, old)]
+        new = next((name for name in alike if name.rsplit(".", 1)[-1] == ending), next(iter(alike), None))
+        if new is not None:
+            here.remove(new)
+            pairs.append(f"{old} -> {new}")
+    if not pairs:
+        return ""
+    more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
+    return (
+        f". Equal shapes suggest that keys were renamed: {', '.join(pairs[:3])}{more}; to convert the file, rename "
+        "them in its 'state_dict' and save it"
+    )
 
 
 def _shape(state: Mapping[str, object], name: str) -> tuple[int, ...] | str:

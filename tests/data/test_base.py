@@ -196,3 +196,22 @@ def test_noise_transform_draws_from_the_global_generator():
     torch.manual_seed(0)
     second = [x for x, _ in Rows(train_transform=Noise()).batches("train")]
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+class Scaled(Rows):
+    def state_dict(self):
+        return {**super().state_dict(), "mean": 2.0}
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self.mean = state_dict["mean"]
+
+
+def test_a_state_of_another_layout_names_what_it_lacks():
+    data = Scaled()
+    older = {**data.state_dict(), "centre": 2.0}
+    del older["mean"]
+    with pytest.raises(DataError, match=r"Scaled .* no mean, only centre, fingerprint, sizes"):
+        data.load_state_dict(older)
+    data.load_state_dict({**data.state_dict(), "centre": 2.0})
+    assert data.mean == 2.0

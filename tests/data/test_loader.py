@@ -82,6 +82,11 @@ def test_state_of_another_loader_is_refused():
         loader(23, 3).load_state_dict(state)
 
 
+def test_a_position_of_another_layout_names_what_it_lacks():
+    with pytest.raises(DataError, match="no pass, position, only batch, epoch"):
+        loader().load_state_dict({"epoch": 1, "batch": 2})
+
+
 def test_drop_last_and_lengths():
     assert len(loader()) == len(drawn(loader())) == 5
     assert len(loader(drop_last=True)) == len(drawn(loader(drop_last=True))) == 4

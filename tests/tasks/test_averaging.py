@@ -2,7 +2,13 @@ import functools
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from torch import nn
 
 import graphseq
@@ -83,6 +89,73 @@ def test_the_state_of_a_stream_is_not_averaged(name):
     for key in compared:
         assert torch.equal(found[key], expected[key]), key
     assert not same(dict(task.model.named_parameters()), dict(plain.model.named_parameters()))
+
+
+class NormedDecoder(nn.Module):
+    """A decoder of pairs with a norm in front, whose running statistics depend on the embeddings."""
+
+    def __init__(self, decoder, width):
+        super().__init__()
+        self.norm, self.decoder = nn.BatchNorm1d(width), decoder
+
+    def forward(self, h, source, destination):
+        return self.decoder(self.norm(h), source, destination)
+
+
+def normed_stream():
+    task, data = build("jodie")
+    task.network.decoder = NormedDecoder(task.network.decoder, task.network.embedding.out_channels)
+    return task, data
+
+
+def test_statistics_and_state_after_swa_are_those_of_a_replay_with_the_averaged_weights():
+    task, data = normed_stream()
+    averaging = SWA()
+    run = trainer(max_epochs=2, callbacks=[averaging])
+    run.fit(task, data)
+    average = averaging.state_dict()["average_model_state"]
+    for name, value in task.named_parameters():
+        assert torch.equal(value, average[name]), name
+    found, reached = weights(task), task._next_event
+    norm = task.network.decoder.norm
+    norm.reset_running_stats()
+    norm.momentum = None  # the plain mean over batches
+    task.reset_state()
+    task.train()
+    with torch.no_grad():
+        for batch in data.batches("train", epoch=2):
+            task.step(batch, "train")
+    after_training = state(task)
+    for batch in data.batches("val"):
+        task.eval().step(batch, "val")
+    expected = weights(task)
+    assert float(norm.running_var.std()) > 0
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=name)
+    assert not same(after_training, state(task))
+    assert reached == int(data.splits["val"].max()) + 1
+    run.test(task, data, verbose=False)
+
+
+def test_accumulation_on_a_stream_stays_refused_beside_swa():
+    task, data = normed_stream()
+    schedule = GradientAccumulationScheduler({1: 2})
+    with pytest.raises(UnsupportedStrategyError, match="accumulate_grad_batches is 2"):
+        trainer(max_epochs=3, callbacks=[SWA(), schedule]).fit(task, data)
+
+
+@pytest.mark.parametrize("name", ["ema", "mean"])
+def test_a_norm_in_a_stream_network_is_averaged_and_its_memory_is_not(name):
+    task, data = normed_stream()
+    trainer(max_epochs=2, callbacks=[CALLBACKS[name]()]).fit(task, data)
+    plain, data = normed_stream()
+    trainer(max_epochs=2).fit(plain, data)
+    found, expected = weights(task), weights(plain)
+    assert not torch.equal(found["model.decoder.norm.running_mean"], expected["model.decoder.norm.running_mean"])
+    compared = [key for key in expected if key.endswith((*OF_EVENTS, "num_batches_tracked"))]
+    assert len(compared) > 1
+    for key in compared:
+        assert torch.equal(found[key], expected[key]), key
 
 
 def test_a_validation_sees_averaged_weights_and_the_state_of_training():

@@ -407,3 +407,49 @@ def test_copies_can_be_saved_and_loaded(path):
     task = copy.deepcopy(classifier(4))
     saved(task, path, LABELLED)
     assert torch.equal(load(path)(LABELLED[0]), task(LABELLED[0]))
+
+
+# layouts of other versions
+
+
+def test_renamed_tensors_are_named_with_their_new_names(path):
+    task = Fit(3)
+    saved(task, path)
+
+    def rename(checkpoint):
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name.replace("model.", "net."): value for name, value in state.items()}
+
+    text = refusal(edited(path, rename))
+    assert "net.0.weight -> model.0.weight" in text
+    assert "net.0.bias -> model.0.bias" in text
+    with pytest.raises(CheckpointError, match=r"net\.0\.weight -> model\.0\.weight"):
+        trainer(max_epochs=2).fit(Fit(3), loader(rows(4)), ckpt_path=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda entry: entry.pop("generators"), "no generators, only left_out, version"),
+        (lambda entry: entry.update(random=entry.pop("generators")), "no generators, only left_out, random, version"),
+    ],
+)
+def test_entries_under_other_names_are_named(change, named, path):
+    saved(Fit(3), path)
+    assert named in refusal(edited(path, lambda checkpoint: change(checkpoint["graphseq"])))
+    with pytest.raises(CheckpointError, match="generators"):
+        trainer(max_epochs=2).fit(Fit(3), loader(rows(4)), ckpt_path=path)
+
+
+def test_renamed_arguments_and_classes_are_named(path):
+    saved(Classification(MLP(3, 2), 2, label_smoothing=0.1), path, LABELLED)
+
+    def older(checkpoint):
+        checkpoint["hyper_parameters"]["smoothing"] = checkpoint["hyper_parameters"].pop("label_smoothing")
+
+    assert "smoothing" in refusal(edited(path, older))
+
+    def renamed(checkpoint):
+        checkpoint["hyper_parameters"]["_class_path"] = "graphseq.tasks.GraphClassification"
+
+    assert "graphseq.tasks.GraphClassification" in refusal(edited(path, renamed))

@@ -12,6 +12,7 @@ from graphseq.core.errors import DataError
 from graphseq.core.protocols import TextSource
 from graphseq.core.vocabulary import Vocabulary
 from graphseq.tasks.base import Stage, Step, Task, TaskOptions
+from graphseq.tasks.compatibility import noted
 from graphseq.tasks.objectives.tokens import Tokens
 
 __all__ = ["LanguageModeling"]
@@ -100,6 +101,6 @@ class LanguageModeling(Task[object]):
     def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Check the checkpoint, and store its vocabulary."""
         super().on_load_checkpoint(checkpoint)
-        saved = checkpoint.get("graphseq", {}).get("vocabulary")
-        if saved is not None:
+        if "vocabulary" in checkpoint.get("graphseq", {}):
+            saved = noted(checkpoint, "vocabulary", ["unit", "tokens"])
             self.vocabulary = Vocabulary.from_state_dict(saved)

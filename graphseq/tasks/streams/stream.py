@@ -20,6 +20,7 @@ from graphseq.core.wrappers import unwrapped
 from graphseq.nn.temporal.pres import moments_tracked
 from graphseq.tasks.averaging import refreshes_statistics
 from graphseq.tasks.base import Task, TaskOptions
+from graphseq.tasks.compatibility import noted
 
 __all__ = ["StreamTask"]
 
@@ -49,6 +50,9 @@ class StreamTask(Task[EventBatch]):
     A checkpoint written after validation holds both states: the network's buffers are those after validation, from
     which a test continues, and the state of training is stored separately, from which training resumes. So the best
     weights come with the state that they produced.
+
+    ``StochasticWeightAveraging`` of a network with running statistics adds one epoch, which replays the stream through
+    the averaged weights without steps of the optimiser; statistics and state are those of this replay.
 
     Several processes, accumulated gradients and loaders that shuffle are refused: batches depend on each other. So are
     batches out of order, and an evaluation that begins before the events the network has seen.
@@ -314,10 +318,21 @@ class StreamTask(Task[EventBatch]):
             CheckpointError: if it was not written by a procedure on a stream.
         """
         super().on_load_checkpoint(checkpoint)
-        stream = checkpoint.get("graphseq", {}).get("stream")
-        if stream is None:
+        if checkpoint.get("graphseq", {}).get("stream") is None:
             raise CheckpointError("the checkpoint holds no state of an event stream; it is of another task")
-        after = stream["after_training"]
+        stream = noted(checkpoint, "stream", ["after_training", "next_event"])
+        after = noted(checkpoint, "stream.after_training", ["buffers", "next_event"])
+        if after is not None:
+            self._check_buffers(after["buffers"])
         # tensors may be on another device than the network: they are copied into its buffers
         self._after_training = None if after is None else _State(**after)
         self._next_event = stream["next_event"]
+
+    def _check_buffers(self, saved: dict[str, Tensor]) -> None:
+        different = sorted(self.network.state_buffers().keys() ^ saved.keys())
+        if different:
+            named = ", ".join(f"{name} ({'there' if name in saved else 'here'} only)" for name in different)
+            raise CheckpointError(
+                f"the state of training in the checkpoint is not that of a {type(self.network).__name__}: {named}. "
+                "It was written by another version; begin the stream again from the weights alone"
+            )

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import graphseq
-from graphseq.core import DataError, SequenceBatch, TokenBatch, Vocabulary
+from graphseq.core import CheckpointError, DataError, SequenceBatch, TokenBatch, Vocabulary
 from graphseq.data import CharacterDataModule, SyntheticSequencesDataModule, SyntheticTextDataModule, WordDataModule
 from graphseq.models import RecurrentLanguageModel, SequenceClassifier, SequenceTagger
 from graphseq.tasks import Classification, LanguageModeling, SequenceClassification, SequenceTagging
@@ -93,6 +93,11 @@ class TestLanguageModeling:
         again = graphseq.load(tmp_path / "a.ckpt")
         assert again.vocabulary == Vocabulary(" abc", "character")
         assert again.vocabulary is not task.vocabulary
+        older = torch.load(tmp_path / "a.ckpt", weights_only=True)
+        older["graphseq"]["vocabulary"]["kind"] = older["graphseq"]["vocabulary"].pop("unit")
+        torch.save(older, tmp_path / "a.ckpt")
+        with pytest.raises(CheckpointError, match=r"vocabulary\.unit"):
+            graphseq.load(tmp_path / "a.ckpt")
 
     @pytest.mark.parametrize(
         "batch", [torch.zeros(3, dtype=torch.int64), torch.zeros(3, 1, dtype=torch.int64), {"ids": 3}]

@@ -475,3 +475,30 @@ def test_checkpoints_of_other_tasks(tmp_path):
     larger, data = build(data=events(num_sources=30))
     with pytest.raises(CheckpointError, match=r"memory.* \(37.* \(42.*num_nodes = 37 .*42"):
         trainer(max_epochs=2).fit(larger, data, ckpt_path=tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda stream: stream.update(position=stream.pop("next_event")), r"stream\.next_event"),
+        (lambda stream: stream.pop("after_training"), r"stream\.after_training"),
+        (lambda stream: stream["after_training"].pop("buffers"), r"stream\.after_training\.buffers"),
+        (
+            lambda stream: stream["after_training"]["buffers"].update(
+                store=stream["after_training"]["buffers"].pop("memory.memory")
+            ),
+            r"memory\.memory \(here only\), store \(there only\)",
+        ),
+    ],
+)
+def test_states_of_another_layout_name_the_keys(change, named, tmp_path):
+    task, data = build()
+    keep = ModelCheckpoint(tmp_path, filename="a")
+    trainer(max_epochs=1, callbacks=[keep], enable_checkpointing=True).fit(task, data)
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    change(checkpoint["graphseq"]["stream"])
+    torch.save(checkpoint, tmp_path / "b.ckpt")
+    with pytest.raises(CheckpointError, match=named):
+        trainer(max_epochs=2).fit(task, data, ckpt_path=tmp_path / "b.ckpt")
+    with pytest.raises(CheckpointError, match=named):
+        graphseq.load(tmp_path / "b.ckpt")
