@@ -83,8 +83,8 @@ def noted(checkpoint: Checkpoint, path: str, keys: Iterable[str] = ()) -> Any:
         if missing:
             raise CheckpointError(
                 f"the checkpoint (graphseq {added.get('version', 'unknown')}, installed {__version__}) has no "
-                f"{missing}, only {', '.join(f'{above}{name}' for name in sorted(entry))}: its layout is that of another version. "
-                "Go on with the version that wrote it, or take its weights alone: "
+                f"{missing}, only {', '.join(f'{above}{name}' for name in sorted(entry))}: its layout is that of "
+                "another version. Go on with the version that wrote it, or take its weights alone: "
                 "task.load_state_dict(torch.load(path)['state_dict'])"
             )
 

@@ -35,7 +35,7 @@ _ERRORS: dict[str, type[Metric]] = {
 }
 
 
-class Forecasting(Task):
+class Forecasting(Task[WindowBatch]):
     r"""Minimise the error of forecasts of all steps of the horizon, in scaled values; report it in original units.
 
     .. math:: L = \frac{1}{|M|} \sum_{m \in M} \ell(f_m, y_m), \quad M = \{(b,s,t,k) : y_{bstk} \text{ is a number}\}

@@ -164,8 +164,8 @@ class Quantiles(Objective):
         """
         known = ~torch.isnan(target)
         each = pinball_loss(prediction, torch.where(known, target, 0), self.levels)  # (B, ...)
-        terms = torch.where(known, each, 0).flatten(1).sum(1)
-        return terms, known.flatten(1).sum(1).to(prediction.dtype)
+        terms = torch.where(known, each, 0).reshape(len(target), -1).sum(1)
+        return terms, known.reshape(len(target), -1).sum(1).to(prediction.dtype)
 
     def metrics(self) -> MetricCollection:
         """Return ``pinball``, the mean pinball loss over all known targets."""
