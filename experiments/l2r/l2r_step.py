@@ -1,9 +1,7 @@
 """What learned weights cost: a step of the weights, an epoch, and the published procedure for a batch.
 
 Source: arXiv 2312.12475, whose claim is a cost that does not depend on the number of training graphs; its released code
-learns new weights from 1 for every batch in 20 steps of SGD.
-
-In every case ``ours`` alternates with a ``base``, which the case names:
+learns new weights from 1 for every batch in 20 steps of SGD. ``ours`` alternates with a ``base``, which the case names:
 
 * *training set*: one step of the weights as the task takes it (batches of 64, width 64, a full queue of 4 blocks,
   clusters known) with 20,000 training graphs, beside 1,000.
@@ -22,15 +20,16 @@ explains at least 98 % of their variance; (3) an epoch with the default objectiv
 and (5) the base takes no less time than ours for equal weights, in the released form and in the printed one.
 """
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from graphseq.bench import AtLeast, Call, Check, Row, Scale, Setting, Speed, TakesAtMost, bare_trainer, same_outputs
+from graphseq.bench import AtLeast, Call, Linear, Row, Scale, Setting, Speed, TakesAtMost, bare_trainer, same_outputs
+from graphseq.bench.speeds.loops import train_steps
+from graphseq.bench.speeds.timing import exhaust
 from graphseq.data import MotifDataModule
 from graphseq.models import GraphClassifier
 from graphseq.nn import DecorrelationOuter, FeatureQueue, UnrolledOuter
@@ -46,44 +45,28 @@ _INNER_STEPS, _BALANCE = 20, 70.0  # of the released code: steps a batch, and by
 _FORMS = {"released": (_WIDTH, 1), "printed": (16, 5)}  # variables and random features
 
 
-@dataclass
-class _Pair:
-    part: str
-    ours: Call
-    base: Call
-
-
 def _cases(scale: Scale) -> list[Row]:
-    def case(part: str, what: str, base: str) -> Row:
-        return {"part": part, "what": what, "base": base}
-
-    return [
-        case("training set", f"{_LARGE[scale]} graphs", f"{_SMALL} graphs"),
-        *(case("queue", f"{blocks} blocks", "0 blocks") for blocks in _BLOCKS[scale]),
-        case("epoch", "decorrelation", "plain"),
-        case("epoch", "unrolled head", "plain"),
-        *(case("published", form, "loop") for form in _FORMS),
+    cases = [
+        ("training set", f"{_LARGE[scale]} graphs", f"{_SMALL} graphs"),
+        *(("queue", f"{blocks} blocks", "0 blocks") for blocks in _BLOCKS[scale]),
+        ("epoch", "decorrelation", "plain"),
+        ("epoch", "unrolled head", "plain"),
+        *(("published", form, "loop") for form in _FORMS),
     ]
+    return [dict(zip(("part", "what", "base"), case, strict=True)) for case in cases]
 
 
-def _prepare(case: Row, setting: Setting) -> _Pair:
-    part, what, device = case["part"], case["what"], setting.device
+def _side(case: Row, setting: Setting, side: str) -> Call:
+    """Return the call of one side of a case, ``what`` for ours or ``base``."""
+    part, name, device = case["part"], case[side], setting.device
     if part == "training set":
-        sides = [_weight_step(int(case[side].split()[0]), 4, device) for side in ("what", "base")]
-    elif part == "queue":
-        sides = [_weight_step(_SMALL, int(case[side].split()[0]), device) for side in ("what", "base")]
-    elif part == "epoch":
-        sides = [_epoch(name, 128 if setting.scale == "quick" else _SMALL, device) for name in (what, "plain")]
-    else:
-        losses = {"ours": _our_loss, "released": _loss_by_feature, "printed": _loss_by_pair}
-        sides = [_published(losses[side], *_FORMS[what], device) for side in ("ours", what)]
-    return _Pair(part, *sides)
-
-
-def _equal(pair: _Pair, calls: Mapping[str, Call]) -> Row:
-    if pair.part != "published":
-        return {"difference": None}
-    return same_outputs(rtol=0.0, atol=1e-5)(pair, calls)
+        return _weight_step(int(name.split()[0]), 4, device)
+    if part == "queue":
+        return _weight_step(_SMALL, int(name.split()[0]), device)
+    if part == "epoch":
+        return _epoch(name, 128 if setting.scale == "quick" else _SMALL, device)
+    base = {"released": _loss_by_feature, "printed": _loss_by_pair}[case["what"]]
+    return _published(_our_loss if side == "what" else base, *_FORMS[case["what"]], device)
 
 
 def _network() -> GraphClassifier:
@@ -92,7 +75,7 @@ def _network() -> GraphClassifier:
 
 
 def _fit(task: Any, data: Any, device: str, **options: Any) -> None:
-    with bare_trainer(accelerator="cpu" if device == "cpu" else "gpu", limit_val_batches=0, **options) as trainer:
+    with bare_trainer(accelerator=device, limit_val_batches=0, **options) as trainer:
         trainer.fit(task, data)
 
 
@@ -125,8 +108,7 @@ def _epoch(name: str, count: int, device: str) -> Call:
 def _loss_by_feature(features: Tensor, weight: Tensor) -> Tensor:
     """Sum over random features of the squared covariances of all pairs, each counted twice, as in released code."""
     total = features.new_zeros(())
-    for number in range(features.size(2)):
-        column = features[:, :, number]
+    for column in features.unbind(2):
         mean = (weight[:, None] * column).sum(0, keepdim=True)
         covariance = (weight[:, None] * column).T @ column - mean.T @ mean
         total = total + covariance.square().sum() - covariance.diagonal().square().sum()
@@ -136,12 +118,9 @@ def _loss_by_feature(features: Tensor, weight: Tensor) -> Tensor:
 def _loss_by_pair(features: Tensor, weight: Tensor) -> Tensor:
     """Sum over pairs of variables of the squared norm of their covariance, one matrix for each pair."""
     total = features.new_zeros(())
-    for first in range(features.size(1)):
-        for second in range(first):
-            left, right = features[:, first], features[:, second]
-            left = left - (weight[:, None] * left).sum(0)
-            right = right - (weight[:, None] * right).sum(0)
-            total = total + ((weight[:, None] * left).T @ right).square().sum()
+    for first, second in itertools.combinations(range(features.size(1)), 2):
+        left, right = (side - (weight[:, None] * side).sum(0) for side in (features[:, first], features[:, second]))
+        total = total + ((weight[:, None] * left).T @ right).square().sum()
     return 2 * total
 
 
@@ -149,9 +128,7 @@ def _our_loss(features: Tensor, weight: Tensor) -> Tensor:
     return 2 * decorrelation_loss(features, weight, reduction="sum")
 
 
-def _published(
-    loss_of: Callable[[Tensor, Tensor], Tensor], variables: int, num_features: int, device: str
-) -> Callable[[], Tensor]:
+def _published(loss_of: Callable[[Tensor, Tensor], Tensor], variables: int, num_features: int, device: str) -> Call:
     """Return the published procedure for one batch: a call that gives its weights."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(_BATCH, variables, generator=generator) @ torch.randn(variables, variables, generator=generator)
@@ -164,38 +141,29 @@ def _published(
     def learn() -> Tensor:
         number = torch.ones(_BATCH, device=device, requires_grad=True)  # nothing is remembered of a graph
         optimizer = torch.optim.SGD([number], lr=1.0, momentum=0.9)
-        for step in range(_INNER_STEPS):
-            for group in optimizer.param_groups:
-                group["lr"] = 1.0 if step < _INNER_STEPS // 2 else 0.1
+
+        def loss_at(step: int) -> Tensor:
+            optimizer.param_groups[0]["lr"] = 1.0 if step < _INNER_STEPS // 2 else 0.1
             features = random_fourier_features(rows, num_features, omega=omega[step], phase=phase[step])
             weight = torch.cat([number, remembered]).softmax(0)
-            loss = loss_of(features, weight) / _BALANCE + weight.square().sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            return loss_of(features, weight) / _BALANCE + weight.square().sum()
+
+        exhaust(train_steps(range(_INNER_STEPS), loss_at, optimizer))
         return number.detach().softmax(0)
 
     return learn
 
 
-def _linear_in_the_queue(rows: Sequence[Row]) -> list[Check]:
-    """Check that cost over that of an empty queue lies on a line; medians of pairs, so that drift falls on both."""
-    queue = [row for row in rows if row["part"] == "queue"]
-    if len(queue) < 2:
-        return []
-    blocks = [0.0, *(float(row["what"].split()[0]) for row in queue)]
-    cost = [1.0, *(1 / row["ratio"]["ours/base"]["median"] for row in queue)]
-    fit = statistics.correlation(blocks, cost) ** 2
-    return [Check("(2) share of the variance that a line in the queue explains", fit, 0.98, fit >= 0.98)]
-
-
+_SAME = same_outputs(rtol=0.0, atol=1e-5)
+_STEP = "(1) step of the weights, 20000 graphs over 1000 graphs"
+_LINE = "(2) share of the variance that a line in the queue explains"
 speed = Speed(
     name="speed.l2r_step",
     protocol=__doc__,
     cases=_cases,
-    prepare=_prepare,
-    contenders={"ours": lambda pair: pair.ours, "base": lambda pair: pair.base},
-    equal=_equal,
+    prepare=lambda case, setting: (case, setting),
+    contenders={"ours": lambda subject: _side(*subject, "what"), "base": lambda subject: _side(*subject, "base")},
+    equal=lambda subject, calls: _SAME(subject, calls) if subject[0]["part"] == "published" else {"difference": None},
     rounds={"quick": 3, "default": 15, "full": 41},
     seconds={"quick": 0.005, "default": 0.05, "full": 0.1},
     columns=["difference"],
@@ -203,7 +171,7 @@ speed = Speed(
         TakesAtMost(
             "ours/base", 1.3, {"part": "training set"}, "(1) step of the weights, 20000 graphs over 1000 graphs"
         ),
-        _linear_in_the_queue,
+        Linear("ours/base", "what", 0.98, {"part": "queue"}, _LINE),
         TakesAtMost("ours/base", 2.0, {"what": "decorrelation"}, "(3) epoch with weights over plain epoch"),
         AtLeast("ours/base", 1.0, {"what": "released"}, "(4) published procedure, released, over ours"),
         AtLeast("ours/base", 1.0, {"what": "printed"}, "(5) published procedure, printed, over ours"),

@@ -15,20 +15,20 @@ Rule: a report, no claim but the agreement of the losses.
 
 import copy
 import math
-import statistics
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.loader import DataLoader
 
 from experiments.loading import graph_loader
 from experiments.loading.graph_sets import GENERATED
-from graphseq.bench import Call, Check, OutputsDiffer, Row, Setting, Speed, bare_trainer, combinations
+from graphseq.bench import Call, Check, OutputsDiffer, Row, Setting, Speed, bare_trainer, combinations, exhaust
+from graphseq.bench.speeds.loops import Moved, Waiting, train_steps
 from graphseq.models import GINClassifier
 from graphseq.tasks import Classification
 
@@ -45,6 +45,15 @@ class _Subject:
     loop: str
     shares: dict[str, list[float]] = field(default_factory=dict)
 
+    def training(self) -> tuple[nn.Module, Callable[[Any], Tensor], torch.optim.Optimizer]:
+        """Return a copy of the network, its loss on a batch and its optimiser."""
+        twin = copy.deepcopy(self.network)
+
+        def loss_of(batch: Any) -> Tensor:
+            return functional.cross_entropy(twin(batch.x, batch.edge_index, batch.batch, ptr=batch.ptr), batch.y)
+
+        return twin, loss_of, torch.optim.Adam(twin.parameters(), lr=1e-3)
+
 
 def _prepare(case: Row, setting: Setting) -> _Subject:
     data = graph_loader.prepare(case, setting)
@@ -54,71 +63,36 @@ def _prepare(case: Row, setting: Setting) -> _Subject:
 
 def _epoch(subject: _Subject, name: str, loader: Any) -> Call:
     """Return a call that trains a copy of the network for one epoch more."""
-    network = copy.deepcopy(subject.network)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    accelerator = "cpu" if subject.data.device == "cpu" else "gpu"
+    network, loss_of, optimizer = subject.training()
 
     def plain() -> None:
-        batches, start = _Waiting(loader), time.perf_counter()
-        _train(network, optimizer, batches)
-        subject.shares.setdefault(name, []).append(batches.seconds / (time.perf_counter() - start))
+        batches = Waiting(loader)
+        exhaust(train_steps(batches, loss_of, optimizer))
+        subject.shares.setdefault(name, []).append(batches.share)
 
     def fit() -> None:
-        with bare_trainer(accelerator=accelerator, max_epochs=1) as trainer:
+        with bare_trainer(accelerator=subject.data.device, max_epochs=1) as trainer:
             trainer.fit(Classification(network, num_outputs=2), train_dataloaders=loader)
 
     return plain if subject.loop == "plain" else fit
 
 
-class _Waiting:
-    """Batches of a loader, and the time that passed until each was there."""
-
-    def __init__(self, loader: Iterable[Any]) -> None:
-        self.loader, self.seconds = loader, 0.0
-
-    def __iter__(self) -> Iterator[Any]:
-        start = time.perf_counter()
-        for batch in self.loader:
-            self.seconds += time.perf_counter() - start
-            yield batch
-            start = time.perf_counter()
-        self.seconds += time.perf_counter() - start
-
-
-def _train(network: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Any]) -> float:
-    """Train one epoch and return the mean loss of its batches."""
-    losses = []
-    for batch in batches:
-        loss = functional.cross_entropy(network(batch.x, batch.edge_index, batch.batch, ptr=batch.ptr), batch.y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-    return float(torch.stack(losses).mean())
-
-
 def same_losses(subject: _Subject, calls: Any = None) -> Row:
     """Train one epoch by each loader in the same order, from the same weights."""
-    ours = subject.data.loader
-    peer = DataLoader(subject.data.dataset, ours.batch_size, sampler=ours.order().tolist())
-    means = []
-    for batches in (ours, (batch.to(subject.data.device) for batch in peer)):
-        twin = copy.deepcopy(subject.network)
-        means.append(_train(twin, torch.optim.Adam(twin.parameters(), lr=1e-3), batches))
+    data, ours, means = subject.data, subject.data.loader, []
+    peer = DataLoader(data.dataset, ours.batch_size, sampler=ours.order().tolist())
+    for batches in (ours, Moved(peer, data.device)):
+        _, loss_of, optimizer = subject.training()
+        means.append(float(torch.stack(list(train_steps(batches, loss_of, optimizer))).mean()))
     difference = abs(means[0] - means[1])
-    if not (math.isfinite(difference) and difference <= _TOLERANCE[subject.data.device]):
+    if not (math.isfinite(difference) and difference <= _TOLERANCE[data.device]):
         raise OutputsDiffer(f"the losses of the first epoch differ by {difference}")
-    return {"graphs": len(subject.data.dataset), "loss_difference": difference}
+    return {"graphs": len(data.dataset), "loss_difference": difference}
 
 
 def _losses_agree(rows: Sequence[Row]) -> list[Check]:
-    largest = max(row["loss_difference"] for row in rows)
-    claim = "the same order gives the same loss after the first epoch"
-    return [Check(claim, largest, _TOLERANCE["cpu"], largest <= _TOLERANCE["cpu"])]
-
-
-def _loading(subject: _Subject, seconds: Mapping[str, list[float]]) -> Row:
-    return {f"{name} loading": statistics.median(shares) for name, shares in subject.shares.items()}
+    largest, bound = max(row["loss_difference"] for row in rows), _TOLERANCE["cpu"]
+    return [Check("the same order gives the same loss after the first epoch", largest, bound, largest <= bound)]
 
 
 speed = Speed(
@@ -131,7 +105,7 @@ speed = Speed(
         "PyG": lambda subject: _epoch(subject, "PyG", graph_loader.pyg(subject.data)),
     },
     equal=same_losses,
-    notes=_loading,
+    notes=lambda subject, seconds: {f"{name} loading": median(shares) for name, shares in subject.shares.items()},
     packages={"PyG": "torch-geometric"},
     rounds={"quick": 2, "default": 9, "full": 25},
     seconds={"quick": 0.02, "default": 1.0, "full": 3.0},

@@ -2,12 +2,13 @@
 
 import importlib
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from experiments.peers.pyg_streams import link_loss
+from graphseq.bench import train_steps
 from graphseq.data import TemporalEvents
 
 __all__ = ["TGMNetwork"]
@@ -16,15 +17,8 @@ __all__ = ["TGMNetwork"]
 class TGMNetwork(nn.Module):
     """TGN of TGM: its memory, attention, decoder, loader, negatives and buffer of recent neighbours.
 
-    Args:
-        events: the stream.
-        stop: number of its events that are trained on.
-        batch_size: events of a batch.
-        dim: size of a memory, of an encoded time and of an embedding.
-        num_neighbors: size of the buffer.
-
-    Raises:
-        ImportError: if the library cannot be imported.
+    It trains on the first ``stop`` events; ``dim`` is the size of a memory, of an encoded time and of an embedding,
+    ``num_neighbors`` that of the buffer. ``ImportError`` says that the library is not there.
     """
 
     def __init__(self, events: TemporalEvents, stop: int, batch_size: int, dim: int, num_neighbors: int) -> None:
@@ -38,19 +32,14 @@ class TGMNetwork(nn.Module):
         self.attention = tgn.GraphAttentionEmbedding(dim, dim, channels, self.memory.time_enc)
         self.decoder = library.nn.decoder.linkproppred.LinkPredictor(dim, hidden_dim=dim)
         part = slice(0, stop)
-        stream = library.data.DGData.from_raw(
-            edge_time=events.t[part],
-            edge_index=torch.stack([events.src[part], events.dst[part]], dim=1).int(),
-            edge_x=events.msg[part],
-            time_delta="s",
-        )
+        ends = torch.stack([events.src[part], events.dst[part]], dim=1).int()
+        columns = {"edge_time": events.t[part], "edge_index": ends, "edge_x": events.msg[part]}
+        stream = library.data.DGData.from_raw(**columns, time_delta="s")
         self._hooks = library.hooks.HookManager(keys=["train"])
         low, high = int(events.dst[part].min()), int(events.dst[part].max())
+        keys, times = ["edge_src", "edge_dst", "neg"], ["edge_time", "edge_time", "neg_time"]
         self.history = library.hooks.RecencyNeighborHook(
-            num_nodes=nodes,
-            num_nbrs=[num_neighbors],
-            seed_nodes_keys=["edge_src", "edge_dst", "neg"],
-            seed_times_keys=["edge_time", "edge_time", "neg_time"],
+            num_nodes=nodes, num_nbrs=[num_neighbors], seed_nodes_keys=keys, seed_times_keys=times
         )
         negatives = library.hooks.NegativeEdgeSamplerHook(low=low, high=max(high, low + 1))
         for hook in (negatives, self.history, library.hooks.DeduplicationHook()):
@@ -67,25 +56,20 @@ class TGMNetwork(nn.Module):
         place = batch.global_to_local
         edges = torch.stack([place(near.flatten()[there]), place(asked[there])]).long()
         z, last_update = self.memory(batch.unique_nids)
-        h = self.attention(
-            z, last_update, edges, batch.nbr_edge_time[0].flatten()[there], batch.nbr_edge_x[0].flatten(0, 1)[there]
-        )
+        times, features = batch.nbr_edge_time[0].flatten()[there], batch.nbr_edge_x[0].flatten(0, 1)[there]
+        h = self.attention(z, last_update, edges, times, features)
         source = h[place(batch.edge_src)]
-        happened = self.decoder(source, h[place(batch.edge_dst)])
-        return cast(Tensor, happened), cast(Tensor, self.decoder(source, h[place(batch.neg)]))
+        return self.decoder(source, h[place(batch.edge_dst)]), self.decoder(source, h[place(batch.neg)])
 
-    def train_epoch(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    def train_epoch(self, optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
         """Train on the stream once, one batch for each item that is taken."""
+
+        def loss_of(batch: Any) -> Tensor:
+            loss = link_loss(*self.logits(batch))
+            self.memory.update_state(batch.edge_src, batch.edge_dst, batch.edge_time, batch.edge_x)
+            return loss
+
         self.memory.reset_state()
         self.history.reset_state()
         with self._hooks.activate("train"):
-            for batch in self._loader:
-                optimizer.zero_grad()
-                happened, drawn = self.logits(batch)
-                loss = functional.binary_cross_entropy_with_logits(happened, torch.ones_like(happened))
-                loss = loss + functional.binary_cross_entropy_with_logits(drawn, torch.zeros_like(drawn))
-                self.memory.update_state(batch.edge_src, batch.edge_dst, batch.edge_time, batch.edge_x)
-                loss.backward()
-                optimizer.step()
-                self.memory.detach()
-                yield
+            yield from train_steps(self._loader, loss_of, optimizer, after=self.memory.detach)

@@ -15,7 +15,7 @@ from graphseq.core import EventBatch, EventHistory
 from graphseq.data import TemporalAdjacency, TemporalDataModule
 from graphseq.models import MemoryNetwork
 
-__all__ = ["ComparableNodes", "ExactNeighbors", "require_equal"]
+__all__ = ["ComparableNodes", "require_equal"]
 
 _TOLERANCE = 1e-7
 # Nodes without messages have a gradient in PyG's; and one bias of ours is the sum of two there.
@@ -25,19 +25,11 @@ _OTHER_GRADIENTS = ("memory.cell.bias_ih", "memory.cell.bias_hh", "decoder.sourc
 def require_equal(peer: PyGMemory, ours: MemoryNetwork, data: TemporalDataModule, num_batches: int = 10) -> int:
     """Stop unless both give the same outputs and gradients where they must; return how many outputs were compared.
 
-    Both score the first batches of an epoch from the same weights, in float64 and training mode, without a step
-    between. Neighbours are exact on both sides. Of a :class:`PyGMemory` itself memories are compared, of the others
-    logits. A node without messages keeps its zero memory on both sides: PyG's ``LastAggregator``, which without
-    torch-scatter gives it the message of another node, is replaced, and biases that act on it are zero.
-
-    Args:
-        peer: with dropout 0; its weights are changed.
-        ours: of the same kind and sizes; its weights become the peer's.
-        data: a bipartite stream with one negative an event.
-        num_batches: batches that are scored, at least 1.
-
-    Raises:
-        OutputsDiffer: if an output or gradient differs by more than 1e-7, or none could be compared.
+    Both, of the same kind and sizes, score the first batches of an epoch of a bipartite stream with one negative an
+    event: from the same weights, in float64 and training mode with dropout 0, without a step between. Of a
+    :class:`PyGMemory` itself memories are compared, of the others logits. Neighbours are exact on both sides. A node
+    without messages keeps its zero memory on both: PyG's ``LastAggregator``, which without torch-scatter gives it the
+    message of another node, is replaced, and biases that act on it are zero.
     """
     peer, ours = peer.double(), ours.double()
     peer.memory.aggr_module = _LastMessage()
@@ -49,10 +41,9 @@ def require_equal(peer: PyGMemory, ours: MemoryNetwork, data: TemporalDataModule
     history = TemporalAdjacency(stream.src, stream.dst, stream.t, msg, stream.num_nodes)
     events = pyg_events(stream, len(stream))
     events.msg = msg
-    neighbors = 0
-    if isinstance(peer, PyGTGN):
-        neighbors = peer.neighbors.size
-        peer.neighbors = ExactNeighbors(history, neighbors)
+    neighbors = peer.neighbors.size if isinstance(peer, PyGTGN) else 0
+    if neighbors:
+        peer.neighbors = _ExactNeighbors(history, neighbors)
         cast(Any, ours.embedding).layers[0].dropout = 0.0
     peer.reset_state()
     ours.reset_state()
@@ -97,9 +88,7 @@ def _same_pairs(batch: EventBatch, history: EventHistory, num_neighbors: int, no
 
 
 @torch.no_grad()
-def _gradient_difference(
-    peer: PyGMemory, ours: MemoryNetwork, peer_shadow: PyGMemory, our_shadow: MemoryNetwork
-) -> float:
+def _gradient_difference(peer: PyGMemory, ours: MemoryNetwork, peer_shadow: Any, our_shadow: Any) -> float:
     """Return by how much gradients differ: the peer's take the way of its weights into a copy of ours."""
     for shadow, weight in zip(peer_shadow.parameters(), peer.parameters(), strict=True):
         shadow.copy_(torch.zeros_like(weight) if weight.grad is None else weight.grad)
@@ -121,13 +110,8 @@ class _LastMessage(nn.Module):
         return msg.new_zeros(dim_size, msg.size(1)).index_copy(0, index[chosen], msg[chosen])
 
 
-class ExactNeighbors:
-    """Our exact history behind the interface of PyG's ``LastNeighborLoader``, which loses events in large batches.
-
-    Args:
-        history: history of the stream.
-        size: number of neighbours of a node.
-    """
+class _ExactNeighbors:
+    """Our exact history behind the interface of PyG's ``LastNeighborLoader``, which loses events in large batches."""
 
     def __init__(self, history: EventHistory, size: int) -> None:
         self.history, self.size, self.start = history, size, 0
@@ -141,11 +125,9 @@ class ExactNeighbors:
         return nodes, edges, found.e_id[found.mask]
 
     def insert(self, src: Tensor, dst: Tensor) -> None:
-        """Go on by the events of a batch."""
         self.start += len(src)
 
     def reset_state(self) -> None:
-        """Go back to the first event."""
         self.start = 0
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 import graphseq.bench.speeds.speed as harness
 from experiments.temporal import temporal_scale, temporal_train
-from experiments.temporal.temporal_scale import busy_stream, even_stream
+from graphseq.bench import busy_stream, even_stream
 from graphseq.bench.records.files import write_figure
 from graphseq.bench.runner import run_experiment
 from graphseq.bench.speeds.speed import OutputsDiffer, SkipCell
@@ -165,8 +165,9 @@ class TestScale:
             for line in row["sizes"]:
                 for key in ("step_us", "build_us"):
                     assert 0 < line[f"{key}_low"] <= line[key] <= line[f"{key}_high"] < math.inf
-                assert 0 < line["epoch_us"] < line["step_us"]
-                assert 0 < line["write_us"] < line["build_us"]
+                # the least of the one, since a busy machine may interrupt any of so few rounds
+                assert 0 < line["epoch_us_low"] < line["step_us"]
+                assert 0 < line["write_us_low"] < line["build_us"]
                 assert 0 < line["distinct"] <= line["nodes"]
                 assert 0 < line["fill"] <= 1
                 assert line["step_peak_mb"] >= 0

@@ -1,11 +1,12 @@
 """Comparing the outputs of contenders before any of them is timed."""
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from graphseq.bench.experiment import Row
 
-__all__ = ["OutputsDiffer", "same_outputs"]
+__all__ = ["OutputsDiffer", "same_batches", "same_outputs"]
 
 
 class OutputsDiffer(RuntimeError):
@@ -61,3 +62,41 @@ def same_outputs(rtol: float = 1e-4, atol: float = 1e-5) -> Callable[[Any, Mappi
 
 def _leaves(value: Any) -> list[Any]:
     return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, list | tuple) else [value]
+
+
+def same_batches(
+    ours: Iterable[Any], peer: Iterable[Any], fields: Callable[[Any], Mapping[Any, Any]] = lambda b: dict(enumerate(b))
+) -> None:
+    """Compare the batches of two loaders one by one: fields, types and values, on the processor.
+
+    Args:
+        ours: our batches.
+        peer: batches of the peer, in the same order.
+        fields: function that returns the fields of a batch by name; those of a sequence by default.
+
+    Raises:
+        OutputsDiffer: if a field of a batch differs, or one side has more batches.
+
+    Example:
+        >>> import torch
+        >>> same_batches([(torch.ones(2), 3)], [(torch.ones(2), 4)])
+        Traceback (most recent call last):
+        graphseq.bench.speeds.comparison.OutputsDiffer: batch 0 differs in 1
+    """
+    missing = object()
+    for number, (one, other) in enumerate(itertools.zip_longest(ours, peer, fillvalue=missing)):
+        if one is missing or other is missing:
+            raise OutputsDiffer(f"{'ours' if one is missing else 'the peer'} ends before batch {number}")
+        found, expected = fields(one), fields(other)
+        names = dict.fromkeys([*expected, *found])
+        different = [str(name) for name in names if not _same(found.get(name, missing), expected.get(name, missing))]
+        if different:
+            raise OutputsDiffer(f"batch {number} differs in {', '.join(different)}")
+
+
+def _same(one: Any, other: Any) -> bool:
+    import torch
+
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one.cpu(), other.cpu())
+    return type(one) is type(other) and bool(one == other)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 from graphseq.bench.experiment import Conclusion, Experiment, Kind, Row, Scale, SkipCell
 from graphseq.bench.speeds.comparison import OutputsDiffer, same_outputs
 from graphseq.bench.speeds.limits import Bytes, Operations
-from graphseq.bench.speeds.ratio_claims import MEASURED, AtLeast, Claim, TakesAtMost, case_label, case_of
+from graphseq.bench.speeds.ratio_claims import MEASURED, AtLeast, Claim, Linear, TakesAtMost, case_label, case_of
 from graphseq.bench.speeds.timing import alternate, exhaust, interleave, peak_memory, ratios
-from graphseq.core import DataError
+from graphseq.core import DataError, OptionalDependencyError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,8 +86,8 @@ class Speed(Experiment):
             contender. The first contender is the one whose speed is claimed.
         equal: ``(subject, calls)`` -> columns for the row; raises :class:`OutputsDiffer`. See :func:`same_outputs`.
         claims: claims that are checked on the rows measured on a CPU.
-        prepare: ``(case, setting)`` -> subject, not timed; the case by default. :class:`graphseq.core.DataError`
-            makes the case a visible skip.
+        prepare: ``(case, setting)`` -> subject, not timed; the case by default. :class:`graphseq.core.DataError` and
+            :class:`graphseq.core.OptionalDependencyError` make the case a visible skip.
         limit: subject -> :class:`Bytes` or :class:`Operations` that one call needs at least; None states none.
         turn: subject -> number of steps that one contender takes before the next one; calls then return iterators.
         notes: ``(subject, seconds of each contender by name)`` -> further columns for the row.
@@ -177,7 +177,7 @@ class Speed(Experiment):
 
     def _check_claims(self) -> None:
         known = {scale: self.cells(scale, 1) for scale in get_args(Scale)}
-        named = [claim for claim in self.claims if isinstance(claim, AtLeast | TakesAtMost)]
+        named = [claim for claim in self.claims if isinstance(claim, AtLeast | Linear | TakesAtMost)]
         for claim in named + [AtLeast(pair, 1) for pair in self.pairs]:
             unknown = [name for name in claim.contenders if name not in self.contenders]
             if unknown and (self._run is None or self.contenders):
@@ -232,7 +232,7 @@ class Speed(Experiment):
                 return self._run(case, setting)
             subject = case if self.prepare is None else self.prepare(case, setting)
             calls, absent = self._calls(subject)
-        except DataError as error:
+        except (DataError, OptionalDependencyError) as error:
             raise SkipCell(f"the data are not here: {error}") from error
         try:
             noted = dict(cast(Any, self.equal)(subject, calls) or {})
@@ -303,7 +303,7 @@ class Speed(Experiment):
         first, *others = calls
         pairs = [(first, other) for other in others]
         pairs += [AtLeast(pair, 1).contenders for pair in self.pairs]
-        pairs += [claim.contenders for claim in self.claims if isinstance(claim, AtLeast | TakesAtMost)]
+        pairs += [claim.contenders for claim in self.claims if isinstance(claim, AtLeast | Linear | TakesAtMost)]
         return [pair for pair in dict.fromkeys(pairs) if set(pair) <= set(calls)]
 
     def _versions(self, calls: Mapping[str, Call]) -> Row:
@@ -351,9 +351,11 @@ class Speed(Experiment):
             spread = [[ratio["median"] - ratio["low"]], [ratio["high"] - ratio["median"]]]
             axes.barh(place, ratio["median"], xerr=spread, color="tab:blue", capsize=2)
             bounds = [
-                claim.bound
+                bound
                 for claim in self.claims
                 if isinstance(claim, AtLeast) and claim.ratio == pair and claim.where.items() <= row.items()
+                for bound in (claim.bound, claim.aim)
+                if bound is not None
             ]
             axes.scatter(bounds, [place] * len(bounds), s=120, marker="|", linewidths=2, color="black", zorder=3)
         names = [
