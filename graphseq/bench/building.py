@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from graphseq.core.errors import DataError, constructor_message
+from graphseq.core.errors import CheckpointError, DataError, OptionalDependencyError, constructor_message
 from graphseq.core.spec import record_foreign_modules
 from graphseq.tasks.base import Task
 
@@ -113,9 +113,21 @@ class ConfiguredCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, TypeError) as error:
-            first: BaseException = error  # jsonargparse wraps what a constructor raised, several times
-            while first.__context__ is not None:
-                first = first.__context__
-            if isinstance(first, DataError):
-                raise first from None
-            raise ConfigError(constructor_message(first)) from error
+            cause = _raised_by_constructor(error)
+            if isinstance(cause, CheckpointError | DataError | OptionalDependencyError):
+                raise cause from None
+            raise ConfigError(constructor_message(cause)) from error
+
+
+def _raised_by_constructor(error: BaseException) -> BaseException:
+    """Return what a constructor raised, which jsonargparse wraps several times; not what the constructor had caught."""
+    while (below := error.__cause__ or error.__context__) is not None and _is_of_jsonargparse(error):
+        error = below
+    return error
+
+
+def _is_of_jsonargparse(error: BaseException) -> bool:
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is None or str(last.tb_frame.f_globals.get("__name__")).partition(".")[0] == "jsonargparse"

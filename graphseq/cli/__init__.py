@@ -1,5 +1,6 @@
 """The command line: ``graphseq init | fit | validate | test | predict | generate | list | show | plot | bench``."""
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ measure:
 options:
   --version   version of graphseq
   --help      this text
+  --verbose   whole messages and tracebacks of what fit, validate, test, predict and show refuse
 
 example:
   graphseq fit --config graph/gine_digits
@@ -41,6 +43,7 @@ example:
 _TRAINING = ("fit", "validate", "test", "predict")
 # commands that build what a config or checkpoint names, which may be a class of a file in the working directory
 _BUILDING = (*_TRAINING, "show", "generate", "bench")
+_COMMANDS = ("init", *_TRAINING, "generate", "list", "show", "plot", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,5 +112,7 @@ def _run(command: str, rest: Sequence[str]) -> int:
         from graphseq.bench.command import main as bench
 
         return bench(rest)
-    print(f"graphseq: there is no command {command!r}; see graphseq --help", file=sys.stderr)
+    near = difflib.get_close_matches(command, _COMMANDS, n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    print(f"graphseq: there is no command {command!r}{meant}\ncommands: {', '.join(_COMMANDS)}", file=sys.stderr)
     return 2

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from graphseq.core.errors import CheckpointError
 from graphseq.data.cache import complete_or_absent
 
-__all__ = ["checkpoint_of_run", "keep_best_files", "newest_checkpoint", "run_folder"]
+__all__ = ["checkpoint_of_run", "claim_run", "keep_best_files", "newest_checkpoint", "run_folder"]
 
 _VERSION = re.compile(r"version_(\d+)")
 _GIVE_A_FILE = "give a file with --ckpt_path"
@@ -183,6 +183,32 @@ def newest_checkpoint(root: Path, name: str, which: str, resumable: bool = False
     return checkpoint_of_run(run, which, resumable)
 
 
+def claim_run(root: Path, name: str) -> Path:
+    """Create and return the folder of a new run; of runs that start at the same time each gets its own.
+
+    Args:
+        root: folder of all runs.
+        name: name of the run, the stem of its config file.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> [claim_run(root, "gin").name for _ in range(2)]
+        ['version_0', 'version_1']
+    """
+    above = root / name
+    above.mkdir(parents=True, exist_ok=True)
+    taken = [int(found[1]) for folder in above.iterdir() if (found := _VERSION.fullmatch(folder.name))]
+    version = max(taken, default=-1) + 1
+    while True:
+        try:
+            (above / f"version_{version}").mkdir()
+        except FileExistsError:
+            version += 1
+        else:
+            return above / f"version_{version}"
+
+
 def run_folder(path: Path) -> Path | None:
     """Return the folder of the run that a checkpoint or saved config belongs to; None if it belongs to no run.
 
@@ -197,8 +223,15 @@ def run_folder(path: Path) -> Path | None:
     if path.suffix == ".ckpt":
         return next((folder.parent for folder in path.parents if folder.name == "checkpoints"), None)
     folder = path.parent
-    is_run = _VERSION.fullmatch(folder.absolute().name) or (folder / "checkpoints").is_dir()
-    return folder if path.name == "config.yaml" and is_run else None
+    if path.name != "config.yaml":
+        return None
+    is_run = _VERSION.fullmatch(folder.absolute().name) or ((folder / "checkpoints").is_dir() and _was_saved(path))
+    return folder if is_run else None
+
+
+def _was_saved(config: Path) -> bool:
+    """Whether a run has saved the config, with the header that Lightning writes; else it is the user's own."""
+    return config.is_file() and config.read_text("utf-8", errors="replace").startswith("# lightning.pytorch==")
 
 
 def keep_best_files(trainer: Trainer) -> None:

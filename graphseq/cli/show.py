@@ -8,8 +8,9 @@ from rich.console import Console
 from torch import nn
 
 from graphseq.bench.records.table import print_table
+from graphseq.cli.refusals import reported
 from graphseq.cli.shipped import UnknownConfigError, find_config
-from graphseq.cli.training import ACTIONABLE, GraphseqCLI
+from graphseq.cli.training import GraphseqCLI
 
 __all__ = ["show"]
 
@@ -51,7 +52,8 @@ def show(arguments: Sequence[str]) -> int:
         return 0 if files or "--help" in arguments or "-h" in arguments else 2
     given: list[str] = []
     for place, argument in enumerate(arguments):
-        is_value = place > 0 and arguments[place - 1].startswith("-") and "=" not in arguments[place - 1]
+        before = arguments[place - 1] if place else ""
+        is_value = before.startswith("-") and "=" not in before and before != "--verbose"
         if argument.startswith("-") or is_value:
             given.append(argument)
             continue
@@ -60,14 +62,11 @@ def show(arguments: Sequence[str]) -> int:
         except UnknownConfigError as error:
             print(f"graphseq show: {error}", file=sys.stderr)
             return 2
-    try:
-        cli = GraphseqCLI(given, run=False)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 2
-    except ACTIONABLE as error:
-        print(f"graphseq show: {error}", file=sys.stderr)
-        return 1
-    config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=True, skip_link_targets=False))
+    return reported("show", given, lambda words: _print(GraphseqCLI(words, run=False)))
+
+
+def _print(cli: GraphseqCLI) -> None:
+    config = yaml.safe_load(cli.parser.dump(cli.config, skip_unset=True, skip_link_targets=False))
     config.pop("config", None)
     if cli.model._record is not None:  # with the sizes that came from the data
         config["model"] = cli.model._record
@@ -87,4 +86,3 @@ def show(arguments: Sequence[str]) -> int:
         sizes["memory (MB)"] = round(store.nbytes / 2**20, 1)
     rows = [{"size": name, "value": value} for name, value in sizes.items()]
     print_table(rows, console, title=type(data).__name__)
-    return 0

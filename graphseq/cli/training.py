@@ -11,39 +11,57 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
+from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
-from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from graphseq.bench.building import ConfigError, ConfiguredCLI
-from graphseq.cli.checkpoints import checkpoint_of_run, keep_best_files, newest_checkpoint, run_folder
-from graphseq.core.errors import CheckpointError, DataError, OptionalDependencyError, UnsupportedStrategyError
+from graphseq.cli.checkpoints import checkpoint_of_run, claim_run, keep_best_files, newest_checkpoint, run_folder
+from graphseq.cli.refusals import UsageError, reported
+from graphseq.core.errors import CheckpointError
 from graphseq.data.cache import complete_or_absent
 
-__all__ = ["ACTIONABLE", "GraphseqCLI", "newest_checkpoint", "train"]
+__all__ = ["GraphseqCLI", "newest_checkpoint", "train"]
 
 
 class SaveRunConfig(SaveConfigCallback):
     """Saves the config of a training run in its folder, without the checkpoint that the run started from.
 
-    If the saved config held the checkpoint, using it again would silently start from, or test, that checkpoint. Without
-    a folder of the run (testing, or no logger) nothing is saved: Lightning would
-    write a ``config.yaml`` into the working directory, over one of the user's.
+    If the saved config held the checkpoint, using it again would silently start from, or test, that checkpoint. Only
+    ``fit`` saves one: a ``config.yaml`` in the working directory may be the user's own.
+
+    Args:
+        parser: parser of the config.
+        config: the parsed config.
+        folder: folder of the run; None for that of the trainer's first logger.
+        options: further arguments of Lightning's ``SaveConfigCallback``.
 
     Example:
         >>> issubclass(SaveRunConfig, SaveConfigCallback)
         True
     """
 
+    def __init__(
+        self, parser: LightningArgumentParser, config: Namespace, folder: Path | None = None, **options: Any
+    ) -> None:
+        super().__init__(parser, config, save_to_log_dir=False, **options)
+        self.folder = folder
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save the config when training starts."""
-        if trainer.state.fn != "fit" or not trainer.loggers:
-            return
-        self.config = self.config.clone()
-        self.config["ckpt_path"] = None
-        super().setup(trainer, pl_module, stage)
+        if trainer.state.fn == "fit" and (self.folder or trainer.loggers):
+            super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the config into the folder of the run."""
+        folder = self.folder or Path(str(trainer.log_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        config = self.config.clone()
+        config["ckpt_path"] = None
+        self.parser.save(config, str(folder / self.config_filename), skip_unset=False, overwrite=True, multifile=False)
 
 
 class GraphseqCLI(ConfiguredCLI):
@@ -59,13 +77,25 @@ class GraphseqCLI(ConfiguredCLI):
     """
 
     def __init__(self, arguments: Sequence[str], run: bool = True) -> None:
+        self.folder: Path | None = None  # of a run that has no logger with a folder of its own
         super().__init__(
             list(arguments),
             run=run,
             save_config_callback=SaveRunConfig,
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs={"prog": "graphseq", "description": "Train and use graphseq tasks; see graphseq --help."},
+            parser_kwargs={
+                "prog": "graphseq",
+                "description": "Train and use graphseq tasks; see graphseq --help.",
+                "exit_on_error": False,
+            },
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; a wrong option or entry becomes a :class:`UsageError`."""
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            own = self._subcommand_parsers.get(args[0], parser) if hasattr(self, "_subcommand_parsers") else parser
+            raise UsageError(str(error), list(own.get_defaults().keys())) from error
 
     def before_instantiate_classes(self) -> None:
         """Check the classes that the config names, and resolve ``--ckpt_path last`` and ``best``."""
@@ -115,8 +145,15 @@ class GraphseqCLI(ConfiguredCLI):
         in_terminal = sys.stderr.isatty() and sys.stdout.isatty()
         callbacks: list[Callback] = list(given.get("callbacks") or [])
         debugging = bool(given.get("fast_dev_run"))
-        if given.get("logger") in (None, True):
-            kwargs["logger"] = self._loggers(config) if self.subcommand == "fit" and not debugging else False
+        fitting = self.subcommand == "fit" and not debugging
+        loggers = given.get("logger")
+        if fitting and not _has_folder(loggers):
+            self.folder = rank_zero_only(claim_run)(self._run_root(config), self._run_name(config))
+            self.save_config_kwargs["folder"] = self.folder
+        if loggers in (None, True):
+            kwargs["logger"] = self._loggers(config) if fitting else False
+        if given.get("default_root_dir") is None:  # Lightning would take the working directory
+            kwargs["default_root_dir"] = str(self.folder or self._run_root(config))
         if given.get("enable_progress_bar") is None:
             kwargs["enable_progress_bar"] = in_terminal
             if in_terminal:
@@ -126,32 +163,48 @@ class GraphseqCLI(ConfiguredCLI):
             if kwargs["enable_model_summary"]:
                 callbacks.append(RichModelSummary())
         if given.get("enable_checkpointing") is None and not any(isinstance(c, ModelCheckpoint) for c in callbacks):
-            kwargs["enable_checkpointing"] = self.subcommand == "fit" and not debugging
+            kwargs["enable_checkpointing"] = fitting
             if kwargs["enable_checkpointing"]:
-                callbacks += self._checkpoints()
+                callbacks += self._checkpoints(None if self.folder is None else self.folder / "checkpoints")
         if not in_terminal:
             logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        try:
+            return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        except Exception:
+            self._discard_empty_folder()
+            raise
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            self._discard_empty_folder()
+            raise
+
+    def _discard_empty_folder(self) -> None:
+        """Remove the folder of a run that has ended before it wrote a file."""
+        if self.folder is not None and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def _loggers(self, config: Namespace) -> list[Any]:
         root, name = self._run_root(config), self._run_name(config)
-        loggers: list[Any] = [CSVLogger(root, name=name, flush_logs_every_n_steps=1)]
+        version = None if self.folder is None else self.folder.name  # other processes do not write
+        loggers: list[Any] = [CSVLogger(root, name=name, version=version, flush_logs_every_n_steps=1)]
         if importlib.util.find_spec("tensorboard") is not None:
-            from lightning.pytorch.loggers import TensorBoardLogger
-
-            loggers.append(TensorBoardLogger(root, name=name, version=f"version_{loggers[0].version}"))
+            loggers.append(TensorBoardLogger(root, name=name, version=loggers[0].version))
         return loggers
 
-    def _checkpoints(self) -> list[Callback]:
+    def _checkpoints(self, folder: Path | None) -> list[Callback]:
         """Return a checkpoint callback for the best epoch and one for the last.
 
         Two, since Lightning's ``save_last=True`` writes ``last.ckpt`` only when the best one changes: a run that is
         killed later would resume from there and lose the epochs since.
         """
-        last = ModelCheckpoint(filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False)
+        last = ModelCheckpoint(folder, filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False)
         if not len(getattr(self.datamodule, "splits", {"val": [0]})["val"]):
             return [last]
-        return [ModelCheckpoint(filename="{epoch}-{step}", monitor=self.model.monitor, mode=self.model.mode), last]
+        task = self.model
+        return [ModelCheckpoint(folder, filename="{epoch}-{step}", monitor=task.monitor, mode=task.mode), last]
 
     def after_validate(self) -> None:
         """Keep the validation metrics in the run's log."""
@@ -173,19 +226,33 @@ class GraphseqCLI(ConfiguredCLI):
     def after_fit(self) -> None:
         """Print the metrics, the folder of the run and its checkpoints."""
         keep_best_files(self.trainer)
-        folder = self.trainer.log_dir
-        if folder is None or not self.trainer.is_global_zero:
+        folder = str(self.folder) if self.folder else self.trainer.log_dir  # all processes ask for the latter
+        if not self.trainer.is_global_zero:
             return
         metrics = {name: float(value) for name, value in sorted(self.trainer.callback_metrics.items())}
         print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        if folder is None or not (self.folder or self.trainer.loggers):
+            return
         print(f"run         {folder}")
         for kept in self.trainer.checkpoint_callbacks:
             if isinstance(kept, ModelCheckpoint) and kept.best_model_path:
                 named, score = "last", ""
                 if kept.monitor is not None and kept.best_model_score is not None:
                     named, score = "best", f"  {kept.monitor} {float(kept.best_model_score):.4f}"
-                print(f"{named}        {kept.best_model_path}{score}")
-        print(f"look at it  graphseq plot {folder}")
+                print(f"{named}        {_short_path(kept.best_model_path)}{score}")
+        if (Path(folder) / "metrics.csv").is_file():
+            print(f"look at it  graphseq plot {folder}")
+
+
+def _short_path(path: str) -> str:
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+
+
+def _has_folder(loggers: Any) -> bool:
+    """Whether the first of the given loggers has a folder for each run, beside which checkpoints are kept."""
+    first = loggers[0] if isinstance(loggers, list) and loggers else loggers
+    return isinstance(first, CSVLogger | TensorBoardLogger)
 
 
 def _values(entries: Any, name: str) -> list[str]:
@@ -273,22 +340,11 @@ def add_row(log: Path, row: dict[str, Any]) -> None:
         writer.writerows([*rows, row])
 
 
-ACTIONABLE = (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    FloatingPointError,
-    OptionalDependencyError,
-    UnsupportedStrategyError,
-)
-"""Errors whose message names the cause and what to do: the command line prints it without a traceback."""
-
-
 def train(arguments: Sequence[str]) -> int:
-    """Run ``fit``, ``validate``, ``test`` or ``predict``; expected errors are printed without a traceback.
+    """Run ``fit``, ``validate``, ``test`` or ``predict``; what they refuse is printed in at most six lines.
 
     Args:
-        arguments: subcommand and its options.
+        arguments: subcommand and its options; ``--verbose`` for whole messages and tracebacks.
 
     Example:
         >>> train(["fit", "--config", "missing.yaml"])
@@ -296,11 +352,4 @@ def train(arguments: Sequence[str]) -> int:
     """
     for known in _HARMLESS:
         warnings.filterwarnings("ignore", message=known)
-    try:
-        GraphseqCLI(arguments)
-    except SystemExit as stop:  # jsonargparse has printed what is wrong
-        return stop.code if isinstance(stop.code, int) else 2
-    except ACTIONABLE as error:
-        print(f"graphseq {arguments[0]}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return reported(arguments[0], arguments, GraphseqCLI)
