@@ -16,6 +16,7 @@ __all__ = [
     "EmbeddingNetwork",
     "EventSource",
     "FittedNetwork",
+    "PromptableEncoder",
     "SequenceNetwork",
     "SeriesSource",
     "StreamNetwork",
@@ -102,6 +103,50 @@ class EmbeddingNetwork(StreamNetwork, Protocol):
 
         Args:
             update: update that :meth:`encode` returned.
+        """
+
+
+@runtime_checkable
+class PromptableEncoder(Protocol):
+    """Graph encoder in two parts, between which prompts are added to the node features.
+
+    Example:
+        >>> from graphseq.models import GraphEncoder
+        >>> isinstance(GraphEncoder(3), PromptableEncoder)
+        True
+    """
+
+    prompt_channels: int
+    """Width of embedded node features, and so of a prompt."""
+    node_channels: int
+    """Width of the vector of a node."""
+    graph_channels: int
+    """Width of the vector of a graph."""
+
+    def embed(self, x: Tensor, edge_attr: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return the features that the first convolution takes: of nodes, (N, prompt_channels), and of edges or None.
+
+        Args:
+            x: node features.
+            edge_attr: edge features.
+        """
+
+    def encode_embedded(
+        self,
+        h: Tensor,
+        edge_index: Tensor,
+        batch: Tensor | None = None,
+        edge: Tensor | None = None,
+        ptr: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return graph vectors (G, graph_channels) and node vectors (N, node_channels).
+
+        Args:
+            h: embedded node features, with prompts added to them.
+            edge_index: edges from row 0 to row 1.
+            batch: graph of each node.
+            edge: embedded edge features.
+            ptr: first node of each graph and, last, the number of nodes.
         """
 
 

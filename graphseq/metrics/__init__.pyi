@@ -19,6 +19,10 @@ from graphseq.metrics.multilabel import MaskedAUROC as MaskedAUROC
 from graphseq.metrics.multilabel import MaskedAveragePrecision as MaskedAveragePrecision
 from graphseq.metrics.multilabel import masked_auroc as masked_auroc
 from graphseq.metrics.multilabel import masked_average_precision as masked_average_precision
+from graphseq.metrics.prompts import PromptCoverage as PromptCoverage
+from graphseq.metrics.prompts import PromptMagnitude as PromptMagnitude
+from graphseq.metrics.prompts import prompt_coverage as prompt_coverage
+from graphseq.metrics.prompts import prompt_magnitude as prompt_magnitude
 from graphseq.metrics.quantiles import MeanPinballLoss as MeanPinballLoss
 from graphseq.metrics.ranking import HitsAtK as HitsAtK
 from graphseq.metrics.ranking import LinkAUROC as LinkAUROC

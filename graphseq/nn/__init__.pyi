@@ -17,6 +17,15 @@ from graphseq.nn.losses.environments import GroupDRO as GroupDRO
 from graphseq.nn.losses.environments import InvariantRisk as InvariantRisk
 from graphseq.nn.losses.environments import VarianceRisk as VarianceRisk
 from graphseq.nn.pretrained import Pretrained as Pretrained
+from graphseq.nn.prompt.critics import FlattenCritic as FlattenCritic
+from graphseq.nn.prompt.critics import PoolCritic as PoolCritic
+from graphseq.nn.prompt.graphs import EmbeddedGraphs as EmbeddedGraphs
+from graphseq.nn.prompt.policies import HybridPolicy as HybridPolicy
+from graphseq.nn.prompt.policies import PolicyEnsemble as PolicyEnsemble
+from graphseq.nn.prompt.proximal import ProximalPolicyLoss as ProximalPolicyLoss
+from graphseq.nn.prompt.rollouts import RewardScale as RewardScale
+from graphseq.nn.prompt.rollouts import place_prompts as place_prompts
+from graphseq.nn.prompt.rollouts import roll_out_prompts as roll_out_prompts
 from graphseq.nn.recurrent.stack import RecurrentStack as RecurrentStack
 from graphseq.nn.reweighting.outer import DecorrelationOuter as DecorrelationOuter
 from graphseq.nn.reweighting.outer import UnrolledOuter as UnrolledOuter

@@ -117,6 +117,7 @@ class GraphEncoder(Recorded, nn.Module):
 
         embeds = bool(node_categories) or bool(virtual_node)
         self.input = FeatureEncoder(in_channels, hidden_channels if embeds else None, categories=node_categories)
+        self.prompt_channels = self.input.out_channels
         # the width at which edge features reach the convolutions; None without them
         self.edge_channels = hidden_channels if edge_categories else edge_channels or None
         self.convs = nn.ModuleList(
@@ -158,6 +159,15 @@ class GraphEncoder(Recorded, nn.Module):
         """Return the encoded edge features as a named argument of the convolutions; empty if they take none."""
         return {} if self.edge_input is None else {"edge_attr": self.edge_input(edge_attr)}
 
+    def embed(self, x: Tensor, edge_attr: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return the features that the first convolution takes: of nodes, (N, prompt_channels), and of edges or None.
+
+        Args:
+            x: node features.
+            edge_attr: edge features.
+        """
+        return self.input(x), None if self.edge_input is None else self.edge_input(edge_attr)
+
     def encode_nodes(
         self,
         x: Tensor,
@@ -167,8 +177,13 @@ class GraphEncoder(Recorded, nn.Module):
         ptr: Tensor | None = None,
     ) -> Tensor:
         """Return the node vectors alone: (N, node_channels)."""
-        h = self.input(x)  # (N, D)
-        edges = self.edge_arguments(edge_attr)
+        h, edge = self.embed(x, edge_attr)
+        return self._propagate(h, edge_index, batch, edge, ptr)
+
+    def _propagate(
+        self, h: Tensor, edge_index: Tensor, batch: Tensor | None, edge: Tensor | None, ptr: Tensor | None
+    ) -> Tensor:
+        edges = {} if edge is None else {"edge_attr": edge}
         state = None
         if self.virtual_node is not None:
             batch, num_graphs = graph_index(h.size(0), batch, ptr, h.device)
@@ -190,6 +205,26 @@ class GraphEncoder(Recorded, nn.Module):
             layers.append(h)
         return h if self.jump is None else self.jump(layers)  # (N, node_channels)
 
+    def encode_embedded(
+        self,
+        h: Tensor,
+        edge_index: Tensor,
+        batch: Tensor | None = None,
+        edge: Tensor | None = None,
+        ptr: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return graph vectors and node vectors of features that :meth:`embed` returned, prompts added or not.
+
+        Args:
+            h: embedded node features, (N, prompt_channels).
+            edge_index: edges from row 0 to row 1.
+            batch: graph of each node; without it and ``ptr`` all nodes are one graph.
+            edge: embedded edge features.
+            ptr: first node of each graph and, last, the number of nodes.
+        """
+        node = self._propagate(h, edge_index, batch, edge, ptr)
+        return self.pool(node, batch, ptr), node  # (G, graph_channels), (N, node_channels)
+
     def encode(
         self,
         x: Tensor,
@@ -208,8 +243,8 @@ class GraphEncoder(Recorded, nn.Module):
             ptr: first node of each graph and, last, the number of nodes; given, the step needs no device
                 synchronisation.
         """
-        node = self.encode_nodes(x, edge_index, batch, edge_attr, ptr)
-        return self.pool(node, batch, ptr), node  # (G, graph_channels), (N, node_channels)
+        h, edge = self.embed(x, edge_attr)
+        return self.encode_embedded(h, edge_index, batch, edge, ptr)
 
     def forward(
         self,

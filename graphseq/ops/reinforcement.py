@@ -1,0 +1,111 @@
+"""Advantages of trajectories of different lengths, and the clipped objective of proximal policy optimisation."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from graphseq.ops.segment.index import row_segments
+
+__all__ = ["clipped_surrogate", "generalized_advantage", "policy_divergence"]
+
+
+def generalized_advantage(
+    rewards: Tensor, values: Tensor, ptr: Tensor, *, discount: float = 0.99, trace_decay: float = 0.95
+) -> Tensor:
+    r"""Return the generalised advantage estimate of every step of trajectories of different lengths.
+
+    .. math::
+        A_t = \sum_{l \ge 0} (\gamma\lambda)^l \delta_{t+l}, \qquad
+        \delta_t = r_t + \gamma V(s_{t+1}) - V(s_t)
+
+    The last step of each trajectory is terminal: the value after it is 0. The sum is built by doubling, in
+    :math:`\log_2` of the longest trajectory many operations on all steps at once.
+
+    Source: arXiv 1506.02438, eq. 16.
+
+    Args:
+        rewards: reward of each step, steps of a trajectory in order and trajectories one after the other.
+        values: estimated value of the state before each step.
+        ptr: first step of each trajectory and, last, the number of steps.
+        discount: discount factor :math:`\gamma`, in [0, 1].
+        trace_decay: weight :math:`\lambda` of longer sums of rewards, in [0, 1]: 0 gives the temporal difference, 1
+            the discounted return less the value.
+
+    Shape:
+        rewards (S,), values (S,), ptr (G+1,) -> (S,)
+
+    Raises:
+        ValueError: if shapes differ, or a factor is not in [0, 1].
+
+    Example:
+        >>> reward, value = torch.tensor([1.0, 1.0, 3.0]), torch.zeros(3)
+        >>> generalized_advantage(reward, value, torch.tensor([0, 2, 3]), discount=0.5, trace_decay=1.0)
+        tensor([1.5000, 1.0000, 3.0000])
+    """
+    for name, factor in (("discount", discount), ("trace_decay", trace_decay)):
+        if not 0 <= factor <= 1:
+            raise ValueError(f"{name} is {factor}; it must be in [0, 1]")
+    if rewards.shape != values.shape or rewards.dim() != 1:
+        raise ValueError(f"rewards are {tuple(rewards.shape)}, values {tuple(values.shape)}; both must be (S,)")
+    steps = rewards.numel()
+    trajectory = row_segments(None, ptr, steps)
+    end = ptr[1:].index_select(0, trajectory)  # one past the last step of the trajectory of each step
+    place = torch.arange(steps, device=rewards.device)
+    following = functional.pad(values, (0, 1))[1:]  # (S,)
+    total = rewards + discount * torch.where(place + 1 < end, following, 0) - values
+    # on an accelerator the longest trajectory is not known without a wait
+    longest = steps if rewards.is_cuda or steps == 0 else int(ptr.diff().max())
+    reach, factor = 1, discount * trace_decay
+    while reach < longest:  # total covers `reach` steps; after this line twice as many
+        ahead = functional.pad(total, (0, reach))[reach:]
+        total = total + factor * torch.where(place + reach < end, ahead, 0)
+        reach, factor = 2 * reach, factor * factor
+    return total
+
+
+def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float = 0.2) -> Tensor:
+    r"""Return the clipped loss of proximal policy optimisation for each action.
+
+    .. math:: L = -\min(\rho A,\; \mathrm{clip}(\rho, 1-\epsilon, 1+\epsilon) A), \qquad
+        \rho = \frac{\pi(a|s)}{\pi_{\mathrm{old}}(a|s)}
+
+    Source: arXiv 1707.06347, eq. 7.
+
+    Args:
+        log_ratio: logarithm of :math:`\rho`: new less old log-probability of the action that was taken.
+        advantage: advantage of the action.
+        clip: largest useful change :math:`\epsilon` of the ratio, above 0.
+
+    Shape:
+        log_ratio (S,), advantage (S,) -> (S,)
+
+    Raises:
+        ValueError: if ``clip`` is not above 0.
+
+    Example:
+        >>> clipped_surrogate(torch.tensor([0.0, 9.0]), torch.tensor([2.0, 1.0]))
+        tensor([-2.0000, -1.2000])
+    """
+    if clip <= 0:
+        raise ValueError(f"clip is {clip}; it must be above 0")
+    ratio = log_ratio.exp()
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+
+
+def policy_divergence(log_ratio: Tensor) -> Tensor:
+    r"""Estimate the divergence of a policy from the one that took the actions, for each action; never below 0.
+
+    .. math:: k = (\rho - 1) - \log\rho, \qquad \mathbb{E}_{a \sim \pi_{\mathrm{old}}}[k]
+        = \mathrm{KL}(\pi_{\mathrm{old}} \,\|\, \pi)
+
+    Args:
+        log_ratio: new less old log-probability of each action, drawn from the old policy.
+
+    Shape:
+        (S,) -> (S,)
+
+    Example:
+        >>> policy_divergence(torch.zeros(2))
+        tensor([0., 0.])
+    """
+    return log_ratio.expm1() - log_ratio

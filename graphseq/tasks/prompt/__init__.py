@@ -1,0 +1,1 @@
+"""Procedures that adapt a frozen graph encoder by prompts."""
