@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from graphseq.core.errors import DataError
 from graphseq.data.loader import BatchLoader
 from graphseq.data.precision import TRUE_PRECISIONS, cast_floats
+from graphseq.data.splits import with_val
 from graphseq.data.store import Store, positions
 
 __all__ = ["DataOptions", "StoreDataModule"]
@@ -125,6 +126,7 @@ class StoreDataModule(LightningDataModule):
         if self._host is not None:
             return
         store, splits = self.read()
+        splits = with_val(splits)
         for name in ("train", "val", "test"):
             if name not in splits:
                 raise DataError(

@@ -171,6 +171,7 @@ def read_blocks(path: Path, *, comments: bool) -> Iterator[bytes]:
         DataError: if the file is missing, damaged, or not UTF-8; the message names the line.
     """
     line, left, begun = 1, b"", False
+    check_file(path)
     try:
         with path.open("rb") as raw, contextlib.ExitStack() as stack:
             packed = raw.read(2) == b"\x1f\x8b"
@@ -199,6 +200,21 @@ def read_blocks(path: Path, *, comments: bool) -> Iterator[bytes]:
     if left:
         _check_text(path, left, line)
         yield (_COMMENT.sub(b"", left) if comments else left) + b"\n"
+
+
+def check_file(path: Path) -> None:
+    """Refuse a path that names no file.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        DataError: if there is nothing, or a folder.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give the path of a file in it")
+    if not path.exists():
+        raise DataError(f"there is no file {path}; a path is relative to the working directory, {Path.cwd()}")
 
 
 def is_number(cell: str) -> bool:

@@ -1,6 +1,7 @@
 """Splits of a data set as disjoint index tensors that cover it, determined by a seed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,6 +103,24 @@ def ordered_split(order: Tensor, fractions: Sequence[float]) -> Split:
     """
     train, val, test = order.tensor_split(split_bounds(len(order), fractions))
     return {"train": train, "val": val, "test": test}
+
+
+def with_val(splits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return splits with ``val`` in place of ``valid``, the name that OGB gives to validation.
+
+    Args:
+        splits: anything by the name of its split.
+
+    Raises:
+        DataError: if both names occur.
+
+    Example:
+        >>> with_val({"train": 0, "valid": 1, "test": 2})
+        {'train': 0, 'val': 1, 'test': 2}
+    """
+    if "val" in splits and "valid" in splits:
+        raise DataError("splits have both val and valid, which are one split; give one of them")
+    return {"val" if name == "valid" else name: part for name, part in splits.items()}
 
 
 def random_split(total: int, fractions: Sequence[float], seed: int, labels: Tensor | None = None) -> Split:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import numpy as np
 
+from graphseq.core.dates import date_problem, parse_dates, seconds
 from graphseq.core.errors import DataError
 from graphseq.data.records import RecordReader, Records, is_number, read_blocks
 
@@ -22,10 +23,16 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-Kind = Literal["integer", "time", "label", "float32", "real", "optional", "feature", "text"]
+Kind = Literal[
+    "integer", "id", "name", "time", "date", "zoned", "label", "float32", "real", "optional", "feature", "text"
+]
 """What a column must hold.
 
 ``integer``: integers within int64.
+``id``: as ``integer``; the error for another cell says how to read ids as text.
+``name``: any cell that is not empty.
+``date``: dates in ISO 8601 without a time zone, as seconds since 1970: integers if all are whole, else float64.
+``zoned``: as ``date``, with a time zone.
 ``time``: integers within int64, or finite decimals that float64 tells apart (below 2**53).
 ``label``: integers within int64, or finite decimals within float32.
 ``float32``: finite numbers within float32.
@@ -43,6 +50,7 @@ _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
 _DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|.*\d:\d\d)", re.ASCII)
 _GROUPED = re.compile(r"\s*[+-]?([0-9]{1,3}([,.'_ \u00a0\u202f][0-9]{3})+([.,][0-9]*)?|[0-9]*,[0-9]+)\s*", re.ASCII)
+_TEXT_KINDS = ("text", "name", "date", "zoned")
 _INT64 = np.iinfo(np.int64)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _EXACT = 2**53  # from here on float64 does not hold every integer
@@ -59,7 +67,7 @@ class TextTable:
         delimiters: characters that may separate cells, None for any run of blanks and tabs. The first with which the
             header has all ``names`` is used, else the first that occurs in the first line.
         header: kind of the first record: ``columns`` for one name for each column, ``free`` for names without a fixed
-            number, which must not be numbers; None if there is no header.
+            number, which must not be numbers; None if there is no header. ``first`` holds the cells of the first row.
         names: columns that the header must name.
         comments: whether every line that begins with ``#`` or ``%`` is a comment; otherwise such lines are comments
             only before the header, and the last of them is the header if it alone has all ``names``.
@@ -94,7 +102,7 @@ class TextTable:
         self._names: dict[int, str] = {}
         blocks = read_blocks(self.path, comments=comments)
         first = next(blocks, b"\n")
-        if header == "columns" and not comments:
+        if header != "free" and not comments:
             self.delimiter, first = _find_header(first, delimiters, names)
         else:
             self.delimiter = _find_delimiter(first, delimiters, skip=header is not None)
@@ -117,6 +125,7 @@ class TextTable:
             raise DataError(f"{path} holds {empty}")
         self.width = len(self.header) if header == "columns" else int(piece.fields[0])
         self.first_line = int(piece.lines[0])
+        self.first = _cells(piece.text[: int(piece.stops[0])].decode(), self.delimiter)
         self._rest = chain([piece], pieces)
 
     def read(self, columns: Sequence[Column], names: Mapping[int, str] | None = None) -> dict[Column, np.ndarray]:
@@ -163,6 +172,8 @@ class TextTable:
                 raise wrong[column]
             if column[1] == "time" and values.dtype == np.float64:
                 self._check_exact(values, column[0])
+            if column[1] in ("date", "zoned"):
+                result[column] = seconds(f"{self.path}, column {self._names.get(column[0], column[0] + 1)!r}", values)
         return result
 
     def fail(self, row: int, message: str) -> NoReturn:
@@ -215,7 +226,7 @@ class TextTable:
             names=list(range(self.width)),
             usecols=sorted({position for position, _ in columns}),
             index_col=False,
-            dtype={position: object for position, kind in columns if kind == "text"},
+            dtype={position: object for position, kind in columns if kind in _TEXT_KINDS},
             na_values={position: [""] for position in optional},
             na_filter=bool(optional),
             keep_default_na=False,
@@ -255,6 +266,22 @@ class TextTable:
                 "exponent, or beyond int64, so that float64 would round it and lose the order of events; write all "
                 "values as integers within int64",
             )
+
+
+def first_cells(path: Path, delimiters: Sequence[str | None], names: Sequence[str] = ()) -> list[str]:
+    """Return the cells of the header as :class:`TextTable` finds it, or of the first row where there is no header.
+
+    Args:
+        path: path of the file.
+        delimiters: characters that may separate cells, None for any run of blanks and tabs.
+        names: names by which a header is told from a comment.
+
+    Raises:
+        DataError: if the file cannot be read.
+    """
+    delimiter, text = _find_header(next(read_blocks(path, comments=False), b"\n"), delimiters, names)
+    line = re.search(rb"[^\n]*\S[^\n]*", text)
+    return [] if line is None else _cells(line[0].decode(), delimiter)
 
 
 def _find_delimiter(text: bytes, delimiters: Sequence[str | None], *, skip: bool) -> str | None:
@@ -313,9 +340,14 @@ def _converted(values: np.ndarray, kind: Kind) -> np.ndarray | None:
     """Return the values in the type of their column, or None if one cannot be converted."""
     if kind == "text":
         return values
-    if values.dtype == np.int64 and kind in ("integer", "time", "label"):
+    if kind == "name":
+        stripped = np.array([cell.strip() for cell in values], dtype=object)
+        return None if (stripped == "").any() else stripped
+    if kind in ("date", "zoned"):
+        return parse_dates(values, zoned=kind == "zoned")
+    if values.dtype == np.int64 and kind in ("integer", "id", "time", "label"):
         return values
-    if kind == "integer" or (values.dtype.kind in "uO" and kind in ("time", "label")):
+    if kind in ("integer", "id") or (values.dtype.kind in "uO" and kind in ("time", "label")):
         return None
     given = _from_objects(values, kind) if values.dtype == object else values
     if given is None or given.dtype.kind not in "iuf":
@@ -340,16 +372,23 @@ def _from_objects(values: np.ndarray, kind: Kind) -> np.ndarray | None:
 def _problem(cell: str, kind: Kind) -> str | None:
     """Return why a cell is invalid in its column, or None if it is valid."""
     if not cell.strip():
+        if kind in _TEXT_KINDS:
+            return f"the cell is empty; every row needs {'an id' if kind == 'name' else 'a date'}"
         return None if kind == "optional" else f"{cell!r} is no number: the cell is empty"
-    if kind == "integer":
+    if kind == "name":
+        return None
+    if kind in ("date", "zoned"):
+        return date_problem(cell, zoned=kind == "zoned")
+    if kind in ("integer", "id"):
+        remedy = "; correct it, or read all ids as text by ids='text'" if kind == "id" else ""
         if not _INTEGER.fullmatch(cell):
-            return f"{cell!r} is not an integer"
-        return None if _INT64.min <= int(cell) <= _INT64.max else f"{cell!r} does not fit into int64"
+            return f"{cell!r} is not an integer{remedy}"
+        return None if _INT64.min <= int(cell) <= _INT64.max else f"{cell!r} does not fit into int64{remedy}"
     if not _NUMBER.fullmatch(cell):
         if _DATE.match(cell):
             return (
-                f"{cell!r} is not a number; write dates as seconds, or read them by pandas.to_datetime(..., utc=True) "
-                "and hand the frame to TemporalEvents.from_frame"
+                f"{cell!r} is not a number; write all times as numbers, such as seconds, or all as dates in ISO 8601, "
+                "which read_event_table takes"
             )
         grouped = "; write it without thousands separators and with a decimal point" if _GROUPED.fullmatch(cell) else ""
         return f"{cell!r} is not a finite number{grouped}"

@@ -33,7 +33,7 @@ class TabularDataModule(StoreDataModule):
     fitted numbers, so that a network is tested on another table in the units of its training.
 
     Args:
-        csv: path of the table, UTF-8 with a header, plain or compressed by gzip.
+        path: path of the table, UTF-8 with a header, plain or compressed by gzip.
         target: header of the column to predict.
         features: headers of the feature columns, in this order; None for all columns with a header and at least one
             number except the target. Name the features if one of these columns is a row number.
@@ -69,7 +69,7 @@ class TabularDataModule(StoreDataModule):
 
     def __init__(
         self,
-        csv: str | os.PathLike[str],
+        path: str | os.PathLike[str],
         target: str,
         *,
         features: Sequence[str] | None = None,
@@ -94,7 +94,7 @@ class TabularDataModule(StoreDataModule):
             raise ValueError("split is 'stratified' and task 'regression', which has no classes; give split='random'")
         if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
             raise ValueError(f"delimiter is {delimiter!r}; give one ASCII character, such as ',' or ';', and no quote")
-        self.csv = Path(csv)
+        self.path = Path(path)
         self.target = target
         self.features = None if features is None else list(features)
         self.task: TargetKind = task
@@ -148,11 +148,11 @@ class TabularDataModule(StoreDataModule):
 
     def read(self) -> tuple[TensorStore, dict[str, Tensor]]:
         """Return standardised features and targets, and their split."""
-        table = TextTable(self.csv, [self.delimiter], header="columns", names=[*(self.features or []), self.target])
+        table = TextTable(self.path, [self.delimiter], header="columns", names=[*(self.features or []), self.target])
         repeated = sorted({name for name in table.header if table.header.count(name) > 1})
         if repeated:
             raise DataError(
-                f"{self.csv} has more than one column {', '.join(map(repr, repeated))}; give each its own header"
+                f"{self.path} has more than one column {', '.join(map(repr, repeated))}; give each its own header"
             )
         place = {name: position for position, name in enumerate(table.header)}
         kind: Kind = "feature" if self.features is None else "real"
@@ -162,32 +162,32 @@ class TabularDataModule(StoreDataModule):
         columns = table.read([*((place[name], kind) for name in wanted), target])
         self._feature_names = [name for name in wanted if (place[name], kind) in columns]
         if not self._feature_names:
-            raise DataError(f"{self.csv} has no column of numbers beside the target {self.target!r}")
+            raise DataError(f"{self.path} has no column of numbers beside the target {self.target!r}")
         self._values = np.stack([columns[place[name], kind] for name in self._feature_names], 1)  # (N, D)
         found = _classes(table, columns[target], self.target, self.task)
         if found is None:
             numbers: Column = (place[self.target], "float32")
-            again = TextTable(self.csv, [self.delimiter], header="columns", names=[self.target])
+            again = TextTable(self.path, [self.delimiter], header="columns", names=[self.target])
             targets, self._class_names = torch.from_numpy(again.read([numbers])[numbers]), []
         else:
             targets, self._class_names = torch.from_numpy(found[0]), found[1]
         split = self.split or ("stratified" if self._class_names else "random")
         if split == "stratified" and not self._class_names:
-            raise DataError(f"the target {self.target!r} of {self.csv} is a number; a stratified split needs classes")
+            raise DataError(f"the target {self.target!r} of {self.path} is a number; a stratified split needs classes")
         try:
             splits = random_split(len(targets), self.fractions, self.seed, targets if split == "stratified" else None)
         except DataError as error:
             hint = "; give split='random'" + (
                 ", or task='regression' if the target is a quantity" * (self.task == "auto")
             )
-            raise DataError(f"{self.csv}: {error}{hint if split == 'stratified' else ''}") from error
+            raise DataError(f"{self.path}: {error}{hint if split == 'stratified' else ''}") from error
         training = self._values[splits["train"].numpy()]
         with np.errstate(over="ignore", invalid="ignore"):
             mean, std = training.mean(0), training.std(0)
         beyond = np.flatnonzero(~(np.isfinite(mean) & np.isfinite(std)))
         if len(beyond):
             raise DataError(
-                f"{self.csv}, column {self._feature_names[beyond[0]]!r}: values up to "
+                f"{self.path}, column {self._feature_names[beyond[0]]!r}: values up to "
                 f"{np.abs(training[:, beyond[0]]).max():g} have no standard deviation in float64; rescale the column"
             )
         # rounding gives constant features a deviation slightly above zero
@@ -201,7 +201,8 @@ class TabularDataModule(StoreDataModule):
         row, column = np.unravel_index(np.argmin(np.isfinite(values)), values.shape)
         if not np.isfinite(values[row, column]):
             raise DataError(
-                f"{self.csv}{'' if lines is None else f', line {lines[row]}'}, column {self._feature_names[column]!r}: "
+                f"{self.path}{'' if lines is None else f', line {lines[row]}'}, "
+                f"column {self._feature_names[column]!r}: "
                 f"{self._values[row, column]:g} standardised by mean {self._mean[column]:g} and deviation "
                 f"{self._std[column]:g} does not fit into float32; correct it, or leave the column out of features"
             )
@@ -227,7 +228,7 @@ class TabularDataModule(StoreDataModule):
         for name, here in (("feature_names", self.feature_names), ("class_names", self.class_names)):
             if state_dict[name] != here:
                 raise DataError(
-                    f"the checkpoint was trained with {name} {state_dict[name]}, {self.csv} gives {here}; "
+                    f"the checkpoint was trained with {name} {state_dict[name]}, {self.path} gives {here}; "
                     "use a table with the same columns and labels, and name the features"
                 )
         if (state_dict["mean"], state_dict["std"]) != (self._mean, self._std):

@@ -64,7 +64,7 @@ def test_the_data_are_not_needed(tmp_path, monkeypatch, capsys):
     words.write_text("the cat sees the dog\n" * 60)
     (tmp_path / "words.yaml").write_text(
         Path(CHARACTERS).read_text().split("data:")[0] + "data:\n  class_path: graphseq.data.WordDataModule\n"
-        f"  init_args: {{train: {words}, length: 8, batch_size: 8}}\n"
+        f"  init_args: {{path: {words}, length: 8, batch_size: 8}}\n"
     )
     assert main(["fit", "--config", "words.yaml", *SHORT]) == 0, capsys.readouterr().err
     words.unlink()

@@ -183,7 +183,7 @@ def test_numbers_are_exact_or_refused(tmp_path_factory, cells, kind):
         (EVENTS + '0,0,0,a\n"1,000",1,1,b\n', 3),
         (EVENTS + "0,0,0,a\n1,1,nan,b\n", 3),
         (EVENTS + "0,0,0,a\n1,1,inf,b\n", 3),
-        (EVENTS + "0,0,2020-01-01T00:00:00+02:00,a\n", 2),
+        (EVENTS + "0,0,01.02.2020,a\n", 2),
         (EVENTS + "0,0,5,a\n0,0,2020-01-01 00:00:00Z,a\n", 3),
         (EVENTS + "0,0,9223372036854775808,a\n", 2),
         (EVENTS + "0,0,0.5,a\n0,0,9007199254740993,a\n", 3),
@@ -191,7 +191,7 @@ def test_numbers_are_exact_or_refused(tmp_path_factory, cells, kind):
         (EVENTS.encode() + b"0,0,0,a\n0,0,1\x002,b\n", 3),
         ("src,dst,t,src\n0,0,0,1\n", 1),
         ("src,dst,t,t\n0,0,0,1\n", 1),
-        ("src,dst,when\n0,0,0\n", 1),
+        ("src,dst,when\n0,0,1/2/2020\n", 2),
     ],
 )
 def test_event_tables_name_the_line(write, text, line):
@@ -393,7 +393,7 @@ class TestMolecules:
 
     def read(self, path, **options):
         return MoleculeDataModule(
-            csv=path, target_columns=["y"], split="random", fractions=(0.5, 0.25, 0.25), **options
+            path=path, target_columns=["y"], split="random", fractions=(0.5, 0.25, 0.25), **options
         )
 
     @pytest.mark.parametrize("smiles", ["CC O", '"CCO\nCCC"', "CC\tO", "CC\u00a0O", "CCO |$a$|"])

@@ -15,7 +15,6 @@ from graphseq.data.tables import Column, TextTable
 __all__ = [
     "read_contacts",
     "read_edge_list",
-    "read_event_table",
     "read_jodie_csv",
     "read_node_labels",
     "read_signed_edges",
@@ -24,7 +23,7 @@ __all__ = [
 EdgeFeatures = Literal["auto", "all", "none"]
 """Which features of a file are kept: ``auto`` all unless every column is constant, ``all``, or ``none``."""
 
-_NO_EVENT = "no event; at least one is needed"
+NO_EVENT = "no event; at least one is needed"
 
 
 def read_jodie_csv(path: Path | str, edge_features: EdgeFeatures = "auto", *, sort: bool = False) -> TemporalEvents:
@@ -53,7 +52,7 @@ def read_jodie_csv(path: Path | str, edge_features: EdgeFeatures = "auto", *, so
     """
     if edge_features not in ("auto", "all", "none"):
         raise ValueError(f"edge_features is {edge_features!r}; it must be 'auto', 'all' or 'none'")
-    table = TextTable(path, [","], header="free", comments=True, empty=_NO_EVENT)
+    table = TextTable(path, [","], header="free", comments=True, empty=NO_EVENT)
     if table.width < 4:
         raise DataError(f"{path} has {table.width} columns; user, item, timestamp and state_label are needed")
     kept = range(4, 4 if edge_features == "none" else table.width)
@@ -61,14 +60,14 @@ def read_jodie_csv(path: Path | str, edge_features: EdgeFeatures = "auto", *, so
     names = {0: "user", 1: "item", 2: "timestamp", 3: "state_label"}
     columns = table.read([(0, "integer"), (1, "integer"), (2, "time"), (3, "label"), *features], names)
     for position in (0, 1):
-        _check_from_zero(table, columns[position, "integer"], names[position])
+        check_from_zero(table, columns[position, "integer"], names[position])
     src, dst = torch.from_numpy(columns[0, "integer"]), torch.from_numpy(columns[1, "integer"])
     num_sources = int(src.max()) + 1
     check_num_nodes(num_sources + int(dst.max()) + 1, src, -1 - dst)  # before the sum, which may not fit into int64
     msg = torch.from_numpy(np.stack([columns[feature] for feature in features], 1)) if features else None  # (E, D)
     if msg is not None and edge_features == "auto" and bool((msg == msg[0]).all()):
         msg = None
-    t, y = _whole(columns[2, "time"]), _whole(columns[3, "label"])
+    t, y = whole_numbers(columns[2, "time"]), whole_numbers(columns[3, "label"])
     return TemporalEvents(src, dst + num_sources, t, msg, y, num_sources=num_sources, sort=sort)
 
 
@@ -107,7 +106,7 @@ def read_edge_list(
     """
     if kind not in ("snap", "konect"):
         raise ValueError(f"kind is {kind!r}; it must be 'snap' (src dst t) or 'konect' (src dst weight t)")
-    table = TextTable(path, [",", None], header="free" if header else None, comments=True, empty=_NO_EVENT)
+    table = TextTable(path, [",", None], header="free" if header else None, comments=True, empty=NO_EVENT)
     names = ["src", "dst", *(["weight"] if kind == "konect" else []), "t"]
     _check_columns(table, names)
     time = len(names) - 1
@@ -115,73 +114,8 @@ def read_edge_list(
     columns = table.read([(0, "integer"), (1, "integer"), *weight, (time, "time")], dict(enumerate(names)))
     node_ids, src, dst, num_sources = _numbered(columns, 0, 1, bipartite)
     msg = torch.from_numpy(columns[2, "float32"])[:, None] if weight else None  # (E, 1)
-    t = _whole(columns[time, "time"])
+    t = whole_numbers(columns[time, "time"])
     return TemporalEvents(src, dst, t, msg, node_ids=node_ids, num_sources=num_sources, sort=sort)
-
-
-def read_event_table(
-    path: Path | str,
-    src: str = "src",
-    dst: str = "dst",
-    t: str = "t",
-    *,
-    msg: Sequence[str] = (),
-    y: str | None = None,
-    event_type: str | None = None,
-    bipartite: bool = False,
-    sort: bool = False,
-) -> TemporalEvents:
-    r"""Read a table with a header, separated by commas, tabs or blanks; other columns are ignored.
-
-    Nodes are numbered as :func:`read_edge_list` does.
-
-    Args:
-        path: path of the file, which may be compressed by gzip.
-        src: name of the column of source ids, integers.
-        dst: name of the column of destination ids, integers.
-        t: name of the column of times, numbers.
-        msg: names of the columns of event features, numbers within float32.
-        y: name of the column of event labels, numbers.
-        event_type: name of the column of event types, integers from 0.
-        bipartite: whether sources and destinations are numbered separately, so that an id that occurs as both is two
-            nodes.
-        sort: whether to sort unsorted events by time (stably) instead of refusing them.
-
-    Raises:
-        DataError: if a column is missing or a line does not have this form; the message names the line.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "calls.csv"
-        ...     _ = path.write_text("when,caller,callee,note\n3,1,2,hello\n8,2,1,\n")
-        ...     events = read_event_table(path, "caller", "callee", "when")
-        >>> events.src.tolist(), events.t.tolist()
-        ([0, 1], [0, 5])
-    """
-    wanted = [src, dst, t, *msg, *(name for name in (y, event_type) if name is not None)]
-    table = TextTable(path, [",", "\t", ";", None], header="columns", names=wanted, empty=_NO_EVENT)
-    place = {name: table.header.index(name) for name in wanted}
-    features: list[Column] = [(place[name], "float32") for name in msg]
-    labels: list[Column] = [] if y is None else [(place[y], "label")]
-    types: list[Column] = [] if event_type is None else [(place[event_type], "integer")]
-    columns = table.read(
-        [(place[src], "integer"), (place[dst], "integer"), (place[t], "time"), *features, *labels, *types]
-    )
-    if event_type is not None:
-        _check_from_zero(table, columns[types[0]], event_type)
-    node_ids, source, destination, num_sources = _numbered(columns, place[src], place[dst], bipartite)
-    return TemporalEvents(
-        source,
-        destination,
-        _whole(columns[place[t], "time"]),
-        torch.from_numpy(np.stack([columns[feature] for feature in features], 1)) if features else None,  # (E, D)
-        _whole(columns[labels[0]]) if labels else None,
-        torch.from_numpy(columns[types[0]]) if types else None,
-        node_ids=node_ids,
-        num_sources=num_sources,
-        sort=sort,
-    )
 
 
 def read_signed_edges(path: Path | str, scale: float = 10.0, *, sort: bool = False) -> TemporalEvents:
@@ -208,14 +142,14 @@ def read_signed_edges(path: Path | str, scale: float = 10.0, *, sort: bool = Fal
     """
     if not scale > 0:
         raise ValueError(f"scale is {scale}; the largest rating must be positive")
-    table = TextTable(path, [",", None], comments=True, empty=_NO_EVENT)
+    table = TextTable(path, [",", None], comments=True, empty=NO_EVENT)
     names = ["source", "target", "rating", "time"]
     _check_columns(table, names)
     columns = table.read([(0, "integer"), (1, "integer"), (2, "real"), (3, "time")], dict(enumerate(names)))
     node_ids, src, dst, _ = _numbered(columns, 0, 1)
     rating = torch.from_numpy(columns[2, "real"])
     msg, kind = (rating / scale)[:, None], (rating > 0).long()
-    t = _whole(columns[3, "time"])
+    t = whole_numbers(columns[3, "time"])
     return TemporalEvents(src, dst, t, msg, event_type=kind, node_ids=node_ids, sort=sort)
 
 
@@ -241,7 +175,7 @@ def read_contacts(path: Path | str, *, sort: bool = False) -> tuple[TemporalEven
         >>> events.src.tolist(), events.node_labels.tolist(), names
         ([0, 1], [1, 0, 1], ['1A', '3B'])
     """
-    table = TextTable(path, [",", None], comments=True, empty=_NO_EVENT)
+    table = TextTable(path, [",", None], comments=True, empty=NO_EVENT)
     names = ["time", "i", "j", "class_i", "class_j"]
     _check_columns(table, names)
     columns = table.read(
@@ -258,7 +192,9 @@ def read_contacts(path: Path | str, *, sort: bool = False) -> tuple[TemporalEven
     if other is not None:
         both = f"{named[labels[nodes[other]]]} before and {named[classes[other]]} here"
         table.fail(other // 2, f": node {int(node_ids[nodes[other]])} has the class {both}; one is needed")
-    events = TemporalEvents(src, dst, _whole(columns[0, "time"]), node_ids=node_ids, node_labels=labels, sort=sort)
+    events = TemporalEvents(
+        src, dst, whole_numbers(columns[0, "time"]), node_ids=node_ids, node_labels=labels, sort=sort
+    )
     return events, named.tolist()
 
 
@@ -317,7 +253,17 @@ def _check_columns(table: TextTable, names: Sequence[str]) -> None:
         )
 
 
-def _check_from_zero(table: TextTable, values: np.ndarray, name: str) -> None:
+def check_from_zero(table: TextTable, values: np.ndarray, name: str) -> None:
+    """Refuse a column of numbers below 0.
+
+    Args:
+        table: table that was read.
+        values: column of the table.
+        name: name of the column.
+
+    Raises:
+        DataError: if a value is below 0; the message names the line.
+    """
     if values.min() < 0:
         row = int(values.argmin())
         table.fail(row, f", column {name!r}: {values[row]} is below 0; these are numbered from 0")
@@ -327,11 +273,16 @@ def _numbered(
     columns: dict[Column, np.ndarray], src: int, dst: int, bipartite: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, int | None]:
     ids = [torch.from_numpy(columns[position, "integer"]) for position in (src, dst)]
-    return numbered(ids[0], ids[1], bipartite)
+    node_ids, *others = numbered(ids[0], ids[1], bipartite)
+    return torch.as_tensor(node_ids), *others
 
 
-def _whole(values: np.ndarray) -> Tensor:
-    """Return integers if every number is whole and exact in float64, else float64."""
+def whole_numbers(values: np.ndarray) -> Tensor:
+    """Return integers if every number is whole and exact in float64, else float64.
+
+    Args:
+        values: column of numbers.
+    """
     if values.dtype.kind == "f" and bool((values == np.floor(values)).all()) and np.abs(values).max(initial=0) < 2**53:
         values = values.astype(np.int64)
     return torch.from_numpy(values)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 from graphseq.data.events.batching import Batching
-from graphseq.data.events.module import SplitBy
 from graphseq.data.events.negatives import NegativeSampler
+from graphseq.data.events.splits import SplitBy
 
 __all__: list[str] = []
 

@@ -2,10 +2,13 @@
 
 import gzip
 import hashlib
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Unpack, get_args
+from typing import Literal, TypedDict, Unpack, get_args
+
+from torch import Tensor
 
 from graphseq.core.errors import DataError
 from graphseq.data.cache import cached, checksum, raw_files
@@ -13,14 +16,15 @@ from graphseq.data.events.files import (
     EdgeFeatures,
     read_contacts,
     read_edge_list,
-    read_event_table,
     read_jodie_csv,
     read_node_labels,
     read_signed_edges,
 )
 from graphseq.data.events.module import TemporalDataModule
 from graphseq.data.events.options import EventOptions
+from graphseq.data.events.own_tables import ColumnName, Ids, read_event_table
 from graphseq.data.events.table import TemporalEvents
+from graphseq.data.records import check_file
 
 __all__ = [
     "BitcoinDataModule",
@@ -202,7 +206,7 @@ class BitcoinDataModule(TemporalDataModule):
         except DataError as error:
             warnings.warn(f"the users of Bitcoin {self.name} have no labels here: {error}", stacklevel=2)
         else:
-            if events.node_ids is not None:
+            if isinstance(events.node_ids, Tensor):
                 events.node_labels = read_node_labels(labels[truth], events.node_ids)
         return events
 
@@ -274,25 +278,39 @@ class PrimarySchoolDataModule(TemporalDataModule):
         return _kept("primaryschool", path, [], lambda: read_contacts(path)[0])
 
 
+class _Columns(TypedDict):
+    src: ColumnName
+    dst: ColumnName
+    t: ColumnName
+    msg: list[int | str]
+    y: int | str | None
+    event_type: int | str | None
+
+
 class EventCSVDataModule(TemporalDataModule):
     """Stream of events from a file of your own.
 
+    Ids may be integers or text, times numbers or dates; see :func:`read_event_table`. The ids stand in the checkpoint,
+    so that a table that is evaluated later is numbered as the training table was, and
+    :class:`~graphseq.models.LinkStream` takes and returns them.
+
     Args:
-        path: path of a file with one event in each line, plain or compressed by gzip.
-        kind: format of the file: ``jodie`` (:func:`read_jodie_csv`), ``snap`` and ``konect``
-            (:func:`read_edge_list`), ``signed`` (:func:`read_signed_edges`), ``contacts`` (:func:`read_contacts`) or
-            ``table``, whose first line names the columns (:func:`read_event_table`).
+        path: path of a file with one event in each line, plain or compressed by gzip, or of a Parquet file.
+        kind: format of the file: ``table``, which finds out most by itself (:func:`read_event_table`), ``jodie``
+            (:func:`read_jodie_csv`), ``snap`` and ``konect`` (:func:`read_edge_list`), ``signed``
+            (:func:`read_signed_edges`) or ``contacts`` (:func:`read_contacts`).
         sort: whether to sort unsorted events by time (stably) instead of refusing them.
         bipartite: whether sources and destinations are numbered separately; for ``snap``, ``konect`` and ``table``.
         header: whether the first line that is not a comment names the columns; for ``snap`` and ``konect``.
         scale: largest absolute rating, positive; for ``signed``.
         edge_features: event features to keep, see :class:`JODIEDataModule`; for ``jodie``.
-        src: name of the column of source ids; for ``table``.
-        dst: name of the column of destination ids; for ``table``.
-        t: name of the column of times; for ``table``.
-        msg: names of the columns of event features; for ``table``.
-        y: name of the column of event labels; for ``table``.
-        event_type: name of the column of event types; for ``table``.
+        src: column of source ids, by its header or its position from 0; None to find it; for ``table``.
+        dst: column of destination ids, in the same way; for ``table``.
+        t: column of times, in the same way; for ``table``.
+        msg: columns of event features, by their headers or positions; for ``table``.
+        y: column of event labels; for ``table``.
+        event_type: column of event types; for ``table``.
+        ids: kind of the ids, ``integer``, ``text``, or ``auto`` to decide by the first row; for ``table``.
         options: further arguments of :class:`TemporalDataModule`.
 
     Yields:
@@ -303,26 +321,27 @@ class EventCSVDataModule(TemporalDataModule):
         DataError: when the stream is read, if the file is missing or a line does not have the form of ``kind``.
 
     Example:
-        >>> EventCSVDataModule("calls.csv", "table", src="caller", dst="callee", t="when").kind
+        >>> EventCSVDataModule("calls.csv", src="caller", dst="callee", t="when").kind
         'table'
     """
 
     def __init__(
         self,
-        path: str,
-        kind: FileKind,
+        path: str | os.PathLike[str],
+        kind: FileKind = "table",
         *,
         sort: bool = False,
         bipartite: bool = False,
         header: bool = False,
         scale: float = 10.0,
         edge_features: EdgeFeatures = "auto",
-        src: str = "src",
-        dst: str = "dst",
-        t: str = "t",
-        msg: Sequence[str] = (),
-        y: str | None = None,
-        event_type: str | None = None,
+        src: ColumnName = None,
+        dst: ColumnName = None,
+        t: ColumnName = None,
+        msg: Sequence[int | str] = (),
+        y: int | str | None = None,
+        event_type: int | str | None = None,
+        ids: Ids = "auto",
         **options: Unpack[EventOptions],
     ) -> None:
         super().__init__(self.read_events, **options)
@@ -330,6 +349,8 @@ class EventCSVDataModule(TemporalDataModule):
             raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(get_args(FileKind))}")
         if not scale > 0:
             raise ValueError(f"scale is {scale}; the largest rating must be positive")
+        if ids not in get_args(Ids):
+            raise ValueError(f"ids is {ids!r}; it must be one of {', '.join(get_args(Ids))}")
         self.path = Path(path)
         self.kind: FileKind = kind
         self.sort = sort
@@ -337,13 +358,15 @@ class EventCSVDataModule(TemporalDataModule):
         self.header = header
         self.scale = scale
         self.edge_features: EdgeFeatures = edge_features
-        self.column_names = {"src": src, "dst": dst, "t": t, "msg": list(msg), "y": y, "event_type": event_type}
+        self.ids: Ids = ids
+        self.column_names: _Columns = {
+            "src": src, "dst": dst, "t": t, "msg": list(msg), "y": y, "event_type": event_type
+        }  # fmt: skip
 
     def read_events(self) -> TemporalEvents:
         """Return the stream, from the cache if it is there."""
-        if not self.path.is_file():
-            raise DataError(f"there is no file {self.path}; give the path of a file with one event a line")
-        form = [self.kind, self.sort, self.bipartite, self.header, self.scale, self.edge_features]
+        check_file(self.path)
+        form = [self.kind, self.sort, self.bipartite, self.header, self.scale, self.edge_features, self.ids]
         return _kept("csv", self.path, [*form, sorted(self.column_names.items())], self._parsed)
 
     def _parsed(self) -> TemporalEvents:
@@ -355,7 +378,7 @@ class EventCSVDataModule(TemporalDataModule):
         if self.kind == "contacts":
             return read_contacts(self.path, sort=sort)[0]
         if self.kind == "table":
-            return read_event_table(self.path, **self.column_names, bipartite=bipartite, sort=sort)  # type: ignore[arg-type]
+            return read_event_table(self.path, **self.column_names, bipartite=bipartite, ids=self.ids, sort=sort)
         return read_edge_list(self.path, self.kind, bipartite=bipartite, header=self.header, sort=sort)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 from torch_geometric.data import TemporalData
 
 from graphseq.core.errors import DataError
+from graphseq.core.numbering import NodeNumbering, Role
+from graphseq.data.events.columns import features, frame_column, frame_names, integers, labels, times
 
 if TYPE_CHECKING:
     import pandas
@@ -40,7 +42,7 @@ class TemporalEvents:
         num_sources: number of source nodes of a bipartite graph, whose destinations are numbered after them; None
             for a graph that is not bipartite.
         time_offset: offset that was already subtracted from the times; None to subtract the first time here.
-        node_ids: external id of each node, such as its number in a file, int64 (N,).
+        node_ids: external id of each node, such as its number or name in a file: int64 (N,), or N texts.
         node_labels: class of each node, constant in time, -1 if unknown, int64 (N,).
         sort: whether to sort unsorted events (stably) instead of refusing them.
 
@@ -67,18 +69,18 @@ class TemporalEvents:
         num_nodes: int | None = None,
         num_sources: int | None = None,
         time_offset: int | float | None = None,
-        node_ids: Tensor | None = None,
+        node_ids: Tensor | list[str] | None = None,
         node_labels: Tensor | None = None,
         sort: bool = False,
     ) -> None:
-        self.src = _integers("src", src)
-        self.dst = _integers("dst", dst)
-        self.t = _times(t)
-        self.msg = torch.zeros(len(src), 0, device=self.src.device) if msg is None else _features(msg)
-        self.y = None if y is None else _labels(y)
-        self.event_type = None if event_type is None else _integers("event_type", event_type)
+        self.src = integers("src", src)
+        self.dst = integers("dst", dst)
+        self.t = times(t)
+        self.msg = torch.zeros(len(src), 0, device=self.src.device) if msg is None else features(msg)
+        self.y = None if y is None else labels(y)
+        self.event_type = None if event_type is None else integers("event_type", event_type)
         self.node_ids = node_ids
-        self.node_labels = None if node_labels is None else _integers("node_labels", node_labels)
+        self.node_labels = None if node_labels is None else integers("node_labels", node_labels)
         lengths = {name: len(value) for name, value in self.columns().items()}
         if len(set(lengths.values())) != 1:
             raise DataError(f"columns differ in length: {lengths}; give one entry for each event")
@@ -170,15 +172,16 @@ class TemporalEvents:
 
         Args:
             frame: pandas ``DataFrame`` with one event in each row.
-            src: name of the column of source ids, integers.
-            dst: name of the column of destination ids, integers.
+            src: name of the column of source ids, integers or text.
+            dst: name of the column of destination ids, integers or text.
             t: name of the column of times: numbers, or dates, which become seconds since 1970 (in UTC if they have a
-                time zone).
+                time zone), also as text in ISO 8601.
             msg: names of the columns of event features, numbers.
             y: name of the column of event labels, numbers.
             event_type: name of the column of event types, integers from 0.
             renumber: whether nodes are renumbered from 0 in the order of their ids, which ``node_ids`` keeps, so that
-                ids may have gaps and begin anywhere; otherwise ids are node numbers.
+                ids may have gaps and begin anywhere; otherwise integer ids are node numbers. Ids of text are always
+                renumbered, those of both columns if one holds text.
             bipartite: whether sources and destinations are numbered separately, so that an id that occurs as both
                 is two nodes; nodes are then always renumbered.
             options: other arguments of :class:`TemporalEvents`.
@@ -199,21 +202,75 @@ class TemporalEvents:
             raise DataError(
                 f"the frame has no column {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}"
             )
-        columns = {name: _column(name, frame[name]) for name in named}
-        source, destination = columns[src], columns[dst]
-        if renumber or bipartite:
-            source, destination = _integers(f"column {src}", source), _integers(f"column {dst}", destination)
+        columns = {name: frame_column(name, frame[name]) for name in named if name not in (src, dst, t)}
+        names = [frame_names(column, frame[column]) for column in (src, dst)]
+        if names[0] is not None or names[1] is not None:
+            source, destination = (
+                np.asarray(frame[column]).astype(str).astype(object) if found is None else found
+                for column, found in zip((src, dst), names, strict=True)
+            )
+        else:
+            source, destination = frame_column(src, frame[src]), frame_column(dst, frame[dst])
+        if renumber or bipartite or not isinstance(source, Tensor):
+            if isinstance(source, Tensor):
+                source, destination = integers(f"column {src}", source), integers(f"column {dst}", destination)
             node_ids, source, destination, num_sources = numbered(source, destination, bipartite)
             options = {"node_ids": node_ids, "num_sources": num_sources} | options
         return cls(
             source,
             destination,
-            columns[t],
+            frame_column(t, frame[t], dates=True),
             torch.stack([columns[name].float() for name in msg], dim=1) if msg else None,
             None if y is None else columns[y],
             None if event_type is None else columns[event_type],
             **options,
         )
+
+    def ids_of(self, nodes: Tensor) -> Tensor | np.ndarray:
+        """Return the external ids of numbered nodes: int64, or an array of text; the numbers where there are no ids.
+
+        Args:
+            nodes: numbers of nodes, int64 of any shape.
+
+        Example:
+            >>> one = torch.tensor([0])
+            >>> TemporalEvents(one, one + 1, one, node_ids=["ann", "bob"]).ids_of(one + 1).tolist()
+            ['bob']
+        """
+        return nodes if self.node_ids is None else NodeNumbering(self.node_ids, self.num_sources).ids_of(nodes)
+
+    def renumbered(self, nodes: NodeNumbering) -> Self:
+        """Return the same events with the numbers that another table gives to the ids of their nodes.
+
+        Args:
+            nodes: ids and numbers, such as those of a checkpoint.
+
+        Raises:
+            DataError: if an event has a node that the table does not know.
+        """
+        if self.node_ids is None:
+            return self
+        own = NodeNumbering(self.node_ids, self.num_sources)
+        if own.is_text != nodes.is_text or (own.num_sources is None) != (nodes.num_sources is None):
+            raise DataError("ids of nodes are text or bipartite here and not in the checkpoint; read the table as then")
+        columns: dict[str, Tensor] = {}
+        for name, role in (("src", "source"), ("dst", "destination")):
+            ids = own.ids_of(getattr(self, name))
+            found = nodes.find(ids, cast(Role, role))
+            if bool((found < 0).any()):
+                unknown = list(dict.fromkeys(np.asarray(ids)[(found < 0).numpy()].tolist()))
+                raise DataError(
+                    f"{len(unknown)} {role}s are not among the {len(nodes)} nodes of training, such as "
+                    f"{', '.join(map(repr, unknown[:3]))}; drop their events, or train on a table that has them"
+                )
+            columns[name] = found
+        classes = None
+        if self.node_labels is not None:
+            classes = torch.full((len(nodes),), -1)
+            classes[columns["src"]], classes[columns["dst"]] = self.node_labels[self.src], self.node_labels[self.dst]
+        known = nodes.state()["ids"]
+        changed = {**columns, "num_nodes": len(nodes), "num_sources": nodes.num_sources, "node_ids": known}
+        return self.from_dict({**self.to_dict(), **changed, "node_labels": classes})
 
     def columns(self) -> dict[str, Tensor]:
         """Return the columns by name, without those that are None; each has one entry for each event."""
@@ -283,23 +340,41 @@ class TemporalEvents:
         return self.from_dict({**self.to_dict(), **{name: value.to(device) for name, value in self.columns().items()}})
 
 
-def numbered(src: Tensor, dst: Tensor, bipartite: bool = False) -> tuple[Tensor, Tensor, Tensor, int | None]:
+def numbered(
+    src: Tensor | np.ndarray, dst: Tensor | np.ndarray, bipartite: bool = False
+) -> tuple[Tensor | list[str], Tensor, Tensor, int | None]:
     """Number all nodes that occur, from 0 in the order of their ids.
 
     Args:
-        src: id of each event's source, int64 (E,).
-        dst: id of each event's destination, int64 (E,).
+        src: id of each event's source, int64 (E,), or an array of text.
+        dst: id of each event's destination, of the same kind.
         bipartite: whether sources and destinations are numbered separately, sources first.
 
     Returns:
         Ids of the nodes, numbers of the sources, numbers of the destinations, and the number of source nodes (None
         unless ``bipartite``).
     """
+    if isinstance(src, np.ndarray) or isinstance(dst, np.ndarray):
+        return _numbered_names(np.asarray(src, dtype=object), np.asarray(dst, dtype=object), bipartite)
     if not bipartite:
         node_ids, ranks = torch.cat([src, dst]).unique(return_inverse=True)
         return node_ids, *ranks.chunk(2), None
     (sources, source), (destinations, destination) = (ids.unique(return_inverse=True) for ids in (src, dst))
     return torch.cat([sources, destinations]), source, destination + len(sources), len(sources)
+
+
+def _numbered_names(src: np.ndarray, dst: np.ndarray, bipartite: bool) -> tuple[list[str], Tensor, Tensor, int | None]:
+    import pandas
+
+    def rank(names: np.ndarray) -> tuple[Tensor, list[str]]:  # by hashing, and sorting of the distinct names only
+        numbers, distinct = pandas.factorize(names, sort=True)
+        return torch.from_numpy(numbers.astype(np.int64)), [str(name) for name in distinct]
+
+    if not bipartite:
+        ranks, names = rank(np.concatenate([src, dst]))
+        return names, ranks[: len(src)], ranks[len(src) :], None
+    (source, sources), (destination, destinations) = rank(src), rank(dst)
+    return sources + destinations, source, destination + len(sources), len(sources)
 
 
 def check_num_nodes(num_nodes: int, src: Tensor, dst: Tensor) -> None:
@@ -321,109 +396,3 @@ def check_num_nodes(num_nodes: int, src: Tensor, dst: Tensor) -> None:
         "there. Number the nodes from 0 without gaps, as TemporalEvents.from_frame(..., renumber=True), "
         "read_event_table and read_edge_list do"
     )
-
-
-def _integers(name: str, value: Tensor) -> Tensor:
-    if not isinstance(value, Tensor) or value.dim() != 1 or value.is_floating_point() or value.is_complex():
-        raise DataError(f"{name} is {_kind(value)}; integers of shape (E,) are needed")
-    return _int64(name, value)
-
-
-def _int64(name: str, value: Tensor) -> Tensor:
-    found = value.to(torch.int64)
-    if value.dtype == torch.uint64 and bool((found < 0).any()):
-        at = int((found < 0).nonzero()[0])
-        raise DataError(f"{name} of event {at} is {int(found[at]) + 2**64}, which does not fit into int64")
-    return found
-
-
-def _times(t: Tensor) -> Tensor:
-    if not isinstance(t, Tensor) or t.dim() != 1 or t.dtype == torch.bool or t.is_complex():
-        raise DataError(f"t is {_kind(t)}; integers or float64 of shape (E,) are needed")
-    if not t.is_floating_point():
-        return _int64("t", t)
-    bad = ~torch.isfinite(t)
-    if bool(bad.any()):
-        raise DataError(
-            f"t holds {int(bad.sum())} NaN or infinite times, the first at event {int(bad.nonzero()[0])}; "
-            "drop these events or give them a time"
-        )
-    limit = 2 / torch.finfo(t.dtype).eps
-    if len(t) and float(t.abs().max()) >= limit:
-        largest = float(t.abs().max())
-        step = torch.finfo(t.dtype).eps * 2 ** np.floor(np.log2(largest))
-        kept = "int64, which holds whole numbers below 2**63" if t.dtype == torch.float64 else "int64 or float64"
-        raise DataError(
-            f"t is {t.dtype} and reaches {largest:.0f}, where neighbouring numbers are {step:g} apart: the order of "
-            f"events is lost already. Read the times as {kept}; do not convert them back"
-        )
-    return t.to(torch.float64)
-
-
-def _features(msg: Tensor) -> Tensor:
-    if not isinstance(msg, Tensor) or msg.dim() != 2 or msg.is_complex():
-        raise DataError(f"msg is {_kind(msg)}; features of shape (E, D) are needed, D = 1 for one number an event")
-    msg = msg.to(torch.float32)
-    # the sum is finite unless an entry is not, and costs no memory; only then is the place sought
-    if not bool(torch.isfinite(msg.sum())):
-        bad = (~torch.isfinite(msg)).nonzero()
-        if len(bad):
-            at = bad[0].tolist()
-            raise DataError(f"msg holds {len(bad)} NaN or infinite values, the first at event {at[0]}, feature {at[1]}")
-    return msg
-
-
-def _labels(y: Tensor) -> Tensor:
-    if not isinstance(y, Tensor) or y.dim() != 1 or y.is_complex():
-        raise DataError(f"y is {_kind(y)}; labels of shape (E,) are needed, one number for each event")
-    bad = (~torch.isfinite(y)).nonzero()
-    if len(bad):
-        raise DataError(
-            f"y holds {len(bad)} NaN or infinite labels, the first at event {int(bad[0])}; drop these events or give "
-            "them a label"
-        )
-    return y
-
-
-def _column(name: str, column: Any) -> Tensor:
-    """Return a column of a frame as numbers; dates become seconds since 1970, in UTC if they have a time zone."""
-    values = np.asarray(column)
-    if values.ndim != 1:
-        raise DataError(f"the frame has more than one column {name!r}; give each its own name")
-    if getattr(getattr(column, "dtype", None), "tz", None) is not None:
-        values = np.asarray(column.dt.tz_convert("UTC").dt.tz_localize(None))
-    if values.dtype.kind == "M":
-        values = _seconds(name, values)
-    if values.dtype.kind not in "iufb":
-        dates = [row for row, value in enumerate(values) if hasattr(value, "utcoffset")][:1]
-        remedy = (
-            f"row {dates[0]} is the date {values[dates[0]]}: convert the column by pandas.to_datetime(..., utc=True)"
-            if dates
-            else "number names from 0 with pandas.factorize, and fill or drop missing entries"
-        )
-        raise DataError(f"column {name} holds {values.dtype}; numbers are needed: {remedy}")
-    if values.dtype == np.uint64:
-        beyond = np.flatnonzero(values > np.uint64(2**63 - 1))
-        if len(beyond):
-            raise DataError(f"column {name}, row {beyond[0]}: {values[beyond[0]]} does not fit into int64")
-        values = values.astype(np.int64)
-    return torch.from_numpy(np.array(values))  # a copy: frames hand out memory that is theirs
-
-
-def _seconds(name: str, values: np.ndarray) -> np.ndarray:
-    missing = np.flatnonzero(np.isnat(values))
-    if len(missing):
-        raise DataError(f"column {name} holds a missing date, the first in row {missing[0]}")
-    exact = values.astype("datetime64[us]")  # reaches further than nanoseconds do
-    cut = np.flatnonzero(exact.astype(values.dtype) != values)
-    if len(cut):
-        raise DataError(
-            f"column {name}, row {cut[0]}: {values[cut[0]]} is finer than a microsecond or beyond int64, and cannot be "
-            "given in seconds as float64; give integers, such as nanoseconds by .astype('int64')"
-        )
-    microseconds = exact.astype(np.int64)
-    return microseconds // 10**6 if not (microseconds % 10**6).any() else microseconds / 1e6
-
-
-def _kind(value: Any) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -1,8 +1,10 @@
 """Data modules of many graphs: your own list of ``Data``, and the base class of the named data sets."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
@@ -13,7 +15,8 @@ from graphseq.data.base import Stage, StoreDataModule
 from graphseq.data.graphs.fields import describe
 from graphseq.data.graphs.store import GraphStore
 from graphseq.data.graphs.transforms import GraphTransform, check_batch_transform, check_transformed, pre_transformed
-from graphseq.data.splits import check_fractions, k_fold_split, pooled_split, random_split, size_split
+from graphseq.data.labels import check_class_names, numbered_labels, plain_label
+from graphseq.data.splits import check_fractions, k_fold_split, pooled_split, random_split, size_split, with_val
 from graphseq.data.store import positions
 
 __all__ = ["GraphDataModule", "GraphSetDataModule"]
@@ -109,6 +112,7 @@ class GraphSetDataModule(StoreDataModule):
         if pre_transform is not None and not callable(pre_transform):
             raise TypeError(f"pre_transform is {pre_transform!r}; give a callable from one graph to one graph")
         self.pre_transform = pre_transform
+        self._class_names: list[str] = []
         self._checked: set[str] = set()
         for name, transform in (("train_transform", train_transform), ("eval_transform", eval_transform)):
             if transform is not None and check_batch_transform(name, transform):
@@ -139,6 +143,12 @@ class GraphSetDataModule(StoreDataModule):
         each = self._targets_of_one(target)
         return each if target.is_floating_point() or each > 1 else max(int(target.max()) + 1, _least_classes(target))
 
+    @property
+    def class_names(self) -> list[str]:
+        """Name of each class if labels are text, else empty."""
+        self.load()
+        return list(self._class_names)
+
     def _target(self) -> Tensor:
         """Return the joined targets, after a check of their kind."""
         target = self.graphs.field("y")
@@ -149,7 +159,8 @@ class GraphSetDataModule(StoreDataModule):
         given = self.graphs[0].y
         raise DataError(
             f"y of graph 0 is {describe(given)}{f' ({given!r})' if isinstance(given, str) else ''}; targets must be "
-            "tensors or numbers. Number the classes from 0, such as by sorted(set(labels)).index(label), or rename y"
+            "tensors or numbers. Number the classes from 0, such as by sorted(set(labels)).index(label) (which "
+            "GraphDataModule does with names of classes), or rename y"
         )
 
     def _targets_of_one(self, target: Tensor) -> int:
@@ -218,6 +229,20 @@ class GraphSetDataModule(StoreDataModule):
             self._checked.add(name)
         return made
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for checkpoints: splits, and the names of classes if labels are text."""
+        names = self.class_names
+        return {**super().state_dict(), **({"class_names": names} if names else {})}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that the data match a checkpoint.
+
+        Raises:
+            DataError: if training would resume on another split, or classes have other names.
+        """
+        super().load_state_dict(state_dict)
+        check_class_names(state_dict.get("class_names", []), self.class_names)
+
     def load(self) -> None:
         """Read the data unless they are read already, transform graphs one by one, pool splits, and check labels."""
         known = self._host is not None
@@ -248,6 +273,36 @@ class GraphSetDataModule(StoreDataModule):
                 f"all {len(self.splits['train'])} training graphs have label {classes.tolist()}; classification needs "
                 "at least two classes. Use a stratified or random split, or check the labels"
             )
+
+
+def with_class_numbers(dataset: Sequence[Data]) -> tuple[list[Data], list[str]]:
+    """Return graphs whose labels ``y`` are tensors or numbers, and the names of the classes if labels are text.
+
+    Args:
+        dataset: graphs, which are not changed.
+
+    Raises:
+        DataError: if some labels are text and others are not.
+
+    Example:
+        >>> graphs, names = with_class_numbers([Data(y="b"), Data(y="a")])
+        >>> [graph.y for graph in graphs], names
+        ([tensor([1]), tensor([0])], ['a', 'b'])
+    """
+    graphs = list(dataset)
+    given = [plain_label(graph.get("y")) if isinstance(graph, Data) else None for graph in graphs]
+    if all(label is None or isinstance(label, Tensor) for label in given):
+        return graphs, []
+    names: list[str] = []
+    if any(isinstance(label, str) for label in given):
+        numbers, names = numbered_labels(given, "graph")
+        given = list(numbers.split(1))
+    labels = [torch.as_tensor(label) if isinstance(label, np.ndarray) else label for label in given]
+    changed = [copy.copy(graph) for graph in graphs]
+    for graph, label in zip(changed, labels, strict=True):
+        if label is not None:
+            graph.y = label
+    return changed, names
 
 
 def _least_classes(target: Tensor) -> int:
@@ -317,10 +372,11 @@ class GraphDataModule(GraphSetDataModule):
     Args:
         dataset: graphs of one class with the same fields, or a function without arguments that returns them
             (a config can name one: ``dataset: my_package.my_graphs``; its return annotation must be
-            ``Sequence[Data]`` or ``list[Data]``).
+            ``Sequence[Data]`` or ``list[Data]``). ``y`` may also be an array or a number of numpy, or the name of the
+            class as text: classes are then numbered in sorted order, see :attr:`class_names`.
         split: rule of the split: ``random``, ``stratified``, ``k_fold``, ``size`` or ``size_middle``, see
             :func:`split_graphs`; or a dictionary ``{"train": [...], "val": [...], "test": [...]}`` of positions, or of
-            masks with one entry for each graph.
+            masks with one entry for each graph; ``valid``, as OGB calls it, is ``val``.
         fractions: fractions of train, validation and test graphs, summing to 1.
         fold: number of the test fold of ``k_fold``, from 0.
         num_folds: number of folds of ``k_fold``.
@@ -364,7 +420,8 @@ class GraphDataModule(GraphSetDataModule):
 
     def read(self) -> tuple[GraphStore, dict[str, Tensor]]:
         """Return the packed graphs and their split."""
-        store = GraphStore.from_dataset(self.dataset() if callable(self.dataset) else self.dataset)
+        graphs, self._class_names = with_class_numbers(self.dataset() if callable(self.dataset) else self.dataset)
+        store = GraphStore.from_dataset(graphs)
         if not isinstance(self.split, dict):
             return store, split_graphs(store, self.split, self.fractions, self.seed, self.fold, self.num_folds)
         return store, listed_split(self.split, len(store))
@@ -374,7 +431,8 @@ def listed_split(split: dict[str, Any], count: int) -> dict[str, Tensor]:
     """Return a given split as index tensors after a check that they are disjoint.
 
     Args:
-        split: positions of samples, or a mask of ``count`` booleans, for each of ``train``, ``val`` and ``test``.
+        split: positions of samples, or a mask of ``count`` booleans, for each of ``train``, ``val`` (or ``valid``) and
+            ``test``.
         count: number of samples.
 
     Raises:
@@ -384,7 +442,7 @@ def listed_split(split: dict[str, Any], count: int) -> dict[str, Tensor]:
         >>> listed_split({"train": [0, 1], "val": [False, False, True], "test": []}, 3)["val"]
         tensor([2])
     """
-    tensors = {name: positions(index, count) for name, index in split.items()}
+    tensors = {name: positions(index, count) for name, index in with_val(split).items()}
     together = torch.cat(list(tensors.values()))
     if len(together.unique()) != len(together):
         raise DataError("a sample stands in more than one split, or twice in one; splits must be disjoint")

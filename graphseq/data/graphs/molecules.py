@@ -24,6 +24,7 @@ from graphseq.data.cache import cached, checksum, raw_files
 from graphseq.data.graphs.environments import check_num_environments, group_environments, size_environments
 from graphseq.data.graphs.module import GraphOptions, GraphSetDataModule, split_graphs
 from graphseq.data.graphs.store import GraphStore
+from graphseq.data.records import check_file
 from graphseq.data.splits import check_fractions, group_split, random_split
 from graphseq.data.tables import Column, TextTable
 
@@ -102,10 +103,11 @@ class MoleculeDataModule(GraphSetDataModule):
     the addresses in PyG.
 
     Args:
-        name: name of a MoleculeNet set; give either this or ``csv``.
-        csv: path of a table with a header, plain or gzipped.
-        smiles_column: header of the SMILES column; only with ``csv``.
-        target_columns: headers of the targets, at least one; only with ``csv``.
+        name: name of a MoleculeNet set; give either this or ``path``.
+        path: path of a table with a header, plain or compressed by gzip.
+        smiles_column: header of the SMILES column; default ``smiles`` in any case; only with ``path``.
+        target_columns: headers of the targets, at least one; default all columns with a header but the SMILES; only
+            with ``path``.
         split: rule of the split: ``scaffold`` (molecules with the same Bemis–Murcko scaffold are in one split, training
             has frequent scaffolds and the test rare ones; the same for every seed), ``random``, ``stratified`` (by one
             integer target), ``size`` (train on small molecules, test on the largest) or ``size_middle`` (as ``size``,
@@ -126,7 +128,7 @@ class MoleculeDataModule(GraphSetDataModule):
         ``smiles`` (list of strings), ``env`` if ``num_environments`` is given, and ``idx``.
 
     Raises:
-        ValueError: if an argument is out of range or unknown, or not exactly one of ``name`` and ``csv`` is given.
+        ValueError: if an argument is out of range or unknown, or not exactly one of ``name`` and ``path`` is given.
         OptionalDependencyError: if rdkit is not installed.
         DataError: when the data are read, if the table is missing, corrupt or does not have the known checksum, lacks a
             column, or has a target that is not a number.
@@ -137,7 +139,7 @@ class MoleculeDataModule(GraphSetDataModule):
         ...     path = Path(folder) / "table.csv"
         ...     rows = ["smiles,solubility", *(f"{'C' * length}O,{-length / 2}" for length in range(1, 11))]
         ...     _ = path.write_text(chr(10).join(rows))
-        ...     data = MoleculeDataModule(csv=path, target_columns=["solubility"], split="random")
+        ...     data = MoleculeDataModule(path=path, split="random")
         ...     data.num_features, data.num_outputs, len(data.graphs)
         (9, 1, 10)
     """
@@ -146,7 +148,7 @@ class MoleculeDataModule(GraphSetDataModule):
         self,
         name: MoleculeNetName | None = None,
         *,
-        csv: str | os.PathLike[str] | None = None,
+        path: str | os.PathLike[str] | None = None,
         smiles_column: str | None = None,
         target_columns: Sequence[str] | None = None,
         split: MoleculeSplitRule = "scaffold",
@@ -161,22 +163,25 @@ class MoleculeDataModule(GraphSetDataModule):
             batch_size,
             **options,
         )
-        if (name is None) == (csv is None):
-            raise ValueError(f"name is {name!r} and csv is {csv!r}; give either a MoleculeNet set or a table")
+        if (name is None) == (path is None):
+            raise ValueError(f"name is {name!r} and path is {path!r}; give either a MoleculeNet set or a table")
         if name is not None and name not in get_args(MoleculeNetName):
             raise ValueError(f"name is {name!r}; it must be one of {', '.join(get_args(MoleculeNetName))}")
         if name is not None and (smiles_column is not None or target_columns is not None):
-            raise ValueError(f"smiles_column and target_columns are known for {name}; give them with csv only")
-        if csv is not None and (isinstance(target_columns, str) or not target_columns):
-            raise ValueError(f"target_columns is {target_columns!r}; give a list of headers of the table, at least one")
+            raise ValueError(f"smiles_column and target_columns are known for {name}; give them with path only")
+        if isinstance(target_columns, str) or (target_columns is not None and not target_columns):
+            raise ValueError(
+                f"target_columns is {target_columns!r}; give a list of headers of the table, or None for all but the "
+                "SMILES"
+            )
         if split not in get_args(MoleculeSplitRule):
             raise ValueError(f"split is {split!r}; it must be one of {', '.join(get_args(MoleculeSplitRule))}")
         if unreadable not in ("skip", "error"):
             raise ValueError(f"unreadable is {unreadable!r}; it must be 'skip' or 'error'")
         _require_rdkit()
         self.name = name
-        self.csv = None if csv is None else Path(csv)
-        self.smiles_column = "smiles" if smiles_column is None else smiles_column
+        self.path = None if path is None else Path(path)
+        self.smiles_column = smiles_column
         self.target_columns = None if target_columns is None else list(target_columns)
         self.split: MoleculeSplitRule = split
         self.fractions = check_fractions(fractions)
@@ -246,9 +251,8 @@ class MoleculeDataModule(GraphSetDataModule):
     def _table(self) -> Path:
         """Return the path of the table, which is fetched for a named set."""
         if self.name is None:
-            path = cast(Path, self.csv)
-            if not path.is_file():
-                raise DataError(f"csv is {str(path)!r}, which is not a file; give the path of a table")
+            path = cast(Path, self.path)
+            check_file(path)
             return path
         _, remote, stem, _, _ = MoleculeNet.names[self.name]
         local, folder = f"{stem}.csv", f"MoleculeNet/{self.name}/raw"
@@ -266,16 +270,24 @@ class MoleculeDataModule(GraphSetDataModule):
         return original[remote]
 
     def _parse(self, path: Path, label: str) -> dict[str, Any]:
-        own = [] if self.name is not None else [self.smiles_column, *(self.target_columns or [])]
-        table = TextTable(path, [","], header="columns", names=own)
+        named = [] if self.name is not None else [*filter(None, [self.smiles_column]), *(self.target_columns or [])]
+        table = TextTable(path, [","], header="columns", names=named)
         header = table.header
         if self.name is None:
-            smiles_position, *target_positions = (header.index(name) for name in own)
+            smiles_position, target_positions = self._own_positions(path, header)
         else:
             smiles_position, target_positions = _known_positions(self.name, header)
         names = [header[position] for position in target_positions]
         wanted: list[Column] = [(position, "optional") for position in target_positions]
-        columns = table.read([(smiles_position, "text"), *wanted])
+        try:
+            columns = table.read([(smiles_position, "text"), *wanted])
+        except DataError as error:
+            if self.name is not None or self.target_columns is not None:
+                raise
+            raise DataError(
+                f"{error}. The targets are all columns but the SMILES, {', '.join(names)}; name those that are numbers "
+                "by target_columns"
+            ) from error
         texts = [str(cell).strip() for cell in columns[smiles_position, "text"]]
         targets = torch.from_numpy(np.stack([columns[column] for column in wanted], 1))  # (R, T)
         graphs: list[Data] = []
@@ -299,6 +311,25 @@ class MoleculeDataModule(GraphSetDataModule):
             "unreadable": unreadable,
             "num_rows": len(texts),
         }
+
+    def _own_positions(self, path: Path, header: list[str]) -> tuple[int, list[int]]:
+        """Return the SMILES column and the target columns of a table of your own."""
+        if self.smiles_column is None:
+            found = [place for place, name in enumerate(header) if name.lower() == "smiles"]
+            if len(found) != 1:
+                raise DataError(
+                    f"{path} has {len(found)} columns smiles; its columns are {', '.join(header)}. Name the one with "
+                    "the SMILES by smiles_column"
+                )
+            smiles = found[0]
+        else:
+            smiles = header.index(self.smiles_column)
+        if self.target_columns is not None:
+            return smiles, [header.index(name) for name in self.target_columns]
+        targets = [place for place, name in enumerate(header) if name and place != smiles]
+        if not targets:
+            raise DataError(f"{path} has no column beside the SMILES, {header[smiles]!r}; a target is needed")
+        return smiles, targets
 
     def _report_unreadable(self, label: str, num_rows: int) -> None:
         if not self._unreadable_rows:

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
@@ -13,6 +14,7 @@ from torch_geometric.utils import degree, index_to_mask
 
 from graphseq.core.errors import DataError, UnsupportedStrategyError
 from graphseq.data.base import Stage, StoreDataModule
+from graphseq.data.labels import any_names, check_class_names, numbered_labels
 from graphseq.data.loader import BatchLoader
 from graphseq.data.splits import check_fractions, random_split
 from graphseq.data.store import SingleStore
@@ -51,12 +53,13 @@ class NodeDataModule(StoreDataModule):
     (transductive learning). One graph cannot be divided among processes: use ``devices=1``.
 
     Args:
-        graph: PyG ``Data`` with ``x`` (N, D), ``edge_index`` and ``y``: classes (N,), -1 if unknown, or numbers; or a
-            function without arguments that returns one (a config can name it if it is annotated ``-> Data``). It
-            is not changed.
-        split: rule of the split: ``public`` (the masks of the graph), ``full`` (its validation and test masks, all
-            other nodes are training), ``random`` (``num_train_per_class`` training nodes of each class, then
-            ``num_val`` validation and ``num_test`` test nodes) or ``stratified`` (``fractions`` of each class).
+        graph: PyG ``Data`` with ``x`` (N, D), ``edge_index`` and ``y``: classes (N,), -1 if unknown, names of classes
+            as text (N,), or numbers; or a function without arguments that returns one (a config can name it if it is
+            annotated ``-> Data``). It is not changed.
+        split: rule of the split: ``public`` (the masks of the graph, ``val_mask`` or ``valid_mask`` for validation),
+            ``full`` (its validation and test masks, all other nodes are training), ``random``
+            (``num_train_per_class`` training nodes of each class, then ``num_val`` validation and ``num_test`` test
+            nodes) or ``stratified`` (``fractions`` of each class).
         split_index: number of the public split, from 0, if masks are (N, S).
         fractions: fractions of train, validation and test nodes for ``stratified``, summing to 1.
         num_train_per_class: number of training nodes of each class for ``random``; all nodes of a smaller class.
@@ -109,6 +112,7 @@ class NodeDataModule(StoreDataModule):
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
         self._source = graph
+        self._class_names: list[str] = []
         self.split: NodeSplitRule = split
         self.split_index = split_index
         self.fractions = check_fractions(fractions)
@@ -146,6 +150,12 @@ class NodeDataModule(StoreDataModule):
         return int(target.max()) + 1
 
     @property
+    def class_names(self) -> list[str]:
+        """Name of each class if labels are text, else empty."""
+        self.load()
+        return list(self._class_names)
+
+    @property
     def degree_histogram(self) -> list[int]:
         """Number of nodes with in-degree 0, 1, 2, ..., for the scalers of PNA."""
         counts = degree(cast(Tensor, self.graph.edge_index)[1], self.num_nodes, dtype=torch.int64)
@@ -157,6 +167,11 @@ class NodeDataModule(StoreDataModule):
         if not isinstance(graph, Data):
             raise DataError(f"the graph is a {type(graph).__name__}; torch_geometric Data is needed")
         graph = copy.copy(graph)
+        given = graph.get("y")
+        if isinstance(given, list | tuple | np.ndarray) and any_names(given):
+            graph.y, self._class_names = numbered_labels(given, "node")
+        elif isinstance(given, np.ndarray):
+            graph.y = torch.from_numpy(given)
         _check_graph(graph)
         masks = self._masks(graph)
         _check_masks(masks, cast(Tensor, graph.y))
@@ -218,6 +233,20 @@ class NodeDataModule(StoreDataModule):
         """Return the number of nodes of each split."""
         return {name: int(self.graph[f"{name}_mask"].sum()) for name in ("train", "val", "test")}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for checkpoints: splits, and the names of classes if labels are text."""
+        names = self.class_names
+        return {**super().state_dict(), **({"class_names": names} if names else {})}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that the data match a checkpoint.
+
+        Raises:
+            DataError: if training would resume on another split, or classes have other names.
+        """
+        super().load_state_dict(state_dict)
+        check_class_names(state_dict.get("class_names", []), self.class_names)
+
     def fingerprint(self) -> str:
         """Return a digest of the masks and labels, by which a checkpoint recognises the data."""
         digest = hashlib.sha256(str(self.num_nodes).encode())
@@ -229,6 +258,8 @@ class NodeDataModule(StoreDataModule):
 def _public_mask(graph: Data, stage: str, split_index: int) -> Tensor:
     name = f"{stage}_mask"
     mask = graph.get(name)
+    if mask is None and stage == "val":
+        mask = graph.get("valid_mask")
     if not isinstance(mask, Tensor):
         raise DataError(f"the graph has no {name}; give all three masks, or use split='random' or 'stratified'")
     if mask.dim() == 2:

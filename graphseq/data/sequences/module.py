@@ -13,6 +13,7 @@ from graphseq.core.batches import IGNORED
 from graphseq.core.errors import DataError
 from graphseq.data.base import DataOptions
 from graphseq.data.cache import raw_files
+from graphseq.data.labels import any_names, numbered_labels
 from graphseq.data.sequences.base import PaddedDataModule
 from graphseq.data.sequences.files import LabelledSequences, read_sequence_csv, read_ts
 from graphseq.data.sequences.store import SequenceStore
@@ -39,8 +40,8 @@ class SequenceDataModule(PaddedDataModule):
     Args:
         sequences: arrays or tensors (T_i, D), or (T_i,) for one feature; or a function without arguments that
             returns a :class:`SequenceStore` or such a list (a config can name one).
-        labels: class number of each sequence, integers (N,), or regression targets, floating point (N,) or (N, K); None
-            for no labels.
+        labels: class number of each sequence, integers (N,), or its name, text; or regression targets, floating point
+            (N,) or (N, K); None for no labels.
         step_labels: class number of each step, arrays (T_i,), -100 for steps without a label; None for no labels of
             steps.
         standardize: whether to standardise features by the training split.
@@ -93,7 +94,10 @@ class SequenceDataModule(PaddedDataModule):
         given = self.sequences() if callable(self.sequences) else self.sequences
         if isinstance(given, SequenceStore):
             return given, None
-        return SequenceStore.from_sequences(given, y=self.labels, step_y=self.step_labels), None
+        y: Any = self.labels
+        if y is not None and any_names(y):
+            y, self._class_names = numbered_labels(y, "sequence")
+        return SequenceStore.from_sequences(given, y=y, step_y=self.step_labels), None
 
     def read(self) -> tuple[SequenceStore, Split]:
         """Return the standardised sequences and their split."""
@@ -247,11 +251,11 @@ class TSDataModule(SequenceDataModule):
     """Labelled sequences from ``.ts`` files, as the UEA and UCR archives publish them; see :func:`read_ts`.
 
     Args:
-        train: path of the training file, plain or ``.gz``.
-        test: path of the test file; None for no test split.
-        val: path of the validation file; None takes the split from the training file.
-        val_fraction: share of the training sequences for the validation split if ``val`` is None, in [0, 1), drawn with
-            the same share of each class.
+        path: path of the training file, plain or ``.gz``.
+        test_path: path of the test file; None for no test split.
+        val_path: path of the validation file; None takes the split from the training file.
+        val_fraction: share of the training sequences for the validation split if ``val_path`` is None, in [0, 1), drawn
+            with the same share of each class.
         standardize: whether to standardise features by the training split.
         pool_batches: number of batches within which training samples are sorted by length, at least 1; None for a fully
             random order.
@@ -277,10 +281,10 @@ class TSDataModule(SequenceDataModule):
 
     def __init__(
         self,
-        train: str | os.PathLike[str],
-        test: str | os.PathLike[str] | None = None,
+        path: str | os.PathLike[str],
+        test_path: str | os.PathLike[str] | None = None,
         *,
-        val: str | os.PathLike[str] | None = None,
+        val_path: str | os.PathLike[str] | None = None,
         val_fraction: float = 0.2,
         standardize: bool = True,
         pool_batches: int | None = None,
@@ -288,7 +292,7 @@ class TSDataModule(SequenceDataModule):
     ) -> None:
         super().__init__((), standardize=standardize, pool_batches=pool_batches, **options)
         _check_val_fraction(val_fraction)
-        self.files: dict[str, str | os.PathLike[str] | None] = {"train": train, "val": val, "test": test}
+        self.files: dict[str, str | os.PathLike[str] | None] = {"train": path, "val": val_path, "test": test_path}
         self.val_fraction = val_fraction
 
     def paths(self) -> dict[str, Path]:
@@ -358,7 +362,7 @@ class SequenceCSVDataModule(SequenceDataModule):
     """Labelled sequences from a CSV table with one line for each step; see :func:`read_sequence_csv`.
 
     Args:
-        csv: path of the table, UTF-8, plain or ``.gz``.
+        path: path of the table, UTF-8, plain or ``.gz``.
         sequence: header of the column that names the sequence of a step.
         target: header of the column with the label of the sequence.
         features: headers of the feature columns; None for all other columns.
@@ -389,7 +393,7 @@ class SequenceCSVDataModule(SequenceDataModule):
 
     def __init__(
         self,
-        csv: str | os.PathLike[str],
+        path: str | os.PathLike[str],
         sequence: str,
         target: str,
         *,
@@ -409,7 +413,7 @@ class SequenceCSVDataModule(SequenceDataModule):
             pool_batches=pool_batches,
             **options,
         )
-        self.csv = Path(csv)
+        self.path = Path(path)
         self.sequence = sequence
         self.target = target
         self.features = None if features is None else list(features)
@@ -418,7 +422,7 @@ class SequenceCSVDataModule(SequenceDataModule):
     def read_sequences(self) -> tuple[SequenceStore, None]:
         """Return the sequences of the table."""
         found = read_sequence_csv(
-            self.csv, self.sequence, self.target, features=self.features, delimiter=self.delimiter
+            self.path, self.sequence, self.target, features=self.features, delimiter=self.delimiter
         )
         self._class_names = found.class_names
         return SequenceStore(found.x, found.ptr, y=found.y), None

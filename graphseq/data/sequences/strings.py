@@ -31,7 +31,7 @@ class StringDataModule(PaddedDataModule):
     Memory: 8 bytes for each character, without padding; see :class:`SequenceStore`.
 
     Args:
-        csv: path of the table, UTF-8, plain or ``.gz``.
+        path: path of the table, UTF-8, plain or ``.gz``.
         text: header of the column with the strings.
         target: header of the column with the labels.
         delimiter: character that separates cells.
@@ -61,7 +61,7 @@ class StringDataModule(PaddedDataModule):
 
     def __init__(
         self,
-        csv: str | os.PathLike[str],
+        path: str | os.PathLike[str],
         text: str,
         target: str,
         *,
@@ -71,7 +71,7 @@ class StringDataModule(PaddedDataModule):
         **options: Unpack[DataOptions],
     ) -> None:
         super().__init__(pool_batches=pool_batches, **options)
-        self.csv = Path(csv)
+        self.path = Path(path)
         self.text = text
         self.target = target
         self.delimiter = delimiter
@@ -79,13 +79,13 @@ class StringDataModule(PaddedDataModule):
         self._vocabulary: Vocabulary | None = None
         self._class_names: list[str] = []
 
-    def path(self) -> Path:
+    def table(self) -> Path:
         """Return the path of the table."""
-        return self.csv
+        return self.path
 
     def read(self) -> tuple[SequenceStore, dict[str, Tensor]]:
         """Return the strings as character numbers, and their splits."""
-        path = self.path()
+        path = self.table()
         strings, labels = self._cells(path)
         self._class_names = sort_labels(labels)
         number = {name: position for position, name in enumerate(self._class_names)}
@@ -155,7 +155,7 @@ class StringDataModule(PaddedDataModule):
         super().load_state_dict(state_dict)
         if state_dict["class_names"] != self.class_names:
             raise DataError(
-                f"the checkpoint was trained with classes {state_dict['class_names']}, {self.path()} has "
+                f"the checkpoint was trained with classes {state_dict['class_names']}, {self.table()} has "
                 f"{self.class_names}"
             )
         theirs = Vocabulary.from_state_dict(state_dict["vocabulary"])
@@ -205,9 +205,9 @@ class ReberDataModule(StringDataModule):
         )
         self.verify_checksums = verify_checksums
 
-    def path(self) -> Path:
+    def table(self) -> Path:
         """Return the file in the cache."""
-        name = str(self.csv)
+        name = str(self.path)
         return raw_files("Reber", [name], checksums=_CHECKSUMS if self.verify_checksums else None)[name]
 
 

@@ -43,13 +43,13 @@ class TextDataModule(PaddedDataModule):
     Memory: 1 byte a token for up to 256 different tokens, 2 up to 32,768, and 16 bytes a window.
 
     Args:
-        train: path of the training text, UTF-8, plain or ``.gz``.
-        val: path of the validation text; None takes the split from the end of ``train``.
-        test: path of the test text; None takes the split from the end of ``train``, after the validation split.
+        path: path of the training text, UTF-8, plain or ``.gz``.
+        val_path: path of the validation text; None takes the split from the end of ``path``.
+        test_path: path of the test text; None takes the split from the end of ``path``, after the validation split.
         length: number of input tokens of a window, at least 1.
         stride: distance between the starts of two training windows, in 1..length; None for ``length``. Validation and
             test windows are always ``length`` apart, so that each token is predicted once.
-        fractions: shares of training, validation and test split in the tokens of ``train``; the share of a split with
+        fractions: shares of training, validation and test split in the tokens of ``path``; the share of a split with
             its own file is ignored, and the others keep their proportion.
         min_count: smallest number of occurrences of a token in the training split to be in the vocabulary, at least 1.
         options: further arguments of :class:`PaddedDataModule`; ``pool_batches`` has little effect, since all windows
@@ -73,10 +73,10 @@ class TextDataModule(PaddedDataModule):
 
     def __init__(
         self,
-        train: str | os.PathLike[str],
+        path: str | os.PathLike[str],
         *,
-        val: str | os.PathLike[str] | None = None,
-        test: str | os.PathLike[str] | None = None,
+        val_path: str | os.PathLike[str] | None = None,
+        test_path: str | os.PathLike[str] | None = None,
         length: int = 128,
         stride: int | None = None,
         fractions: Sequence[float] = (0.9, 0.05, 0.05),
@@ -90,7 +90,7 @@ class TextDataModule(PaddedDataModule):
             raise ValueError(f"stride is {stride} with length {length}; it must be in 1..length")
         if min_count < 1:
             raise ValueError(f"min_count is {min_count}; it must be at least 1")
-        self.files = {"train": train, "val": val, "test": test}
+        self.files = {"train": path, "val": val_path, "test": test_path}
         self.length = length
         self.stride = stride
         self.fractions = check_fractions(fractions)
@@ -124,7 +124,7 @@ class TextDataModule(PaddedDataModule):
         return dict(self._unknown)
 
     def texts(self) -> dict[str, str]:
-        """Return the text of ``train`` and of each split that has its own file."""
+        """Return the text of ``path`` and of each split that has its own file."""
         return {name: read_text(path) for name, path in self.files.items() if path is not None}
 
     def read(self) -> tuple[TokenStore, dict[str, Tensor]]:
@@ -245,12 +245,12 @@ class CharacterDataModule(TextDataModule):
     """Windows of the characters of a text file, for language models over characters; see :class:`TextDataModule`.
 
     Args:
-        train: path of the training text, UTF-8, plain or ``.gz``.
-        val: path of the validation text; None takes the split from the end of ``train``.
-        test: path of the test text; None takes the split from the end of ``train``, after the validation split.
+        path: path of the training text, UTF-8, plain or ``.gz``.
+        val_path: path of the validation text; None takes the split from the end of ``path``.
+        test_path: path of the test text; None takes the split from the end of ``path``, after the validation split.
         length: number of input characters of a window, at least 1.
         stride: distance between the starts of two training windows, in 1..length; None for ``length``.
-        fractions: shares of training, validation and test split in the text of ``train``; shares of splits with their
+        fractions: shares of training, validation and test split in the text of ``path``; shares of splits with their
             own file are ignored.
         min_count: smallest number of occurrences of a token in the training split to be in the vocabulary, at least 1.
         options: further arguments of :class:`TextDataModule`.
@@ -278,12 +278,12 @@ class WordDataModule(TextDataModule):
     words beforehand.
 
     Args:
-        train: path of the training text, UTF-8, plain or ``.gz``.
-        val: path of the validation text; None takes the split from the end of ``train``.
-        test: path of the test text; None takes the split from the end of ``train``, after the validation split.
+        path: path of the training text, UTF-8, plain or ``.gz``.
+        val_path: path of the validation text; None takes the split from the end of ``path``.
+        test_path: path of the test text; None takes the split from the end of ``path``, after the validation split.
         length: number of input words of a window, at least 1.
         stride: distance between the starts of two training windows, in 1..length; None for ``length``.
-        fractions: shares of training, validation and test split in the text of ``train``; shares of splits with their
+        fractions: shares of training, validation and test split in the text of ``path``; shares of splits with their
             own file are ignored.
         min_count: smallest number of occurrences of a token in the training split to be in the vocabulary, at least 1.
         options: further arguments of :class:`TextDataModule`.
@@ -312,7 +312,7 @@ class TinyShakespeareDataModule(CharacterDataModule):
     Args:
         length: number of input characters of a window, at least 1.
         stride: distance between the starts of two training windows, in 1..length; None for ``length``.
-        fractions: shares of training, validation and test split in the text of ``train``; shares of splits with their
+        fractions: shares of training, validation and test split in the text of ``path``; shares of splits with their
             own file are ignored.
         verify_checksums: whether to refuse a file that differs from the published one.
         options: further arguments of :class:`TextDataModule`.
@@ -394,7 +394,7 @@ class WikiText2SmallDataModule(WordDataModule):
             raise ValueError(f"val_fraction is {val_fraction}; it must be in (0, 1)")
         super().__init__(
             "valid.txt.gz",
-            test="test.txt.gz",
+            test_path="test.txt.gz",
             length=length,
             stride=stride,
             fractions=(1 - val_fraction, val_fraction, 0.0),

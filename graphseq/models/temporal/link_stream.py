@@ -13,18 +13,17 @@ from torch import Tensor
 
 from graphseq.core.errors import DataError
 from graphseq.core.events import EventBatch
+from graphseq.core.numbering import NodeNumbering, Role
 from graphseq.models.temporal.memory_network import MemoryNetwork
+from graphseq.models.temporal.observations import as_ids, as_integers, as_times, given_events, plain, usable_events
 from graphseq.nn.temporal.memory import NodeMemory
 from graphseq.nn.temporal.neighbor_buffer import RecentNeighborBuffer
 from graphseq.nn.temporal.pres import moments_tracked
 
 __all__ = ["LinkStream"]
 
-Numbers = Tensor | np.ndarray | Sequence[int] | Sequence[float] | int | float
+Numbers = Tensor | np.ndarray | Sequence[int] | Sequence[float] | Sequence[str] | int | float | str
 Output = Literal["probability", "logit"]
-
-_EXACT = 2**53
-"""Whole numbers below this are exact in float64, in which times are kept."""
 
 _MOST_NODES = 10**9
 """No stream grows beyond this: a larger id is a name, such as the number of an account, and no rank."""
@@ -58,7 +57,12 @@ class LinkStream:
         max_nodes: number of nodes beyond which ``grow`` refuses ids; None for no limit but the machine's memory.
         time_offset: number subtracted from the times of :meth:`observe`, :meth:`score` and :meth:`rank`: the
             ``time_offset`` of the events that the network was trained on, which count from 0. Times in an
-            ``EventBatch`` come from a data module and count from there already.
+            ``EventBatch`` come from a data module and count from there already. Times may also be dates.
+        node_ids: id of each node by its number, text or int64 (N,): the ``node_ids`` of the events that the network
+            was trained on. :meth:`observe`, :meth:`score` and :meth:`rank` then take and return ids; nodes in an
+            ``EventBatch`` are numbers always. None for numbers.
+        num_sources: number of source nodes of a bipartite graph, which are no destinations; None for a graph that is
+            not bipartite.
 
     Raises:
         TypeError: if the network is not a :class:`MemoryNetwork`.
@@ -84,6 +88,8 @@ class LinkStream:
         growth: Literal["error", "grow"] = "error",
         max_nodes: int | None = None,
         time_offset: int | float = 0,
+        node_ids: Tensor | Sequence[str] | None = None,
+        num_sources: int | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1, or None for one batch a call")
@@ -101,12 +107,16 @@ class LinkStream:
             raise ValueError(f"max_nodes is {max_nodes}; the network has {network.num_nodes} nodes already")
         if not math.isfinite(time_offset):
             raise ValueError(f"time_offset is {time_offset}; it must be finite")
+        if node_ids is not None and len(node_ids) != network.num_nodes:
+            raise ValueError(f"node_ids has {len(node_ids)} entries; the network has {network.num_nodes} nodes")
         weight = next(network.parameters())
         self.network = network.eval()
         self.device, self.dtype = weight.device, weight.dtype
         self.growth: Literal["error", "grow"] = growth
         self.max_nodes = max_nodes
         self.time_offset = time_offset
+        self.nodes = None if node_ids is None else NodeNumbering(node_ids, num_sources)
+        self.num_sources = num_sources
         self.msg_channels = network.msg_channels or 0
         self.num_nodes = network.num_nodes
         self._least_nodes = network.num_nodes
@@ -133,8 +143,8 @@ class LinkStream:
 
         Args:
             network: trained network.
-            history: event data module, whose events and whose ``time_offset`` are taken; or batches of events in the
-                order of time.
+            history: event data module, whose events, ``time_offset`` and ids of nodes are taken; or batches of events
+                in the order of time.
             replay: whether the memory is built anew, batch by batch, by the weights as they are now. If not, the state
                 in the network's buffers stays, as a checkpoint written after validation brings it, and the history
                 gives the neighbours only, which takes no forward pass.
@@ -155,6 +165,10 @@ class LinkStream:
         module = history if callable(getattr(history, "batches", None)) else None
         if module is not None:
             options.setdefault("time_offset", module.events.time_offset)
+            options.setdefault("num_sources", module.events.num_sources)
+            ids = module.events.node_ids
+            if isinstance(ids, list) or module.events.num_nodes == network.num_nodes:
+                options.setdefault("node_ids", ids)
         stream = cls(network, **options)
         reached, stream._now = stream._now, 0.0
         before = network.state_buffers() if replay else {}
@@ -171,7 +185,7 @@ class LinkStream:
             raise
         if not replay and network.memory is not None and stream._now != reached:
             raise DataError(
-                f"the state in the network ends at time {_plain(reached)}, the history at {_plain(stream._now)}; name "
+                f"the state in the network ends at time {plain(reached)}, the history at {plain(stream._now)}; name "
                 "the splits that the network has seen, or give replay=True"
             )
         return stream
@@ -228,10 +242,12 @@ class LinkStream:
         """Add observed events in the order of time; return their logits before the update.
 
         Args:
-            src: source node of each event; or a batch with all columns, whose times count from 0 as a data module's
-                do. The history of such a batch is not used, its negatives are scored beside its events.
-            dst: destination node of each event.
-            t: time of each event, integer or float64, not decreasing, not before the times observed already.
+            src: source of each event, by its id, or its number if nodes have no ids; or a batch with all columns, whose
+                nodes are numbers and whose times count from 0 as a data module's do. The history of such a batch is not
+                used, its negatives are scored beside its events.
+            dst: destination of each event, in the same way.
+            t: time of each event, integer or float64, or a date in ISO 8601, not decreasing, not before the times
+                observed already.
             msg: features of each event, if the network was trained with features.
             event_type: type of each event, where a corrector counts types.
 
@@ -251,11 +267,20 @@ class LinkStream:
                     "the batch. Observe one event at a time, or clear it: dataclasses.replace(batch, cut=None)"
                 )
             columns, offset = src, 0.0
+            if self.nodes is not None and len(src) and int(torch.stack([src.src, src.dst]).max()) >= len(self.nodes):
+                raise DataError(
+                    f"the batch names nodes beyond the {len(self.nodes)} that have an id; give new nodes by their ids"
+                )
         else:
             if dst is None or t is None:
                 raise TypeError("observe needs src, dst and t, or an EventBatch")
-            columns, offset = _given_events(src, dst, t, msg, event_type), self.time_offset
+            sources, new = self._numbered("src", src)
+            destinations, more = self._numbered("dst", dst, new)
+            columns, offset = given_events(sources, destinations, t, msg, event_type), self.time_offset
         events = self._checked(columns, offset)
+        if not isinstance(src, EventBatch) and self.nodes is not None:
+            self.nodes.add(new, "source")
+            self.nodes.add(more, "destination")
         if not len(events):
             return torch.zeros(0, 1 if events.neg_dst is None else 1 + events.neg_dst.size(1), device=self.device)
         size = self.batch_size or len(events)
@@ -271,9 +296,9 @@ class LinkStream:
         """Return how probable events between pairs of nodes are at given times, all that was observed being past.
 
         Args:
-            src: source nodes, one for each pair or one for all.
-            dst: destination nodes, one for each pair or one for all.
-            t: times, one for each pair or one for all, in any order, not before the times observed already.
+            src: sources, one for each pair or one for all, by their ids, or their numbers if nodes have no ids.
+            dst: destinations, one for each pair or one for all, in the same way.
+            t: times or dates, one for each pair or one for all, in any order, not before the times observed already.
             output: form of the scores, ``probability`` or ``logit``.
 
         Shape:
@@ -282,7 +307,8 @@ class LinkStream:
         Raises:
             DataError: if ids are out of range or times are not usable.
         """
-        sources, destinations, times = _as_ids("src", src), _as_ids("dst", dst), _as_times(t, self.time_offset)
+        sources, destinations = as_ids("src", self._asked("src", src)), as_ids("dst", self._asked("dst", dst))
+        times = as_times(t, self.time_offset)
         count = max(len(sources), len(destinations), len(times))
         if {len(sources), len(destinations), len(times)} - {1, count}:
             raise DataError(
@@ -296,37 +322,39 @@ class LinkStream:
     def rank(
         self,
         src: Numbers,
-        candidates: Tensor | np.ndarray | Sequence[int] | None,
+        candidates: Tensor | np.ndarray | Sequence[int] | Sequence[str] | None,
         t: Numbers,
         k: int = 10,
         output: Output = "probability",
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor | np.ndarray, Tensor]:
         """Return the most probable destinations of each source at a time, the best first, with their scores.
 
         All candidates of a call go through the network at once; equal scores stay in the order of the candidates.
 
         Args:
-            src: source nodes.
-            candidates: destinations to choose from, the same for all sources (C,) or for each source (Q, C); None for
-                all destinations observed so far. ``torch.arange(stream.num_nodes)`` are all nodes.
-            t: times, one for each source or one for all, not before the times observed already.
+            src: sources, by their ids, or their numbers if nodes have no ids.
+            candidates: destinations to choose from, in the same way, the same for all sources (C,) or for each source
+                (Q, C); None for all destinations observed so far. Without ids, ``torch.arange(stream.num_nodes)`` are
+                all nodes of a graph that is not bipartite.
+            t: times or dates, one for each source or one for all, not before the times observed already.
             k: number of destinations, at least 1; all candidates are returned where there are fewer.
             output: form of the scores, ``probability`` or ``logit``.
 
         Shape:
-            src (Q,) or one number -> ids int64 (Q, k), scores (Q, k)
+            src (Q,) or one id -> ids (Q, k), int64 or an array of text, scores (Q, k)
 
         Raises:
             ValueError: if ``k`` is below 1.
-            DataError: if there are no candidates, ids are out of range or times are not usable.
+            DataError: if there are no candidates, ids are unknown, a candidate is a source of a bipartite graph, or
+                times are not usable.
         """
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
-        sources, times = _as_ids("src", src), _as_times(t, self.time_offset)
+        sources, times = as_ids("src", self._asked("src", src)), as_times(t, self.time_offset)
         if candidates is None:
             chosen = self._is_destination.nonzero().view(1, -1)
         else:
-            chosen = _as_integers("candidates", candidates)
+            chosen = as_integers("candidates", self._asked("candidates", candidates))
             chosen = chosen[None] if chosen.dim() == 1 else chosen
         if len(times) not in (1, len(sources)) or chosen.dim() != 2 or len(chosen) not in (1, len(sources)):
             raise DataError(
@@ -338,7 +366,64 @@ class LinkStream:
         chosen = chosen.to(self.device).expand(len(sources), -1)
         logits = self._logits(sources, chosen, times.expand(len(sources)))
         logits, order = logits.sort(dim=1, descending=True, stable=True)
-        return chosen.gather(1, order[:, :k]), _output_of(logits[:, :k], output)
+        order, scores = order[:, :k], _output_of(logits[:, :k], output)
+        if self.nodes is None:
+            return chosen.gather(1, order), scores
+        if candidates is None:
+            return self.nodes.ids_of(chosen.gather(1, order)), scores
+        named = np.broadcast_to(self.nodes.checked("candidates", candidates), chosen.shape)  # new ones have no number
+        best = np.take_along_axis(named, order.cpu().numpy(), axis=1)
+        return best if self.nodes.is_text else torch.from_numpy(best), scores
+
+    def _numbered(self, name: str, given: Any, before: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
+        """Return the numbers of given ids, and the ids that are new, which take the next numbers after ``before``."""
+        nothing = np.empty(0, object)
+        if self.nodes is None:
+            return given, nothing
+        role: Role = "source" if name == "src" else "destination"
+        ids = self.nodes.checked(name, given)
+        numbers = self.nodes.find(ids, role)
+        if not bool((numbers < 0).any()):
+            return numbers, nothing.astype(ids.dtype)
+        unknown = list(dict.fromkeys(ids[(numbers < 0).numpy()].tolist()))
+        if self.growth == "error":
+            raise DataError(
+                f"{name} names {', '.join(map(repr, unknown[:3]))}, no {role} that the network was trained on. Leave "
+                "such events out, or build the stream with growth='grow', which gives new nodes an empty memory"
+            )
+        known = [] if before is None or self.num_sources is not None else before.tolist()
+        first = len(self.nodes) + (0 if before is None else len(before))
+        place = {node: len(self.nodes) + rank for rank, node in enumerate(known)}
+        fresh = [node for node in unknown if node not in place]
+        place |= {node: first + rank for rank, node in enumerate(fresh)}
+        rows = [place[node] if number < 0 else number for node, number in zip(ids.flat, numbers.flatten().tolist(),
+                                                                             strict=True)]  # fmt: skip
+        new = nothing.astype(ids.dtype) if not fresh else np.array(fresh, dtype=ids.dtype)
+        return torch.tensor(rows).view(numbers.shape), new
+
+    def _asked(self, name: str, given: Any) -> Any:
+        """Return the numbers of ids that a question names; all nodes that were never observed have one number."""
+        if self.nodes is None:
+            return given
+        numbers, _ = self._numbered(name, given)
+        return numbers.clamp(max=self.num_nodes)
+
+    def _check_roles(self, parts: dict[str, Tensor]) -> None:
+        """Refuse a source of a bipartite graph where a destination belongs, and the other way round."""
+        if self.num_sources is None:
+            return
+        known = self._least_nodes
+        for name, value in parts.items():
+            wrong = value >= self.num_sources if name in ("src", "neg_src") else value < self.num_sources
+            wrong = wrong & (value < known)  # what role a new node has is not known
+            if bool(wrong.any()):
+                node = int(value[wrong][0])
+                role = "source" if node < self.num_sources else "destination"
+                raise DataError(
+                    f"{name} names node {node}, a {role}: in this bipartite graph sources are nodes 0 to "
+                    f"{self.num_sources - 1}, and destinations {self.num_sources} to {known - 1}; only destinations "
+                    "are scored and ranked"
+                )
 
     def reset_state(self) -> None:
         """Reset the state to that before the first event."""
@@ -346,11 +431,16 @@ class LinkStream:
         if self.history is not None:
             self.history.reset_state()
         self._is_destination.zero_()
+        if self.nodes is not None:
+            self.nodes.keep(self._least_nodes)
         self._num_events, self._now, self.num_nodes = 0, 0.0, self._least_nodes
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return copies of all that events have written, as tensors; weights stay in the checkpoint."""
-        state = {f"network.{name}": value for name, value in self.network.state_buffers().items()}
+    def state_dict(self) -> dict[str, Any]:
+        """Return copies of all that events have written, and the ids of nodes, as tensors and plain data.
+
+        Weights stay in the checkpoint.
+        """
+        state: dict[str, Any] = {f"network.{name}": value for name, value in self.network.state_buffers().items()}
         if self.history is not None:
             state |= {f"history.{name}": value.clone() for name, value in self.history.named_buffers()}
         state["is_destination"] = self._is_destination.clone()
@@ -363,10 +453,14 @@ class LinkStream:
         state["num_events"] = torch.tensor(self._num_events)
         state["now"] = torch.tensor(self._now, dtype=torch.float64)
         state["time_offset"] = torch.from_numpy(np.asarray(self.time_offset))
+        if self.nodes is not None:
+            state["nodes"] = self.nodes.state()
+        if self.num_sources is not None:
+            state["num_sources"] = torch.tensor(self.num_sources)
         return state
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state bit for bit, with the network of the same checkpoint.
 
         Args:
@@ -375,7 +469,9 @@ class LinkStream:
         Raises:
             ValueError: if it does not fit the network and the options of this stream, which then stays as it is.
         """
-        own = self.state_dict()
+        state, own = dict(state), self.state_dict()
+        nodes_state, num_sources = state.pop("nodes", None), state.pop("num_sources", None)
+        own = {name: value for name, value in own.items() if name not in ("nodes", "num_sources")}
         if own.keys() != state.keys():
             raise ValueError(
                 f"the state of a stream has {', '.join(sorted(own))}; {', '.join(sorted(own.keys() ^ state.keys()))} "
@@ -407,11 +503,13 @@ class LinkStream:
         _copy_rows(self._is_destination, state["is_destination"])
         self.num_nodes, self._num_events = nodes, int(state["num_events"])
         self._now, self.time_offset = float(state["now"]), state["time_offset"].item()
+        self.nodes = None if nodes_state is None else NodeNumbering.from_state(nodes_state)
+        self.num_sources = None if num_sources is None else int(num_sources)
 
     def __repr__(self) -> str:
         return (
             f"LinkStream({type(self.network).__name__}, {self.num_nodes} nodes, {self._num_events} events observed, "
-            f"time {_plain(self._now + self.time_offset)})"
+            f"time {plain(self._now + self.time_offset)})"
         )
 
     def _commit(self, batch: EventBatch) -> Tensor:
@@ -438,6 +536,7 @@ class LinkStream:
         if not dst.numel():
             return torch.zeros(dst.shape, device=self.device)
         self._check_past(t, self.time_offset)
+        self._check_roles({"src": src, "dst": dst})
         src, dst = self._rows_of({"src": src, "dst": dst})
         src, dst, t = (value.to(self.device) for value in (src, dst, t))
         none = torch.zeros(len(src), self.msg_channels, dtype=self.dtype, device=self.device)
@@ -450,10 +549,12 @@ class LinkStream:
 
         Nothing is written before all is known to be usable: a memory that took in half a batch could not be mended.
         """
-        events = _usable_events(events, self.msg_channels, offset)
+        events = usable_events(events, self.msg_channels, offset)
         self._check_past(events.t, offset)
         parts = {name: getattr(events, name) for name in ("src", "dst", "neg_dst", "neg_src")}
-        self._check_ids({name: value for name, value in parts.items() if value is not None})
+        given = {name: value for name, value in parts.items() if value is not None}
+        self._check_roles(given)
+        self._check_ids(given)
         return replace(events, msg=events.msg.to(self.dtype)).to(self.device)
 
     def _note(self, events: EventBatch) -> None:
@@ -470,8 +571,8 @@ class LinkStream:
     def _check_past(self, t: Tensor, offset: float) -> None:
         if len(t) and float(t.min()) < self._now:
             raise DataError(
-                f"t is {_plain(float(t.min()) + offset)}, before the state, which has reached "
-                f"{_plain(self._now + offset)}: what came later is in memory already and cannot be taken out. Drop "
+                f"t is {plain(float(t.min()) + offset)}, before the state, which has reached "
+                f"{plain(self._now + offset)}: what came later is in memory already and cannot be taken out. Drop "
                 "late events, or load a state from before them"
             )
 
@@ -552,96 +653,3 @@ def _output_of(logits: Tensor, output: Output) -> Tensor:
 
 def _copy_rows(target: Tensor, rows: Tensor) -> None:
     target[: len(rows)].copy_(rows) if rows.dim() else target.copy_(rows)
-
-
-def _given_events(src: Any, dst: Any, t: Any, msg: Any, event_type: Any) -> EventBatch:
-    """Return columns as a batch; lengths and values are not checked yet."""
-    sources = _as_ids("src", src)
-    features = torch.zeros(len(sources), 0) if msg is None else _as_numbers("msg", msg)
-    kinds = None if event_type is None else _as_ids("event_type", event_type)
-    return EventBatch(sources, _as_ids("dst", dst), _as_numbers("t", t), features, sources, start=0, event_type=kinds)
-
-
-def _usable_events(events: EventBatch, msg_channels: int, offset: float) -> EventBatch:
-    """Return columns and negatives of a batch, times from the offset on, or say what is wrong with them."""
-    src, dst, t = _as_ids("src", events.src), _as_ids("dst", events.dst), _as_times(events.t, offset)
-    kinds = None if events.event_type is None else _as_ids("event_type", events.event_type)
-    lengths = {"src": len(src), "dst": len(dst), "t": len(t)} | ({} if kinds is None else {"event_type": len(kinds)})
-    if len(set(lengths.values())) != 1:
-        raise DataError(f"columns differ in length: {lengths}; give one entry for each event")
-    msg = events.msg
-    if msg.shape != (len(src), msg_channels):
-        raise DataError(
-            f"msg has shape {tuple(msg.shape)}; the network was trained on {msg_channels} features an event, so it "
-            f"must be {(len(src), msg_channels)}"
-        )
-    if not bool(torch.isfinite(msg).all()):
-        raise DataError("msg holds NaN or infinite values, which would stay in memory; drop or mend these events")
-    backwards = (t.diff() < 0).nonzero()
-    if len(backwards):
-        at = int(backwards[0]) + 1
-        raise DataError(
-            f"times are not sorted: event {at} of the chunk is at {_plain(float(t[at]) + offset)}, the one before at "
-            f"{_plain(float(t[at - 1]) + offset)}; sort the chunk by time"
-        )
-    if kinds is not None and len(kinds) and int(kinds.min()) < 0:
-        raise DataError(f"event_type has a {int(kinds.min())}; types are numbered from 0")
-    for name in ("neg_dst", "neg_src"):
-        value = getattr(events, name)
-        if value is not None and (value.dim() != 2 or len(value) != len(src) or value.dtype != torch.int64):
-            raise DataError(f"{name} is {value.dtype} {tuple(value.shape)}; it must be int64 ({len(src)}, negatives)")
-    return EventBatch(src, dst, t, msg, src, start=0, event_type=kinds, neg_dst=events.neg_dst, neg_src=events.neg_src)
-
-
-def _as_numbers(name: str, value: Any) -> Tensor:
-    """Return numbers as they are, at least one-dimensional; numpy reads fractions as float64 where torch does not."""
-    try:
-        tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name} is no column of numbers: {error}") from error
-    if tensor.dtype == torch.bool or tensor.is_complex():
-        raise DataError(f"{name} is {tensor.dtype}; numbers are needed")
-    return tensor.detach().reshape(1) if tensor.dim() == 0 else tensor.detach()
-
-
-def _as_integers(name: str, value: Any) -> Tensor:
-    tensor = _as_numbers(name, value)
-    if tensor.is_floating_point() and tensor.numel():
-        raise DataError(f"{name} is {tensor.dtype}; nodes are named by integers")
-    return tensor.to(torch.int64)
-
-
-def _as_ids(name: str, value: Any) -> Tensor:
-    tensor = _as_integers(name, value)
-    if tensor.dim() != 1:
-        raise DataError(f"{name} has shape {tuple(tensor.shape)}; one integer for each event is needed")
-    return tensor
-
-
-def _as_times(value: Any, offset: float) -> Tensor:
-    """Return times as float64, counted from the offset."""
-    t = _as_numbers("t", value)
-    if t.dim() != 1:
-        raise DataError(f"t has shape {tuple(t.shape)}; one time for each event is needed")
-    if t.is_floating_point() and t.dtype != torch.float64:
-        raise DataError(
-            f"t is {t.dtype}, which cannot tell Unix times of the same minute apart: read times as integers or "
-            "float64; do not convert them back"
-        )
-    if not bool(torch.isfinite(t).all()):
-        at = int((~torch.isfinite(t)).nonzero()[0])
-        raise DataError(f"t of event {at} of the chunk is {float(t[at])}; every event needs a time")
-    if offset and not t.is_floating_point() and float(offset).is_integer():
-        t = t - int(offset)  # before the conversion: of whole numbers the difference is exact
-    elif offset:
-        t = t.to(torch.float64) - offset
-    if not t.is_floating_point() and t.numel() and int(t.abs().max()) >= _EXACT:
-        raise DataError(
-            f"t reaches {int(t.abs().max())} after time_offset = {_plain(offset)}; times are kept as float64, exact "
-            f"below {_EXACT}: give a time_offset, or a coarser unit"
-        )
-    return t.to(torch.float64)
-
-
-def _plain(t: float) -> str:
-    return f"{t:.0f}" if float(t).is_integer() else f"{t}"

@@ -176,8 +176,8 @@ def test_tables(write):
     )
     apart = read_event_table(path, "who", "whom", "when", bipartite=True)
     assert (apart.num_sources, apart.dst.tolist()) == (2, [2, 3, 2])
-    with pytest.raises(DataError, match="line 1 .* src; .*when, who"):
-        read_event_table(path, dst="whom", t="when")
+    with pytest.raises(DataError, match="line 1 .* from; .*when, who"):
+        read_event_table(path, src="from", dst="whom", t="when")
     broken = write("src,dst,t\n1,2,3\n1,2\n")
     with pytest.raises(DataError, match="line 3 .* 2 columns"):
         read_event_table(broken)

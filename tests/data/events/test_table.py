@@ -130,8 +130,11 @@ def test_from_frame():
     with pytest.raises(DataError, match="column src, t; .*a, b, when"):
         TemporalEvents.from_frame(frame, dst="b")
     frame["a"] = np.array(["ann", "bob"])
-    with pytest.raises(DataError, match="column a holds .*pandas.factorize"):
-        TemporalEvents.from_frame(frame, "a", "b", "when")
+    named = TemporalEvents.from_frame(frame, "a", "b", "when")
+    assert (named.node_ids, named.src.tolist(), named.dst.tolist()) == (["6", "ann", "bob"], [1, 2], [0, 0])
+    frame["label"] = np.array(["yes", "no"])
+    with pytest.raises(DataError, match="column label holds .*pandas.factorize"):
+        TemporalEvents.from_frame(frame, "a", "b", "when", y="label")
 
 
 def test_from_frame_numbers_nodes_as_the_readers_do(tmp_path):

@@ -129,7 +129,7 @@ def test_molecules(tmp_path, own_cache):
     ]
     path = tmp_path / "table.csv"
     path.write_text("\n".join(["smiles,t", *(f"{text},{n % 2}" for n, text in enumerate(smiles))]))
-    data = MoleculeDataModule(csv=path, target_columns=["t"], fractions=[0.6, 0.2, 0.2], num_environments=2)
+    data = MoleculeDataModule(path=path, target_columns=["t"], fractions=[0.6, 0.2, 0.2], num_environments=2)
     env = data.graphs.field("env").tolist()
     trained = {scaffold(smiles[n]) for n in data.splits["train"].tolist()}
     of = {}
@@ -138,7 +138,7 @@ def test_molecules(tmp_path, own_cache):
         assert (e == 2) == (scaffold(text) not in trained)
     assert {env[n] for n in data.splits["train"].tolist()} == {0, 1}
     assert {env[n] for n in [*data.splits["val"].tolist(), *data.splits["test"].tolist()]} == {2}
-    data = MoleculeDataModule(csv=path, target_columns=["t"], split="size_middle", num_environments=2)
+    data = MoleculeDataModule(path=path, target_columns=["t"], split="size_middle", num_environments=2)
     expected = size_environments(data.graphs.num_nodes, data.splits["train"], 2)
     assert torch.equal(data.graphs.field("env"), expected)
 

@@ -64,7 +64,7 @@ def empty_mirror(tmp_path, monkeypatch):
 
 
 def own(path, columns=("t0",), **options):
-    return MoleculeDataModule(csv=path, target_columns=list(columns), **{"split": "random", **options})
+    return MoleculeDataModule(path=path, target_columns=list(columns), **{"split": "random", **options})
 
 
 # the table of PyG that is read, not repeated
@@ -234,7 +234,7 @@ def test_targets_that_are_no_numbers(tmp_path, cell):
         (b'smiles,t0\n"CC,1\n', "line 2: a quote"),
         (b"smiles,other\nCC,1\n", "line 1 .* t0; .* smiles, other"),
         (b"smiles,t0,t0\nCC,1,2\n", "line 1 .* column 't0'"),
-        (b"mol,t0\nCC,1\n", "line 1 .* smiles; .* mol, t0"),
+        (b"mol,t0\nCC,1\n", r"t\.csv .* smiles.* mol, t0"),
         (gzip.compress(b"smiles,t0\nCC,1\n" * 99)[:-12], r"t\.csv cannot"),
         (b"\x1f\x8b damaged", r"t\.csv cannot"),
     ],
@@ -247,21 +247,20 @@ def test_tables_that_cannot_be_used(tmp_path, content, message):
 
 
 def test_a_table_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match="csv is"):
+    with pytest.raises(DataError, match="there is no file"):
         own(tmp_path / "none.csv").load()
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({}, "name is None and csv is None"),
-        ({"name": "esol", "csv": "t.csv"}, "'esol' and csv is 't.csv'"),
+        ({}, "name is None and path is None"),
+        ({"name": "esol", "path": "t.csv"}, "'esol' and path is 't.csv'"),
         ({"name": "ESOL!"}, "name is 'ESOL!'"),
         ({"name": "esol", "target_columns": ["a"]}, "target_columns .*esol"),
         ({"name": "esol", "smiles_column": "a"}, "smiles_column .*esol"),
-        ({"csv": "t.csv"}, "target_columns is None"),
-        ({"csv": "t.csv", "target_columns": "y"}, "target_columns is 'y'"),
-        ({"csv": "t.csv", "target_columns": []}, r"target_columns is \[\]"),
+        ({"path": "t.csv", "target_columns": "y"}, "target_columns is 'y'"),
+        ({"path": "t.csv", "target_columns": []}, r"target_columns is \[\]"),
         ({"name": "esol", "split": "k_fold"}, "split is 'k_fold'"),
         ({"name": "esol", "unreadable": "ignore"}, "unreadable is 'ignore'"),
         ({"name": "esol", "fractions": (0.5, 0.1, 0.1)}, r"fractions are \[0\.5, 0\.1, 0\.1\]"),

@@ -68,7 +68,7 @@ class TestTS:
         data = TSDataModule(train, test, batch_size=4)
         assert data.split_sizes() == {"train": 16, "val": 4, "test": 1}
         assert (data.num_features, data.num_outputs, data.class_names) == (2, 2, ["up", "down"])
-        assert TSDataModule(train, test, val=test).split_sizes() == {"train": 20, "val": 1, "test": 1}
+        assert TSDataModule(train, test, val_path=test).split_sizes() == {"train": 20, "val": 1, "test": 1}
         other = write(tmp_path, HEADER.replace("up down", "down up") + "1:1:up\n", "other.ts")
         with pytest.raises(DataError, match=r"test file .* 2 .*\['down', 'up'\]"):
             TSDataModule(train, other).load()

@@ -57,7 +57,7 @@ def test_words_and_rare_ones(tmp_path):
     train = write(tmp_path, "the cat , the <unk> .\nthe dog , a cat .\n")
     val = write(tmp_path, "a mouse\n the cat .", "val.txt")
     test = write(tmp_path, gzip.compress(b"the cat\r\nthe dog"), "test.txt.gz")
-    data = WordDataModule(train, val=val, test=test, length=3, min_count=2, batch_size=8)
+    data = WordDataModule(train, val_path=val, test_path=test, length=3, min_count=2, batch_size=8)
     with pytest.warns(UserWarning, match=r"2 of 6 .*val, 1 of 5 .*test"):
         data.load()
     assert data.vocabulary.tokens == ["<unk>", "the", ",", ".", "<eos>", "cat"]
@@ -68,7 +68,7 @@ def test_words_and_rare_ones(tmp_path):
 
 def test_a_file_for_test_leaves_the_rest_to_train_and_validation(tmp_path):
     train, test = write(tmp_path, TEXT * 5), write(tmp_path, "abab", "test.txt")
-    data = CharacterDataModule(train, test=test, length=4, fractions=(0.6, 0.2, 0.2), batch_size=50)
+    data = CharacterDataModule(train, test_path=test, length=4, fractions=(0.6, 0.2, 0.2), batch_size=50)
     assert (whole(data, "val"), whole(data, "test")) == ((TEXT * 5)[75:], "abab")
 
 
@@ -100,7 +100,7 @@ def test_bad_files(tmp_path):
     with pytest.raises(DataError, match=r"no.gz"):
         CharacterDataModule(write(tmp_path, "not packed", "no.gz")).load()
     with pytest.raises(DataError, match="val split has 0"):
-        WordDataModule(write(tmp_path, "a b c " * 9), val=write(tmp_path, " ", "v.txt"), length=4).load()
+        WordDataModule(write(tmp_path, "a b c " * 9), val_path=write(tmp_path, " ", "v.txt"), length=4).load()
 
 
 @pytest.mark.parametrize("options", [{"length": 0}, {"stride": 0}, {"stride": 5, "length": 4}, {"min_count": 0}])
