@@ -47,8 +47,9 @@ class NodeNumbering:
         return len(self.ids)
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, NodeNumbering) and np.array_equal(self.roles, other.roles)
-        return same and np.array_equal(self.ids, other.ids)
+        if not isinstance(other, NodeNumbering):
+            return NotImplemented
+        return np.array_equal(self.roles, other.roles) and np.array_equal(self.ids, other.ids)
 
     __hash__ = None  # type: ignore[assignment]  # tables change
 

@@ -344,7 +344,7 @@ def _converted(values: np.ndarray, kind: Kind) -> np.ndarray | None:
         stripped = np.array([cell.strip() for cell in values], dtype=object)
         return None if (stripped == "").any() else stripped
     if kind in ("date", "zoned"):
-        return parse_dates(values, zoned=kind == "zoned")
+        return parse_dates(values.tolist(), zoned=kind == "zoned")
     if values.dtype == np.int64 and kind in ("integer", "id", "time", "label"):
         return values
     if kind in ("integer", "id") or (values.dtype.kind in "uO" and kind in ("time", "label")):

@@ -151,10 +151,10 @@ def frame_column(name: str, column: Any, *, dates: bool = False) -> Tensor:
         found = seconds_of(f"column {name}", values.tolist()) if all(isinstance(v, str) for v in values) else None
         values = values if found is None else found
     if values.dtype.kind not in "iufb":
-        dates = [row for row, value in enumerate(values) if hasattr(value, "utcoffset")][:1]
+        stamps = [row for row, value in enumerate(values) if hasattr(value, "utcoffset")][:1]
         remedy = (
-            f"row {dates[0]} is the date {values[dates[0]]}: convert the column by pandas.to_datetime(..., utc=True)"
-            if dates
+            f"row {stamps[0]} is the date {values[stamps[0]]}: convert the column by pandas.to_datetime(..., utc=True)"
+            if stamps
             else "number classes from 0 with pandas.factorize, and fill or drop missing entries"
         )
         raise DataError(f"column {name} holds {values.dtype}; numbers are needed: {remedy}")

@@ -273,8 +273,7 @@ def _numbered(
     columns: dict[Column, np.ndarray], src: int, dst: int, bipartite: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, int | None]:
     ids = [torch.from_numpy(columns[position, "integer"]) for position in (src, dst)]
-    node_ids, *others = numbered(ids[0], ids[1], bipartite)
-    return torch.as_tensor(node_ids), *others
+    return numbered(ids[0], ids[1], bipartite)
 
 
 def whole_numbers(values: np.ndarray) -> Tensor:

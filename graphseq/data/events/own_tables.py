@@ -10,7 +10,7 @@ import torch
 from graphseq.core.dates import ACCEPTED_DATES, date_problem, has_zone, is_date
 from graphseq.core.errors import DataError, OptionalDependencyError
 from graphseq.data.events.files import NO_EVENT, check_from_zero, whole_numbers
-from graphseq.data.events.table import TemporalEvents, numbered
+from graphseq.data.events.table import TemporalEvents, numbered, numbered_names
 from graphseq.data.records import is_number
 from graphseq.data.tables import Column, Kind, TextTable, first_cells
 
@@ -91,7 +91,7 @@ def read_event_table(
     source, destination, time = _three_columns(path, header, table.width, src, dst, t)
     place = {column: _position(path, header, table.width, column) for column in others}
     id_kind = _id_kind(ids, [table.first[source], table.first[destination]])
-    time_kind = _time_kind(table, table.first[time], header is None)
+    time_kind = _time_kind(table, table.first[time])
     features: list[Column] = [(place[column], "float32") for column in msg]
     labels: list[Column] = [] if y is None else [(place[y], "label")]
     types: list[Column] = [] if event_type is None else [(place[event_type], "integer")]
@@ -102,8 +102,13 @@ def read_event_table(
     if event_type is not None:
         check_from_zero(table, columns[types[0]], str(event_type))
     given = [columns[position, id_kind] for position in (source, destination)]
-    pair = given if id_kind == "name" else [torch.from_numpy(column) for column in given]
-    node_ids, first, second, num_sources = numbered(pair[0], pair[1], bipartite)
+    node_ids: torch.Tensor | list[str]
+    if id_kind == "name":
+        node_ids, first, second, num_sources = numbered_names(given[0], given[1], bipartite)
+    else:
+        node_ids, first, second, num_sources = numbered(
+            torch.from_numpy(given[0]), torch.from_numpy(given[1]), bipartite
+        )
     return TemporalEvents(
         first,
         second,
@@ -194,7 +199,7 @@ def _id_kind(ids: Ids, first: Sequence[str]) -> Kind:
     return "id" if ids == "integer" else "name"
 
 
-def _time_kind(table: TextTable, cell: str, is_first_line: bool) -> Kind:
+def _time_kind(table: TextTable, cell: str) -> Kind:
     if is_number(cell):
         return "time"
     if not is_date(cell):

@@ -205,17 +205,18 @@ class TemporalEvents:
         columns = {name: frame_column(name, frame[name]) for name in named if name not in (src, dst, t)}
         names = [frame_names(column, frame[column]) for column in (src, dst)]
         if names[0] is not None or names[1] is not None:
-            source, destination = (
+            texts = [
                 np.asarray(frame[column]).astype(str).astype(object) if found is None else found
                 for column, found in zip((src, dst), names, strict=True)
-            )
+            ]
+            distinct, source, destination, num_sources = numbered_names(texts[0], texts[1], bipartite)
+            options = {"node_ids": distinct, "num_sources": num_sources} | options
         else:
             source, destination = frame_column(src, frame[src]), frame_column(dst, frame[dst])
-        if renumber or bipartite or not isinstance(source, Tensor):
-            if isinstance(source, Tensor):
+            if renumber or bipartite:
                 source, destination = integers(f"column {src}", source), integers(f"column {dst}", destination)
-            node_ids, source, destination, num_sources = numbered(source, destination, bipartite)
-            options = {"node_ids": node_ids, "num_sources": num_sources} | options
+                node_ids, source, destination, num_sources = numbered(source, destination, bipartite)
+                options = {"node_ids": node_ids, "num_sources": num_sources} | options
         return cls(
             source,
             destination,
@@ -340,22 +341,18 @@ class TemporalEvents:
         return self.from_dict({**self.to_dict(), **{name: value.to(device) for name, value in self.columns().items()}})
 
 
-def numbered(
-    src: Tensor | np.ndarray, dst: Tensor | np.ndarray, bipartite: bool = False
-) -> tuple[Tensor | list[str], Tensor, Tensor, int | None]:
+def numbered(src: Tensor, dst: Tensor, bipartite: bool = False) -> tuple[Tensor, Tensor, Tensor, int | None]:
     """Number all nodes that occur, from 0 in the order of their ids.
 
     Args:
-        src: id of each event's source, int64 (E,), or an array of text.
-        dst: id of each event's destination, of the same kind.
+        src: id of each event's source, int64 (E,).
+        dst: id of each event's destination, int64 (E,).
         bipartite: whether sources and destinations are numbered separately, sources first.
 
     Returns:
         Ids of the nodes, numbers of the sources, numbers of the destinations, and the number of source nodes (None
         unless ``bipartite``).
     """
-    if isinstance(src, np.ndarray) or isinstance(dst, np.ndarray):
-        return _numbered_names(np.asarray(src, dtype=object), np.asarray(dst, dtype=object), bipartite)
     if not bipartite:
         node_ids, ranks = torch.cat([src, dst]).unique(return_inverse=True)
         return node_ids, *ranks.chunk(2), None
@@ -363,7 +360,16 @@ def numbered(
     return torch.cat([sources, destinations]), source, destination + len(sources), len(sources)
 
 
-def _numbered_names(src: np.ndarray, dst: np.ndarray, bipartite: bool) -> tuple[list[str], Tensor, Tensor, int | None]:
+def numbered_names(
+    src: np.ndarray, dst: np.ndarray, bipartite: bool = False
+) -> tuple[list[str], Tensor, Tensor, int | None]:
+    """Number all nodes that occur as :func:`numbered` does, where ids are text.
+
+    Args:
+        src: id of each event's source, text (E,).
+        dst: id of each event's destination, text (E,).
+        bipartite: whether sources and destinations are numbered separately, sources first.
+    """
     import pandas
 
     def rank(names: np.ndarray) -> tuple[Tensor, list[str]]:  # by hashing, and sorting of the distinct names only

@@ -169,7 +169,7 @@ class NodeDataModule(StoreDataModule):
         graph = copy.copy(graph)
         given = graph.get("y")
         if isinstance(given, list | tuple | np.ndarray) and any_names(given):
-            graph.y, self._class_names = numbered_labels(given, "node")
+            graph.y, self._class_names = numbered_labels(list(given), "node")
         elif isinstance(given, np.ndarray):
             graph.y = torch.from_numpy(given)
         _check_graph(graph)
