@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from graphseq.bench import Above, Effect, Quantity, Results, Row, Rule, Scale, Seeds, all_of, any_of, interval_text
+from graphseq.bench import Above, Effect, Ratio, Row, Rule, Scale, Seeds, all_of, any_of
 from graphseq.nn import SampleWeights
 from graphseq.ops import (
     cluster_variables,
@@ -18,25 +18,20 @@ from graphseq.ops import (
 )
 
 PROTOCOL = """\
-Data: five causes S (correlation 0.6 among them), five other variables V (0.3), S and V independent;
-y = f(S) + N(0, 0.3^2) with f(S) = S (1/3, -2/3, 1, -1/3, 2/3) + 1.5 tanh(S_1 S_2). A sample is kept with
-probability exp(-5 ln|r| |f - sign(r) V_1|), which ties V_1 to the outcome: r = 1.7 in training, r in {-3, -2, -1.5,
-1.5, 2, 3} in six tests of 2000. The model is linear in (S, V) with an intercept, by weighted least squares.
+Data: five causes S (correlation 0.6 among them), five other variables V (0.3), S and V independent; y = f(S) + N(0,
+0.3^2) with f(S) = S (1/3, -2/3, 1, -1/3, 2/3) + 1.5 tanh(S_1 S_2). A sample is kept with probability exp(-5 ln|r| |f -
+sign(r) V_1|), which ties V_1 to the outcome: r = 1.7 in training, r in {-3, -2, -1.5, 1.5, 2, 3} in six tests of 2000.
+The model is linear in (S, V) with an intercept, by weighted least squares.
 
 Arms: no weights; weights for all pairs; for the pairs of a cause and another variable, the clusters given; the same
-with clusters found by the stability of correlations between ten random groups; the first two with the penalty
-beta = 0.01 on the spread; the clusters with the covariance as it is printed; and as an oracle the inverse of the
-probability of selection. Weights are learned by 300 steps of Adam at 0.05 (``full`` 1000), five fresh random
-features of each variable in each step. RMSE is taken over the six tests: its mean, deviation and maximum.
+with clusters found by the stability of correlations between ten random groups; the first two with the penalty beta =
+0.01 on the spread; the clusters with the covariance as it is printed; and as an oracle the inverse of the probability
+of selection. Weights are learned by 300 steps of Adam at 0.05 (``full`` 1000), five fresh random features of each
+variable in each step. RMSE is taken over the six tests: its mean, deviation and maximum.
 
-1000 training samples; 100, 200 and 400 are reported beside. 10 seeds (``full`` 30), from 100 on, paired; intervals
-are 95 %. Seen before: a prototype with other seeds: mean RMSE .812, .741 and .752 of the first three arms,
-deviation .338, .145 and .247, ESS 1, .136 and .297, so that (D) failed; and one cell of each arm, seed 1.
-
-Rule: four conditions at 1000 samples. (A) Clusters lower the mean RMSE of OLS: interval above 0 and at least 5 %;
-(B) its deviation over tests likewise, at least 20 %; (C) their effective sample size is at least 1.8 times that of
-all pairs; (D) they lower the mean RMSE of all pairs: interval above 0. *Reproduced* if all hold, *partly* if some,
-else *not reproduced*.
+1000 training samples; 100, 200 and 400 are reported beside. Seen before this rule was written: a prototype with other
+seeds: mean RMSE .812, .741 and .752 of the first three arms, deviation .338, .145 and .247, ESS 1, .136 and .297, so
+that (D) failed; and one cell of each arm, seed 1.
 """
 
 CAUSES, OTHERS, COEFFICIENTS = 5, 5, (1 / 3, -2 / 3, 1.0, -1 / 3, 2 / 3)
@@ -99,11 +94,6 @@ def learned(x: Tensor, arm: dict[str, Any], steps: int, generator: Generator) ->
     return weights.normalize(weights.logit).detach()
 
 
-def with_one(x: Tensor) -> Tensor:
-    """Return variables with an intercept."""
-    return torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-
-
 def run(cell: Row, scale: Scale, effect: Effect) -> Row:
     """Learn weights, fit by least squares, and test in six environments: there is no network, hence no config."""
     generator = torch.Generator().manual_seed(cell["seed"])
@@ -115,8 +105,9 @@ def run(cell: Row, scale: Scale, effect: Effect) -> Row:
     else:
         weight = torch.ones_like(y) if cell["arm"] == OLS else (log_kept.min() - log_kept).exp()
     root = weight.sqrt()
-    coefficients = torch.linalg.lstsq(root[:, None] * with_one(x), (root * y)[:, None]).solution[:, 0]
-    errors = [float((with_one(given) @ coefficients - wanted).square().mean().sqrt()) for given, wanted in tests]
+    one = torch.nn.ConstantPad1d((0, 1), 1.0)  # appends the intercept's column
+    coefficients = torch.linalg.lstsq(root[:, None] * one(x), (root * y)[:, None]).solution[:, 0]
+    errors = [float((one(given) @ coefficients - wanted).square().mean().sqrt()) for given, wanted in tests]
     return {
         "rmse": statistics.fmean(errors),
         "deviation": statistics.stdev(errors),
@@ -124,39 +115,6 @@ def run(cell: Row, scale: Scale, effect: Effect) -> Row:
         "ess": float(effective_sample_size(weight)),
         "slope_v1": float(coefficients[CAUSES]),
     }
-
-
-def share(key: str) -> Any:
-    """Return the function that tells by which share clusters lower a number of OLS."""
-
-    def lowered(results: Results) -> float | None:
-        ours, plain = (results.mean(f"{arm}@1000", lambda row: row[key]) for arm in (CLUSTERS, OLS))
-        return 1 - ours / plain if ours is not None and plain else None
-
-    return lowered
-
-
-def sizes(results: Results) -> float | None:
-    """Return the effective sample size of clusters over that of all pairs."""
-    ours, pairs = (results.mean(f"{arm}@1000", lambda row: row["ess"]) for arm in (CLUSTERS, PAIRS))
-    return ours / pairs if ours is not None and pairs else None
-
-
-def table(results: Results) -> list[Row]:
-    """Return one line for each number of samples and arm."""
-    columns = {"mean RMSE": "rmse", "deviation over tests": "deviation", "worst test": "worst", "ESS": "ess"}
-    return [
-        {
-            "samples": point["samples"],
-            "arm": arm,
-            **{name: results.mean(arm, lambda row, key=key: row[key], **point) for name, key in columns.items()},
-            "OLS less it": interval_text(results.difference(OLS, arm, lambda row: row["rmse"], **point)),
-            "slope of V_1": results.mean(arm, lambda row: row["slope_v1"], **point),
-            "seeds": len(results.select(arm, **point)),
-        }
-        for point in results.places()
-        for arm in results.arms(**point)
-    ]
 
 
 effect = Effect(
@@ -171,14 +129,14 @@ effect = Effect(
     score=lambda row: -row["rmse"],
     unit="minus the RMSE, mean over six tests",
     run=run,
-    table=table,
+    columns={"deviation over tests": "deviation", "worst test": "worst", "ESS": "ess", "slope of V_1": "slope_v1"},
     claims=[
-        Quantity("A", "clusters lower the mean RMSE of OLS, share", share("rmse"), 0.05),
+        Ratio("A", f"{CLUSTERS}@1000 / {OLS}@1000", 0.95, True, "mean RMSE", "rmse"),
         Above("A", f"{CLUSTERS}@1000 - {OLS}@1000", text="clusters lower the mean RMSE of OLS"),
-        Quantity("B", "clusters lower the deviation of the RMSE over tests, share", share("deviation"), 0.2),
+        Ratio("B", f"{CLUSTERS}@1000 / {OLS}@1000", 0.8, True, "deviation of the RMSE over tests", "deviation"),
         Above("B", f"{CLUSTERS}@1000 - {OLS}@1000", text="clusters lower the deviation of the RMSE over tests",
               score=lambda row: -row["deviation"]),
-        Quantity("C", "effective sample size of clusters over all pairs", sizes, 1.8),
+        Ratio("C", f"{CLUSTERS}@1000 / {PAIRS}@1000", 1.8, score="ess", text="effective sample size"),
         Above("D", f"{CLUSTERS}@1000 - {PAIRS}@1000", text="clusters lower the mean RMSE of all pairs"),
     ],
     verdict=Rule(all_of("ABCD"), any_of("ABCD")),

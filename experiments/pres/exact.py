@@ -11,21 +11,13 @@ from torch import Tensor
 from graphseq.core import EventBatch
 from graphseq.tasks import TemporalLinkPrediction
 
-__all__ = ["ExactWithinBatch", "rounds"]
 
-
-def rounds(batch: EventBatch) -> Iterator[tuple[Tensor, EventBatch]]:
+def rounds(batch: EventBatch) -> Iterator[EventBatch]:
     """Cut a batch into rounds that, each committed before the next is read, are what single events in order would be.
 
     An event reads its endpoints and those of its negatives and writes its endpoints. It comes after every earlier event
     that writes what it reads, and not before an earlier one that reads what it writes; so no node is written twice in a
-    round. Neighbours are still asked for from before the batch.
-
-    Args:
-        batch: consecutive events, with or without negatives.
-
-    Returns:
-        places of the events in the batch, and the events.
+    round. Neighbours are still looked up before the batch.
     """
     drawn = [part for part in (batch.neg_dst, batch.neg_src) if part is not None]
     reads = torch.cat([batch.src[:, None], batch.dst[:, None], *drawn], dim=1).tolist()
@@ -39,26 +31,23 @@ def rounds(batch: EventBatch) -> Iterator[tuple[Tensor, EventBatch]]:
         for node in nodes[:2]:
             after_write[node] = level + 1
         levels.append(level)
-    level = torch.tensor(levels)
+    order, sizes = torch.tensor(levels).argsort(stable=True), torch.tensor(levels).bincount()
     columns = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
-    for index in level.argsort(stable=True).split(level.bincount().tolist()):
-        yield index, replace(batch, **{name: value[index] for name, value in columns.items()}, stop=None)
+    for index in order.split(sizes.tolist()):
+        yield replace(batch, **{name: value[index] for name, value in columns.items()}, stop=None)
 
 
 class ExactWithinBatch(TemporalLinkPrediction):
     """Link prediction whose training batches are read round by round, with one optimiser step for the whole batch.
 
     Loss, negatives and number of steps are those of the plain task; what is given up is the parallelism.
-
-    Args:
-        arguments: those of :class:`graphseq.tasks.TemporalLinkPrediction`.
     """
 
     def step(self, batch: EventBatch, stage: Any = "train") -> Any:
         """Return the loss of a batch as the mean over its events, each read after all earlier ones are written."""
         if stage != "train":
             return super().step(batch, stage)
-        steps = [super(ExactWithinBatch, self).step(part, stage) for _, part in rounds(batch)]
+        steps = [super(ExactWithinBatch, self).step(part, stage) for part in rounds(batch)]
         loss = sum(step.loss * step.size for step in steps) / len(batch)
         prediction, target = (torch.cat([getattr(step, name) for step in steps]) for name in ("prediction", "target"))
         return replace(steps[0], loss=loss, prediction=prediction, target=target, size=len(batch))

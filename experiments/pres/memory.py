@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from experiments.pres.streams import drifting_stream
@@ -14,12 +14,8 @@ from graphseq.data import FixedBatches, TemporalDataModule, TemporalEvents
 from graphseq.models import JODIE, MemoryNetwork
 from graphseq.nn import PRESCorrector
 
-__all__ = ["ROLLOUTS", "known_drift", "staleness"]
-
 ROLLOUTS: dict[str, tuple[int, dict[str, Any] | None]] = {
-    "b = 10": (10, None),
-    "b = 100": (100, None),
-    "b = 1000": (1000, None),
+    **{f"b = {size}": (size, None) for size in (10, 100, 1000)},
     "update": (1000, {}),
     "update, not stored": (1000, {"persist": False}),
     "update, gamma 0.5": (1000, {"gamma_init": 0.5}),
@@ -28,22 +24,18 @@ ROLLOUTS: dict[str, tuple[int, dict[str, Any] | None]] = {
 }
 """Batch size and corrector of each roll-out; those with a corrector are named by its step."""
 
-_LAST = 1000  # events whose nodes are compared
 
-
-def staleness(task: LightningModule, data: LightningDataModule, marks: Sequence[int]) -> Row:
+def staleness(task: LightningModule, data: TemporalDataModule, marks: Sequence[int]) -> Row:
     r"""Compare memories of larger batches with those of single events, at the weights of a trained task.
 
     .. math:: \frac{1}{|V|} \sum_{i \in V} \lVert s_i^{(b)} - s_i^{(1)} \rVert \,/\, \lVert s_i^{(1)} \rVert
 
     over the nodes V of the 1000 events before a mark, memories with their mail applied.
     """
-    assert isinstance(data, TemporalDataModule)
-    events, network = data.events, task.model
-    fresh = _roll_out(network, events, 1, marks)
+    fresh = _roll_out(task.model, data.events, 1, marks)
     errors: Row = {}
     for name, (batch_size, form) in ROLLOUTS.items():
-        rolled = _roll_out(_corrected(network, data, form), events, batch_size, marks)
+        rolled = _roll_out(_corrected(task.model, data, form), data.events, batch_size, marks)
         errors[name] = [
             float(((stale - exact).norm(dim=1) / exact.norm(dim=1).clamp(min=1e-12)).mean())
             for stale, exact in zip(rolled, fresh, strict=True)
@@ -57,19 +49,16 @@ def _corrected(network: MemoryNetwork, data: TemporalDataModule, form: dict[str,
         return network
     corrector = PRESCorrector(**{"gamma_init": 0.9, "gamma_learnable": False, **form})
     corrector.update_in_eval = True
-    sizes = {"memory_dim": network.dim, "time_dim": network.time_encoder.dim}
     known = (data.num_nodes, data.num_edge_features, data.time_statistics)
-    other = JODIE(*known, corrector=corrector, mean_gap=data.mean_gap, **sizes)
-    weights = dict(network.named_parameters())
-    with torch.no_grad():
-        for name, weight in other.named_parameters():
-            weight.copy_(weights[name])
+    sizes = {"memory_dim": network.dim, "time_dim": network.time_encoder.dim, "mean_gap": data.mean_gap}
+    other = JODIE(*known, corrector=corrector, **sizes)
+    other.load_state_dict(dict(network.named_parameters()), strict=False)  # weights only, no memories
     return other
 
 
 @torch.no_grad()
 def _roll_out(network: MemoryNetwork, events: TemporalEvents, batch_size: int, marks: Sequence[int]) -> list[Tensor]:
-    """Memories of the nodes that took part last before each mark."""
+    """Memories of the nodes of the 1000 events before each mark."""
     network = copy.deepcopy(network).eval()
     network.reset_state()
     rolled = TemporalDataModule(
@@ -80,13 +69,9 @@ def _roll_out(network: MemoryNetwork, events: TemporalEvents, batch_size: int, m
         network.commit(network.encode(batch))
         seen += len(batch)
         if seen in marks:
-            found.append(_memory(network, _nodes_before(events, seen)))
+            last = slice(max(seen - 1000, 0), seen)
+            found.append(_memory(network, torch.cat([events.src[last], events.dst[last]]).unique()))
     return found
-
-
-def _nodes_before(events: TemporalEvents, mark: int) -> Tensor:
-    last = slice(max(mark - _LAST, 0), mark)
-    return torch.cat([events.src[last], events.dst[last]]).unique()
 
 
 def _memory(network: MemoryNetwork, nodes: Tensor) -> Tensor:
@@ -114,13 +99,12 @@ def known_drift(seed: int, batch_size: int, *, num_events: int = 20_000, gain: f
     sources = events.num_sources or 0
     place = ((events.dst - sources) / (sources - 1)).float()
     velocity = _velocity(events, place)
-    corrector = PRESCorrector(
-        sources, 1, gamma_init=gamma, gamma_learnable=False, rate="time", time_scale=1.0, step_max=float("1e9")
-    )
+    fixed: dict[str, Any] = {"gamma_init": gamma, "gamma_learnable": False, "rate": "time", "time_scale": 1.0}
+    corrector = PRESCorrector(sources, 1, step_max=1e9, **fixed)
     corrector.count.fill_(1)
     corrector.weight_sum.fill_(1)
     corrector.rate_sum[:, 0] = velocity[:, None]
-    memory = {"plain": torch.full((sources, 1), 0.5), "corrected": torch.full((sources, 1), 0.5)}
+    memory = {name: torch.full((sources, 1), 0.5) for name in ("plain", "corrected")}
     known_at = torch.zeros(sources)
     errors: dict[str, list[Tensor]] = {"plain": [], "corrected": [], "moved on": []}
     for begin in range(0, len(events), batch_size):
@@ -137,9 +121,7 @@ def known_drift(seed: int, batch_size: int, *, num_events: int = 20_000, gain: f
             previous = state[nodes]
             measured = previous + gain * (met[last[nodes], None] - previous)
             if name == "corrected":
-                measured = corrector(
-                    nodes, previous, measured, torch.ones_like(nodes, dtype=torch.bool), elapsed=elapsed
-                )
+                measured = corrector(nodes, previous, measured, torch.ones_like(nodes).bool(), elapsed=elapsed)
             state[nodes] = measured.detach()
         known_at[nodes] = t[last[nodes]]
     return {name: float(torch.cat(parts).mean()) * (sources - 1) for name, parts in errors.items()}
@@ -147,11 +129,12 @@ def known_drift(seed: int, batch_size: int, *, num_events: int = 20_000, gain: f
 
 def _velocity(events: TemporalEvents, place: Tensor) -> Tensor:
     """Slope of place over time of each source, by least squares; items are as near to it as rounding lets them."""
-    t = events.t.double() / float(events.t[-1])
-    sums = torch.zeros(events.num_sources or 0, 5, dtype=torch.float64)
-    terms = torch.stack([torch.ones_like(t), t, place.double(), t * t, t * place.double()], dim=1)
-    sums.index_add_(0, events.src, terms)
-    count, first, other, square, product = sums.unbind(1)
-    spread = count * square - first.square()
-    slope = (count * product - first * other) / spread.masked_fill(spread <= 0, torch.inf)  # one event has no slope
-    return (slope / float(events.t[-1])).float()
+    none = torch.zeros(events.num_sources or 0, dtype=torch.float64)
+    count = none.index_add(0, events.src, torch.ones(len(events), dtype=torch.float64)).clamp(min=1)
+
+    def centred(value: Tensor) -> Tensor:
+        return value - (none.index_add(0, events.src, value) / count)[events.src]
+
+    t, x = centred(events.t.double()), centred(place.double())
+    spread = none.index_add(0, events.src, t * t)  # 0 where a source has one event, hence no slope
+    return (none.index_add(0, events.src, t * x) / spread.masked_fill(spread <= 0, torch.inf)).float()

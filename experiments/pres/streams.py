@@ -4,26 +4,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from graphseq.bench import new
 from graphseq.data import AdaptiveBatches, TemporalDataModule, TemporalEvents
-
-__all__ = ["FORMS", "DriftingEventsDataModule", "PendingBatches", "drifting_stream", "pres"]
 
 
 def pres(coherence: float = 0.0, **corrector: Any) -> dict[str, Any]:
     """Return what PRES changes of a config: a corrector with these arguments, and the weight of the coherence term."""
     changes: dict[str, Any] = {"model.coherence_weight": coherence} if coherence else {}
-    given = {"gamma_init": 0.9, **corrector}
-    return {**changes, "model.model.corrector": new("graphseq.nn.PRESCorrector", **given)} if corrector else changes
+    if corrector:
+        changes["model.model.corrector"] = new("graphseq.nn.PRESCorrector", **{"gamma_init": 0.9, **corrector})
+    return changes
 
 
-_GATED = {"gamma_init": 0.9}
 FORMS: dict[str, dict[str, Any]] = {
     "none": {},
-    "pcs": pres(**_GATED),
+    "pcs": pres(gamma_init=0.9),
     "mcs": pres(0.1),
-    "both": pres(0.1, **_GATED),
+    "both": pres(0.1, gamma_init=0.9),
     "gate fixed": pres(gamma_learnable=False),
     "gamma 0.7": pres(gamma_init=0.7),
     "not stored": pres(persist=False),
@@ -65,11 +64,8 @@ def drifting_stream(num_events: int = 20_000, nodes: int = 200, seed: int = 0) -
 class DriftingEventsDataModule(TemporalDataModule):
     """The drifting stream of a seed."""
 
-    def __init__(
-        self, max_events: int = 20_000, batch_size: int = 200, *, eval_batch_size: int = 200, seed: int = 0
-    ) -> None:
-        events = drifting_stream(max_events, seed=seed)
-        super().__init__(events, batch_size, eval_batch_size=eval_batch_size, seed=seed)
+    def __init__(self, max_events: int = 20_000, batch_size: int = 200, *, seed: int = 0, **options: Any) -> None:
+        super().__init__(drifting_stream(max_events, seed=seed), batch_size, seed=seed, **options)
 
 
 class PendingBatches(AdaptiveBatches):
@@ -79,9 +75,7 @@ class PendingBatches(AdaptiveBatches):
         super().__init__(1.0, 4 * batch_size)
         self.batch_size = batch_size
 
-    def plan(
-        self, events: TemporalEvents, index: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, list[int]]:
+    def plan(self, events: TemporalEvents, index: Tensor, generator: torch.Generator) -> tuple[Tensor, list[int]]:
         """Return the batches of the smallest share, to 0.1 %."""
         allowed, low, high = -(-len(index) // self.batch_size), 0, 1000
         while high - low > 1:

@@ -18,6 +18,7 @@ from typing import get_args
 
 from graphseq.bench.effects.claims import matches
 from graphseq.bench.effects.effect import Effect
+from graphseq.bench.effects.protocol import protocol_text
 from graphseq.bench.experiment import Conclusion, Experiment, Row, Scale, SkipCell
 from graphseq.bench.records.closure import source_state
 from graphseq.bench.records.environment import environment
@@ -194,7 +195,7 @@ def _end_with(watched: Connection) -> None:
 def _rule(experiment: Experiment) -> str:
     """The protocol of an experiment, or the docstring of its own class; that of a base class is not inherited."""
     if isinstance(experiment, Effect):
-        return f"{experiment.summary}\n\nSource: {experiment.source}.\n\n{experiment.protocol.strip()}"
+        return f"{experiment.summary}\n\nSource: {experiment.source}.\n\n{protocol_text(experiment)}"
     return inspect.cleandoc(experiment.protocol or vars(type(experiment)).get("__doc__") or "")
 
 

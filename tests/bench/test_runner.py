@@ -608,6 +608,19 @@ def test_a_rerun_stands_beside_the_record_and_changes_no_verdict(tmp_path):
     assert main(["--out-dir", "elsewhere", "--only", "arm=method"], [Fails()]) == 1
 
 
+def test_notes_of_a_record_and_of_a_rerun_stand_in_the_report(tmp_path):
+    assert main(["--seeds", "2", "--out-dir", "results"], [Failing()]) == 0
+    assert main(["--seeds", "2", "--out-dir", "results", "--only", "arm=method"], [Fails()]) == 0
+    file = tmp_path / "results/effect.failing.json"
+    record = json.loads(file.read_text())
+    record["notes"], record["reruns"][0]["notes"] = ["read twice."], ["line withdrawn: a share."]
+    file.write_text(json.dumps(record))
+    assert main(["--report"]) == 0
+    whole, _, rerun = (tmp_path / "results/effect.failing.md").read_text().partition("## Rerun")
+    assert "\nNote: read twice.\n" in whole
+    assert "\nNote: line withdrawn: a share.\n" in rerun
+
+
 def test_report_refuses_what_is_no_record(tmp_path, capsys):
     assert main(["--report"]) == 2
     assert "there are no records" in capsys.readouterr().err

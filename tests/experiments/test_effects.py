@@ -68,7 +68,7 @@ def test_fifty_steps_go_on_over_passes():
 
 
 def test_epoch_of_the_published_protocol_is_one_for_all_folds():
-    from experiments.graphs.gin_tu import FAIRLY, GIN, accuracies
+    from experiments.graphs.gin_tu import FAIRLY, GIN
 
     made = load_experiment("effect.gin_tu")
     curves = {0: [0.5, 0.9, 0.6], 1: [0.5, 0.2, 0.7]}
@@ -77,8 +77,39 @@ def test_epoch_of_the_published_protocol_is_one_for_all_folds():
         for arm in (GIN, FAIRLY) for fold, curve in curves.items()
     ]  # fmt: skip
     results = made.results(rows)
-    assert accuracies(results, "NCI1", GIN) == {0: 60.0, 1: 70.0}
-    assert accuracies(results, "NCI1", FAIRLY) == {0: 25.0, 1: 25.0}
+    assert results.values(f"{GIN}@NCI1") == {0: 60.0, 1: 70.0}
+    assert results.values(f"{FAIRLY}@NCI1") == {0: 25.0, 1: 25.0}
+
+
+def test_models_beside_the_best_mode_of_edgebank():
+    made = load_experiment("effect.tgn_wikipedia")
+    ap = {"TGN": 0.9, "EdgeBank, window": 0.5, "EdgeBank, unlimited": 0.7}
+    rows = [
+        {"data": data, "arm": arm, "seed": seed, "test": {kind: {"ap": value} for kind in made.tests}}
+        for data in ("Wikipedia", "Enron") for arm, value in ap.items() for seed in range(2)
+        if data == "Wikipedia" or arm == "TGN"
+    ]  # fmt: skip
+    table = {(line["data"], line["arm"]): line for line in made.conclude(rows).table}
+    assert table["Wikipedia", "TGN"]["over EdgeBank"] == pytest.approx(dict.fromkeys(made.tests, 0.2))
+    assert table["Wikipedia", "EdgeBank, window"]["over EdgeBank"]["random"] == pytest.approx(-0.2)
+    assert table["Enron", "TGN"]["over EdgeBank"] == {}
+
+
+def test_share_of_exact_memories_needs_a_gain():
+    made = load_experiment("effect.pres")
+
+    def checks(exact):
+        gains = {"none": 0.0, "pcs": 0.01, "mcs": 0.0, "exact": exact}
+        rows = [
+            {"setting": "JODIE 2000", "arm": arm, "seed": seed, "test": {"": {"ap": 0.5 + seed / 100 + gain}}}
+            for arm, gain in gains.items() for seed in range(3)
+        ]  # fmt: skip
+        return {check.claim: check for check in made.conclude(rows).checks}
+
+    share = "(X) share of the gain of exact that pcs reaches"
+    assert checks(0.02)[share].value == pytest.approx(0.5)
+    assert checks(0.0)[share].value is None
+    assert not checks(0.0)[share].holds
 
 
 def test_known_drift_is_corrected_at_large_batches():

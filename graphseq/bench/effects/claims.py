@@ -4,12 +4,15 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import ClassVar, Protocol
 
-from graphseq.bench.effects.statistics import PairedInterval, paired_interval
+from graphseq.bench.effects.results import Results, Score, interval_text
+from graphseq.bench.effects.statistics import PairedInterval
 from graphseq.bench.experiment import Check, Row, Scale, Verdict
 
-__all__ = ["Above", "Claim", "Quantity", "Results", "Rule", "Seeds", "all_of", "any_of", "interval_text"]
+__all__ = [
+    "Above", "Claim", "MeanAbove", "Quantity", "Ratio", "Rule", "Seeds", "Within", "all_of", "any_of", "matches",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,15 @@ class Seeds:
         count = asked or (1 if scale == "quick" else count)
         return given[:count] if given else list(range(self.first, self.first + count))
 
+    @property
+    def words(self) -> str:
+        """The seeds in words, for the protocol."""
+        text = f"{self.default} of each arm, from {self.first} on"
+        text += "".join(f"; at least {number} where {condition}" for condition, number in self.confirm.items())
+        for condition, seeds in self.ranges.items():
+            text += f"; {', '.join(map(str, seeds))} where {condition}"
+        return text + (f"; scale full: {self.full}" if self.full else "")
+
 
 def matches(condition: str, cell: Row) -> bool:
     """Return whether a cell has the values of ``axis=value``; commas join several axes, ``|`` several values of one.
@@ -73,109 +85,6 @@ def matches(condition: str, cell: Row) -> bool:
     return all(str(cell.get(axis)) in values.split("|") for axis, _, values in pairs)
 
 
-class Results:
-    """Rows of an effect by arm and place in the grid, with paired comparisons.
-
-    A place is an arm at one point of the grid, written as the arm, ``@`` and values of the grid: ``both@800``. Axes
-    with a single value are left out.
-
-    Args:
-        rows: rows of the cells that ran.
-        axes: values of each axis of the grid, in order.
-        score: function that returns the score of a row.
-
-    Example:
-        >>> rows = [{"batch": 8, "arm": arm, "seed": s, "x": s + (arm == "a")} for arm in "ab" for s in range(3)]
-        >>> results = Results(rows, {"batch": [8]}, lambda row: row["x"])
-        >>> results.difference("a", "b").mean
-        1.0
-    """
-
-    def __init__(self, rows: Sequence[Row], axes: Mapping[str, Sequence[Any]], score: Callable[[Row], float]) -> None:
-        self.rows, self.axes, self.score = list(rows), axes, score
-
-    def places(self) -> list[dict[str, Any]]:
-        """Return the points of the grid that have rows, in the order of the grid."""
-        found: list[dict[str, Any]] = []
-        for row in self.rows:
-            point = {axis: row[axis] for axis in self.axes if axis in row}
-            if point not in found:
-                found.append(point)
-        return found
-
-    def arms(self, **where: Any) -> list[str]:
-        """Return the arms that have rows at a point of the grid, in the order of declaration."""
-        return list(dict.fromkeys(row["arm"] for row in self._at(where)))
-
-    def _at(self, where: Mapping[str, Any]) -> list[Row]:
-        return [row for row in self.rows if all(str(row.get(axis)) == str(value) for axis, value in where.items())]
-
-    def select(self, place: str, **where: Any) -> dict[int, Row]:
-        """Return the rows of ``arm@values``, one a seed.
-
-        Args:
-            place: arm and point of the grid, such as ``both@800``.
-            where: further conditions: axis -> value.
-        """
-        arm, values = split_place(place)
-        wanted = {**where, **{axis_of(self.axes, value): value for value in values}, "arm": arm}
-        return {row["seed"]: row for row in self._at(wanted)}
-
-    def values(self, place: str, score: Callable[[Row], float | None] | None = None, **where: Any) -> dict[int, float]:
-        """Return the score of each seed.
-
-        Args:
-            place: arm and point of the grid, such as ``both@800``.
-            score: function that returns the score of a row, or None to leave it out; default the effect's score.
-            where: further conditions: axis -> value.
-        """
-        worth = score or self.score
-        found = {seed: worth(row) for seed, row in self.select(place, **where).items()}
-        return {seed: value for seed, value in found.items() if value is not None}
-
-    def mean(self, place: str, score: Callable[[Row], float | None] | None = None, **where: Any) -> float | None:
-        """Return the mean over seeds, None without any."""
-        values = self.values(place, score, **where)
-        return statistics.fmean(values.values()) if values else None
-
-    def difference(
-        self, place: str, other: str, score: Callable[[Row], float | None] | None = None, **where: Any
-    ) -> PairedInterval | None:
-        """Return the mean of the difference over common seeds with its interval; None with fewer than two.
-
-        Args:
-            place: arm and point of the grid, such as ``both@800``.
-            other: place to compare with, written as ``place``.
-            score: function that returns the score of a row; None for the effect's score.
-            where: further conditions: axis -> value.
-        """
-        ours, theirs = self.values(place, score, **where), self.values(other, score, **where)
-        seeds = sorted(ours.keys() & theirs.keys())
-        if len(seeds) < 2:
-            return None
-        return paired_interval([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
-
-
-def split_place(place: str) -> tuple[str, list[str]]:
-    """Return arm and values of ``arm@value@value``."""
-    arm, _, values = place.partition("@")
-    return arm.strip(), [value.strip() for value in values.split("@") if value.strip()]
-
-
-def axis_of(axes: Mapping[str, Sequence[Any]], value: str) -> str:
-    """Return the axis that has a value."""
-    found = [axis for axis, values in axes.items() if value in [str(known) for known in values]]
-    if len(found) != 1:
-        known = "; ".join(f"{axis}: {', '.join(map(str, values))}" for axis, values in axes.items())
-        raise ValueError(f"{value!r} is {'no value' if not found else 'a value of several axes'} of the grid ({known})")
-    return found[0]
-
-
-def interval_text(interval: PairedInterval | None) -> str | None:
-    """Return an interval as text with three significant digits, as tables show it."""
-    return None if interval is None else f"{interval.mean:+.3g} [{interval.low:+.3g}, {interval.high:+.3g}]"
-
-
 class Claim(Protocol):
     """A condition on the results, named by a letter; its ``places`` are checked when the effect is constructed."""
 
@@ -184,6 +93,11 @@ class Claim(Protocol):
     @property
     def places(self) -> list[str]:
         """Places that the claim compares; each must exist."""
+        ...
+
+    @property
+    def words(self) -> str:
+        """The condition in words, for the protocol."""
         ...
 
     def check(self, results: Results) -> list[Check]:
@@ -197,10 +111,10 @@ class Above:
 
     Args:
         letter: letter by which the rule names the claim.
-        difference: ``"arm@place - arm@place"``.
+        difference: ``"arm@place - arm@place"``, or one place for its score itself.
         bound: lower bound of the interval, in units of the score.
         text: the claim in words; empty for the text of ``difference``.
-        score: function that returns the score of a row; None for the effect's score.
+        score: score of a row, see :func:`~graphseq.bench.effects.results.read_score`; None for the effect's score.
 
     Raises:
         ValueError: if the difference is not of this form.
@@ -214,23 +128,135 @@ class Above:
     difference: str
     bound: float = 0.0
     text: str = ""
-    score: Callable[[Row], float | None] | None = None
+    score: Score | None = None
+
+    _condition: ClassVar[str] = "lies above {:g}"
 
     def __post_init__(self) -> None:
-        if len(self.places) != 2:
+        if len(self.places) not in (1, 2):
             raise ValueError(f"the difference {self.difference!r} is not of the form 'arm@place - arm@place'")
 
     @property
     def places(self) -> list[str]:
-        """The two places that are compared."""
+        """The places that are compared."""
         return [part for part in re.split(r"\s+-\s+", self.difference) if part]
 
+    @property
+    def words(self) -> str:
+        """The condition in words, for the protocol."""
+        return f"{self.text or self.difference} {self._condition.format(self.bound)}"
+
     def check(self, results: Results) -> list[Check]:
-        """Return whether the interval lies above the bound."""
-        ours, other = self.places
-        interval = results.difference(ours, other, self.score)
-        holds = interval is not None and interval.above(self.bound)
-        return [Check(f"({self.letter}) {self.text or self.difference}", interval_text(interval), self.bound, holds)]
+        """Return whether the interval is where it is claimed to be."""
+        ours, other = (*self.places, None)[:2]
+        found = results.difference(str(ours), other, self.score)
+        value, holds = (None, False) if found is None else self._judged(found)
+        return [Check(f"({self.letter}) {self.text or self.difference}", value, self.bound, holds)]
+
+    def _judged(self, found: PairedInterval) -> tuple[float | str | None, bool]:
+        return interval_text(found), found.above(self.bound)
+
+
+@dataclass(frozen=True)
+class Within(Above):
+    """The interval of a paired difference lies within a bound of 0, on both sides.
+
+    Args:
+        letter: letter by which the rule names the claim.
+        difference: ``"arm@place - arm@place"``, or one place for its score itself.
+        bound: largest distance of either end of the interval from 0, in units of the score.
+        text: the claim in words; empty for the text of ``difference``.
+        score: score of a row, see :func:`~graphseq.bench.effects.results.read_score`; None for the effect's score.
+
+    Example:
+        >>> rows = [{"arm": arm, "seed": seed, "x": 0.1 * (arm == "b")} for arm in "ab" for seed in range(3)]
+        >>> Within("A", "a - b", 0.2).check(Results(rows, {}, "x"))[0].holds
+        True
+    """
+
+    _condition: ClassVar[str] = "lies within {:g} of 0"
+
+    def _judged(self, found: PairedInterval) -> tuple[float | str | None, bool]:
+        return interval_text(found), max(-found.low, found.high) <= self.bound
+
+
+@dataclass(frozen=True)
+class MeanAbove(Above):
+    """The mean of a paired difference, whatever its interval, is at least a bound.
+
+    Args:
+        letter: letter by which the rule names the claim.
+        difference: ``"arm@place - arm@place"``, or one place for its score itself.
+        bound: smallest mean for which the claim holds, in units of the score.
+        text: the claim in words; empty for the text of ``difference``.
+        score: score of a row, see :func:`~graphseq.bench.effects.results.read_score`; None for the effect's score.
+
+    Example:
+        >>> rows = [{"arm": "a", "seed": seed, "x": float(seed)} for seed in range(3)]
+        >>> MeanAbove("A", "a", 1.0).check(Results(rows, {}, "x"))
+        [Check(claim='(A) a', value=1.0, bound=1.0, holds=True)]
+    """
+
+    _condition: ClassVar[str] = "is at least {:g} in the mean"
+
+    def _judged(self, found: PairedInterval) -> tuple[float | str | None, bool]:
+        return found.mean, found.mean >= self.bound
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The ratio of the averages of two places is at least, or at most, a bound.
+
+    Args:
+        letter: letter by which the rule names the claim.
+        ratio: ``"arm@place / arm@place"``.
+        bound: number that the ratio is compared with.
+        most: true if the ratio has to be at most the bound, false if at least.
+        text: name of the quantity, put before ``ratio``.
+        score: score of a row, see :func:`~graphseq.bench.effects.results.read_score`; None for the effect's score.
+        average: function of the scores of all seeds of a place, such as ``statistics.median``.
+
+    Raises:
+        ValueError: if the ratio is not of this form.
+
+    Example:
+        >>> rows = [{"arm": arm, "seed": seed, "x": 1.0 + (arm == "b")} for arm in "ab" for seed in range(2)]
+        >>> Ratio("A", "b / a", 1.5).check(Results(rows, {}, "x"))[0].value
+        2.0
+    """
+
+    letter: str
+    ratio: str
+    bound: float
+    most: bool = False
+    text: str = ""
+    score: Score | None = None
+    average: Callable[[Sequence[float]], float] = statistics.fmean
+
+    def __post_init__(self) -> None:
+        if len(self.places) != 2:
+            raise ValueError(f"the ratio {self.ratio!r} is not of the form 'arm@place / arm@place'")
+
+    @property
+    def places(self) -> list[str]:
+        """The two places that are compared."""
+        return [part for part in re.split(r"\s+/\s+", self.ratio) if part]
+
+    @property
+    def words(self) -> str:
+        """The condition in words, for the protocol."""
+        return f"{self._name} is at {'most' if self.most else 'least'} {self.bound:g}"
+
+    @property
+    def _name(self) -> str:
+        return f"{self.text}, {self.ratio}" if self.text else self.ratio
+
+    def check(self, results: Results) -> list[Check]:
+        """Return whether the ratio is on the right side of the bound."""
+        ours, other = (list(results.values(place, self.score).values()) for place in self.places)
+        value = self.average(ours) / self.average(other) if ours and other else None
+        holds = value is not None and (value <= self.bound if self.most else value >= self.bound)
+        return [Check(f"({self.letter}) {self._name}", value, self.bound, holds)]
 
 
 @dataclass(frozen=True)
@@ -240,14 +266,13 @@ class Quantity:
     Args:
         letter: letter by which the rule names the claim.
         text: the claim in words.
-        value: function of the results that returns the number, or None while rows are missing; or a pair of the number
-            and the text to print for it.
+        value: function of the results that returns the number, or None while rows are missing.
         bound: number that the value is compared with.
         most: true if the value has to be at most the bound, false if at least.
         places: places whose rows ``value`` needs.
 
     Example:
-        >>> Quantity("C", "ratio", lambda results: 2.0, 1.8).check(Results([], {}, float))[0].holds
+        >>> Quantity("C", "ratio", lambda results: 2.0, 1.8).check(Results([], {}, "x"))[0].holds
         True
     """
 
@@ -257,6 +282,11 @@ class Quantity:
     bound: float
     most: bool = False
     places: list[str] = field(default_factory=list)
+
+    @property
+    def words(self) -> str:
+        """The condition in words, for the protocol."""
+        return f"{self.text} is at {'most' if self.most else 'least'} {self.bound:g}"
 
     def check(self, results: Results) -> list[Check]:
         """Return whether the number is on the right side of the bound."""
@@ -275,6 +305,14 @@ class _Letters:
 
     def __call__(self, held: Mapping[str, bool]) -> bool:
         return (all if self.every else any)(held[letter] for letter in self.letters)
+
+    @property
+    def words(self) -> str:
+        """The condition in words, for the protocol."""
+        names = ", ".join(f"({letter})" for letter in self.letters)
+        if len(self.letters) == 1:
+            return f"{names} holds"
+        return f"{names} all hold" if self.every else f"one of {names} holds"
 
 
 def all_of(letters: Sequence[str]) -> _Letters:
@@ -323,6 +361,11 @@ class Rule:
     def letters(self) -> set[str]:
         """Letters of the claims that the rule reads."""
         return {*self.reproduced.letters, *self.partly.letters}
+
+    @property
+    def words(self) -> str:
+        """The rule in words, for the protocol."""
+        return f"*reproduced* if {self.reproduced.words}, *partly* if {self.partly.words}, else *not reproduced*"
 
     def verdict(self, held: Mapping[str, bool]) -> Verdict:
         """Return the verdict that follows from the claims that hold.

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import graphseq
-from graphseq.bench.effects.claims import Claim, Results, Rule, Seeds, axis_of, interval_text, split_place
+from graphseq.bench.effects.claims import Claim, Rule, Seeds
+from graphseq.bench.effects.results import Results, Score, axis_of, split_place
 from graphseq.bench.experiment import Check, Conclusion, Experiment, Row, Scale, SkipCell, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Effect", "new"]
+__all__ = ["Effect", "new", "over"]
 
 Overrides = Mapping[str, Any]
-_SPECIAL = ("config", "choose")
+_SPECIAL = ("config", "choose", "arms")
 
 
 def new(class_path: str, **init_args: object) -> dict[str, object]:
@@ -34,29 +35,47 @@ def new(class_path: str, **init_args: object) -> dict[str, object]:
     return {"class_path": class_path, "init_args": init_args}
 
 
+def over(overrides: Overrides, key: str, values: Sequence[object]) -> list[dict[str, object]]:
+    """Return the overrides of an arm that is tried with several values of one key, see ``arms`` of :class:`Effect`.
+
+    Args:
+        overrides: overrides that apply to all of them.
+        key: dotted key of the config.
+        values: values of the key, one of which validation chooses.
+
+    Example:
+        >>> over({}, "model.optimizer.lr", [0.1, 0.01])
+        [{'model.optimizer.lr': 0.1}, {'model.optimizer.lr': 0.01}]
+    """
+    return [{**overrides, key: value} for value in values]
+
+
 @dataclass(kw_only=True, eq=False)
 class Effect(Experiment):
     """A method, its baseline and its controls, trained from the config that users run, compared by seed.
 
     A cell is an arm at a point of the grid with a seed. It trains the config with the overrides of ``base``, point,
     arm, scale and seed, in this order, by ``Trainer.fit``, and tests the epoch that validation chose. Overrides map
-    dotted keys to values, see :func:`~graphseq.bench.effects.training.overridden`; two keys are the effect's own:
-    ``config``, another config file, and ``choose``, another metric to choose by.
+    dotted keys to values, see :func:`~graphseq.bench.effects.training.overridden`;
+    three keys are the effect's own: ``config``, another config file; ``choose``, another metric to choose by; and, in
+    the grid, ``arms``, names of the only arms to run there.
 
     Args:
         name: ``effect.<name>``, where ``<name>`` is that of its file.
         summary: one line that says what is compared; default the first line of the file's docstring.
         source: paper that states the claim, such as ``arXiv 2402.04284``.
-        protocol: procedure, results known before the run, and the rule in words; copied into the record.
+        protocol: procedure and results known before the run; in the record, scales, seeds, conditions and rule
+            follow in words, see :func:`~graphseq.bench.effects.protocol.protocol_text`.
         arms: overrides of each arm, the baseline first. Where an arm has a list of overrides, each is trained and the
-            one with the best validation score counts.
+            one with the best validation score counts, see :func:`over`.
         config: config file, relative to the repository or the current folder; None where ``run`` runs all cells.
         grid: axes of the grid on which all arms are run: a dotted key with its values, or a name with overrides for
             each value.
         base: overrides that apply to every cell.
         scales: overrides of each scale, applied last.
         seeds: number of seeds of each arm, and entries of the config that take the seed, see :class:`Seeds`.
-        score: test metric by which arms are compared, ``test/<metric>``; or a function of a row.
+        score: number by which arms are compared: test metric ``test/<metric>``, key of a row, or function of a row.
+            Of several by name, the first decides where none is named.
         choose: validation metric that selects the epoch to test, ``val/<metric>``.
         mode: ``max`` or ``min``: whether larger or smaller values of ``choose`` are better; None for the mode of the
             task.
@@ -68,23 +87,26 @@ class Effect(Experiment):
         run: function that replaces training from the config: takes a cell, the scale and the effect, and returns the
             row, or None for cells to be trained from the config.
         measure: function of the tested task and its data module that returns further columns of the row.
-        table: function that returns the lines of the summary; None for means, deviations and differences to the
-            baseline.
+        derive: function of all rows that returns them with numbers that depend on several rows.
+        columns: further columns of the summary, by name: the mean over seeds of a number of a row, given as ``score``.
+        reported: numbers printed elsewhere, as text, by place: ``arm`` or ``arm@value``.
+        table: function that returns the lines of the summary; None for means, deviations, differences to the
+            baseline, ``columns`` and ``reported``.
         figure: function that draws the figure with matplotlib; None for a plot of the differences to the baseline.
         unit: unit of the score, for the label of the figure's axis.
 
     Raises:
-        ValueError: if two arms have the same overrides, an arm overwrites an axis of the grid, a claim names an arm or
-            a value of the grid that does not exist, the rule names a claim that does not exist, a scale is unknown, or
-            the config does not exist.
+        ValueError: if two arms have the same overrides, an arm overwrites an axis of the grid, a claim or ``reported``
+            names an arm or a value of the grid that does not exist, the grid names an unknown arm, the rule names a
+            claim that does not exist, a scale is unknown, or the config does not exist.
 
     Example:
-        >>> from graphseq.bench.effects.claims import Above, Rule, all_of, any_of
+        >>> from graphseq.bench import Above, Rule, all_of, any_of
         >>> coin = Effect(
         ...     name="effect.coin", source="none", protocol="Heads against tails.",
         ...     arms={"tails": {"x": 0}, "heads": {"x": 1}},
         ...     run=lambda cell, scale, effect: {"up": float(cell["arm"] == "heads")},
-        ...     score=lambda row: row["up"], claims=[Above("A", "heads - tails")],
+        ...     score="up", claims=[Above("A", "heads - tails")],
         ...     verdict=Rule(all_of("A"), any_of("A")))
         >>> coin.conclude([{**cell, **coin.run(cell, "default")} for cell in coin.cells("default", 2)]).verdict
         'reproduced'
@@ -102,7 +124,7 @@ class Effect(Experiment):
     base: Overrides = field(default_factory=dict)
     scales: Mapping[str, Overrides] = field(default_factory=dict)
     seeds: Seeds = field(default_factory=Seeds)
-    score: str | Callable[[Row], float | None] = "test/ap"
+    score: Score | Mapping[str, Score] = "test/ap"
     choose: str = "val/ap"
     mode: Literal["min", "max"] | None = None
     tests: Mapping[str, Overrides | Callable[[Row], Overrides]] = field(default_factory=lambda: {"": {}})
@@ -111,6 +133,9 @@ class Effect(Experiment):
     where: Callable[[Row, Scale], bool] | None = None
     run: Callable[[Row, Scale, "Effect"], Row | None] | None = None  # type: ignore[assignment]
     measure: Callable[..., Row] | None = None
+    derive: Callable[[list[Row]], list[Row]] | None = None
+    columns: Mapping[str, Score] = field(default_factory=dict)
+    reported: Mapping[str, str] = field(default_factory=dict)
     table: Callable[[Results], list[Row]] | None = None
     figure: Callable[[Results, Any], None] | None = None
     unit: str = "score"
@@ -123,6 +148,7 @@ class Effect(Experiment):
         for scale in self.scales:
             if scale not in get_args(Scale):
                 raise ValueError(f"scales has the key {scale!r}; it is one of {', '.join(get_args(Scale))}")
+        self.scores: Mapping[str, Score] = self.score if isinstance(self.score, Mapping) else {"": self.score}
         self.axes: dict[str, list[Any]] = {axis: list(values) for axis, values in self.grid.items()}
         self._check_arms()
         if self._by_hand is None:
@@ -133,7 +159,9 @@ class Effect(Experiment):
             raise ValueError(f"the rule names the claim {missing[0]!r}; there are {there}")
         for claim in self.claims:
             for place in claim.places:
-                self._check_place(claim.letter, place)
+                self._check_place(f"claim {claim.letter}", place)
+        for place in self.reported:
+            self._check_place("reported", place)
 
     def _check_arms(self) -> None:
         if len(self.arms) < 2:
@@ -145,6 +173,10 @@ class Effect(Experiment):
             if text in seen:
                 raise ValueError(f"the arm {arm!r} changes nothing against {seen[text]!r}: {given!r}")
             seen[text] = arm
+        named = {arm for values in self.grid.values() if isinstance(values, Mapping)
+                 for change in values.values() for arm in change.get("arms", ())}  # fmt: skip
+        if unknown := sorted(named - set(self.arms)):
+            raise ValueError(f"the grid names the arm {unknown[0]!r}; there are {', '.join(self.arms)}")
 
     def _check_grid(self) -> None:
         """Refuse an arm that overwrites an axis of the grid: all its values would train the same config."""
@@ -158,17 +190,17 @@ class Effect(Experiment):
                         "let the arm name single keys such as model.model.class_path"
                     )
 
-    def _check_place(self, letter: str, place: str) -> None:
+    def _check_place(self, what: str, place: str) -> None:
         arm, values = split_place(place)
         if arm not in self.arms:
-            raise ValueError(f"claim {letter} names the arm {arm!r}; there are {', '.join(self.arms)}")
+            raise ValueError(f"{what} names the arm {arm!r}; there are {', '.join(self.arms)}")
         try:
             fixed = {axis_of(self.axes, value) for value in values}
         except ValueError as error:
-            raise ValueError(f"claim {letter} at {place!r}: {error}") from None
+            raise ValueError(f"{what} at {place!r}: {error}") from None
         open_axes = [axis for axis, known in self.axes.items() if axis not in fixed and len(known) > 1]
         if open_axes:
-            raise ValueError(f"claim {letter} at {place!r} leaves {open_axes[0]} open; write arm@value")
+            raise ValueError(f"{what} at {place!r} leaves {open_axes[0]} open; write arm@value")
 
     # configs
 
@@ -222,6 +254,7 @@ class Effect(Experiment):
             for point in itertools.product(*self.axes.values())
             for arm in self.arms
         ]
+        cells = [cell for cell in cells if all(cell["arm"] in at.get("arms", self.arms) for at in self._point(cell))]
         chosen = [cell for cell in cells if self.where is None or self.where(cell, scale)]
         seeded = [(place, {**cell, "seed": seed}) for cell in chosen
                   for place, seed in enumerate(self.seeds.of(cell, scale, seeds))]  # fmt: skip
@@ -281,19 +314,14 @@ class Effect(Experiment):
 
     # conclusions
 
-    def worth(self, row: Row) -> float | None:
-        """Return the score of a row."""
-        if callable(self.score):
-            return self.score(row)
-        return row["test"][next(iter(self.tests))].get(self.score.removeprefix("test/"))
-
     def results(self, rows: Sequence[Row]) -> Results:
         """Return the rows as :class:`Results`, which compares arms.
 
         Args:
             rows: the cells that ran.
         """
-        return Results(rows, self.axes, self.worth)  # type: ignore[arg-type]
+        derived = self.derive(list(rows)) if self.derive else rows
+        return Results(derived, self.axes, next(iter(self.scores.values())))
 
     def conclude(self, rows: list[Row]) -> Conclusion:
         """Check the claims and apply the rule; there is no verdict while a claim of the rule lacks rows.
@@ -301,6 +329,8 @@ class Effect(Experiment):
         Args:
             rows: the cells that ran.
         """
+        from graphseq.bench.effects.summary import arm_table
+
         results = self.results(rows)
         checks: list[Check] = []
         held: dict[str, bool] = {}
@@ -313,32 +343,7 @@ class Effect(Experiment):
             if self.verdict is not None and claim.letter in self.verdict.letters:
                 complete &= bool(found) and all(check.value is not None for check in found)
         verdict: Verdict | None = self.verdict.verdict(held) if self.verdict is not None and complete else None
-        return Conclusion(verdict, checks, (self.table or self._table)(results))
-
-    def _table(self, results: Results) -> list[Row]:
-        import statistics
-
-        first = next(iter(self.arms))
-        lines = []
-        for point in results.places():
-            for arm in results.arms(**point):
-                values = list(results.values(arm, **point).values())
-                rows = list(results.select(arm, **point).values())
-                epochs = [row["epoch"] for row in rows if "epoch" in row]
-                lines.append(
-                    {
-                        **{axis.rpartition(".")[2]: value for axis, value in point.items()},
-                        "arm": arm,
-                        "score": statistics.fmean(values) if values else None,
-                        "deviation": statistics.stdev(values) if len(values) > 1 else None,
-                        f"less {first}": interval_text(results.difference(arm, first, **point))
-                        if arm != first
-                        else None,
-                        "seeds": len(values),
-                        "epoch": statistics.fmean(epochs) if epochs else None,
-                    }
-                )
-        return lines
+        return Conclusion(verdict, checks, self.table(results) if self.table else arm_table(self, results))
 
     def draw(self, record: Row, axes: "Axes") -> None:
         """Draw the figure of a record.

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from graphseq.bench.effects.claims import Results
+from graphseq.bench.effects.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,9 +22,10 @@ _VERSIONS = ("torch", "torch-geometric", "lightning", "numba", "numpy")
 _HARNESS = _PACKAGE / "bench"
 _READS_ROWS = {
     *(_HARNESS / name for name in ("__init__.py", "command.py", "discovery.py", "docstrings.py", "runner.py")),
-    *(_HARNESS / "effects" / name for name in ("claims.py", "figures.py", "statistics.py")),
+    *(_HARNESS / "effects" / f"{name}.py"
+      for name in ("claims", "figures", "protocol", "results", "selection", "statistics", "summary")),
     *(_HARNESS / "records").glob("*.py"),
-}
+}  # fmt: skip
 
 
 @functools.cache

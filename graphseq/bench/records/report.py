@@ -120,6 +120,8 @@ def _measured(record: Row) -> list[str]:
         lines += [*_markdown_table([{key: check[key] for key in columns} for check in record["checks"]]), ""]
     if skips := _skips(record):
         lines += [*_markdown_table(skips), ""]
+    for note in record.get("notes", []):
+        lines += [f"Note: {note}", ""]
     quick = " Scale quick tries the code path and decides nothing." if record.get("scale") == "quick" else ""
     environment = _environment_line(record["environment"])
     return [*lines, f"Measured with {environment}.{_commit(record)} Again: `{_again(record)}`.{quick}", ""]

@@ -1,14 +1,32 @@
 """Effects: cells and pairing, claims and verdict, what is refused, and training from a config."""
 
 import json
+import statistics
 from pathlib import Path
 
 import pytest
 import yaml
 
-from graphseq.bench import Above, Effect, Quantity, Results, Rule, Seeds, all_of, any_of, new
+from graphseq.bench import (
+    Above,
+    BestAbove,
+    Check,
+    Effect,
+    MeanAbove,
+    Quantity,
+    Ratio,
+    Results,
+    Rule,
+    Seeds,
+    Within,
+    all_of,
+    any_of,
+    new,
+    over,
+)  # fmt: skip
 from graphseq.bench.command import main
 from graphseq.bench.effects.claims import matches
+from graphseq.bench.effects.protocol import protocol_text
 from graphseq.bench.effects.training import lower_is_better, overridden
 from graphseq.bench.records.closure import import_closure, source_state
 from graphseq.bench.runner import run_experiment
@@ -61,6 +79,13 @@ class TestCells:
         assert matches("size=1|5,arm=a", {"size": 5, "arm": "a"})
         assert not matches("size=1|5,arm=a", {"size": 5, "arm": "b"})
 
+    def test_arms_of_a_point(self):
+        grid = {"set": {"all": {"y": 0}, "one": {"y": 1, "arms": ("plain",)}}}
+        cells = effect(grid=grid, claims=[], verdict=None).cells("default", 2)
+        assert {(cell["set"], cell["arm"]) for cell in cells} == {("all", "plain"), ("all", "method"), ("one", "plain")}
+        with pytest.raises(ValueError, match="'other'"):
+            effect(grid={"set": {"one": {"arms": ("other",)}}}, claims=[], verdict=None)
+
     def test_where_leaves_cells_out(self):
         made = effect(where=lambda cell, scale: cell["arm"] == "plain" or cell["size"] == 1)
         assert len(made.cells("default", 2)) == 6
@@ -91,11 +116,111 @@ class TestConclusion:
         assert effect().conclude(found).verdict is None
         assert effect(verdict=Rule(all_of("A"), any_of("A"))).conclude(found).verdict == "reproduced"
 
+    def test_one_place_stands_for_its_own_score(self):
+        results = Results([{"arm": "a", "seed": seed, "x": 1.0 + seed} for seed in range(3)], {}, "x")
+        check = Above("A", "a").check(results)[0]
+        assert check.value == "+2 [-0.484, +4.48]"
+        assert not check.holds
+        assert Above("A", "a", -1.0).check(results)[0].holds
+
+    def test_interval_within_a_bound_on_both_sides(self):
+        def check(shift, bound):
+            rows = [{"arm": arm, "seed": s, "x": s + (shift if arm == "b" else 0)} for arm in "ab" for s in range(3)]
+            return Within("A", "b - a", bound).check(Results(rows, {}, "x"))[0].holds
+
+        assert [check(shift, 0.5) for shift in (-0.6, -0.4, 0.4, 0.6)] == [False, True, True, False]
+
+    def test_mean_decides_alone(self):
+        rows = [{"arm": arm, "seed": s, "x": s * (arm == "b")} for arm in "ab" for s in range(3)]
+        results = Results(rows, {}, "x")
+        assert MeanAbove("A", "b - a", 1.0).check(results)[0] == Check("(A) b - a", 1.0, 1.0, True)
+        assert not MeanAbove("A", "b - a", 1.1).check(results)[0].holds
+        assert not Above("A", "b - a", 0.0).check(results)[0].holds
+
+    def test_ratio_of_averages(self):
+        rows = [{"arm": arm, "seed": s, "x": (1.0 + s) * (1 + (arm == "b"))} for arm in "ab" for s in (0, 1, 5)]
+        results = Results(rows, {}, "x")
+        assert Ratio("A", "b / a", 2.0).check(results)[0].value == 2.0
+        assert not Ratio("A", "b / a", 1.9, most=True).check(results)[0].holds
+        assert Ratio("A", "b / a", 1.0, score=lambda row: row["x"] - row["seed"] * (row["arm"] == "a"),
+                     average=statistics.median).check(results)[0].value == 4.0  # fmt: skip
+        assert Ratio("A", "b / c", 1.0).check(results)[0] == Check("(A) b / c", None, 1.0, False)
+        with pytest.raises(ValueError, match="'b - a'"):
+            Ratio("A", "b - a", 1.0)
+
+    def test_best_of_some_forms_by_validation(self):
+        validated = {"control": 9.0, "good": 1.0, "bad": 0.0, "first": 2.0, "second": 3.0}  # nobody selects a control
+        rows = [
+            {"arm": arm, "seed": seed, "val": value, "x": {"good": 5.0, "second": 5.5, "first": 9.0}.get(arm, 0.0)}
+            for arm, value in validated.items() for seed in range(2)
+        ]  # fmt: skip
+        claim = BestAbove("A", ("first", "second"), "control")
+        found = claim.check(Results(rows, {}, "x"))
+        assert [check.claim.partition(" (best")[0] for check in found] == [
+            "(A) second less control (control)", "(A) second less good",
+        ]  # fmt: skip
+        assert [check.value for check in found] == ["+5.5 [+5.5, +5.5]", "+0.5 [+0.5, +0.5]"]
+        assert all(check.holds for check in found)
+        lower = BestAbove("A", ("first", "second"), "control", validation=lambda row: -row["val"])
+        assert "first less bad" in lower.check(Results(rows, {}, "x"))[1].claim
+        without = [row for row in rows if row["arm"] != "second"]
+        assert [check.value for check in claim.check(Results(without, {}, "x"))] == [None]
+
     def test_quantity_at_least_or_at_most(self):
         results = Results([], {}, float)
         assert Quantity("A", "ratio", lambda _: 2.0, 1.5).check(results)[0].holds
         assert not Quantity("A", "ratio", lambda _: 2.0, 1.5, most=True).check(results)[0].holds
         assert not Quantity("A", "ratio", lambda _: None, 1.5).check(results)[0].holds
+
+
+class TestTable:
+    def test_columns_scores_and_numbers_printed_elsewhere(self):
+        made = effect(
+            score={"worth": "worth", "half": lambda row: row["worth"] / 2},
+            columns={"size": "size", "marks": lambda row: {"at": [row["size"], 1.0]}, "none": "absent"},
+            reported={"method@1": "0.6 ± 0.1"},
+        )
+        lines = made.conclude(rows(made)).table
+        assert len(lines) == 8
+        line = next(line for line in lines if line["arm"] == "method" and line["score of"] == "half" and line["size"])
+        assert line["score"] == 5.25
+        assert line["less plain"] == "+0.25 [+0.25, +0.25]"
+        assert line["marks"] == {"at": [1.0, 1.0]}
+        assert line["reported elsewhere"] == "0.6 ± 0.1"
+        assert "none" not in line
+        with pytest.raises(ValueError, match="reported.*'other'"):
+            effect(reported={"other@1": "1"})
+
+    def test_numbers_that_depend_on_several_rows(self):
+        def less_least(found):
+            least = min(row["worth"] for row in found)
+            return [{**row, "over": row["worth"] - least} for row in found]
+
+        made = effect(derive=less_least, score="over", claims=[MeanAbove("A", "method@1", 10.5)], verdict=None)
+        assert made.conclude(rows(made)).checks[0].value == 10.5
+
+
+class TestProtocol:
+    def test_what_is_declared_is_said(self):
+        made = effect(
+            scales={"quick": {"trainer.max_epochs": 1}},
+            seeds=Seeds(first=7, default=3, full=9, confirm={"size=1": 4}, ranges={"size=0": (1, 2)}),
+            claims=[Above("A", "method@1 - plain@1", -1.0), Ratio("B", "method@1 / plain@1", 2.0, most=True)],
+        )
+        text = protocol_text(made)
+        for said in (
+            "Made up.", "Scale quick: ``trainer.max_epochs`` 1.", "3 of each arm, from 7 on", "4 where size=1",
+            "1, 2 where size=0", "scale full: 9", "- (A) method@1 - plain@1 lies above -1",
+            "- (B) method@1 / plain@1 is at most 2", "*reproduced* if (A), (B) all hold",
+            "*partly* if one of (A), (B) holds",
+        ):  # fmt: skip
+            assert said in text
+        assert "are reported" not in text
+        assert "does not name are reported." in protocol_text(effect(verdict=Rule(all_of("A"), any_of("A"))))
+
+    def test_record_holds_it(self, tmp_path):
+        record = run_experiment(effect(summary="One line."), seeds=2, state_dir=tmp_path)
+        assert record["rule"].endswith(protocol_text(effect(summary="One line.")))
 
 
 class TestRefusals:
@@ -127,7 +252,8 @@ class TestRefusals:
             ("other@1 - plain@1", "'other'"),
             ("method@7 - plain@7", "'7'"),
             ("method - plain@1", "size"),
-            ("method", "form"),
+            ("method", "size"),
+            ("method@1 - plain@1 - plain@0", "form"),
         ],
     )
     def test_a_claim_on_what_is_not_there(self, difference, named):
@@ -175,7 +301,7 @@ class TestOverrides:
 def record(tmp_path_factory):
     made = effect(
         config=MOTIF, run=None, grid={}, base=SMALL, score="test/acc", choose="val/acc", claims=[], verdict=None,
-        arms={"plain": {}, "method": [{"model.optimizer.lr": 0.1}, {"model.optimizer.lr": 0.01}]},
+        arms={"plain": {}, "method": over({}, "model.optimizer.lr", [0.1, 0.01])},
         seeds=Seeds(default=2, into=("data.seed",)),
         tests={"": {}, "even": lambda cell: {"data.test_bias": 0.5, "data.seed": 50 + cell["seed"]}},
         measure=lambda task, data: {"graphs": len(data.graphs)},
@@ -212,6 +338,22 @@ class TestRecord:
         assert record["source"] == source_state()
         assert record["rule"].startswith("One line.\n\nSource: none.\n\nMade up.")
         assert "only" not in record
+
+    def test_run_that_broke_off_continues_with_its_rows(self, tmp_path):
+        ran = []
+
+        def counted(cell, scale, made):
+            if len(ran) == 5:
+                raise KeyboardInterrupt
+            ran.append((cell["size"], cell["arm"], cell["seed"]))
+            return run(cell, scale, made)
+
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(effect(run=counted), seeds=3, state_dir=tmp_path)
+        ran[:] = [*ran, None]  # the run that continues does not stop
+        record = run_experiment(effect(run=counted), seeds=3, state_dir=tmp_path)
+        assert len(ran) == 1 + len(set(ran) - {None}) == 13
+        assert record["rows"] == run_experiment(effect(), seeds=3, state_dir=tmp_path / "whole")["rows"]
 
     def test_only_some_cells(self, tmp_path):
         record = run_experiment(effect(), seeds=2, only="size=1", state_dir=tmp_path)
