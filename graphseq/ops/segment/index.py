@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+# boundaries up to which a list of numbers is checked faster than tensors, with a call for each operation
+_SHORT = 256
+
 
 def row_segments(index: Tensor | None, ptr: Tensor | None, num_values: int) -> Tensor:
     """Return the segment of each row, int64 ``(N,)``, from ``index`` or else from ``ptr``; no device sync.
@@ -76,9 +79,13 @@ def _check_layout(name: str, layout: Tensor, values: Tensor) -> None:
 def _check_ptr(ptr: Tensor, num_values: int) -> None:
     if ptr.dim() != 1 or ptr.numel() == 0:
         raise ValueError(f"ptr has shape {tuple(ptr.shape)}; (G+1,) is needed, [0] if there is no segment")
-    if ptr.device.type == "cpu" and not torch.compiler.is_compiling():
-        first, last = int(ptr[0]), int(ptr[-1])
-        if first != 0 or last != num_values or bool((ptr[1:] < ptr[:-1]).any()):
+    if ptr.is_cpu and not torch.compiler.is_compiling():
+        if ptr.numel() <= _SHORT:
+            bounds = ptr.tolist()
+            first, last, ascends = bounds[0], bounds[-1], bounds == sorted(bounds)
+        else:
+            first, last, ascends = int(ptr[0]), int(ptr[-1]), not bool((ptr[1:] < ptr[:-1]).any())
+        if first != 0 or last != num_values or not ascends:
             raise ValueError(
                 f"ptr runs from {first} to {last} over {num_values} rows; it must start with 0, never decrease "
                 "and end with the number of rows"
@@ -91,7 +98,7 @@ def _check_ptr(ptr: Tensor, num_values: int) -> None:
 def _check_range(index: Tensor, num_segments: int) -> None:
     if index.numel() == 0:
         return
-    if index.device.type == "cpu" and not torch.compiler.is_compiling():
+    if index.is_cpu and not torch.compiler.is_compiling():
         low, high = (int(bound) for bound in torch.aminmax(index))
         if low < 0 or high >= num_segments:
             raise ValueError(

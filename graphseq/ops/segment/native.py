@@ -53,24 +53,27 @@ def _embedding_bag(rows: Tensor, order: Tensor, ptr: Tensor, mode: int) -> tuple
 def _sum_by_index(values: Tensor, index: Tensor, num_segments: int) -> Tensor:
     """Sum with torch's own gradients, which are the best there are and can be differentiated again."""
     rows = _rows(values)
-    total = rows.new_zeros((num_segments, rows.shape[1]), dtype=torch.float32 if rows.dtype in _HALF else rows.dtype)
+    if rows.shape[1] == 1:
+        rows = rows.reshape(-1)  # half of the time of a column
+    total = rows.new_zeros((num_segments, *rows.shape[1:]), dtype=torch.float32 if rows.dtype in _HALF else rows.dtype)
     total = total.index_add_(0, index, rows.to(total.dtype)).to(rows.dtype)
-    return total if values.dim() == 2 else total.view(num_segments, *values.shape[1:])
+    return total if total.dim() == values.dim() == 2 else total.view(num_segments, *values.shape[1:])
 
 
 def _sum_by_ptr(values: Tensor, index: Tensor | None, ptr: Tensor) -> Tensor:
     """Sum sorted rows. Gradients do not flow."""
-    num_segments = ptr.numel() - 1
-    rows, shape = _rows(values), (num_segments, *values.shape[1:])
+    num_segments, rows = ptr.numel() - 1, _rows(values)
     one_column = rows.shape[1] == 1
     if rows.numel() == 0:
-        return values.new_zeros(shape)
+        return values.new_zeros((num_segments, *values.shape[1:]))
     if rows.dtype in _HALF or (rows.dtype == torch.float32 and not one_column):
-        return _embedding_bag(rows, torch.arange(rows.shape[0], device=rows.device), ptr, _BAG_SUM)[0].view(shape)
+        output = _embedding_bag(rows, torch.arange(rows.shape[0], device=rows.device), ptr, _BAG_SUM)[0]
     # elsewhere index_add_ adds float64 in changing order
-    if rows.is_floating_point() and (one_column or rows.device.type != "cpu"):
-        return torch.segment_reduce(rows, "sum", offsets=ptr, axis=0, unsafe=True).view(shape)
-    return _sum_by_index(values, row_segments(index, ptr, rows.shape[0]), num_segments)
+    elif rows.is_floating_point() and (one_column or not rows.is_cpu):
+        output = torch.segment_reduce(rows, "sum", offsets=ptr, axis=0, unsafe=True)
+    else:
+        return _sum_by_index(values, row_segments(index, ptr, rows.shape[0]), num_segments)
+    return output if values.dim() == 2 else output.view(num_segments, *values.shape[1:])  # a view costs a microsecond
 
 
 class _Sum(Function):

@@ -16,6 +16,7 @@ from graphseq.ops import (
     segment_sum,
 )
 from graphseq.ops.segment import native
+from graphseq.ops.segment.index import _SHORT
 from tests.reference import segment as reference
 
 FUNCTIONS = {
@@ -393,6 +394,18 @@ class TestErrors:
     def test_wrong_ptr(self, operation, ptr, backend):
         with pytest.raises(ValueError, match="ptr runs from "):
             FUNCTIONS[operation](torch.ones(3, 2), ptr=torch.tensor(ptr))
+
+    @pytest.mark.parametrize("num_segments", [_SHORT - 1, _SHORT])
+    def test_wrong_ptr_of_few_and_many_segments(self, num_segments):
+        """Both ways of checking the boundaries, which their number decides."""
+        ptr = torch.arange(num_segments + 1)
+        values = torch.rand(num_segments)
+        assert torch.equal(segment_sum(values, ptr=ptr), values)
+        for place, value in ((0, 1), (num_segments // 2, 0), (num_segments, num_segments - 1)):
+            wrong = ptr.clone()
+            wrong[place] = value
+            with pytest.raises(ValueError, match=f"ptr runs from {wrong[0]} to {wrong[-1]} over"):
+                segment_sum(values, ptr=wrong)
 
     @pytest.mark.parametrize("operation", FUNCTIONS)
     def test_arguments(self, operation):
