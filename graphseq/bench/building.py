@@ -33,6 +33,7 @@ _LINKS = (
     ("num_variables", "num_variables"),
     ("num_targets", "num_targets"),
     ("num_known", "num_known"),
+    ("target_positions", "targets"),
     ("window", "window"),
     ("horizon", "horizon"),
     ("season", "season"),

@@ -39,5 +39,6 @@ from graphseq.core.spec import to_spec as to_spec
 from graphseq.core.surgery import Replaced as Replaced
 from graphseq.core.surgery import replace as replace
 from graphseq.core.vocabulary import Vocabulary as Vocabulary
+from graphseq.core.windows import SeriesSpan as SeriesSpan
 from graphseq.core.windows import WindowBatch as WindowBatch
 from graphseq.core.wrappers import unwrapped as unwrapped

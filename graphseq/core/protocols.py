@@ -9,6 +9,7 @@ from typing_extensions import get_protocol_members
 
 from graphseq.core.events import EventBatch
 from graphseq.core.vocabulary import Vocabulary
+from graphseq.core.windows import SeriesSpan
 
 __all__ = [
     "CountedClasses",
@@ -178,12 +179,11 @@ class FittedNetwork(Protocol):
         True
     """
 
-    def fit_to(self, series: Tensor, observed: Tensor | None = None) -> None:
+    def fit_to(self, span: SeriesSpan) -> None:
         """Compute what depends on the training span.
 
         Args:
-            series: values of the training span in original units, float (S, steps, V).
-            observed: where a value was observed, bool of the same shape; None for everywhere.
+            span: series of the training span.
         """
 
 
@@ -197,13 +197,14 @@ class TeacherForcedNetwork(Protocol):
         False
     """
 
-    def forward_with_target(self, x: Tensor, target: Tensor, share: float) -> Tensor:
+    def forward_with_target(self, x: Tensor, target: Tensor, share: float, known: Tensor | None = None) -> Tensor:
         """Return the forecast, decoded from true values for a random share of the steps.
 
         Args:
             x: past values (B, S, T, V).
             target: true future values (B, S, Z, K), NaN where unknown.
             share: probability with which a step is decoded from the true value, in [0, 1].
+            known: covariates of past and future steps (B, T + Z, F); None without covariates.
         """
 
 
@@ -359,5 +360,5 @@ class SeriesSource(Protocol):
         True
     """
 
-    def training_span(self) -> tuple[Tensor, Tensor | None]:
-        """Return the values of the training span in original units, and where they were observed."""
+    def training_span(self) -> SeriesSpan:
+        """Return the series of the training span."""

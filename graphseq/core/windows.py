@@ -7,7 +7,27 @@ from torch import Tensor
 
 from graphseq.core.batches import _OfTensors
 
-__all__ = ["WindowBatch"]
+__all__ = ["SeriesSpan", "WindowBatch"]
+
+
+@dataclass
+class SeriesSpan(_OfTensors):
+    """The steps of the training span of several series, for networks that are fitted to it before the first step.
+
+    Args:
+        scaled: values as a network reads them, float (S, steps, V); a missing value is 0.
+        original: values in original units, float (S, steps, V); a missing value is 0.
+        observed: where a value was observed, bool (S, steps, V).
+
+    Example:
+        >>> span = SeriesSpan(torch.zeros(1, 5, 2), torch.ones(1, 5, 2), torch.ones(1, 5, 2, dtype=torch.bool))
+        >>> span.to("cpu").original.shape
+        torch.Size([1, 5, 2])
+    """
+
+    scaled: Tensor
+    original: Tensor
+    observed: Tensor
 
 
 @dataclass

@@ -113,6 +113,11 @@ from graphseq.data.windows.module import WindowDataModule as WindowDataModule
 from graphseq.data.windows.module import WindowOptions as WindowOptions
 from graphseq.data.windows.scaling import Scaling as Scaling
 from graphseq.data.windows.scaling import naive_error as naive_error
+from graphseq.data.windows.sets import ChickenpoxDataModule as ChickenpoxDataModule
+from graphseq.data.windows.sets import COVIDDataModule as COVIDDataModule
+from graphseq.data.windows.sets import ETTDataModule as ETTDataModule
+from graphseq.data.windows.sets import ExchangeRateDataModule as ExchangeRateDataModule
+from graphseq.data.windows.sets import USFluDataModule as USFluDataModule
 from graphseq.data.windows.splits import window_split as window_split
 from graphseq.data.windows.store import WindowStore as WindowStore
 from graphseq.data.windows.synthetic import DriverPanelDataModule as DriverPanelDataModule

@@ -1,3 +1,15 @@
+from graphseq.models.forecast.least_squares import LeastSquaresForecaster as LeastSquaresForecaster
+from graphseq.models.forecast.linear import DLinear as DLinear
+from graphseq.models.forecast.linear import ExponentialSmoothing as ExponentialSmoothing
+from graphseq.models.forecast.linear import NLinear as NLinear
+from graphseq.models.forecast.linear import NormalizedWindows as NormalizedWindows
+from graphseq.models.forecast.naive import Drift as Drift
+from graphseq.models.forecast.naive import Persistence as Persistence
+from graphseq.models.forecast.naive import SeasonalNaive as SeasonalNaive
+from graphseq.models.forecast.networks import ConvolutionalForecaster as ConvolutionalForecaster
+from graphseq.models.forecast.networks import GraphRecurrentForecaster as GraphRecurrentForecaster
+from graphseq.models.forecast.networks import PatchTransformer as PatchTransformer
+from graphseq.models.forecast.networks import RecurrentForecaster as RecurrentForecaster
 from graphseq.models.forecast.regenn import ReGENN as ReGENN
 from graphseq.models.graph.classifier import GraphClassifier as GraphClassifier
 from graphseq.models.graph.classifier import GraphEncoder as GraphEncoder

@@ -3,6 +3,7 @@ from graphseq.tasks.base import Step as Step
 from graphseq.tasks.base import Task as Task
 from graphseq.tasks.base import TaskOptions as TaskOptions
 from graphseq.tasks.checkpoints import load as load
+from graphseq.tasks.forecast.closed_form import ClosedFormForecasting as ClosedFormForecasting
 from graphseq.tasks.forecast.forecasting import Forecasting as Forecasting
 from graphseq.tasks.objectives.classes import Classes as Classes
 from graphseq.tasks.objectives.classes import Labels as Labels

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphseq.core.errors import DataError
-from graphseq.core.windows import WindowBatch
+from graphseq.core.windows import SeriesSpan, WindowBatch
 from graphseq.data.base import DataOptions, Stage, StoreDataModule
 from graphseq.data.precision import TRUE_PRECISIONS
 from graphseq.data.windows.calendar import Cycle, calendar_covariates
@@ -229,8 +229,7 @@ class WindowDataModule(StoreDataModule):
     @property
     def target_names(self) -> list[str]:
         """Name of each variable to predict."""
-        positions = self._target_positions(self.variable_names)
-        return self.variable_names if positions is None else [self.variable_names[place] for place in positions]
+        return [self.variable_names[place] for place in self.target_positions]
 
     @property
     def times(self) -> np.ndarray | None:
@@ -243,14 +242,19 @@ class WindowDataModule(StoreDataModule):
         self.load()
         return self._span
 
-    def training_span(self) -> tuple[Tensor, Tensor | None]:
-        """Return the values of the training span in original units, float (S, span, V), and where they were observed.
-
-        A missing value is 0; the second result is None if there is none.
-        """
+    def training_span(self) -> SeriesSpan:
+        """Return the series of the training span, scaled and in original units."""
         values = self._table().values[:, : self.span]
-        observed = ~values.isnan()
-        return values.nan_to_num(0.0).float(), None if bool(observed.all()) else observed
+        if self._fitted is None:
+            raise DataError(f"{type(self).__name__}.read() fitted no scaling")
+        scaled = (values - self._fitted.loc[:, None]) / self._fitted.scale[:, None]
+        return SeriesSpan(scaled.nan_to_num(0.0).float(), values.nan_to_num(0.0).float(), ~values.isnan())
+
+    @property
+    def target_positions(self) -> list[int]:
+        """Position of each variable to predict among those that a network reads."""
+        positions = self._target_positions(self.variable_names)
+        return list(range(self.num_variables)) if positions is None else positions
 
     @property
     def num_series(self) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphseq.core.spec import Recorded, make
+from graphseq.core.windows import SeriesSpan
 from graphseq.nn.graph.evolution import GraphSoftEvolution
 
 __all__ = ["ReGENN"]
@@ -105,14 +106,22 @@ class ReGENN(Recorded, nn.Module):
             if module is not self and callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
 
-    def fit_to(self, series: Tensor, observed: Tensor | None = None) -> None:
-        """Compute the graph of the source evolution from the training span.
+    def fit_to(self, span: SeriesSpan) -> None:
+        """Compute the graph of the source evolution from the training span, by :meth:`fit_graph`.
+
+        Args:
+            span: series of the training span.
+        """
+        self.fit_graph(span.original, span.observed)
+
+    def fit_graph(self, series: Tensor, observed: Tensor | None = None) -> None:
+        """Compute the graph of the source evolution.
 
         Each variable of each series is divided by its largest absolute value, so that all series count alike; a
         variable is present where it was observed and is above 0.
 
         Args:
-            series: values in original units, float (S, steps, V); any number where ``observed`` is False.
+            series: values of the training span in original units, float (S, steps, V).
             observed: where a value was observed, bool (S, steps, V); None for everywhere.
         """
         if not isinstance(self.source, GraphSoftEvolution):

@@ -43,8 +43,8 @@ class Forecasting(Task[WindowBatch]):
     Missing targets (NaN) count neither in the loss nor in a metric. Metrics are sums over counts, in float64, so they
     depend neither on the batch size nor on how windows are distributed over processes.
 
-    A network with a method ``fit_to(series, observed)`` gets the training span once before the first step, and nothing
-    after that span. A network with ``forward_with_target(x, target, share)`` is trained with teacher forcing.
+    A network with a method ``fit_to(span)`` gets the training span once before the first step, and nothing
+    after that span. A network with ``forward_with_target(x, target, share, known)`` is trained with teacher forcing.
 
     Procedure:
         1. forecast (B, S, Z, K) of the scaled windows; 2. mean loss over known targets; 3. one step of the optimiser.
@@ -111,7 +111,7 @@ class Forecasting(Task[WindowBatch]):
         if teacher_forcing and not isinstance(unwrapped(model), TeacherForcedNetwork):
             raise TypeError(
                 f"teacher_forcing is {teacher_forcing}, but {type(unwrapped(model)).__name__} has no method "
-                "forward_with_target(x, target, share); give 0, or a network that decodes step by step"
+                "forward_with_target(x, target, share, known); give 0, or a network that decodes step by step"
             )
         self.loss = nn.L1Loss(reduction="none") if loss is None else loss
         self.quantiles = None if quantiles is None else list(quantiles)
@@ -140,8 +140,7 @@ class Forecasting(Task[WindowBatch]):
                 f"{type(network).__name__} is fitted to the training span, which the data do not give; pass a data "
                 "module with training_span(), such as graphseq.data.SeriesDataModule"
             )
-        series, observed = data.training_span()
-        network.fit_to(series.to(self.device), None if observed is None else observed.to(self.device))
+        network.fit_to(data.training_span().to(self.device))
 
     def step(self, batch: WindowBatch, stage: Stage = "train") -> Step:
         """Return the loss of a batch over its known targets, in scaled values.
@@ -157,7 +156,7 @@ class Forecasting(Task[WindowBatch]):
         share = self.teacher_forcing_share() if stage == "train" else 0.0
         network = unwrapped(self.model)
         if share > 0 and isinstance(network, TeacherForcedNetwork):
-            output = network.forward_with_target(batch.x, batch.y, share)
+            output = network.forward_with_target(batch.x, batch.y, share, batch.known)
         else:
             output = self(batch)
         prediction, target = self.target_kind.align(output, batch.y, self.model)

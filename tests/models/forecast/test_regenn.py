@@ -21,7 +21,7 @@ def network(attention: Attention = "series", *, bidirectional: bool = False) -> 
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.normal_(std=0.5)
-    made.fit_to(torch.rand(5, 30, 3).double() * (torch.rand(5, 30, 3) > 0.3))
+    made.fit_graph(torch.rand(5, 30, 3).double() * (torch.rand(5, 30, 3) > 0.3))
     return made.eval()
 
 
@@ -118,17 +118,17 @@ def test_identities_leave_parts_out() -> None:
     x = torch.randn(2, 5, 6, 3).double()
     gated = bare.gate(x.transpose(2, 3).flatten(0, 1))[0].view(2, 5, 3, 4).transpose(2, 3)
     torch.testing.assert_close(bare(x), gated)
-    bare.fit_to(x[0].float())  # nothing to fit, no error
+    bare.fit_graph(x[0].float())  # nothing to fit, no error
 
 
 def test_the_graph_is_fitted_to_scaled_series() -> None:
     series = torch.rand(4, 20, 3) * (torch.rand(4, 20, 3) > 0.3)
     one, other = ReGENN(3, 6, 4), ReGENN(3, 6, 4)
-    one.fit_to(series)
-    other.fit_to(series * torch.tensor([1.0, 1e6, 10.0, 3.0])[:, None, None])
+    one.fit_graph(series)
+    other.fit_graph(series * torch.tensor([1.0, 1e6, 10.0, 3.0])[:, None, None])
     torch.testing.assert_close(one.source.get_buffer("adjacency"), other.source.get_buffer("adjacency"))
     hidden = series > 0.5
-    one.fit_to(series.where(~hidden, torch.nan), ~hidden)
+    one.fit_graph(series.where(~hidden, torch.nan), ~hidden)
     assert bool(one.source.get_buffer("adjacency").isfinite().all())
 
 

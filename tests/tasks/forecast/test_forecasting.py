@@ -30,7 +30,7 @@ class Last(Recorded, nn.Module):
 
 
 class Decoder(Last):
-    def forward_with_target(self, x: Tensor, target: Tensor, share: float) -> Tensor:
+    def forward_with_target(self, x: Tensor, target: Tensor, share: float, known: Tensor | None = None) -> Tensor:
         self.share = share
         return self(x)
 

@@ -1,0 +1,256 @@
+"""Baseline forecasts against loops, and what they may depend on."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from graphseq.core import SeriesSpan
+from graphseq.models import (
+    ConvolutionalForecaster,
+    DLinear,
+    Drift,
+    ExponentialSmoothing,
+    GraphRecurrentForecaster,
+    LeastSquaresForecaster,
+    NLinear,
+    NormalizedWindows,
+    PatchTransformer,
+    Persistence,
+    RecurrentForecaster,
+    SeasonalNaive,
+)
+from tests.reference import forecasts as reference
+
+B, S, T, V, Z = 2, 3, 9, 2, 4
+RING = torch.tensor([[0, 1, 2, 0], [1, 2, 0, 2]])
+
+
+def windows(seed: int = 0) -> Tensor:
+    return torch.randn(B, S, T, V, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def each(x: Tensor, forecast) -> np.ndarray:
+    found = np.zeros((B, S, Z, V))
+    for b, s, v in np.ndindex(B, S, V):
+        found[b, s, :, v] = forecast(x[b, s, :, v].numpy())
+    return found
+
+
+def test_naive_forecasts_equal_loops() -> None:
+    x = windows()
+    np.testing.assert_allclose(Persistence(Z)(x).numpy(), each(x, lambda w: np.full(Z, w[-1])))
+    np.testing.assert_allclose(Drift(Z)(x).numpy(), each(x, lambda w: reference.drift(w, Z)))
+    for season in (1, 3, T):
+        found = SeasonalNaive(Z, season)(x).numpy()
+        np.testing.assert_allclose(found, each(x, lambda w, m=season: reference.seasonal(w, Z, m)))
+    assert torch.equal(Persistence(Z, targets=[1])(x), Persistence(Z)(x)[..., 1:])
+
+
+def test_exponential_smoothing_equals_a_loop_with_gradients() -> None:
+    x, network = windows(), ExponentialSmoothing(T, Z).double()
+    alpha, beta, phi = network.rates.tolist()
+    assert (alpha, beta, phi) == pytest.approx((0.5, 0.1, 0.9))
+    with torch.no_grad():
+        network.logits.copy_(torch.tensor([0.3, -0.4, 1.1]))
+    rates = network.rates.tolist()
+    np.testing.assert_allclose(network(x).detach().numpy(), each(x, lambda w: reference.holt(w, Z, *rates)), atol=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda logits: torch.func.functional_call(network, {"logits": logits}, (x,)), (network.logits,)
+    )
+
+
+def test_linear_networks_equal_loops() -> None:
+    x = windows()
+    nlinear, dlinear = NLinear(T, Z).double(), DLinear(T, Z, kernel_size=5).double()
+    w, b = (p.detach().numpy() for p in nlinear.linear.parameters())
+    np.testing.assert_allclose(nlinear(x).detach().numpy(), each(x, lambda v: v[-1] + w @ (v - v[-1]) + b), atol=1e-12)
+    parts = [p.detach().numpy() for p in dlinear.parameters()]
+
+    def decomposed(v: np.ndarray) -> np.ndarray:
+        average = reference.moving_average(v, 5)
+        return parts[0] @ average + parts[1] + parts[2] @ (v - average) + parts[3]
+
+    np.testing.assert_allclose(dlinear(x).detach().numpy(), each(x, decomposed), atol=1e-12)
+
+
+@pytest.mark.parametrize("inputs", ["own", "all"])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_least_squares_equal_the_augmented_problem(inputs: str, gaps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphseq.models.forecast.least_squares._CHUNK", 50)  # several chunks
+    series = torch.randn(S, 40, V, generator=torch.Generator().manual_seed(0)).double()
+    observed = torch.ones_like(series, dtype=torch.bool)
+    if gaps:
+        observed[0, 20, 1] = False
+    network = LeastSquaresForecaster(3, 2, V, inputs=inputs, ridge=0.01).double()  # type: ignore[arg-type]  # a literal
+    network.fit_to(SeriesSpan(series.where(observed, 0.0), series, observed))
+    x = windows()[:, :, :3]
+    for target in range(V):
+        pasts, futures = [], []
+        for s in range(S):
+            for start in range(40 - 4):
+                columns = [target] if inputs == "own" else list(range(V))
+                if bool(observed[s, start : start + 5, columns].all()):
+                    pasts.append(series[s, start : start + 3, columns].flatten().numpy())
+                    futures.append(series[s, start + 3 : start + 5, target].numpy())
+        weight, bias = reference.regression(np.stack(pasts), np.stack(futures), 0.01)
+        rows = x[..., [target]].flatten(2) if inputs == "own" else x.flatten(2)
+        np.testing.assert_allclose(network(x)[..., target].numpy(), rows.numpy() @ weight + bias, atol=1e-8)
+
+
+def test_least_squares_of_constants_and_gaps_everywhere() -> None:
+    ones = torch.ones(1, 20, 1)
+    network = LeastSquaresForecaster(3, 2, 1, ridge=0.0)
+    network.fit_to(SeriesSpan(ones, ones, ones.bool()))  # singular: the smallest solution is taken
+    torch.testing.assert_close(network(torch.ones(1, 1, 3, 1)), torch.ones(1, 1, 2, 1))
+    with pytest.raises(ValueError, match="variable 0"):
+        network.fit_to(SeriesSpan(ones, ones, torch.arange(20).view(1, 20, 1) % 4 > 0))
+
+
+def test_convolutions_equal_loops() -> None:
+    network = ConvolutionalForecaster(V, Z, hidden_channels=3, num_layers=2, kernel_size=2).double()
+    p = {name: value.detach().numpy() for name, value in network.named_parameters()}
+    x = windows()
+    expected = np.zeros((B, S, Z, V))
+    for b, s in np.ndindex(B, S):
+        h = x[b, s].numpy().T
+        for n in range(2):
+            inner = np.maximum(reference.causal_convolution(h, p[f"first.{n}.weight"], p[f"first.{n}.bias"], 2**n), 0)
+            inner = np.maximum(
+                reference.causal_convolution(inner, p[f"second.{n}.weight"], p[f"second.{n}.bias"], 2**n), 0
+            )
+            skip = p["skip.weight"][:, :, 0] @ h + p["skip.bias"][:, None] if n == 0 else h
+            h = np.maximum(inner + skip, 0)
+        expected[b, s] = (p["head.weight"] @ h[:, -1] + p["head.bias"]).reshape(Z, V)
+    np.testing.assert_allclose(network(x).detach().numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("changing", [False, True])
+def test_recurrence_on_a_graph_equals_loops(changing: bool) -> None:
+    torch.manual_seed(0)
+    network = GraphRecurrentForecaster(V, Z, hidden_channels=3).double()
+    weights = torch.rand(B, T, 4).double() if changing else torch.rand(4).double()
+    p = {name: value.detach().numpy() for name, value in network.named_parameters()}
+    x, edges = windows(), RING.numpy()
+
+    def conv(name: str, rows: np.ndarray, w: Tensor) -> np.ndarray:
+        own, other, bias = (p[f"{name}.{part}"] for part in ("lin_root.weight", "lin_rel.weight", "lin_rel.bias"))
+        return np.maximum(reference.mean_neighbours(rows, edges, w.numpy(), own, other, bias), 0)
+
+    expected = np.zeros((B, S, Z, V))
+    recurrent = {name.removeprefix("recurrence."): value for name, value in p.items() if name.startswith("recurrence.")}
+    for b in range(B):
+        steps = np.stack([conv("input", x[b, :, t].numpy(), weights[b, t] if changing else weights) for t in range(T)])
+        last = np.stack([reference.gru(steps[:, s], recurrent) for s in range(S)])
+        read = conv("output", last, weights[b, -1] if changing else weights)
+        expected[b] = (read @ p["head.weight"].T + p["head.bias"]).reshape(S, Z, V)
+    np.testing.assert_allclose(network(x, RING, weights).detach().numpy(), expected, atol=1e-12)
+
+
+def test_decoder_reads_its_own_forecast_or_the_truth() -> None:
+    torch.manual_seed(0)
+    network, x = RecurrentForecaster(V, Z, hidden_channels=5, targets=[1, 0]).double(), windows()
+    target = torch.randn(B, S, Z, V).double()
+
+    def decoded(true: Tensor | None) -> Tensor:
+        rows = []
+        for b in range(B):
+            for s in range(S):
+                _, state = network.encoder(x[b, s][None])
+                read, steps = x[b, s, -1, [1, 0]], []
+                for z in range(Z):
+                    output, state = network.decoder(read.view(1, 1, V), state)
+                    steps.append(network.head(output[0, 0]))
+                    read = steps[-1] if true is None else true[b, s, z]
+                rows.append(torch.stack(steps))
+        return torch.stack(rows).view(B, S, Z, V)
+
+    torch.testing.assert_close(network(x), decoded(None))
+    torch.testing.assert_close(network.forward_with_target(x, target, 1.0), decoded(target))
+    torch.testing.assert_close(network.forward_with_target(x, target, 0.0), decoded(None))
+    torch.testing.assert_close(network.forward_with_target(x, torch.full_like(target, torch.nan), 1.0), decoded(None))
+
+
+@pytest.mark.parametrize("level", ["last", "mean"])
+@pytest.mark.parametrize("spread", [False, True])
+def test_normalised_windows_follow_level_and_spread(level: str, spread: bool) -> None:
+    network = NormalizedWindows(NLinear(T, Z), level=level, spread=spread).double()  # type: ignore[arg-type]  # a literal
+    x = windows()
+    torch.testing.assert_close(network(x + 100), network(x) + 100)
+    if spread:
+        torch.testing.assert_close(network(7 * x), 7 * network(x))
+    assert bool(network(torch.ones_like(x)).isfinite().all())
+
+
+NETWORKS = {
+    "nlinear": lambda: NLinear(T, Z),
+    "dlinear": lambda: DLinear(T, Z, kernel_size=3),
+    "smoothing": lambda: ExponentialSmoothing(T, Z),
+    "lstm": lambda: RecurrentForecaster(V, Z, hidden_channels=4),
+    "gru": lambda: RecurrentForecaster(V, Z, hidden_channels=4, cell="gru", num_layers=2),
+    "convolution": lambda: ConvolutionalForecaster(V, Z, hidden_channels=4),
+    "patches": lambda: PatchTransformer(T, Z, patch=4, stride=2, dim=8, num_heads=2, dropout=0.0),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_windows_and_series_are_independent_and_all_parameters_learn(name: str) -> None:
+    torch.manual_seed(0)
+    network: nn.Module = NETWORKS[name]().double()
+    x = windows()
+    y = network(x)
+    assert y.shape == (B, S, Z, V)
+    torch.testing.assert_close(network(x[1:])[0], y[1])
+    torch.testing.assert_close(network(x[:, [2, 0, 1]]), y[:, [2, 0, 1]])
+    changed = x.clone()
+    changed[0, 1:] += 3
+    torch.testing.assert_close(network(changed)[0, 0], y[0, 0])
+    y.square().sum().backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+    other = copy.deepcopy(network)
+    other.load_state_dict(network.state_dict())
+    assert torch.equal(other(x), network(x))
+
+
+def test_covariates_of_the_future_are_read_by_the_decoder_only_when_known() -> None:
+    network = RecurrentForecaster(V, Z, num_known=2, hidden_channels=4).double()
+    x, known = windows(), torch.randn(B, T + Z, 2).double()
+    later = known.clone()
+    later[:, T + 2 :] += 5
+    first, second = network(x, known), network(x, later)
+    torch.testing.assert_close(first[:, :, :2], second[:, :, :2])
+    assert not torch.allclose(first[:, :, 2], second[:, :, 2])
+    with pytest.raises(ValueError, match="known"):
+        network(x)
+    convolution = ConvolutionalForecaster(V, Z, num_known=2).double()
+    torch.testing.assert_close(convolution(x, known), convolution(x, later))
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        (lambda: Persistence(0), "horizon"),
+        (lambda: SeasonalNaive(3, 0), "season"),
+        (lambda: SeasonalNaive(3, T + 1)(windows()), "season"),
+        (lambda: Drift(3)(windows()[:, :, :1]), "1 step"),
+        (lambda: NLinear(0, 3), "window"),
+        (lambda: DLinear(4, 3, kernel_size=4), "kernel_size"),
+        (lambda: ExponentialSmoothing(1, 3), "window"),
+        (lambda: ExponentialSmoothing(4, 3)(windows()), "steps"),
+        (lambda: NormalizedWindows(nn.Identity(), level="first"), "level"),
+        (lambda: LeastSquaresForecaster(3, 2, 1, ridge=-1.0), "ridge"),
+        (lambda: LeastSquaresForecaster(3, 2, 1, inputs="some"), "inputs"),
+        (lambda: LeastSquaresForecaster(3, 2, 1)(windows()), "batch, series, 3"),
+        (lambda: RecurrentForecaster(V, Z, cell="rnn"), "cell"),
+        (lambda: RecurrentForecaster(V, Z, hidden_channels=0), "hidden_channels"),
+        (lambda: PatchTransformer(8, 2, patch=9), "patch"),
+        (lambda: PatchTransformer(16, 2, dim=10, num_heads=4), "num_heads"),
+        (lambda: GraphRecurrentForecaster(V, 0), "horizon"),
+    ],
+)
+def test_bad_input(build, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        build()
