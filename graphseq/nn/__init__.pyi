@@ -50,3 +50,4 @@ from graphseq.nn.temporal.neighbor_layers import neighbor_attention as neighbor_
 from graphseq.nn.temporal.node_decoder import NodeDecoder as NodeDecoder
 from graphseq.nn.temporal.pres import PRESCorrector as PRESCorrector
 from graphseq.nn.temporal.time_encoding import TimeEncoder as TimeEncoder
+from graphseq.nn.graph.evolution import VariableMixing as VariableMixing

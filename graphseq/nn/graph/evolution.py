@@ -7,7 +7,7 @@ from torch.nn import functional
 from graphseq.core.spec import Recorded
 from graphseq.ops.variable_graph import co_occurrence
 
-__all__ = ["GraphSoftEvolution"]
+__all__ = ["GraphSoftEvolution", "VariableMixing"]
 
 
 class GraphSoftEvolution(Recorded, nn.Module):
@@ -140,3 +140,63 @@ class GraphSoftEvolution(Recorded, nn.Module):
         if self.time_map is not None:
             y = self.time_map(y.transpose(-1, -2)).transpose(-1, -2)  # (*, T', V)
         return y, hidden.detach()
+
+
+class VariableMixing(Recorded, nn.Module):
+    r"""Mixing of the variables of a series by a free matrix: :class:`GraphSoftEvolution` without a graph.
+
+    .. math:: y_{ta} = \sigma\Bigl(\sum_b G_{ab}\, x_{tb}\Bigr), \qquad y'_{da} = \sum_t (W_t)_{td}\, y_{ta} + (b_t)_d
+
+    It takes the place of a graph evolution in :class:`graphseq.models.ReGENN`, as the control that tells whether a gain
+    comes from the graph or from mixing variables at all.
+
+    Source: none; the control of arXiv 2008.12833 with G learned directly.
+
+    Args:
+        num_variables: number of variables V, at least 1.
+        window: number of steps T that the time map reads; None for no time map.
+        activation: module applied after the mixing; None for none.
+        dropout: probability with which a mixed value is zeroed in training, in [0, 1).
+
+    Shape:
+        x (*, T, V) -> y (*, T, V), and None in place of a graph
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+        >>> y, graph = VariableMixing(num_variables=3, window=8)(torch.randn(5, 8, 3))
+        >>> y.shape, graph
+        (torch.Size([5, 8, 3]), None)
+    """
+
+    def __init__(
+        self,
+        num_variables: int,
+        window: int | None = None,
+        *,
+        activation: nn.Module | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("num_variables", num_variables), ("window", window)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+        self.mixing = nn.Linear(num_variables, num_variables, bias=False)
+        self.time_map = None if window is None else nn.Linear(window, window)
+        self.activation = nn.Identity() if activation is None else activation
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, adjacency: Tensor | None = None) -> tuple[Tensor, None]:
+        """Return mixed series, and None in place of a graph.
+
+        Args:
+            x: values (*, T, V).
+            adjacency: graph of another layer, which is ignored.
+        """
+        y = self.activation(self.dropout(self.mixing(x)))
+        if self.time_map is not None:
+            y = self.time_map(y.transpose(-1, -2)).transpose(-1, -2)
+        return y, None

@@ -51,7 +51,7 @@ class Forecasting(Task[WindowBatch]):
 
     Logs:
         ``<stage>/loss`` in scaled values; ``val/<metric>`` in original units for each of ``metrics``, ``val/mae@3`` for
-        step 3, and the same for test; with quantiles the errors of the middle level.
+        step 3, ``val/mae[0]`` for the first variable, and the same for test; with quantiles the errors of the middle level.
 
     Args:
         model: network from scaled windows to scaled forecasts (B, S, Z, K), or with quantiles (B, S, Z, K, Q).
@@ -60,6 +60,7 @@ class Forecasting(Task[WindowBatch]):
         metrics: errors to report: ``mae``, ``rmse``, ``mase`` (relative to the naive forecast), ``smape`` (in [0, 2]),
             ``msle`` (targets of at least 0 only).
         steps: predicted steps, from 1, whose mean absolute error is reported separately.
+        variables: positions of predicted variables, from 0, whose mean absolute error is reported separately.
         teacher_forcing: share of the decoder's inputs that are true values at the start of training, in [0, 1].
         teacher_forcing_epochs: number of epochs after which this share has fallen linearly to 0, at least 1.
         options: arguments of :class:`Task`.
@@ -86,6 +87,7 @@ class Forecasting(Task[WindowBatch]):
         quantiles: Sequence[float] | None = None,
         metrics: Sequence[Error] = ("mae", "rmse", "mase"),
         steps: Sequence[int] = (),
+        variables: Sequence[int] = (),
         teacher_forcing: float = 0.0,
         teacher_forcing_epochs: int = 10,
         **options: Unpack[TaskOptions],
@@ -103,6 +105,8 @@ class Forecasting(Task[WindowBatch]):
             raise ValueError(f"metrics is {list(metrics)}; give at least one of {', '.join(get_args(Error))}")
         if any(step < 1 for step in steps):
             raise ValueError(f"steps is {list(steps)}; predicted steps count from 1")
+        if any(variable < 0 for variable in variables):
+            raise ValueError(f"variables is {list(variables)}; positions of variables count from 0")
         if not 0 <= teacher_forcing <= 1 or teacher_forcing_epochs < 1:
             raise ValueError(
                 f"teacher_forcing is {teacher_forcing} over {teacher_forcing_epochs} epochs; give a share in [0, 1] "
@@ -118,6 +122,7 @@ class Forecasting(Task[WindowBatch]):
         self.target_kind = Numbers(measure=self.loss) if self.quantiles is None else Quantiles(self.quantiles)
         self.errors = list(metrics)
         self.steps = list(steps)
+        self.variables = list(variables)
         self.teacher_forcing = teacher_forcing
         self.teacher_forcing_epochs = teacher_forcing_epochs
 
@@ -125,6 +130,7 @@ class Forecasting(Task[WindowBatch]):
         """Return the errors by name, and the mean absolute error of each of ``steps``."""
         metrics: dict[str, Metric | MetricCollection] = {name: _ERRORS[name]() for name in self.errors}
         metrics |= {f"mae@{step}": AtStep(MaskedMeanAbsoluteError(), step=step) for step in self.steps}
+        metrics |= {f"mae[{place}]": AtStep(MaskedMeanAbsoluteError(), variable=place) for place in self.variables}
         collection = MetricCollection(metrics, compute_groups=False)
         # sums of millions of float32 errors would lose digits
         return collection.set_dtype(torch.float64)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphseq.nn import GraphSoftEvolution
+from graphseq.nn import GraphSoftEvolution, VariableMixing
 from graphseq.ops import co_occurrence
 from tests.reference import regenn as reference
 
@@ -138,3 +138,17 @@ def test_bad_input() -> None:
         GraphSoftEvolution(2).fit_graph(torch.ones(4, 3))
     with pytest.raises(ValueError, match="NaN"):
         GraphSoftEvolution(2).fit_graph(torch.tensor([[1.0, float("nan")]]))
+
+
+def test_free_mixing_equals_its_formula() -> None:
+    layer, x = VariableMixing(3, 4).double(), panel(2, 4, 3)
+    y, graph = layer(x, torch.ones(3, 3))
+    assert graph is None
+    assert layer.time_map is not None
+    mixed = torch.einsum("ab,stb->sta", layer.mixing.weight, x)
+    expected = reference.time_map(
+        mixed.detach().numpy(), layer.time_map.weight.detach().numpy(), layer.time_map.bias.detach().numpy()
+    )
+    np.testing.assert_allclose(y.detach().numpy(), expected, atol=1e-12)
+    with pytest.raises(ValueError, match="window"):
+        VariableMixing(3, 0)

@@ -64,13 +64,14 @@ def errors(forecast: np.ndarray, target: np.ndarray, naive: np.ndarray) -> dict[
         "smape": float((2 * gap / (np.abs(forecast) + np.abs(target)))[known].mean()),
         "msle": float(((np.log1p(np.maximum(forecast, 0)) - np.log1p(target))[known] ** 2).mean()),
         "mae@2": float(gap[:, :, 1][known[:, :, 1]].mean()),
+        "mae[1]": float(gap[..., 1][known[..., 1]].mean()),
     }
 
 
 @pytest.mark.parametrize("eval_batch_size", [1, 4, 100])
 def test_metrics_are_those_of_original_units_and_independent_of_the_batch(tmp_path: Path, eval_batch_size: int) -> None:
     source = data(eval_batch_size=eval_batch_size)
-    task = Forecasting(Last(3), metrics=["mae", "rmse", "mase", "smape", "msle"], steps=[2])
+    task = Forecasting(Last(3), metrics=["mae", "rmse", "mase", "smape", "msle"], steps=[2], variables=[1])
     found = trainer(tmp_path).test(task, source, verbose=False)[0]
     raw = values().numpy().astype(np.float64)
     starts = source.splits["test"].tolist()
@@ -194,6 +195,7 @@ def test_precision(tmp_path: Path, precision: str) -> None:
         ({"metrics": []}, ValueError, "metrics"),
         ({"metrics": ["r2"]}, ValueError, "r2"),
         ({"steps": [0]}, ValueError, "steps"),
+        ({"variables": [-1]}, ValueError, "variables"),
         ({"teacher_forcing": 2.0}, ValueError, "teacher_forcing"),
         ({"teacher_forcing": 0.5}, TypeError, "forward_with_target"),
     ],
