@@ -6,27 +6,30 @@ from graphseq.bench import Above, Effect, Row, Rule, Seeds, all_of, any_of, new
 
 PROTOCOL = """\
 Panels of 64 series of four variables: two drivers, autoregressive with coefficient 0.5, and two followers, each of
-which repeats its driver four steps later with noise of 0.1. With a window of eight and a horizon of four steps the whole
-future of a follower is in the window of its driver and not in its own.
+which repeats its driver four steps later with noise of 0.1. With a window of eight and a horizon of four steps the
+whole future of a follower is in the window of its driver and not in its own.
 
-Arms: *autoregression*, linear in the variable's own past, in closed form; *ablation*, ReGENN with both graph evolutions
-left out, as in the paper; *regenn*; and the control *free mixing*, ReGENN whose evolutions are replaced by matrices
-learned directly, without a graph: it tells whether a gain comes from the graph or from mixing variables at all.
-*vector autoregression*, linear in the past of all variables, shows what a linear model does that sees what is needed.
+Arms: *autoregression*, linear in the variable's own past, in closed form; *ablation*, ReGENN with both graph
+evolutions left out, as in the paper; *regenn*; and the control *free mixing*, ReGENN whose evolutions are replaced by
+matrices learned directly, without a graph: it tells whether a gain comes from the graph or from mixing variables at
+all. *vector autoregression*, linear in the past of all variables, shows what a linear model does that sees what is
+needed.
 
 Protocol: 400 steps, of which the last 80 test and the 40 before them validate; standard scaling by the training span;
 Adam at 3e-3, three epochs of 269 windows of all series; attention and dropout off, identity output. The epoch of the
-least validation error is tested. Five seeds from 300 on, which draw panel and weights. The score is the mean absolute
+least validation error is tested. Five seeds from 310 on, which draw panel and weights. The score is the mean absolute
 error of the followers, as minus its logarithm, so that a difference of 0.69 halves the error. A pilot of the
 specification with another implementation (four seeds) had 0.198 for ReGENN, 0.883 for the ablation and 0.898 for the
 autoregression; the noise floor is about 0.08.
 
-Conditions: (A) regenn less ablation, and (B) regenn less autoregression, lie above 0.69: the error is less than
-half; (C) regenn less free mixing lies above 0; (D) on the drivers, where nothing is to be gained, regenn less ablation
-lies above -0.1.
+Seen before this rule was written: one seed (300) at scale quick, to try the code.
 
-Rule: *reproduced* if (A) to (D) hold; *partly* if (A) does: evolution then does what it is said to, but a free matrix does
-it as well, or it costs elsewhere; else *not reproduced*.
+Conditions: (A) regenn less ablation, and (B) regenn less autoregression, lie above 0.69: the error is less than half;
+(C) regenn less free mixing lies above 0; (D) on the drivers, where nothing is to be gained, regenn less ablation lies
+above -0.1.
+
+Rule: *reproduced* if (A) to (D) hold; *partly* if (A) does: evolution then does what it is said to, but a free matrix
+does it as well, or it costs elsewhere; else *not reproduced*.
 """
 
 
@@ -63,7 +66,7 @@ effect = Effect(
         "regenn": {},
     },
     scales={"quick": {"data.steps": 120, "trainer.max_epochs": 1}},
-    seeds=Seeds(first=300, default=5, into=("data.seed",)),
+    seeds=Seeds(first=310, default=5, into=("data.seed",)),
     score=lambda row: error(row, 2, 3),
     choose="val/mae",
     claims=[
@@ -76,7 +79,7 @@ effect = Effect(
             -0.1,
             "drivers' error at most a tenth above the ablation's",
             score=lambda row: error(row, 0, 1),
-        ),  # fmt: skip
+        ),
     ],
     verdict=Rule(reproduced=all_of("ABCD"), partly=any_of("A")),
     unit="minus log of the followers' mean absolute error",

@@ -1,17 +1,18 @@
 """A shuffled epoch of windows of time series, by ours, a torch DataLoader over items, and torch-spatiotemporal.
 
-Series of the size of ETTh1 (17,420 steps of 7 series) and METR-LA (34,272 of 207), random numbers; 12 steps to read and
-12 to predict, batches of 64. Ours: ``BatchLoader`` over ``WindowStore``. *items*: ``torch.utils.data.DataLoader`` over a
-data set whose items are slices of the same tensor, in the main process, the usual way. *tsl*: ``StaticGraphLoader`` over
-``SpatioTemporalDataset`` of torch-spatiotemporal, which gathers a batch by one index on the host; left out where it is
-not installed. *copy*: a plain copy of contiguous rows of the same sizes, the least that any gather must do. On a GPU
-ours lives there, and each batch of a peer is moved there.
+Series of the size of ETTh1 (17,420 steps of 7 series) and METR-LA (34,272 of 207), random numbers; 12 steps to read
+and 12 to predict, batches of 64. Ours: ``BatchLoader`` over ``WindowStore``. *items*: ``torch.utils.data.DataLoader``
+over a data set whose items are slices of the same tensor, in the main process, the usual way. *tsl*:
+``StaticGraphLoader`` over ``SpatioTemporalDataset`` of torch-spatiotemporal, which gathers a batch by one index on
+the host; left out where it is not installed. *copy*: a plain copy of contiguous rows of the same sizes, the least
+that any gather must do. On a GPU ours lives there, and each batch of a peer is moved there.
 
 Before anything is timed, every batch of an epoch in the same order is compared, inputs and targets. An epoch includes
 drawing its order. Memory is that of the store over that of the raw series.
 
-Rule: claims are 10 times the item loader at the size of ETTh1 and 2.5 times at that of METR-LA, where copying dominates;
-at most 1.5 times the time of *copy*; at most 1.1 times the memory of the raw series. The ratio to *tsl* is reported.
+Rule: claims are 10 times the item loader at the size of ETTh1 and 2.5 times at that of METR-LA, where copying
+dominates; at most 1.5 times the time of *copy*; at most 1.1 times the memory of the raw series. The ratio to *tsl* is
+reported.
 """
 
 import functools

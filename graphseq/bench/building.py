@@ -99,7 +99,8 @@ class ConfiguredCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link sizes of the data module (classes, features, …) to arguments of the network and the task."""
         for source, target in _LINKS:
-            parser.link_arguments(f"data.{source}", f"model.init_args.model.init_args.{target}", apply_on="instantiate")
+            for network in ("model.init_args.model", "model.init_args.model.init_args.network"):  # or within a wrapper
+                parser.link_arguments(f"data.{source}", f"{network}.init_args.{target}", apply_on="instantiate")
         parser.link_arguments("data.num_outputs", "model.init_args.num_outputs", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -7,6 +7,7 @@ from graphseq.nn.graph.convolutions import make_convolution as make_convolution
 from graphseq.nn.graph.encoders import CategoricalEncoder as CategoricalEncoder
 from graphseq.nn.graph.encoders import FeatureEncoder as FeatureEncoder
 from graphseq.nn.graph.evolution import GraphSoftEvolution as GraphSoftEvolution
+from graphseq.nn.graph.evolution import VariableMixing as VariableMixing
 from graphseq.nn.graph.pooling import GraphPool as GraphPool
 from graphseq.nn.graph.pooling import graph_index as graph_index
 from graphseq.nn.graph.virtual_node import VirtualNode as VirtualNode
@@ -50,4 +51,3 @@ from graphseq.nn.temporal.neighbor_layers import neighbor_attention as neighbor_
 from graphseq.nn.temporal.node_decoder import NodeDecoder as NodeDecoder
 from graphseq.nn.temporal.pres import PRESCorrector as PRESCorrector
 from graphseq.nn.temporal.time_encoding import TimeEncoder as TimeEncoder
-from graphseq.nn.graph.evolution import VariableMixing as VariableMixing

@@ -51,7 +51,8 @@ class Forecasting(Task[WindowBatch]):
 
     Logs:
         ``<stage>/loss`` in scaled values; ``val/<metric>`` in original units for each of ``metrics``, ``val/mae@3`` for
-        step 3, ``val/mae[0]`` for the first variable, and the same for test; with quantiles the errors of the middle level.
+        step 3, ``val/mae[0]`` for the first variable, and the same for test; with quantiles the errors of the middle
+        level.
 
     Args:
         model: network from scaled windows to scaled forecasts (B, S, Z, K), or with quantiles (B, S, Z, K, Q).
