@@ -265,8 +265,8 @@ class COVIDDataModule(WindowDataModule):
             raise ValueError(f"days is {days}; it must be in 1..{_COVID_DAYS}, since recovered cases end on 2021-08-04")
         if not variables or len(set(variables)) != len(variables) or not set(variables) <= set(_COVID_VARIABLES):
             raise ValueError(f"variables is {list(variables)}; give some of {', '.join(_COVID_VARIABLES)}, each once")
-        usual: WindowOptions = {"window": 7, "horizon": 14, "val": 14, "test": 14, "season": 1, "scaling": "max"}
-        super().__init__(**{**usual, **options})
+        options = _with_defaults(options, {"window": 7, "horizon": 14, "val": 14, "test": 14, "scaling": "max"})
+        super().__init__(**options)
         self.days = days
         self.variables = list(variables)
         self.verify_checksums = verify_checksums
@@ -294,6 +294,10 @@ class COVIDDataModule(WindowDataModule):
         )  # (countries, days, variables)
         times = np.datetime64("2020-01-22") + np.arange(self.days)
         return SeriesTable(torch.from_numpy(values), countries, list(self.variables), times.astype("datetime64[ns]"))
+
+
+def _with_defaults(options: WindowOptions, defaults: WindowOptions) -> WindowOptions:
+    return {**defaults, **options}
 
 
 def _matrix(path: Path, columns: int) -> np.ndarray:
