@@ -65,7 +65,7 @@ class ETTDataModule(WindowDataModule):
             if given:
                 raise ValueError(f"{given[0]} is given with customary=True, which sets the split; give customary=False")
             self.months = 30 * 24 * (1 if name.startswith("ETTh") else 4)
-            options.update(val=4 * self.months, test=4 * self.months)
+            options["val"] = options["test"] = 4 * self.months
         options.setdefault("season", 24 if name.startswith("ETTh") else 96)
         super().__init__(**options)
         self.name = name
@@ -84,7 +84,7 @@ class ETTDataModule(WindowDataModule):
         table = read_series(found[f"{self.name}.csv"], time="date")
         kept = 20 * self.months or table.values.shape[1]
         times = None if table.times is None else table.times[:kept]
-        return SeriesTable(table.values[:, :kept], [self.name], table.variables, times)
+        return SeriesTable(table.values[:, :kept], [str(self.name)], table.variables, times)
 
 
 class ExchangeRateDataModule(WindowDataModule):
