@@ -20,8 +20,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from graphseq.bench.building import ConfigError, ConfiguredCLI
 from graphseq.cli.checkpoints import checkpoint_of_run, claim_run, keep_best_files, newest_checkpoint, run_folder
+from graphseq.cli.predicting import CollectPredictions, Format, write_predictions
 from graphseq.cli.refusals import UsageError, reported
-from graphseq.core.errors import CheckpointError
+from graphseq.core.errors import CheckpointError, DataError
 from graphseq.data.cache import complete_or_absent
 
 __all__ = ["GraphseqCLI", "newest_checkpoint", "train"]
@@ -97,6 +98,13 @@ class GraphseqCLI(ConfiguredCLI):
             own = self._subcommand_parsers.get(args[0], parser) if hasattr(self, "_subcommand_parsers") else parser
             raise UsageError(str(error), list(own.get_defaults().keys())) from error
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_argument("--format", type=Format, default="csv", help="file of the predictions: csv or parquet")
+            parser.set_defaults({"return_predictions": False})  # they are in the table
+        return parser
+
     def before_instantiate_classes(self) -> None:
         """Check the classes that the config names, and resolve ``--ckpt_path last`` and ``best``."""
         config = self.config[self.subcommand] if self.subcommand else self.config
@@ -166,6 +174,9 @@ class GraphseqCLI(ConfiguredCLI):
             kwargs["enable_checkpointing"] = fitting
             if kwargs["enable_checkpointing"]:
                 callbacks += self._checkpoints(None if self.folder is None else self.folder / "checkpoints")
+        if self.subcommand == "predict":
+            self.collected = CollectPredictions(config["format"])
+            callbacks.append(self.collected)
         if not in_terminal:
             logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         try:
@@ -222,6 +233,17 @@ class GraphseqCLI(ConfiguredCLI):
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         trained = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         add_row(run / "metrics.csv", {"epoch": trained["epoch"], "step": trained["global_step"], **metrics})
+
+    def after_predict(self) -> None:
+        """Write the predictions into the folder of the run, and print their path."""
+        table = self.collected.table
+        if table is None:
+            raise DataError("nothing was predicted; the data module has no samples to predict")
+        config = self.config[self.subcommand]
+        run = run_folder(Path(config["ckpt_path"])) if config.get("ckpt_path") else None
+        folder = run or claim_run(self._run_root(config), self._run_name(config))
+        frame = table.frame()
+        print(f"predictions {write_predictions(frame, folder, config['format'])}  {len(frame)} rows")
 
     def after_fit(self) -> None:
         """Print the metrics, the folder of the run and its checkpoints."""

@@ -19,6 +19,7 @@ from graphseq.tasks.averaging import AveragesParameters
 from graphseq.tasks.checkpoints import Checkpointed
 from graphseq.tasks.finite import note_bad_loss, stop_at_bad_loss
 from graphseq.tasks.optimizers import build_optimizer, build_scheduler, check_callables
+from graphseq.tasks.predictions import Predicting
 from graphseq.tasks.processes import share_of_processes
 
 __all__ = ["Stage", "Step", "Task", "TaskOptions"]
@@ -85,7 +86,7 @@ class TaskOptions(TypedDict, total=False):
     stop_on_nonfinite: bool
 
 
-class Task(Checkpointed, AveragesParameters, LightningModule, Generic[BatchT]):
+class Task(Checkpointed, AveragesParameters, Predicting, LightningModule, Generic[BatchT]):
     """Base class of training procedures; the network is an argument and is always called ``model``.
 
     A subclass defines :meth:`step` and :meth:`configure_metrics`. This class defines the three Lightning steps, logging

@@ -27,6 +27,18 @@ def test_checkpoint_path_hook_of_the_command_line():
     )
 
 
+def test_steps_of_the_command_line_that_ours_extends():
+    assert set(inspect.signature(cli.LightningCLI._prepare_subcommand_parser).parameters) == {
+        "self", "klass", "subcommand", "kwargs",
+    }, "GraphseqCLI adds --format to predict there"  # fmt: skip
+    assert list(inspect.signature(cli.LightningCLI._run_subcommand).parameters) == ["self", "subcommand"], (
+        "GraphseqCLI removes the empty folder of a run that fails there"
+    )
+    assert "self._subcommand_parsers[subcommand] =" in inspect.getsource(cli.LightningCLI._add_subcommands), (
+        "GraphseqCLI reads the options of a command from there, to name those near a misspelt one"
+    )
+
+
 def test_hyperparameters_are_taken_from_the_record():
     task, _ = build()
     assert dict(task.hparams)["_class_path"] == "graphseq.tasks.Classification"

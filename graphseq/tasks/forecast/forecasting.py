@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, Unpack, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from graphseq.metrics.forecasting import (
 from graphseq.metrics.regression import MaskedMeanAbsoluteError, MaskedRootMeanSquaredError
 from graphseq.tasks.base import Stage, Step, Task, TaskOptions
 from graphseq.tasks.objectives.quantities import Numbers, Quantiles
+from graphseq.tasks.predictions import Column, PredictionRows
 
 __all__ = ["Forecasting"]
 
@@ -197,3 +198,22 @@ class Forecasting(Task[WindowBatch]):
     def predict_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
         """Return the forecast of a batch in original units."""
         return batch.restore(self(batch))
+
+    def prediction_rows(self, batch: WindowBatch, output: Any, split: str, data: object = None) -> PredictionRows:
+        """Return one row for each predicted step and variable of each series of each window, in original units.
+
+        Args:
+            batch: batch of windows.
+            output: forecast (B, S, Z, K), or quantiles (B, S, Z, K, Q).
+            split: name of the split.
+            data: data module; it is not used.
+        """
+        middle = output if self.quantiles is None else output[..., 0]
+        window, series, step, variable = torch.ones_like(middle).nonzero(as_tuple=True)
+        places: dict[str, Column] = {"series": series, "step": step + 1, "variable": variable}
+        target: dict[str, Column] = {"target": batch.restore(batch.y).flatten()}
+        if self.quantiles is None:
+            values: dict[str, Column] = {"prediction": output.flatten()}
+        else:
+            values = {f"q{level:g}": output[..., place].flatten() for place, level in enumerate(self.quantiles)}
+        return PredictionRows({**places, **target, **values}, sample=window, count=len(batch))

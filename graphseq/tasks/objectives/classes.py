@@ -1,5 +1,6 @@
 """Targets that are classes: one a sample, or several labels of which some are missing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from graphseq.core.errors import DataError
 from graphseq.metrics.multilabel import MaskedAUROC, MaskedAveragePrecision
-from graphseq.tasks.objectives.objective import Objective, check_outputs, class_logits, reshaped
+from graphseq.tasks.objectives.objective import Objective, check_outputs, class_logits, named_columns, reshaped
+from graphseq.tasks.predictions import Column, output_names
 
 __all__ = ["Classes", "Labels"]
 
@@ -105,6 +107,25 @@ class Classes(Objective):
         terms = functional.cross_entropy(prediction, target, reduction="none", label_smoothing=self.label_smoothing)
         return terms, torch.ones_like(terms)
 
+    def columns(self, output: Tensor, target: Tensor | None, network: nn.Module, data: object) -> dict[str, Column]:
+        """Return the class of each sample where known, the predicted class and the probability of each.
+
+        Args:
+            output: output of the network.
+            target: class of each sample, below 0 where unknown; None where there are none.
+            network: network, named in error messages.
+            data: data module, which may know the names of the classes.
+        """
+        p = class_logits(output, network, self.num_outputs).softmax(1)
+        names = output_names(data, self.num_outputs)
+        known: dict[str, Column] = {}
+        if target is not None:
+            if target.is_floating_point() or target.numel() != len(p):
+                raise DataError(f"labels are {target.dtype} {tuple(target.shape)}; one integer a sample is needed")
+            known["target"] = named_classes(target.flatten(), names)
+        probabilities = {f"p_{name}": p[:, number] for number, name in enumerate(names)}
+        return {**known, "prediction": named_classes(p.argmax(1), names), **probabilities}
+
     def metrics(self) -> MetricCollection:
         """Return accuracy ``acc`` and macro F1 ``f1``."""
         return MetricCollection(
@@ -186,8 +207,37 @@ class Labels(Objective):
         )
         return torch.where(known, each, 0)  # (B, K)
 
+    def columns(self, output: Tensor, target: Tensor | None, network: nn.Module, data: object) -> dict[str, Column]:
+        """Return each label where known, and the probability of each.
+
+        Args:
+            output: output of the network.
+            target: labels 0, 1 or NaN; None where there are none.
+            network: network, named in error messages.
+            data: data module, which may know the names of the labels.
+        """
+        p = class_logits(output, network, self.num_outputs).sigmoid()
+        return {**named_columns("target", target, p, data), **named_columns("p", p, p, data)}
+
     def metrics(self) -> MetricCollection:
         """Return ``auroc`` and ``ap``, means over the labels with both classes present."""
         return MetricCollection(
             {"auroc": MaskedAUROC(self.num_outputs), "ap": MaskedAveragePrecision(self.num_outputs)}
         )
+
+
+def named_classes(numbers: Tensor, names: Sequence[str]) -> Column:
+    """Return the name of each class, None for a number below 0; plain numbers where classes have no other names.
+
+    Args:
+        numbers: number of the class of each sample, integers (B,).
+        names: names of the classes.
+
+    Example:
+        >>> named_classes(torch.tensor([1, -1]), ["cat", "dog"])
+        ['dog', None]
+    """
+    listed = numbers.tolist()
+    if list(names) != [str(number) for number in range(len(names))]:
+        return [names[number] if 0 <= number < len(names) else None for number in listed]
+    return numbers if min(listed, default=0) >= 0 else [number if number >= 0 else None for number in listed]

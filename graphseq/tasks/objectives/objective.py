@@ -8,6 +8,7 @@ from torchmetrics import MetricCollection
 
 from graphseq.core.errors import DataError
 from graphseq.tasks.base import Step
+from graphseq.tasks.predictions import Column, output_names
 
 __all__ = ["Objective"]
 
@@ -56,6 +57,18 @@ class Objective(ABC):
     @abstractmethod
     def metrics(self) -> MetricCollection:
         """Return the metrics of validation and test, without prefix."""
+
+    def columns(self, output: Tensor, target: Tensor | None, network: nn.Module, data: object) -> dict[str, Column]:
+        """Return columns of a table of predictions: target where known, and the outputs as they are.
+
+        Args:
+            output: output of the network.
+            target: targets of the batch; None where they are not known.
+            network: network, named in error messages.
+            data: data module, which may know the names of the outputs.
+        """
+        known: dict[str, Column] = {} if target is None else {"target": target}
+        return {**known, "output": wide(output, network)}
 
     def step(self, output: Tensor, target: Tensor, network: nn.Module) -> Step:
         """Return the step of a batch with its mean loss.
@@ -152,3 +165,25 @@ def reshaped(target: Tensor, prediction: Tensor, what: str, expected: str = "", 
             f"{what} are {tuple(target.shape)}, predictions {tuple(prediction.shape)}{expected}; they must agree"
         )
     return target.to(prediction.dtype)
+
+
+def named_columns(prefix: str, values: Tensor | None, like: Tensor, data: object) -> dict[str, Column]:
+    """Return a column for each of several outputs, or one column of the prefix's name for a single output.
+
+    Args:
+        prefix: first part of the names.
+        values: values (B, K), or flat; None for no columns.
+        like: outputs (B, K), which give the shape.
+        data: data module, which may know the names of the outputs.
+
+    Example:
+        >>> list(named_columns("p", torch.zeros(2, 2), torch.zeros(2, 2), None)), list(
+        ...     named_columns("target", torch.zeros(2), torch.zeros(2, 1), None))
+        (['p_0', 'p_1'], ['target'])
+    """
+    if values is None:
+        return {}
+    values = reshaped(values, like, "targets")
+    if like.size(1) == 1:
+        return {prefix: values[:, 0]}
+    return {f"{prefix}_{name}": values[:, k] for k, name in enumerate(output_names(data, like.size(1)))}

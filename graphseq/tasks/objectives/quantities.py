@@ -10,7 +10,8 @@ from torchmetrics import MetricCollection
 from graphseq.metrics.quantiles import MeanPinballLoss
 from graphseq.metrics.regression import MaskedMeanAbsoluteError, MaskedRootMeanSquaredError
 from graphseq.ops.quantiles import pinball_loss
-from graphseq.tasks.objectives.objective import Objective, check_outputs, reshaped, wide
+from graphseq.tasks.objectives.objective import Objective, check_outputs, named_columns, reshaped, wide
+from graphseq.tasks.predictions import Column
 
 __all__ = ["Numbers", "Quantiles"]
 
@@ -91,6 +92,23 @@ class Numbers(Objective):
         each = self.measure(prediction, torch.where(known, target, prediction.detach()))
         return torch.where(known, each, 0).flatten(1).sum(1), known.flatten(1).sum(1).to(prediction.dtype)
 
+    def columns(self, output: Tensor, target: Tensor | None, network: nn.Module, data: object) -> dict[str, Column]:
+        """Return each number where known, and the prediction of each.
+
+        Args:
+            output: output of the network.
+            target: numbers, NaN where unknown; None where there are none.
+            network: network, named in error messages.
+            data: data module, which may know the names of the numbers.
+        """
+        prediction = wide(output, network)
+        prediction = prediction.unsqueeze(1) if prediction.dim() == 1 else prediction.flatten(1)
+        known = None if target is None else target.flatten(1) if target.dim() > 2 else target
+        return {
+            **named_columns("target", known, prediction, data),
+            **named_columns("prediction", prediction, prediction, data),
+        }
+
     def metrics(self) -> MetricCollection:
         """Return ``mae`` and ``rmse`` over all known targets."""
         return MetricCollection({"mae": MaskedMeanAbsoluteError(), "rmse": MaskedRootMeanSquaredError()})
@@ -166,6 +184,19 @@ class Quantiles(Objective):
         each = pinball_loss(prediction, torch.where(known, target, 0), self.levels)  # (B, ...)
         terms = torch.where(known, each, 0).reshape(len(target), -1).sum(1)
         return terms, known.reshape(len(target), -1).sum(1).to(prediction.dtype)
+
+    def columns(self, output: Tensor, target: Tensor | None, network: nn.Module, data: object) -> dict[str, Column]:
+        """Return the numbers where known, and the prediction of each quantile.
+
+        Args:
+            output: output of the network.
+            target: numbers, NaN where unknown; None where there are none.
+            network: network, named in error messages.
+            data: data module, which may know the names of the numbers.
+        """
+        prediction = wide(output, network)
+        known: dict[str, Column] = {} if target is None else {"target": reshaped(target, prediction[..., 0], "targets")}
+        return {**known, **{f"q{level:g}": prediction[..., place] for place, level in enumerate(self.levels)}}
 
     def metrics(self) -> MetricCollection:
         """Return ``pinball``, the mean pinball loss over all known targets."""

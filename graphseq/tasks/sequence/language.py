@@ -1,6 +1,6 @@
 """Training of language models, which predict the next token of a text."""
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from graphseq.core.vocabulary import Vocabulary
 from graphseq.tasks.base import Stage, Step, Task, TaskOptions
 from graphseq.tasks.compatibility import noted
 from graphseq.tasks.objectives.tokens import Tokens
+from graphseq.tasks.predictions import PredictionRows
 
 __all__ = ["LanguageModeling"]
 
@@ -91,6 +92,17 @@ class LanguageModeling(Task[object]):
         logits, target = self.target_kind.align(output, ids[:, 1:], self.model, known)
         loss, size = self.target_kind.loss(logits, target)
         return Step(loss, logits, target, size)
+
+    def prediction_rows(self, batch: object, output: Any, split: str, data: object = None) -> PredictionRows:
+        """Refuse: a table would have a row for each token of the text.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(
+            "a language model has no predictions for samples; graphseq generate writes text, graphseq test measures "
+            "perplexity"
+        )
 
     def on_save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Add the vocabulary to the checkpoint."""

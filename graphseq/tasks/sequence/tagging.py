@@ -1,15 +1,17 @@
 """Classification of each step of a sequence."""
 
-from typing import Unpack
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from graphseq.core.batches import IGNORED, batch_field
+from graphseq.core.batches import IGNORED, batch_field, step_mask
 from graphseq.core.errors import DataError
 from graphseq.tasks.base import Stage, Step, Task, TaskOptions
+from graphseq.tasks.objectives.classes import Classes
 from graphseq.tasks.objectives.tokens import Tokens
+from graphseq.tasks.predictions import PredictionRows
 from graphseq.tasks.sequence.classification import checked_lengths
 
 __all__ = ["SequenceTagging"]
@@ -78,3 +80,18 @@ class SequenceTagging(Task[object]):
         logits, target = self.target_kind.align(self(batch), target, self.model, lengths)
         loss, size = self.target_kind.loss(logits, target)
         return Step(loss, logits.flatten(0, 1), target.flatten(), size)
+
+    def prediction_rows(self, batch: object, output: Any, split: str, data: object = None) -> PredictionRows:
+        """Return one row for each step of each sequence, with the number of the step.
+
+        Args:
+            batch: ``SequenceBatch``, or another batch with ``x`` and ``lengths``, with or without ``step_y``.
+            output: logits of the steps (B, T, K).
+            split: name of the split.
+            data: data module, which may know the names of the classes.
+        """
+        sequence, step = step_mask(checked_lengths(batch), output.shape[1]).nonzero(as_tuple=True)
+        target = batch_field(batch, "step_y")
+        known = target[sequence, step] if isinstance(target, Tensor) else None
+        columns = Classes(self.num_outputs).columns(output[sequence, step], known, self.model, data)
+        return PredictionRows({"step": step, **columns}, sample=sequence)

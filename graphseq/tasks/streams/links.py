@@ -1,6 +1,6 @@
 """Link prediction in event streams."""
 
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from graphseq.metrics.ranking import (
 )
 from graphseq.nn.losses.coherence import memory_coherence_loss
 from graphseq.tasks.base import Stage, Step, TaskOptions
+from graphseq.tasks.predictions import Column
 from graphseq.tasks.streams.stream import StreamTask
 
 __all__ = ["TemporalLinkPrediction"]
@@ -204,3 +205,19 @@ class TemporalLinkPrediction(StreamTask):
         """
         logits: Tensor = self.model(batch)
         return logits
+
+    def event_outputs(self, batch: EventBatch, output: Any) -> dict[str, Column]:
+        """Return the probability of each event, its rank among its candidates, and their number.
+
+        Args:
+            batch: events with negatives.
+            output: logits (B, 1 + M), column 0 the events.
+        """
+        logits = output.float()
+        outputs: dict[str, Column] = {"p": logits[:, 0].sigmoid()}
+        if logits.size(1) > 1:
+            event, others = logits[:, :1], logits[:, 1:]
+            # the mean rank of ties, as in the metrics
+            outputs["rank"] = 1 + (others > event).sum(1) + 0.5 * (others == event).sum(1)
+            outputs["candidates"] = torch.full_like(batch.src, logits.size(1))
+        return outputs

@@ -19,6 +19,7 @@ from graphseq.nn.temporal.node_decoder import NodeDecoder
 from graphseq.nn.temporal.pres import moments_tracked
 from graphseq.tasks.base import Stage, Step, TaskOptions
 from graphseq.tasks.objectives.classes import Labels
+from graphseq.tasks.predictions import Column
 from graphseq.tasks.streams.stream import StreamTask
 
 __all__ = ["TemporalNodeClassification", "static_node_embeddings"]
@@ -197,6 +198,16 @@ class TemporalNodeClassification(StreamTask):
         logits, update = self._score(batch)
         self.network.commit(update)
         return logits
+
+    def event_outputs(self, batch: EventBatch, output: Any) -> dict[str, Column]:
+        """Return the label of each event where known, and the probability that the state of its source changes.
+
+        Args:
+            batch: events, with or without labels.
+            output: logits (B, 1).
+        """
+        known: dict[str, Column] = {} if batch.y is None else {"target": batch.y}
+        return {**known, "p": output[:, 0].float().sigmoid()}
 
     def on_load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Restore the state of training; the checkpoint also holds the network's weights."""

@@ -2,9 +2,9 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Unpack, cast
+from typing import Any, Unpack, cast
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -15,12 +15,14 @@ from torchmetrics import MetricCollection
 from graphseq.core.checkpoint import Checkpoint
 from graphseq.core.errors import CheckpointError, DataError, UnsupportedStrategyError
 from graphseq.core.events import EventBatch
-from graphseq.core.protocols import ShufflingLoader, StreamNetwork, missing_members
+from graphseq.core.protocols import DataSource, EventSource, ShufflingLoader, StreamNetwork, missing_members
 from graphseq.core.wrappers import unwrapped
 from graphseq.nn.temporal.pres import moments_tracked
 from graphseq.tasks.averaging import refreshes_statistics
 from graphseq.tasks.base import Task, TaskOptions
 from graphseq.tasks.compatibility import noted
+from graphseq.tasks.predictions import Column, PredictionRows
+from graphseq.tasks.streams.columns import event_columns
 
 __all__ = ["StreamTask"]
 
@@ -302,6 +304,64 @@ class StreamTask(Task[EventBatch]):
         output, update = self.network.forward_with_update(batch)
         self.network.commit(update)
         return output
+
+    def prediction_batches(self, data: DataSource, split: str, size: int) -> Iterator[EventBatch]:
+        """Yield the event batches of a split; the network has seen all events before, and gets its state back.
+
+        Args:
+            data: data module of a stream.
+            split: name of the split.
+            size: not used: streams keep the batches of the data module, on which results depend.
+        """
+        if not isinstance(data, EventSource):
+            raise DataError(f"data is a {type(data).__name__}; give a data module of events")
+        before, after_training = self._state(), self._after_training
+        try:
+            self._go_to_split(data, split)
+            for batch in data.loader(split):
+                yield batch if batch.src.device == self.device else batch.to(self.device)
+        finally:
+            self._go_to(before)
+            self._after_training = after_training
+
+    def _go_to_split(self, data: EventSource, split: str) -> None:
+        """Let the network see the events before a split, and no others; what it has seen already is not replayed."""
+        begins = {name: int(data.splits[name][0]) for name in ("train", "val", "test") if len(data.splits[name])}
+        earlier = [name for name in begins if begins[name] < begins[split]]
+        seen = self._next_event
+        if self._after_training is not None and seen > begins[split]:
+            self._go_to(self._after_training)
+            seen = self._next_event
+        if seen == begins[split]:
+            return
+        missing = [name for name in earlier if begins[name] >= seen]
+        if seen > begins[split] or not missing or begins[missing[0]] != seen:
+            self.reset_state()
+            missing = earlier
+        for name in missing:
+            self.observe(batch.to(self.device) for batch in data.loader(name))
+
+    def prediction_rows(self, batch: EventBatch, output: Any, split: str, data: object = None) -> PredictionRows:
+        """Return one row for each event: its position, nodes and time in the source, and the outputs.
+
+        Args:
+            batch: events.
+            output: result of :meth:`predict_step`.
+            split: name of the split.
+            data: data module, which may know ids of nodes and the offset of times.
+        """
+        return PredictionRows(
+            {**event_columns(batch, data), **self.event_outputs(batch, output)}, ids=batch.e_id, count=len(batch)
+        )
+
+    def event_outputs(self, batch: EventBatch, output: Any) -> dict[str, Column]:
+        """Return the columns of outputs of :meth:`prediction_rows`, with one entry for each event.
+
+        Args:
+            batch: events.
+            output: result of :meth:`predict_step`.
+        """
+        return {"output": output}
 
     # checkpoints
 

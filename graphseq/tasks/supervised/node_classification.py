@@ -1,6 +1,6 @@
 """Classification of the nodes of a graph."""
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from graphseq.core.errors import DataError
 from graphseq.tasks.base import Stage, Step, Task, TaskOptions
 from graphseq.tasks.objectives.classes import Classes
 from graphseq.tasks.objectives.objective import class_logits
+from graphseq.tasks.predictions import PredictionRows, known_target
 
 __all__ = ["NodeClassification"]
 
@@ -85,3 +86,26 @@ class NodeClassification(Task[object]):
                 f"input_nodes is that mask"
             )
         return self.target_kind.step(logits, target, self.model)
+
+    def prediction_rows(self, batch: Any, output: Any, split: str, data: object = None) -> PredictionRows:
+        """Return one row for each node of a split; of a set of graphs, with the number of the node in its graph.
+
+        Args:
+            batch: a PyG graph or batch, or a dictionary, with or without ``y``.
+            output: logits of all nodes (N, K).
+            split: name of the split, whose mask selects the nodes; all nodes if there is no mask.
+            data: data module, which may know the names of the classes.
+        """
+        number, y = torch.arange(len(output), device=output.device), known_target(batch)
+        mask, seeds = batch_field(batch, f"{split}_mask"), batch_field(batch, "batch_size")
+        nodes = number if mask is None else mask.nonzero().flatten()
+        of_loader = isinstance(seeds, int) and batch_field(batch, "input_id") is not None
+        if of_loader:
+            nodes = nodes[nodes < seeds]
+        target = None if y is None or len(y) != len(output) else y[nodes]
+        columns = self.target_kind.columns(output[nodes], target, self.model, data)
+        graph, ptr = batch_field(batch, "batch"), batch_field(batch, "ptr")
+        if not of_loader and isinstance(graph, Tensor) and isinstance(ptr, Tensor):
+            return PredictionRows({"node": (number - ptr[graph])[nodes], **columns}, sample=graph[nodes])
+        names = batch_field(batch, "n_id")
+        return PredictionRows(columns, ids=nodes if names is None else names[nodes], count=1)
