@@ -12,10 +12,10 @@ from graphseq.tasks.objectives.objective import Objective as Objective
 from graphseq.tasks.objectives.quantities import Numbers as Numbers
 from graphseq.tasks.objectives.quantities import Quantiles as Quantiles
 from graphseq.tasks.objectives.tokens import Tokens as Tokens
+from graphseq.tasks.predictions import PredictionRows as PredictionRows
 from graphseq.tasks.prompt.base import PromptOptions as PromptOptions
 from graphseq.tasks.prompt.base import PromptTask as PromptTask
 from graphseq.tasks.prompt.reinforced import ReinforcedPromptTuning as ReinforcedPromptTuning
-from graphseq.tasks.predictions import PredictionRows as PredictionRows
 from graphseq.tasks.sequence.classification import SequenceClassification as SequenceClassification
 from graphseq.tasks.sequence.language import LanguageModeling as LanguageModeling
 from graphseq.tasks.sequence.tagging import SequenceTagging as SequenceTagging

@@ -65,14 +65,14 @@ class NamedTargets(Protocol):
 
     Example:
         >>> class Molecules:
-        ...     target_columns = ["solubility"]
+        ...     target_names = ["solubility"]
         >>> isinstance(Molecules(), NamedTargets)
         True
     """
 
     @property
-    def target_columns(self) -> Sequence[str] | None:
-        """Name of each target; None where there are no names."""
+    def target_names(self) -> Sequence[str]:
+        """Name of each target."""
 
 
 def output_names(data: object, count: int) -> list[str]:
@@ -88,7 +88,7 @@ def output_names(data: object, count: int) -> list[str]:
     """
     for names in (
         data.class_names if isinstance(data, NamedClasses) else None,
-        data.target_columns if isinstance(data, NamedTargets) else None,
+        data.target_names if isinstance(data, NamedTargets) else None,
     ):
         if names is not None and len(names) == count:
             return [str(name) for name in names]

@@ -82,7 +82,7 @@ ENTRIES = [
         {"trainer.logger": {"class_path": "lightning.pytorch.loggers.CometLogger"}},
         ["comet", "pip install"],
     ),
-    ("missing file", {"data": {**TABLE, "init_args": {"csv": "no.csv", "target": "y"}}}, ["no.csv"]),
+    ("missing file", {"data": {**TABLE, "init_args": {"path": "no.csv", "target": "y"}}}, ["no.csv"]),
 ]
 
 
@@ -127,7 +127,7 @@ def test_wrong_words_of_a_command(folder, capsys, words, expected):
 
 def test_a_word_for_an_id_names_file_and_line_as_in_python(folder, capsys):
     Path("strings.csv").write_text("length,width,kind\n1,2,a\n1,x102,b\n")
-    table = {"class_path": "graphseq.data.TabularDataModule", "init_args": {"csv": "strings.csv", "target": "kind"}}
+    table = {"class_path": "graphseq.data.TabularDataModule", "init_args": {"path": "strings.csv", "target": "kind"}}
     table["init_args"]["features"] = ["length", "width"]
     assert main(["fit", "--config", changed(folder, {"data": table})]) == 1
     message = capsys.readouterr().err

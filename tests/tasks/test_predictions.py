@@ -93,7 +93,7 @@ def test_numbers_several_labels_and_unknown_targets():
     numbers = Regression(nn.Linear(3, 2), 2).predictions(data)
     assert list(numbers.columns)[2:] == ["target_0", "target_1", "prediction_0", "prediction_1"]
     assert numbers["target_1"].isna().all()
-    data.target_columns = ["toxic", "soluble"]
+    data.target_names = ["toxic", "soluble"]
     labels = Classification(nn.Linear(3, 2), 2, target="multilabel").predictions(data)
     assert list(labels.columns)[2:] == ["target_toxic", "target_soluble", "p_toxic", "p_soluble"]
     assert ((labels["p_toxic"] > 0) & (labels["p_toxic"] < 1)).all()
@@ -188,6 +188,9 @@ def test_events_carry_ids_and_times_of_their_source():
     assert table["dst"].tolist() == [10 * (3 + i % 4) for i in table["id"]]
     assert table["t"].tolist() == [1000 + i for i in table["id"]]
     assert table["rank"].between(1, 2).all()
+    events = TemporalEvents(*(torch.arange(20) % k + k for k in (2, 4)), torch.arange(20), node_ids=list("abcdefgh"))
+    named = TemporalLinkPrediction(EdgeBank()).predictions(TemporalDataModule(events, batch_size=5))
+    assert named["src"].tolist() == ["abcdefgh"[2 + i % 2] for i in named["id"]]
     labelled = TemporalNodeClassification(JODIE(data.num_nodes, memory_dim=4)).predictions(stream(negatives=False))
     assert list(labelled.columns)[5:] == ["target", "p"]
 

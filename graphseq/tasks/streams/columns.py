@@ -1,8 +1,8 @@
 """Columns of a table of predictions that identify an event: its nodes and its time in the source."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from torch import Tensor
 
 from graphseq.core.events import EventBatch
@@ -15,8 +15,10 @@ __all__: list[str] = []
 class _Numbered(Protocol):
     """Events whose nodes were renumbered and whose times were shifted."""
 
-    node_ids: Tensor | Sequence[Any] | None
     time_offset: int | float
+
+    def ids_of(self, nodes: Tensor) -> Tensor | np.ndarray:
+        """Return the external ids of numbered nodes."""
 
 
 @runtime_checkable
@@ -36,6 +38,7 @@ def event_columns(batch: EventBatch, data: object) -> dict[str, Column]:
         data: data module of the events; without one, numbers of nodes and times since the first event are returned.
 
     Example:
+        >>> import torch
         >>> one = torch.tensor([1])
         >>> batch = EventBatch(one, one + 1, one, torch.zeros(1, 0), one, start=1)
         >>> {name: column.tolist() for name, column in event_columns(batch, None).items()}
@@ -45,16 +48,4 @@ def event_columns(batch: EventBatch, data: object) -> dict[str, Column]:
     if not isinstance(events, _Numbered):
         return {"src": batch.src, "dst": batch.dst, "t": batch.t}
     offset = int(events.time_offset) if float(events.time_offset).is_integer() else events.time_offset
-    return {
-        "src": _ids(batch.src, events.node_ids),
-        "dst": _ids(batch.dst, events.node_ids),
-        "t": batch.t.cpu() + offset,
-    }
-
-
-def _ids(nodes: Tensor, ids: Tensor | Sequence[Any] | None) -> Column:
-    if ids is None:
-        return nodes
-    if isinstance(ids, Tensor):
-        return ids.cpu()[nodes.cpu()]
-    return [ids[node] for node in nodes.tolist()]
+    return {"src": events.ids_of(batch.src), "dst": events.ids_of(batch.dst), "t": batch.t.cpu() + offset}
