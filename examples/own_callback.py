@@ -1,11 +1,10 @@
 """A callback of one's own that prunes a trained network, and a run that resumes exactly.
 
-The pattern: a layer owns its mask as a buffer, so masks stand in every checkpoint and the network works without the
-callback; the callback keeps only its decisions, in its ``state_dict``.
+The pattern: a layer owns its mask as a buffer, so that the network works without the callback; the callback keeps only
+its decisions, in its ``state_dict``.
 """
 
 import functools
-import logging
 import tempfile
 from pathlib import Path
 
@@ -15,14 +14,14 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 import graphseq
-from graphseq.core import replace
+from graphseq.core import quiet_lightning, replace
 from graphseq.data import ImageDataModule
 from graphseq.models import MLP
 from graphseq.nn import MaskedLinear
 from graphseq.tasks import Classification
 
 torch.set_num_threads(1)
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+quiet_lightning()
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
 
@@ -31,6 +30,22 @@ def masked(layer):
     new = MaskedLinear(layer.in_features, layer.out_features)
     new.load_state_dict({**layer.state_dict(), "mask": torch.ones_like(layer.weight, dtype=torch.bool)})
     return new
+
+
+def load_masked(path):
+    task = graphseq.load(path)
+    replace(task.model, lambda name, layer: type(layer) is nn.Linear, masked)
+    return task
+
+
+def keep_largest(task, density):
+    """Mask all weights of a task but a share of them, the largest of all layers together."""
+    layers = [layer for layer in task.modules() if isinstance(layer, MaskedLinear)]
+    size = torch.cat([layer.weight.detach().abs().flatten() for layer in layers])
+    kept = torch.zeros_like(size, dtype=torch.bool)
+    kept[size.topk(round(density * len(size))).indices] = True
+    for layer, mask in zip(layers, kept.split([layer.weight.numel() for layer in layers]), strict=True):
+        layer.set_mask(mask.view_as(layer.weight))
 
 
 class GradualPruning(Callback):
@@ -42,12 +57,7 @@ class GradualPruning(Callback):
 
     def on_train_epoch_start(self, trainer, task):
         target = max((self.reached[-1] if self.reached else 1.0) * (1 - self.share), self.density)
-        layers = [layer for layer in task.modules() if isinstance(layer, MaskedLinear)]
-        size = torch.cat([layer.weight.detach().abs().flatten() for layer in layers])
-        kept = torch.zeros_like(size, dtype=torch.bool)
-        kept[size.topk(round(target * len(size))).indices] = True
-        for layer, mask in zip(layers, kept.split([layer.weight.numel() for layer in layers]), strict=True):
-            layer.set_mask(mask.view_as(layer.weight))
+        keep_largest(task, target)
         self.reached.append(target)
 
     def state_dict(self):
@@ -58,10 +68,9 @@ class GradualPruning(Callback):
 
 
 def prune(dense, folder, epochs, resume=None):
-    """Prune the network of a checkpoint and train what is left; return the task and the test accuracy."""
+    """Prune the network of a checkpoint and train the rest; return task and test accuracy."""
     lightning.seed_everything(0, verbose=False)
-    task, data = graphseq.load(dense), ImageDataModule("digits")
-    replace(task.model, lambda name, layer: type(layer) is nn.Linear, masked)
+    task, data = load_masked(dense), ImageDataModule("digits")
     trainer = lightning.Trainer(max_epochs=epochs, default_root_dir=folder, callbacks=[GradualPruning()], **QUIET)
     trainer.fit(task, data, ckpt_path=resume, weights_only=True)
     trainer.save_checkpoint(folder / "last.ckpt")
@@ -70,21 +79,21 @@ def prune(dense, folder, epochs, resume=None):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        data = ImageDataModule("digits")
-        model = MLP(data.input_size, data.num_outputs, hidden_features=64)
-        adam = functools.partial(torch.optim.Adam, lr=3e-3)
+        folder, data = Path(name), ImageDataModule("digits")
+        model, adam = MLP(data.input_size, data.num_outputs, 64), functools.partial(torch.optim.Adam, lr=3e-3)
         trainer = lightning.Trainer(max_epochs=15, default_root_dir=folder, **QUIET)
         trainer.fit(Classification(model, data.num_outputs, optimizer=adam), data)
         trainer.save_checkpoint(folder / "dense.ckpt")
+        at_once = load_masked(folder / "dense.ckpt")
+        keep_largest(at_once, 0.1)
+        baseline = trainer.test(at_once, data, verbose=False)[0]["test/acc"]
 
-        whole, accuracy = prune(folder / "dense.ckpt", folder, epochs=10)
-        prune(folder / "dense.ckpt", folder, epochs=4)
-        resumed, _ = prune(folder / "dense.ckpt", folder, epochs=10, resume=folder / "last.ckpt")
-        loaded = graphseq.load(folder / "last.ckpt")  # without the callback
+        whole, accuracy = prune(folder / "dense.ckpt", folder / "whole", epochs=10)
+        prune(folder / "dense.ckpt", folder / "stopped", epochs=4)
+        resumed, _ = prune(folder / "dense.ckpt", folder / "resumed", epochs=10, resume=folder / "stopped/last.ckpt")
+        loaded = graphseq.load(folder / "resumed" / "last.ckpt")  # without the callback
         density = [f"{layer.density:.2f}" for layer in loaded.modules() if isinstance(layer, MaskedLinear)]
-        print(f"density of the layers {', '.join(density)}; test accuracy {accuracy:.3f}")
-        same = [
-            torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
-        ]
-        print(f"resumed run equals the uninterrupted one: {all(same)}")
+        print(f"density of the layers {', '.join(density)}")
+        print(f"test accuracy {accuracy:.3f}; baseline, pruned at once {baseline:.3f}")
+        same = all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+        print(f"resumed run equals the uninterrupted one: {same}")

@@ -32,7 +32,7 @@ def _details(method: Method) -> list[tuple[str, str]]:
     papers = ", ".join(f"https://arxiv.org/abs/{number}" for number in method.papers)
     code = method.code + (f" ({method.licence})" if method.licence else "")
     lists = [(name, ", ".join(getattr(method, name))) for name in ("classes", "configs", "experiments")]
-    rows = [("title", method.title), ("state", method.state), ("papers", papers), ("claim", method.claim)]
+    rows = [("title", method.title), ("family", method.family), ("state", method.state), ("papers", papers), ("claim", method.claim)]
     return [row for row in [*rows, *lists, ("deviations", method.deviations), ("code", code)] if row[1]]
 
 
@@ -41,8 +41,8 @@ def list_methods(key: str | None = None, document: str | None = None) -> int:
 
     Args:
         key: key of the entry to print in detail; None for a list of all entries.
-        document: ``-`` to print the Markdown table, or the file whose part between the markers is replaced; None for
-            neither.
+        document: ``-`` to print the Markdown table, or the file whose part between the markers is replaced, by the
+            table or the overview as the markers say; None for neither.
 
     Example:
         >>> list_methods("no_such_method")

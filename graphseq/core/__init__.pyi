@@ -15,6 +15,8 @@ from graphseq.core.errors import UnsupportedStrategyError as UnsupportedStrategy
 from graphseq.core.events import EventBatch as EventBatch
 from graphseq.core.events import EventHistory as EventHistory
 from graphseq.core.events import Neighbors as Neighbors
+from graphseq.core.messages import HARMLESS_WARNINGS as HARMLESS_WARNINGS
+from graphseq.core.messages import quiet_lightning as quiet_lightning
 from graphseq.core.protocols import CountedClasses as CountedClasses
 from graphseq.core.protocols import DataSource as DataSource
 from graphseq.core.protocols import EmbeddingNetwork as EmbeddingNetwork

@@ -1,4 +1,4 @@
-"""The table of methods, ``graphseq/methods.toml``: reading it, checking it, and the part of the README made from it.
+"""The table of methods, ``graphseq/methods.toml``: reading it, checking it, and the parts of documents made from it.
 
 Documentation, not a registry: nothing is built from it. Nothing heavy is imported here, so that commands which only
 name things stay quick.
@@ -16,7 +16,8 @@ from graphseq.core.lazy import public_names
 
 TABLE = Path(__file__).parents[1] / "methods.toml"
 STATES = ("complete", "partly", "planned")
-BEGIN = "<!-- methods: written by `graphseq list methods --markdown README.md` -->"
+BEGIN = "<!-- methods: written by `graphseq list methods --markdown docs/methods.md` -->"
+BEGIN_OVERVIEW = "<!-- overview of methods: written by `graphseq list methods --markdown README.md` -->"
 END = "<!-- end of methods -->"
 
 
@@ -46,6 +47,7 @@ class Method:
         deviations: differences from the paper and their reasons; empty only while the method is planned.
         code: address of the authors' code, if it was consulted.
         licence: licence of that code, if known.
+        family: group under which the overview names it.
 
     Example:
         >>> Method("gin", "GIN", ("1810.00826",), "Sums tell most graphs apart.", "planned").classes
@@ -63,6 +65,7 @@ class Method:
     deviations: str = ""
     code: str = ""
     licence: str = ""
+    family: str = "other"
 
 
 _LISTS = ("papers", "classes", "configs", "experiments")
@@ -205,25 +208,53 @@ def markdown(methods: Sequence[Method]) -> str:
     return "\n".join(lines)
 
 
+def overview(methods: Sequence[Method]) -> str:
+    """Return the families of methods as a Markdown table: the titles that exist, and the number of planned ones.
+
+    Args:
+        methods: the entries.
+
+    Example:
+        >>> print(overview([Method("gin", "GIN", ("1810.00826",), "It counts.", "planned", family="graphs")]))
+        | family | methods | planned |
+        |---|---|---|
+        | graphs |  | 1 |
+    """
+    lines = ["| family | methods | planned |", "|---|---|---|"]
+    for family in dict.fromkeys(method.family for method in methods):
+        group = [method for method in methods if method.family == family]
+        there = [method for method in group if method.state != "planned"]
+        titles = [method.title + (" (in part)" if method.state == "partly" else "") for method in there]
+        planned = str(len(group) - len(there) or "")
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in (family, "; ".join(titles), planned)) + " |")
+    return "\n".join(lines)
+
+
 def _links(method: Method) -> str:
     return ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in method.papers)
 
 
 def replace_table(text: str, methods: Sequence[Method]) -> str:
-    r"""Return a Markdown document with the part between the markers replaced by the table of methods.
+    r"""Return a Markdown document with the part between its markers replaced by the overview or the table of methods.
 
     Args:
-        text: the document, which holds :data:`BEGIN` and :data:`END` once each, in this order.
+        text: the document, which holds :data:`BEGIN` for the table, or :data:`BEGIN_OVERVIEW` for the overview, and
+            :data:`END` after it, once each.
         methods: the entries.
 
     Raises:
-        MethodError: if the document does not hold both markers once, in this order.
+        MethodError: if the document does not hold one pair of markers, in this order.
 
     Example:
         >>> replace_table(f"{BEGIN}\nold\n{END}", []) == f"{BEGIN}\n\n\n\n{END}"
         True
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise MethodError(f"the document must hold the lines {BEGIN} and {END}, once each and in this order")
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{markdown(methods)}\n\n{END}{rest.partition(END)[2]}"
+    markers = [marker for marker in (BEGIN, BEGIN_OVERVIEW) if marker in text]
+    once = len(markers) == 1 and text.count(markers[0]) == text.count(END) == 1
+    if not once or text.index(markers[0]) > text.index(END):
+        raise MethodError(
+            f"the document must hold one of the lines {BEGIN} and {BEGIN_OVERVIEW}, and {END} after it, once each"
+        )
+    before, _, rest = text.partition(markers[0])
+    made = markdown(methods) if markers[0] == BEGIN else overview(methods)
+    return f"{before}{markers[0]}\n\n{made}\n\n{END}{rest.partition(END)[2]}"

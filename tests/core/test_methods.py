@@ -11,11 +11,13 @@ from graphseq.bench import experiments
 from graphseq.bench.docstrings import arxiv_id
 from graphseq.core.methods import (
     BEGIN,
+    BEGIN_OVERVIEW,
     END,
     Method,
     MethodError,
     check_files,
     markdown,
+    overview,
     read_methods,
     replace_table,
 )
@@ -135,9 +137,20 @@ def test_every_effect_and_every_paper_of_the_plan_stands_in_the_table():
     assert len({method.title for method in METHODS}) == len(METHODS)
 
 
-def test_readme_holds_the_table():
-    text = (ROOT / "README.md").read_text("utf-8")
-    assert replace_table(text, METHODS) == text, "run `graphseq list methods --markdown README.md`"
+@pytest.mark.parametrize("document", ["README.md", "docs/methods.md"])
+def test_documents_hold_the_table(document):
+    text = (ROOT / document).read_text("utf-8")
+    assert replace_table(text, METHODS) == text, f"run `graphseq list methods --markdown {document}`"
+
+
+def test_overview_names_what_exists_and_counts_what_is_planned():
+    there = Method("a", "A | B", ("1",), "C", "partly", ("graphseq.nn.A",), deviations="none", family="x")
+    planned = [Method(key, key, ("2",), "C", "planned", family="x") for key in "bc"]
+    other = Method("d", "D", ("3",), "C", "complete", ("graphseq.nn.D",), deviations="none")
+    rows = overview([there, other, *planned]).splitlines()[2:]
+    assert rows == [r"| x | A \| B (in part) | 2 |", "| other | D |  |"]
+    text = f"{BEGIN_OVERVIEW}\n{END}"
+    assert overview([other]) in replace_table(text, [other])
 
 
 def test_table_and_list():
@@ -149,7 +162,7 @@ def test_table_and_list():
     assert lines[-1] == f"Planned: B ({links[2]})."
 
 
-@pytest.mark.parametrize("text", ["", BEGIN, f"{END} {BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
+@pytest.mark.parametrize("text", ["", BEGIN, f"{END} {BEGIN}", f"{BEGIN}{END}{BEGIN}{END}", f"{BEGIN}{BEGIN_OVERVIEW}{END}"])
 def test_documents_without_the_markers(text):
     with pytest.raises(MethodError, match="end of methods"):
         replace_table(text, METHODS)
