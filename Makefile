@@ -5,25 +5,40 @@ WORKERS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BASE := $(VENV)/.base
+OLDEST := .venv-minimum
 
 DEVICE ?= cuda
 OUT ?= results/gpu
 BUDGET ?= 480
 
-.PHONY: run test check bench gpu gpu-wheels scatter wheel clean
+.PHONY: run test test-minimum check bench gpu gpu-wheels scatter wheel clean
 
-# torch stands in the same call, so that the resolver keeps the build that is asked for
-$(READY): pyproject.toml
+# torch stands in the same call, so that the resolver keeps the build that is asked for; what is never imported needs no
+# byte code, and the rest gets it on first use
+$(BASE): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "$(TORCH)" -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-compile "$(TORCH)" -e .
 	touch $@
 
-run: $(READY)
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile "$(TORCH)" -e ".[dev]"
+	touch $@ $(BASE)
+
+run: $(BASE)
 	$(BIN)/python examples/digits.py
 
 # one worker a core, each with one torch thread; contiguous shares, so that fixtures of a file are made once
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not effect"
+
+# the quick tests with the lower bounds of pyproject.toml, as far as they are bounds of what is imported
+test-minimum:
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(PYTHON) tests/minimum.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --no-compile --constraint $(OLDEST)/constraints.txt -e ".[test]"
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not effect"
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -85,7 +85,7 @@ if __name__ == "__main__":
         print(f"{name:<14}{clean:>12.3f}{noisy:>12.3f}{time.perf_counter() - start:>10.1f}", flush=True)
         (line,) = axes.plot(range(1, len(accuracy) + 1), accuracy, label=f"{name}, clean validation graphs")
         axes.axhline(noisy, color=line.get_color(), linestyle=":", label=f"{name}, noisy test graphs")
-    axes.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1), title="Handwritten digits as pixel graphs")
+    axes.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1), title="The edges carry the digit; noise costs accuracy")
     axes.legend(loc="lower right", fontsize="small")
     target = Path("runs/digits.png")
     target.parent.mkdir(exist_ok=True)

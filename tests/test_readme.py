@@ -1,6 +1,5 @@
 """Every command and number of the README is executed here."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -17,36 +16,52 @@ TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
 PYTHON = [body for language, body in BLOCKS if language == "python"]
 CONSOLE = [line[2:] for language, body in BLOCKS if language == "console" for line in body.splitlines()]
+NUMBER = r"(\d\.\d+)-(\d\.\d+)"
+# ranges, since another processor rounds sums differently, and epochs of training amplify it
 TABLE = {
-    name: (float(clean), float(noisy))
-    for name, clean, noisy in re.findall(r"^\| (GINE|without edges) \| ([\d.]+) \| ([\d.]+) \|", TEXT, re.MULTILINE)
+    name: tuple(map(float, numbers))
+    for name, *numbers in re.findall(rf"^\| (GINE|without edges) \| {NUMBER} \| {NUMBER} \|", TEXT, re.MULTILINE)
 }
-# another processor rounds sums differently, and thirty epochs of training amplify it
-TOLERANCE = 0.06
+
+
+def test_is_short():
+    assert len(TEXT.splitlines()) <= 250, "move what only some readers need to docs/ or CONTRIBUTING.md"
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
-def test_python_blocks(code, tmp_path, monkeypatch):
+def test_python_blocks(code, tmp_path, monkeypatch, capsys, recwarn):
+    """Each runs without a warning; one that prints what guessing reaches is better, in the range that the text gives."""
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
+    assert not [str(warning.message) for warning in recwarn if not issubclass(warning.category, DeprecationWarning)]
+    printed = re.search(r"(?:accuracy|precision) ([\d.]+), guessing ([\d.]+)", capsys.readouterr().out)
+    assert (printed is None) == ("guessing" not in code)
+    if printed:
+        reached, guessed = map(float, printed.groups())
+        assert reached > guessed + 0.2
+        (given,) = re.findall(rf"{NUMBER}[^`]*?guessing[^`]*?```python\n{re.escape(code)}", TEXT)
+        assert float(given[0]) <= reached <= float(given[1])
+
+
+def test_short_config(tmp_path, monkeypatch):
+    """The YAML block trains as it stands, but for its length."""
+    monkeypatch.chdir(tmp_path)
+    (text,) = (body for language, body in BLOCKS if language == "yaml")
+    Path("mine.yaml").write_text(text)
+    assert "graphseq." not in text
+    assert main(["fit", "--config", "mine.yaml", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]) == 0
 
 
 def test_command_lines(tmp_path, monkeypatch, capsys):
     """The commands in their order, in one folder; training is cut short by a fragment of the configs."""
     monkeypatch.chdir(tmp_path)
-    for folder in ("configs", "experiments"):
-        os.symlink(ROOT / folder, folder)
     commands = [line for language, body in BLOCKS if language == "bash" for line in body.strip().splitlines()]
-    assert len(commands) == 8
+    assert len(commands) == 6
     for command in commands:
         program, *arguments = shlex.split(command)
         assert program == "graphseq"
         if arguments[0] == "fit":
-            arguments += ["--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
-            if "last" not in arguments:
-                arguments += ["--trainer.max_epochs=1"]
-            else:
-                arguments[arguments.index("31")] = "2"
+            arguments += ["--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.max_epochs=1"]
         assert main(arguments) == 0, f"{command}\n{capsys.readouterr().err}"
     assert (tmp_path / "runs/gine_digits/version_0/curves.png").exists()
 
@@ -92,6 +107,9 @@ def test_first_result_is_what_the_readme_says(tmp_path):
         for name, clean, noisy in re.findall(r"^(GINE|without edges)\s+([\d.]+)\s+([\d.]+)", done.stdout, re.MULTILINE)
     }
     assert printed.keys() == TABLE.keys() == {"GINE", "without edges"}
-    for name, values in TABLE.items():
-        assert printed[name] == pytest.approx(values, abs=TOLERANCE)
+    for name, (least_clean, most_clean, least_noisy, most_noisy) in TABLE.items():
+        clean, noisy = printed[name]
+        assert least_clean <= clean <= most_clean
+        assert least_noisy <= noisy <= most_noisy
+    assert done.stderr == ""  # no warning and no notice
     assert (tmp_path / "runs" / "digits.png").stat().st_size > 10_000

@@ -32,7 +32,13 @@ def _details(method: Method) -> list[tuple[str, str]]:
     papers = ", ".join(f"https://arxiv.org/abs/{number}" for number in method.papers)
     code = method.code + (f" ({method.licence})" if method.licence else "")
     lists = [(name, ", ".join(getattr(method, name))) for name in ("classes", "configs", "experiments")]
-    rows = [("title", method.title), ("family", method.family), ("state", method.state), ("papers", papers), ("claim", method.claim)]
+    rows = [
+        ("title", method.title),
+        ("family", method.family),
+        ("state", method.state),
+        ("papers", papers),
+        ("claim", method.claim),
+    ]
     return [row for row in [*rows, *lists, ("deviations", method.deviations), ("code", code)] if row[1]]
 
 

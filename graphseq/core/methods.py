@@ -226,7 +226,9 @@ def overview(methods: Sequence[Method]) -> str:
         there = [method for method in group if method.state != "planned"]
         titles = [method.title + (" (in part)" if method.state == "partly" else "") for method in there]
         planned = str(len(group) - len(there) or "")
-        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in (family, "; ".join(titles), planned)) + " |")
+        lines.append(
+            "| " + " | ".join(cell.replace("|", r"\|") for cell in (family, "; ".join(titles), planned)) + " |"
+        )
     return "\n".join(lines)
 
 

@@ -162,7 +162,9 @@ def test_table_and_list():
     assert lines[-1] == f"Planned: B ({links[2]})."
 
 
-@pytest.mark.parametrize("text", ["", BEGIN, f"{END} {BEGIN}", f"{BEGIN}{END}{BEGIN}{END}", f"{BEGIN}{BEGIN_OVERVIEW}{END}"])
+@pytest.mark.parametrize(
+    "text", ["", BEGIN, f"{END} {BEGIN}", f"{BEGIN}{END}{BEGIN}{END}", f"{BEGIN}{BEGIN_OVERVIEW}{END}"]
+)
 def test_documents_without_the_markers(text):
     with pytest.raises(MethodError, match="end of methods"):
         replace_table(text, METHODS)
