@@ -86,7 +86,7 @@ if __name__ == "__main__":
         (line,) = axes.plot(range(1, len(accuracy) + 1), accuracy, label=f"{name}, clean validation graphs")
         axes.axhline(noisy, color=line.get_color(), linestyle=":", label=f"{name}, noisy test graphs")
     axes.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1), title="The edges carry the digit; noise costs accuracy")
-    axes.legend(loc="lower right", fontsize="small")
+    axes.legend(loc="center right", fontsize="small")
     target = Path("runs/digits.png")
     target.parent.mkdir(exist_ok=True)
     figure.savefig(target, dpi=150)

@@ -1,4 +1,4 @@
-"""Print the lower bounds of pyproject.toml as exact versions: constraints for ``make test-minimum``. Needs no package."""
+"""Print the lower bounds of pyproject.toml as constraints for ``make test-minimum``; needs no package."""
 
 import re
 import tomllib

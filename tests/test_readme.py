@@ -30,7 +30,7 @@ def test_is_short():
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
 def test_python_blocks(code, tmp_path, monkeypatch, capsys, recwarn):
-    """Each runs without a warning; one that prints what guessing reaches is better, in the range that the text gives."""
+    """Each runs without a warning; one that prints what guessing reaches is better, in the range of the text."""
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
     assert not [str(warning.message) for warning in recwarn if not issubclass(warning.category, DeprecationWarning)]
