@@ -1,5 +1,6 @@
 """Self-normalising networks against other deep fully connected networks, at 8 and 32 layers."""
 
+from experiments.dense.figures import WORDS, figure, finding
 from graphseq.bench import Above, Effect, Rule, Seeds, all_of, any_of, new
 
 PROTOCOL = """\
@@ -73,4 +74,7 @@ effect = Effect(
     claims=[Above(letter, f"snn@{name}@32 - {rival}@{name}@32") for letter, rival in RIVALS.items() for name in SETS],
     verdict=Rule(reproduced=all_of("ABCDEF"), partly=any_of("ABCDE")),
     unit="points of accuracy",
+    words=WORDS,
+    finding=finding,
+    figure=figure,
 )

@@ -3,6 +3,7 @@
 import statistics
 from typing import Any
 
+from experiments.pres.figures import WORDS, figure, finding, read
 from experiments.pres.memory import known_drift, staleness
 from experiments.pres.streams import FORMS
 from graphseq.bench import Above, Effect, MeanAbove, Quantity, Ratio, Results, Rule, Seeds, Within, all_of, any_of, new
@@ -162,6 +163,10 @@ effect = Effect(
     score=score,
     unit="percent",
     run=run,
+    words=WORDS,
+    finding=finding,
+    figure=figure,
+    read=read,
     columns={"s/epoch": "seconds_per_epoch", "distances": "distance", "errors of memories": "errors"},
     claims=[
         Above("A", "pcs@JODIE 2000 - none@JODIE 2000"),

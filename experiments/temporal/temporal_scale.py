@@ -199,4 +199,5 @@ speed = Speed(
     claims=[constant],
     table=_table,
     draw=constant.draw,
+    finding=constant.in_words,
 )

@@ -14,6 +14,7 @@ from torch_geometric.data import TemporalData
 from torchmetrics import MetricCollection
 
 from experiments.peers.pyg_streams import PyGTGN, pyg_batch, pyg_events
+from experiments.temporal.figures import draw_networks, networks_in_words, read_networks
 from graphseq.bench import Effect, MeanAbove, Row, Rule, Scale, Seeds, all_of, any_of, new
 from graphseq.bench.effects.training import build, overridden, quiet
 from graphseq.core import EventBatch
@@ -45,6 +46,7 @@ as it comes out.
 """
 
 PEER, LIKE_PEER, PAPER = "PyG's example", "TGN, PyG's form", "TGN"
+WORDS = {PEER: "TGN, PyG's example", LIKE_PEER: "TGN, ours in PyG's form", PAPER: "TGN, ours in the paper's form"}
 BANKS = {f"EdgeBank, {mode}": mode for mode in ("unlimited", "window", "threshold")}
 DATA = "graphseq.data.{}DataModule".format
 SETS: dict[str, dict] = {
@@ -169,6 +171,10 @@ effect = Effect(
     seeds=Seeds(default=3, into=("data.train_negatives.seed",)),
     tests=NEGATIVES,
     run=run,
+    words=WORDS,
+    finding=lambda results, checks: networks_in_words(results, checks, PAPER, PEER),
+    figure=lambda results, figure, finding, reruns: draw_networks(results, figure, finding, WORDS, [PAPER, LIKE_PEER]),
+    read=read_networks,
     derive=over_banks,
     columns={
         "other negatives": lambda row: {kind: row["test"][kind]["ap"] for kind in NEGATIVES if kind != "random"},

@@ -55,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--report", action="store_true", help="write RESULTS.md from the records in --out-dir (results)"
     )
+    parser.add_argument("--redraw", action="store_true", help="draw the figures again from the records in --out-dir "
+                        "(results) and run nothing")  # fmt: skip
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="folder of kept cells (bench in GRAPHSEQ_CACHE, "
                         "or in the user's cache folder)")  # fmt: skip
     parser.add_argument("--fresh", action="store_true", help="drop kept cells of these experiments first")
@@ -135,6 +137,30 @@ def _write_report(folder: Path) -> None:
             temporary.write_text(details_markdown(record, f"{name}.png" * (folder / f"{name}.png").exists()), "utf-8")
     plural = "" if len(records) == 1 else "s"
     print(f"wrote {os.path.relpath(target)} and the details from {len(records)} record{plural} in {folder}/")
+
+
+def _redraw(names: Sequence[str], folder: Path) -> int:
+    """Draw the figures of records again; one that cannot be drawn keeps its figure, and the status is 1."""
+    from graphseq.bench.records.files import read_records, write_figure
+
+    try:
+        records = {record["name"]: record for record in read_records(folder)}
+    except ValueError as error:
+        raise _UsageError(str(error)) from error
+    failed = False
+    for name in names:
+        if name not in records:
+            print(f"graphseq bench: there is no record {folder / name}.json to draw", file=sys.stderr)
+            failed = True
+            continue
+        try:
+            if write_figure(folder / f"{name}.png", load_experiment(name), records[name]):
+                print(f"wrote {folder / name}.png")
+        except (KeyError, TypeError, ValueError) as error:
+            print(f"graphseq bench: {folder / name}.json cannot be drawn by the experiment as it is now "
+                  f"({type(error).__name__}: {error}); run it again", file=sys.stderr)  # fmt: skip
+            failed = True
+    return 1 if failed else 0
 
 
 def _run_all(chosen: "Sequence[str | Experiment]", arguments: argparse.Namespace) -> int:
@@ -218,7 +244,9 @@ def main(argv: Sequence[str], made: "Sequence[Experiment] | None" = None) -> int
             raise _UsageError("name an experiment; `graphseq bench --list` names them")
         _check_targets(arguments.json, arguments.out_dir)
         status = 0
-        if names or made:
+        if arguments.redraw:
+            status = _redraw(names, arguments.out_dir or Path("results"))
+        elif names or made:
             # libraries that are not torch read their thread counts when they are loaded
             for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
                 os.environ[variable] = str(arguments.threads)

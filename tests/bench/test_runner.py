@@ -581,16 +581,18 @@ def test_report_is_deterministic_and_complete(tmp_path, capsys):
     assert text == results_markdown(records[::-1], tmp_path / "results", tmp_path)
     assert text.index("(results/effect.failing.md)") < text.index("(results/effect.fake.md)")
     assert (
-        "| Nothing here holds. | Not reproduced: 0 of 1 claims hold. | [figure](results/effect.failing.png) |" in text
+        "| Nothing here holds. | Not reproduced: the one claim does not hold. | [figure](results/effect.failing.png) |"
+        in text
     )
-    assert "| Reproduced: all 1 claims hold. |" in text
+    assert "| Reproduced: the one claim holds. |" in text
     assert "`graphseq bench effect.fake`" in text
     assert len(text.splitlines()) == 8
     assert "Rule: reproduced if the method's mean" in fake
     assert ">>> Fake()" not in fake
-    assert "**Not reproduced: 0 of 1 claims hold.**" in failing
+    assert "**Not reproduced: the one claim does not hold.**" in failing
     assert "| the moon is made of cheese | 0 | 1 | no |" in failing
-    assert "![effect.fake](effect.fake.png)" in fake
+    assert "](effect.fake.png)" in fake
+    assert fake.index("**Reproduced") < fake.index("](effect.fake.png)") < fake.index("## Protocol")
     assert "| arm=peer seed=0 and 1 more | peer-package is not installed |" in fake
     assert torch.__version__ in fake
 

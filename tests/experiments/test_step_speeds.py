@@ -115,4 +115,6 @@ class TestSegment:
         (check,) = conclusion.checks
         assert check.claim.endswith("in the geometric mean of 132 cases")
         assert check.value == pytest.approx(0.5 ** (1 / 3))
-        assert write_figure(tmp_path / "figure.png", segment.speed, {"rows": rows})
+        assert write_figure(
+            tmp_path / "figure.png", segment.speed, {"kind": "speed", "verdict": None, "rows": rows, "checks": []}
+        )

@@ -208,11 +208,15 @@ class TestScale:
     def test_figure_has_a_band_for_each_line(self):
         rows = [sweep(name, [10.0, 11.0, 12.0], [1.0, 1.0, 1.0]) for name in ("nodes", "events", "nodes, even")]
         figure = Figure()
-        temporal_scale.speed.draw({"rows": rows}, figure.subplots())
-        assert [panel.get_xlabel() for panel in figure.axes] == ["nodes", "events"]
-        for panel in figure.axes:
-            bands = sorted((patch.get_y(), patch.get_y() + patch.get_height()) for patch in panel.patches)
-            assert bands == [(1.0, 1.5), (10.0, 15.0)]
+        record = {"kind": "speed", "verdict": None, "rows": rows, "checks": []}
+        temporal_scale.speed.draw(record, figure.subplots())
+        assert [panel.get_xlabel() for panel in figure.axes] == ["", "", "nodes", "events"]
+        bands = [
+            (patch.get_y(), patch.get_y() + patch.get_height()) for panel in figure.axes for patch in panel.patches
+        ]
+        assert bands == [(10.0, 15.0), (10.0, 15.0), (1.0, 1.5), (1.0, 1.5)]
+        assert all(panel.get_ylim()[0] == 0 for panel in figure.axes)
+        assert "1.20 times in training steps and 1.00 times in building" in " ".join(figure.get_suptitle().split())
         figure.canvas.draw()
 
     def test_state_before_the_measured_events_is_that_of_a_stream(self):

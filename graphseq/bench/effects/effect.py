@@ -92,8 +92,14 @@ class Effect(Experiment):
         reported: numbers printed elsewhere, as text, by place: ``arm`` or ``arm@value``.
         table: function that returns the lines of the summary; None for means, deviations, differences to the
             baseline, ``columns`` and ``reported``.
-        figure: function that draws the figure with matplotlib; None for a plot of the differences to the baseline.
+        figure: function ``(results, figure, finding, reruns)`` that draws with matplotlib, where ``reruns`` are the
+            results of cells that were run again; None for a plot of the differences to the baseline.
         unit: unit of the score, for the label of the figure's axis.
+        words: names of arms spelled out, for the figure.
+        finding: function of the results and the checks of a record that returns what was found, in one sentence, the
+            title of the figure after the verdict; None for the number of claims that hold.
+        read: function that returns a row of an earlier record in the columns of today's rows; None to take it as it
+            is.
 
     Raises:
         ValueError: if two arms have the same overrides, an arm overwrites an axis of the grid, a claim or ``reported``
@@ -137,8 +143,11 @@ class Effect(Experiment):
     columns: Mapping[str, Score] = field(default_factory=dict)
     reported: Mapping[str, str] = field(default_factory=dict)
     table: Callable[[Results], list[Row]] | None = None
-    figure: Callable[[Results, Any], None] | None = None
+    figure: Callable[[Results, Any, str, Sequence[Results]], None] | None = None
     unit: str = "score"
+    words: Mapping[str, str] = field(default_factory=dict)
+    finding: Callable[[Results, Sequence[Row]], str] | None = None
+    read: Callable[[Row], Row] | None = None
 
     def __post_init__(self) -> None:
         if not self.name.startswith("effect."):
@@ -353,14 +362,41 @@ class Effect(Experiment):
             axes: one empty matplotlib Axes.
         """
         from graphseq.bench.effects.figures import draw_differences
+        from graphseq.bench.records.report import verdict_sentence
 
-        results = self.results([row for row in record["rows"] if "skipped" not in row])
+        results = self.results(self.rows_of(record))
+        reruns = [self.results(self.rows_of(rerun)) for rerun in record.get("reruns", [])]
+        finding = verdict_sentence(record)
+        if self.finding is not None and record["verdict"] is not None:
+            finding = f"{finding.partition(':')[0]}: {self.finding(results, record['checks'])}"
+        figure = axes.figure
+        axes.remove()
         if self.figure is not None:
-            figure = axes.figure
-            axes.remove()
-            self.figure(results, figure)
-        else:
-            draw_differences(results, next(iter(self.arms)), self.unit, axes)
+            return self.figure(results, figure, finding, reruns)
+        lower = False
+        if isinstance(self.score, str):
+            from graphseq.bench.effects.training import lower_is_better
+
+            lower = lower_is_better(self.score)
+        draw_differences(
+            results,
+            figure,
+            reruns=reruns,
+            baseline=next(iter(self.arms)),
+            finding=finding,
+            unit=self.unit,
+            words=self.words,
+            lower=lower,
+        )
+
+    def rows_of(self, record: Row) -> list[Row]:
+        """Return the rows of a record that ran, an earlier one's in today's columns.
+
+        Args:
+            record: record of the effect, as it is written to JSON.
+        """
+        rows = [row for row in record["rows"] if "skipped" not in row]
+        return [self.read(row) for row in rows] if self.read else rows
 
 
 def _found(name: str) -> Path:

@@ -1,40 +1,69 @@
-"""Default figure of effects: differences to the baseline, with intervals."""
+"""Default figure of effects: differences to the baseline, seed by seed."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from graphseq.bench.effects.results import Results
+from graphseq.bench.records.drawing import Panel, draw_panels
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["draw_differences"]
+__all__ = ["differences", "draw_differences"]
 
 
-def draw_differences(results: Results, baseline: str, unit: str, axes: "Axes") -> None:
-    """Draw the mean difference of each arm to the baseline at each point of the grid, with 95 % intervals.
+def differences(results: Results, baseline: str, words: Mapping[str, str], **where: Any) -> dict[str, list[float]]:
+    """Return the differences of each arm to the baseline, one for each common seed, by the arm in words.
 
     Args:
         results: results of the effect.
         baseline: name of the arm that the others are compared with.
-        unit: unit of the score, for the label of the axis.
-        axes: one empty matplotlib Axes.
+        words: arms spelled out in words; others keep their names.
+        where: point of the grid: axis -> value.
 
     Example:
-        >>> draw_differences(results, "none", "percent", axes)  # doctest: +SKIP
+        >>> rows = [{"arm": arm, "seed": s, "x": x + s} for arm, x in (("none", 0), ("pcs", 2)) for s in (0, 1)]
+        >>> differences(Results(rows, {}, lambda row: row["x"]), "none", {"pcs": "correction"})
+        {'correction': [2, 2]}
     """
-    places, labels = 0, []
-    arms = [arm for arm in results.arms() if arm != baseline]
-    for point in results.places():
-        for arm in arms:
-            interval = results.difference(arm, baseline, **point)
-            if interval is None:
-                continue
-            error = [[interval.mean - interval.low], [interval.high - interval.mean]]
-            axes.errorbar(interval.mean, places, xerr=error, fmt="o", color=f"C{arms.index(arm) % 10}", capsize=3)
-            labels.append(" ".join([*(str(value) for value in point.values()), arm]))
-            places += 1
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(places), labels, fontsize="small")
-    axes.set_ylim(max(places, 1) - 0.5, -0.5)
-    axes.set_xlabel(f"difference to {baseline} in {unit}, 95 % interval")
-    axes.figure.set_size_inches(7.0, max(2.5, 1.0 + 0.28 * places))  # type: ignore[union-attr]
+    plain = results.values(baseline, **where)
+    found = {}
+    for arm in results.arms(**where):
+        values = results.values(arm, **where)
+        if arm != baseline and (common := sorted(values.keys() & plain.keys())):
+            found[words.get(arm, arm)] = [values[seed] - plain[seed] for seed in common]
+    return found
+
+
+def draw_differences(
+    results: Results,
+    figure: Any,
+    *,
+    baseline: str,
+    finding: str,
+    unit: str,
+    words: Mapping[str, str],
+    lower: bool = False,
+    reruns: Sequence[Results] = (),
+) -> None:
+    """Draw the difference of each arm to the baseline at each point of the grid: seeds, means and 95 % intervals.
+
+    Args:
+        results: results of the effect.
+        figure: empty figure of matplotlib.
+        baseline: name of the arm that the others are compared with.
+        finding: sentence above the figure.
+        unit: unit of the score, for the label of the axis.
+        words: arms spelled out in words; others keep their names.
+        lower: whether lower scores are better.
+        reruns: results of cells that were run again, in panels of their own.
+
+    Example:
+        >>> draw_differences(results, figure, baseline="none", finding="", unit="percent", words={})  # doctest: +SKIP
+    """
+    panels = []
+    for run, again in [(results, ""), *((rerun, " (again)") for rerun in reruns)]:
+        for point in run.places():
+            names = [f"{axis.rpartition('.')[2]} " * (not isinstance(value, str)) for axis, value in point.items()]
+            title = ", ".join(f"{name}{value}" for name, value in zip(names, point.values(), strict=True)) + again
+            if found := differences(run, baseline, words, **point):
+                panels.append(Panel(title, found, line=0.0))
+    label = f"difference to {words.get(baseline, baseline)} in {unit}"
+    draw_panels(figure, panels, finding=finding, label=label, better="lower" if lower else "higher")

@@ -1,6 +1,7 @@
 """Records on disk: written whole or not at all, with their figure beside them."""
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -106,7 +107,7 @@ def write_figure(path: Path, experiment: Experiment, record: Row) -> bool:
         record: record that :func:`~graphseq.bench.runner.run_experiment` returned.
 
     Returns:
-        Whether there is a figure: not if the experiment draws none, or nothing ran.
+        Whether there is a figure: not if the experiment draws none, or nothing ran that it could compare.
 
     Example:
         >>> write_figure(Path("loader.png"), load_experiment("speed.graph_loader"), record)  # doctest: +SKIP
@@ -115,11 +116,17 @@ def write_figure(path: Path, experiment: Experiment, record: Row) -> bool:
     if not draws(experiment) or all("skipped" in row for row in record["rows"]):
         return False
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
+    from PIL import Image  # which matplotlib needs anyway
 
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     experiment.draw(record, figure.subplots())
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    if not figure.axes:
+        return False
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=130)
+    with replacing(path) as temporary, Image.open(drawn) as image:
+        # a palette of 64 colours takes a third of the bytes
+        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(temporary, optimize=True)
     return True
 
 

@@ -1,6 +1,7 @@
 """Reports: a record as printed, and all accepted records as RESULTS.md."""
 
 import os
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from graphseq.bench.records.table import columns_of, format_value, is_numeric, p
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["details_markdown", "print_record", "results_markdown", "verdict_sentence"]
+__all__ = ["claim_in_words", "details_markdown", "print_record", "results_markdown", "verdict_sentence"]
 
 
 def _skips(record: Row) -> list[Row]:
@@ -53,7 +54,10 @@ def print_record(record: Row, console: "Console") -> None:
     """
     rows = record.get("table") or record["rows"]
     print_table(rows, console, title=f"{record['name']} (scale {record.get('scale', 'default')})")
-    checks = [{key: check[key] for key in ("holds", "value", "bound", "claim")} for check in record["checks"]]
+    checks = [
+        {**{key: check[key] for key in ("holds", "value", "bound")}, "claim": claim_in_words(check["claim"])}
+        for check in record["checks"]
+    ]
     skips = _skips(record)
     for part in (checks, skips):
         if part:
@@ -110,14 +114,39 @@ def _commit(record: Row) -> str:
     return f" Commit {source['commit'][:12]}{' with changes that are not in it' if source.get('modified') else ''}."
 
 
+def claim_in_words(claim: str) -> str:
+    """Return a claim with places ``arm@value`` written out.
+
+    Args:
+        claim: text of a check.
+
+    Example:
+        >>> claim_in_words("(A) snn@USPS@32 - plain@USPS@32")
+        '(A) snn less plain at USPS, 32'
+        >>> claim_in_words("(C) both@800 - none@200")
+        '(C) both at 800 less none at 200'
+    """
+    letter, text = match.groups() if (match := re.match(r"(\([^)]*\) )?(.*)", claim, re.DOTALL)) else ("", claim)
+    places = [part.split("@") for part in text.split(" - ")]
+    if len(places) != 2 or any(len(place) < 2 for place in places):
+        return claim
+    (ours, *here), (other, *there) = places
+    words = f"{ours} less {other}" if here == there else f"{ours} at {', '.join(here)} less {other}"
+    return f"{letter or ''}{words} at {', '.join(there)}"
+
+
+def _claims(record: Row) -> list[str]:
+    """The table of claims of a record, one line each."""
+    columns = ("claim", "value", "bound", "holds")
+    rows = [{key: check[key] for key in columns} for check in record["checks"]]
+    return [*_markdown_table([{**row, "claim": claim_in_words(row["claim"])} for row in rows]), ""] if rows else []
+
+
 def _measured(record: Row) -> list[str]:
     """Tables of a record, and the hardware and versions that they were measured with."""
     lines: list[str] = []
     if table := record.get("table") or record["rows"]:
         lines += [*_markdown_table(table), ""]
-    if record["checks"]:
-        columns = ("claim", "value", "bound", "holds")
-        lines += [*_markdown_table([{key: check[key] for key in columns} for check in record["checks"]]), ""]
     if skips := _skips(record):
         lines += [*_markdown_table(skips), ""]
     for note in record.get("notes", []):
@@ -147,6 +176,8 @@ def verdict_sentence(record: Row) -> str:
     """
     held, count = sum(check["holds"] for check in record["checks"]), len(record["checks"])
     claims = f"{'all' if held == count else f'{held} of'} {count} claims hold" if count else "nothing was claimed"
+    if count == 1:
+        claims = f"the one claim {'holds' if held else 'does not hold'}"
     if record["kind"] == "speed":
         return f"{claims[0].upper()}{claims[1:]}."
     words = {"reproduced": "Reproduced", "partly": "Reproduced in part", "not reproduced": "Not reproduced"}
@@ -154,7 +185,7 @@ def verdict_sentence(record: Row) -> str:
 
 
 def details_markdown(record: Row, figure: str | None) -> str:
-    """Return ``results/<name>.md``: protocol and rule, verdict, tables, figure, and reruns of some of the cells.
+    """Return ``results/<name>.md``: verdict, figure, claims, then protocol and rule, tables, and reruns of some cells.
 
     Args:
         record: an accepted record.
@@ -163,20 +194,23 @@ def details_markdown(record: Row, figure: str | None) -> str:
     Example:
         >>> record = {"name": "speed.sum", "kind": "speed", "verdict": None, "rows": [], "checks": [],
         ...           "rule": "A sum.", "environment": {"torch": "2.13.0", "date": "2026-01-01"}}
-        >>> details_markdown(record, None).splitlines()[:3]
-        ['# speed.sum', '', 'A sum.']
+        >>> details_markdown(record, None).splitlines()[:5]
+        ['# speed.sum', '', 'A sum.', '', '**Nothing was claimed.**']
     """
-    lines = [f"# {record['name']}", ""]
-    if rule := _rule_text(record.get("rule", "")):
-        lines += [rule, ""]
-    lines += [f"**{verdict_sentence(record)}**", "", *_measured(record)]
+    rule = _rule_text(record.get("rule", ""))
+    title, _, protocol = rule.partition("\n")
+    lines = [f"# {record['name']}", "", *([title, ""] if title else []), f"**{verdict_sentence(record)}**", ""]
     if figure:
-        lines += [f"![{record['name']}]({figure})", ""]
+        lines += [f"![{title or record['name']}]({figure})", ""]
+    lines += _claims(record)
+    if protocol.strip():
+        lines += ["## Protocol", "", protocol.strip(), ""]
+    lines += ["## Measurements", "", *_measured(record)]
     for rerun in record.get("reruns", []):
         lines += [f"## Rerun of {rerun['only']}", ""]
         if _rule_text(rerun["rule"]) != rule:
             lines += [_rule_text(rerun["rule"]), ""]
-        lines += _measured(rerun)
+        lines += [*_claims(rerun), *_measured(rerun)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -2,12 +2,9 @@
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from graphseq.bench.experiment import Row
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["group_figure", "group_table"]
 
@@ -55,28 +52,22 @@ def group_table(key: str, columns: Sequence[str]) -> Callable[[Sequence[Row]], l
     return table
 
 
-def group_figure(key: str) -> Callable[[Row, "Axes"], None]:
+def group_figure(key: str) -> Callable[[Sequence[Row], Any, str], None]:
     """Return a function for ``Speed(draw=…)``: all ratios over the values of a key, a colour for each peer.
 
     Args:
         key: key of the cases whose values are the places on the horizontal axis.
 
     Example:
-        >>> group_figure("kind")({"rows": []}, axes)  # doctest: +SKIP
+        >>> group_figure("kind")([], figure, "Nothing ran.")  # doctest: +SKIP
     """
 
-    def draw(record: Row, axes: "Axes") -> None:
-        rows = [row for row in record["rows"] if "skipped" not in row]
-        places = list(dict.fromkeys(row[key] for row in rows))
-        points: dict[str, list[tuple[int, float]]] = {}
+    def draw(rows: Sequence[Row], figure: Any, finding: str) -> None:
+        from graphseq.bench.speeds.figures import draw_groups
+
+        points: dict[str, list[tuple[str, float]]] = {}
         for peer, row, median in _found(rows):
-            points.setdefault(peer, []).append((places.index(row[key]), median))
-        for number, (peer, found) in enumerate(points.items()):
-            shift = 0.3 * (number - (len(points) - 1) / 2)
-            axes.scatter([at + shift for at, _ in found], [ratio for _, ratio in found], s=12, alpha=0.5, label=peer)
-        axes.axhline(1.0, color="black", linewidth=0.8)
-        axes.set(yscale="log", ylabel="times as fast as the peer (log)")
-        axes.set_xticks(range(len(places)), [str(place) for place in places])
-        axes.legend(frameon=False)
+            points.setdefault(peer, []).append((str(row[key]), median))
+        draw_groups(points, figure, finding)
 
     return draw

@@ -3,13 +3,10 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graphseq.bench.experiment import Check, Row
 from graphseq.bench.speeds.timing import alternate
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["ConstantTime", "alternately", "microseconds"]
 
@@ -94,26 +91,35 @@ class ConstantTime:
                 checks.append(Check(claim, spread, self.bound, spread <= self.bound))
         return checks
 
-    def draw(self, record: Row, axes: "Axes") -> None:
-        """Draw the times over the size, a panel for each sweep, and the band in which each has to stay.
+    def in_words(self, rows: Sequence[Row]) -> str:
+        """Return by how much the time of an item changes at most, and with which size it changes more than the bound.
 
         Args:
-            record: whole record, as it is written to JSON.
-            axes: one empty matplotlib Axes, which is replaced by the panels.
+            rows: rows of the sweeps that ran.
         """
-        figure: Any = axes.figure
-        axes.remove()
-        rows = [row for row in record["rows"] if "skipped" not in row and row["sweep"] in self.sweeps]
-        panels = figure.subplots(1, max(1, len(rows)), squeeze=False, sharey=True)[0]
-        for row, panel in zip(rows, panels, strict=False):
-            places = [line[row["sweep"]] for line in row["sizes"]]
-            for number, (key, name) in enumerate(self.times.items()):
-                medians, low, high = ([line[key + end] for line in row["sizes"]] for end in ("", "_low", "_high"))
-                ranges = [[abs(median - end) for median, end in zip(medians, ends, strict=True)]
-                          for ends in (low, high)]  # fmt: skip
-                color = f"C{number}"
-                panel.axhspan(min(medians), self.bound * min(medians), color=color, alpha=0.2, linewidth=0)
-                panel.errorbar(places, medians, ranges, marker="o", capsize=3, color=color, label=name)
-            panel.set(xscale="log", yscale="log", xlabel=row["sweep"])
-        panels[0].set_ylabel(f"µs {self.item} (band: least, and {self.bound:g} times it)")
-        panels[0].legend(loc="center left", frameon=False)
+        parts = []
+        for key, name in self.times.items():
+            spreads = {}
+            for row in self._swept(rows):
+                medians = [line[key] for line in row["sizes"]]
+                spreads[row["sweep"]] = max(medians) / min(medians)
+            beyond = [sweep for sweep, spread in spreads.items() if spread > self.bound]
+            where = f" (with the number of {' and '.join(beyond)}: more than {self.bound:g})" if beyond else ""
+            if spreads:
+                parts.append(f"{max(spreads.values()):.2f} times in {name}{where}")
+        return f"the time of {self.item} varies with the size by at most {' and '.join(parts)}" if parts else ""
+
+    def _swept(self, rows: Sequence[Row]) -> list[Row]:
+        return [row for row in rows if row["sweep"] in self.sweeps]
+
+    def draw(self, rows: Sequence[Row], figure: Any, finding: str) -> None:
+        """Draw the times over the size from zero: a row for each time, a column for each sweep, bands of the bound.
+
+        Args:
+            rows: rows of the sweeps that ran.
+            figure: empty figure of matplotlib; its size is set.
+            finding: sentence above the figure.
+        """
+        from graphseq.bench.speeds.figures import draw_sizes
+
+        draw_sizes(self._swept(rows), figure, finding, self.times, self.bound, self.item)

@@ -100,7 +100,10 @@ class Speed(Experiment):
         run: ``(case, setting)`` -> row, which replaces the measurement above for comparisons that contenders cannot
             express.
         table: rows -> lines of the printed table, in place of the general one.
-        draw: ``(record, axes)``, in place of the general figure.
+        draw: ``(rows, figure, finding)``, in place of the general figure.
+        finding: rows -> what was found, in one sentence, the title of the figure; by default the smallest and largest
+            ratio, and the number of claims that hold.
+        read: rows of an earlier record -> the same in the columns of today's rows; as they are by default.
 
     Raises:
         ValueError: if there are no cases, cases differ in their keys, fewer than two contenders, nothing compares
@@ -144,7 +147,9 @@ class Speed(Experiment):
         columns: Sequence[str] = (),
         run: Callable[[Row, Setting], Row] | None = None,
         table: Callable[[Sequence[Row]], list[Row]] | None = None,
-        draw: "Callable[[Row, Axes], None] | None" = None,
+        draw: Callable[[Sequence[Row], Any, str], None] | None = None,
+        finding: Callable[[Sequence[Row]], str] | None = None,
+        read: Callable[[Sequence[Row]], list[Row]] | None = None,
     ) -> None:
         self.name, self.protocol, self.claims = name, protocol, tuple(claims)
         self.cases, self.contenders, self.equal = cases, dict(contenders or {}), equal
@@ -153,7 +158,7 @@ class Speed(Experiment):
         self.packages, self.memory, self.columns = dict(packages or {}), memory, tuple(columns)
         self.rounds, self.seconds = dict(rounds), dict(seconds)
         self.device = "cpu"
-        self._run, self._table, self._draw = run, table, draw
+        self._run, self._table, self._draw, self._finding, self._read = run, table, draw, finding, read
         self._check()
 
     def _check(self) -> None:
@@ -342,34 +347,32 @@ class Speed(Experiment):
             record: whole record, as it is written to JSON.
             axes: one empty matplotlib Axes.
         """
+        from graphseq.bench.records.report import verdict_sentence
+        from graphseq.bench.speeds.figures import draw_ratios, ratios_in_words
+
+        rows = self.rows_of(record)
+        finding = self._finding(rows) if self._finding else ratios_in_words(rows)
+        verdict = verdict_sentence(record)
+        finding = f"{finding[0].upper()}{finding[1:]}; {verdict[0].lower()}{verdict[1:]}" if finding else verdict
+        figure = axes.figure
+        axes.remove()
         if self._draw is not None:
-            return self._draw(record, axes)
+            return self._draw(rows, figure, finding)
+        claims = [claim for claim in self.claims if isinstance(claim, AtLeast)]
+        return draw_ratios(rows, figure, finding, lambda row, pair: [
+            bound
+            for claim in claims if claim.ratio == pair and claim.where.items() <= row.items()
+            for bound in (claim.bound, claim.aim) if bound is not None
+        ])  # fmt: skip
+
+    def rows_of(self, record: Row) -> list[Row]:
+        """Return the rows of a record that ran, those of an earlier one in today's columns.
+
+        Args:
+            record: record of the comparison, as it is written to JSON.
+        """
         rows = [row for row in record["rows"] if "skipped" not in row]
-        bars = [(row, pair, ratio) for row in rows for pair, ratio in row.get("ratio", {}).items()][::-1]
-        several = len({pair for _, pair, _ in bars}) > 1
-        for place, (row, pair, ratio) in enumerate(bars):
-            spread = [[ratio["median"] - ratio["low"]], [ratio["high"] - ratio["median"]]]
-            axes.barh(place, ratio["median"], xerr=spread, color="tab:blue", capsize=2)
-            bounds = [
-                bound
-                for claim in self.claims
-                if isinstance(claim, AtLeast) and claim.ratio == pair and claim.where.items() <= row.items()
-                for bound in (claim.bound, claim.aim)
-                if bound is not None
-            ]
-            axes.scatter(bounds, [place] * len(bounds), s=120, marker="|", linewidths=2, color="black", zorder=3)
-        names = [
-            ", ".join(str(value) for value in case_of(row).values()) + (f": {pair}" if several else "")
-            for row, pair, _ in bars
-        ]
-        axes.set_yticks(range(len(bars)), names, fontsize="small" if len(bars) < 15 else "xx-small")
-        axes.axvline(1.0, color="tab:gray", linewidth=0.8)
-        pair = bars[0][1] if bars else "/"
-        label = "times as fast as the other" if several else f"times as fast as {pair.partition('/')[2]}"
-        axes.set_xlabel(f"{label} (median and range; marks: claims)")
-        if bars and max(ratio["median"] for _, _, ratio in bars) > 30 * min(ratio["median"] for _, _, ratio in bars):
-            axes.set_xscale("log")
-        axes.figure.set_size_inches(7.0, max(2.5, 0.9 + 0.2 * len(bars)))  # type: ignore[union-attr]
+        return self._read(rows) if self._read else rows
 
 
 def _peak(call: Call, device: str, steps: bool) -> float | None:

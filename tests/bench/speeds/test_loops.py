@@ -113,8 +113,10 @@ def test_groups_are_those_of_the_key_and_columns_those_of_the_peers():
         {"kind": "sum", "a up": "4.00 (2.00-8.00)", "b up": "1.00 (1.00-1.00)"},
         {"kind": "max", "a down": "3.00 (3.00-3.00)"},
     ]
-    axes = Figure().subplots()
-    group_figure("kind")({"rows": [*rows, {"kind": "min", "skipped": "no peer"}]}, axes)
+    figure = Figure()
+    group_figure("kind")(rows, figure, "Ours is faster.")
+    (axes,) = figure.axes
+    assert figure.get_suptitle() == "Ours is faster."
     assert [label.get_text() for label in axes.get_xticklabels()] == ["sum", "max"]
     assert [len(points.get_offsets()) for points in axes.collections] == [3, 1]
 
@@ -126,6 +128,9 @@ def test_constant_time_holds_the_largest_against_the_smallest():
     (check,) = claim([row, {"sweep": "other", "sizes": []}])
     assert (check.value, check.holds) == (pytest.approx(1.4), False)
     assert check.claim == "steps: time of a node is constant within 1.3 from 10 to 1,000 nodes"
+    found = "the time of a node varies with the size by at most 1.40 times in steps"
+    assert claim.in_words([row]) == f"{found} (with the number of nodes: more than 1.3)"
+    assert ConstantTime(["nodes"], {"us": "steps"}, 1.41, "a node").in_words([row]) == found
     assert ConstantTime(["nodes"], {"us": "steps"}, 1.41, "a node")([row])[0].holds
     with pytest.raises(ValueError, match=r"bound is 1"):
         ConstantTime(["nodes"], {"us": "steps"}, 1.0, "a node")

@@ -298,12 +298,18 @@ class TestRecord:
         )
         assert write_figure(tmp_path / "figure.png", speed, record)
 
-    def test_figure_has_a_bar_for_each_ratio_and_marks_claims(self):
-        axes = Figure().subplots()
-        summing(claims=[AtLeast("ours/peer", 10, {"size": 10})]).draw({"rows": [row(10, 12.0), row(20, 5.0)]}, axes)
-        assert sorted(patch.get_width() for patch in axes.patches) == [5.0, 12.0]
+    def test_figure_has_a_dot_with_its_range_for_each_ratio_and_marks_claims(self):
+        figure = Figure()
+        speed = summing(claims=[AtLeast("ours/peer", 10, {"size": 10})])
+        record = {"kind": "speed", "verdict": None, "rows": [row(10, 12.0), row(20, 5.0)], "checks": []}
+        speed.draw(record, figure.subplots())
+        (axes,) = figure.axes
+        assert [dots.lines[0].get_xdata()[0] for dots in axes.containers] == [12.0, 5.0]
+        assert all(dots.has_xerr for dots in axes.containers)
         marks = [mark.get_offsets().tolist() for mark in axes.collections if isinstance(mark, PathCollection)]
-        assert [place for offsets in marks for place in offsets] == [[10.0, 1.0]]
+        assert [place for offsets in marks for place in offsets] == [[10.0, 0.0]]
+        assert figure.get_suptitle() == "Ours is 5 to 12 times as fast as peer in 2 cases; nothing was claimed."
+        assert "higher is better" in axes.get_xlabel()
 
     def test_rows_of_another_device_say_so(self):
         here, there = summing(), summing().on("cuda")
