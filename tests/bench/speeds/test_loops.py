@@ -164,7 +164,7 @@ def test_sizes_are_timed_in_turn():
 
 def test_trainer_overhead_counts_steps_of_both(tmp_path):
     (tmp_path / "table.csv").write_text("x,y\n" + "\n".join(f"{n / 9},{n % 2}" for n in range(40)))
-    data = TabularDataModule(csv=str(tmp_path / "table.csv"), target="y", batch_size=4)
+    data = TabularDataModule(path=str(tmp_path / "table.csv"), target="y", batch_size=4)
     data.prepare_data()
     data.setup("fit")
     taken = []
