@@ -19,12 +19,27 @@ from graphseq.data import (
     TensorStore,
 )
 from graphseq.data.precision import TRUE_PRECISIONS, cast_floats
-from graphseq.models import MLP, TGN, ConvNet, GraphClassifier, NodeClassifier
-from graphseq.nn import SampleWeights
-from graphseq.tasks import Classification, NodeClassification, Regression, Reweighted, TemporalLinkPrediction
+from graphseq.models import APAN, JODIE, MLP, TGAT, TGN, ConvNet, DyRep, GINClassifier, GraphClassifier, NodeClassifier
+from graphseq.nn import PRESCorrector, SampleWeights
+from graphseq.tasks import (
+    Classification,
+    NodeClassification,
+    Regression,
+    Reweighted,
+    TemporalLinkPrediction,
+    TemporalNodeClassification,
+)
 
 PRECISIONS = [*TRUE_PRECISIONS, "bf16-mixed"]
-CONVS = ["gcn", "gin", "sage", "gat"]
+CONVS = {
+    "gcn": {},
+    "gin": {},
+    "sage": {},
+    "gat": {},
+    "gine": {"edge_channels": 2},
+    "pna": {"edge_channels": 2, "degree_histogram": [10, 30]},
+    "gin with a virtual node": {"conv": "gin", "virtual_node": True, "jumping_knowledge": "lstm"},
+}
 
 
 def trainer(precision, **options):
@@ -88,7 +103,8 @@ def check_types(types, precision):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_graphs_of_classes(precision, conv, resident):
     data = GraphDataModule(graphs("class"), split="stratified", batch_size=8, device_resident=resident)
-    types = fit(Classification(GraphClassifier(3, 2, conv=conv), 2), data, precision)
+    network = GraphClassifier(3, 2, **{"conv": conv, **CONVS[conv]})
+    types = fit(Classification(network, 2), data, precision)
     check_types(types, precision)
     assert all(one["y"] == torch.int64 for one in types)
     assert data.graphs.field("x").dtype == torch.float32
@@ -159,19 +175,70 @@ class SeenTimes(lightning.Callback):
         self.exact.append(batch.t.dtype == self.times.dtype and torch.equal(batch.t, self.times[batch.e_id]))
 
 
+def stream(**options):
+    draws = torch.Generator().manual_seed(0)
+    src, dst = torch.randint(0, 9, (200,), generator=draws), torch.randint(9, 20, (200,), generator=draws)
+    msg, y = torch.rand(200, 3, generator=draws), torch.arange(200) % 2
+    events = TemporalEvents(src, dst, 1.7e9 + torch.arange(200.0).double(), msg=msg, y=y)
+    return TemporalDataModule(events, batch_size=50, **options)
+
+
 @pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_times_of_events_are_never_rounded(precision, resident):
-    draws = torch.Generator().manual_seed(0)
-    src, dst = torch.randint(0, 9, (200,), generator=draws), torch.randint(9, 20, (200,), generator=draws)
-    events = TemporalEvents(src, dst, 1.7e9 + torch.arange(200.0).double(), msg=torch.rand(200, 3, generator=draws))
-    data = TemporalDataModule(events, batch_size=50, device_resident=resident)
+    data = stream(device_resident=resident)
     seen = SeenTimes(data.events.t)
     task = TemporalLinkPrediction(TGN(data.num_nodes, 3, memory_dim=8, time_dim=8, embedding_dim=8))
     trainer(precision, callbacks=[seen]).fit(task, data)
     assert seen.exact
     assert all(seen.exact)
     assert all(bool(torch.isfinite(p).all()) for p in task.parameters())
+
+
+SIZES = {"memory_dim": 8, "time_dim": 8}
+STREAMS = {
+    "jodie": lambda data: JODIE(data.num_nodes, 3, data.time_statistics, **SIZES),
+    "dyrep": lambda data: DyRep(data.num_nodes, 3, num_neighbors=3, **SIZES),
+    "tgat": lambda data: TGAT(data.num_nodes, 3, embedding_dim=8, time_dim=8, num_neighbors=3),
+    "apan": lambda data: APAN(data.num_nodes, 3, memory_dim=8, num_mails=3, num_neighbors=3),
+    "jodie with pres": lambda data: JODIE(
+        data.num_nodes, 3, corrector=PRESCorrector(rate="time"), mean_gap=data.mean_gap, **SIZES
+    ),
+    "tgn with pres": lambda data: TGN(data.num_nodes, 3, embedding_dim=8, corrector=PRESCorrector(), **SIZES),
+    "apan with pres": lambda data: APAN(data.num_nodes, 3, memory_dim=8, corrector=PRESCorrector()),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_networks_over_streams(precision, name):
+    data = stream()
+    network = STREAMS[name](data)
+    seen = SeenTimes(data.events.t)
+    task = TemporalLinkPrediction(network, coherence_weight=0.0 if name == "tgat" else 0.1)
+    run = trainer(precision, callbacks=[seen])
+    run.fit(task, data)
+    run.test(task, data, verbose=False)
+    assert seen.exact
+    assert all(seen.exact)
+    floats = {key: value for key, value in task.state_dict().items() if value.is_floating_point()}
+    assert all(bool(torch.isfinite(value).all()) for value in floats.values())
+    assert {p.dtype for p in task.parameters()} == {TRUE_PRECISIONS.get(precision, torch.float32)}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_nodes_of_streams(precision):
+    data = stream()
+    task = TemporalNodeClassification(STREAMS["tgn with pres"](data))
+    run = trainer(precision)
+    run.fit(task, data)
+    assert torch.isfinite(run.callback_metrics["val/loss"])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_gin_of_the_paper(precision):
+    data = GraphDataModule(graphs("class"), split="stratified", batch_size=8)
+    check_types(fit(Classification(GINClassifier(3, 2), 2), data, precision), precision)
 
 
 def test_what_is_cast():

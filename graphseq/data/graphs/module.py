@@ -14,7 +14,13 @@ from graphseq.core.errors import DataError
 from graphseq.data.base import Stage, StoreDataModule
 from graphseq.data.graphs.fields import describe
 from graphseq.data.graphs.store import GraphStore
-from graphseq.data.graphs.transforms import GraphTransform, check_batch_transform, check_transformed, pre_transformed
+from graphseq.data.graphs.transforms import (
+    GraphTransform,
+    check_batch_transform,
+    check_pre_transform,
+    check_transformed,
+    pre_transformed,
+)
 from graphseq.data.labels import check_class_names, numbered_labels, plain_label
 from graphseq.data.splits import check_fractions, k_fold_split, pooled_split, random_split, size_split, with_val
 from graphseq.data.store import positions
@@ -109,9 +115,7 @@ class GraphSetDataModule(StoreDataModule):
             eval_transform=eval_transform,
         )
         self.pool_validation = pool_validation
-        if pre_transform is not None and not callable(pre_transform):
-            raise TypeError(f"pre_transform is {pre_transform!r}; give a callable from one graph to one graph")
-        self.pre_transform = pre_transform
+        self.pre_transform = check_pre_transform(pre_transform)
         self._class_names: list[str] = []
         self._checked: set[str] = set()
         for name, transform in (("train_transform", train_transform), ("eval_transform", eval_transform)):
@@ -245,15 +249,19 @@ class GraphSetDataModule(StoreDataModule):
 
     def load(self) -> None:
         """Read the data unless they are read already, transform graphs one by one, pool splits, and check labels."""
-        known = self._host is not None
+        if self._host is not None:
+            return
         super().load()
-        if not known:
+        try:
             if self.pre_transform is not None:
                 name = None if isinstance(self, GraphDataModule) else type(self).__name__
                 self._host = pre_transformed(self.graphs, self.pre_transform, self.seed, name)
             if self.pool_validation:
                 self._splits = pooled_split(self._splits, self.seed)
             self._check_labels()
+        except BaseException:
+            self._host, self._splits = None, {}  # so that another call does not take what was read as it is
+            raise
 
     def _check_labels(self) -> None:
         if "y" not in self.graphs.names:

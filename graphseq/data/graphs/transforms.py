@@ -1,11 +1,9 @@
 """Transforms of graphs: checks of those applied to whole batches, and transforms of single graphs before packing."""
 
 import hashlib
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 import torch_geometric
 import torch_geometric.transforms as T
@@ -14,7 +12,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import BaseTransform
 
 from graphseq.core.errors import DataError
-from graphseq.core.random import capture_generators, restore_generators
+from graphseq.core.random import seeded
 from graphseq.data.cache import cached
 from graphseq.data.graphs.store import GraphStore
 
@@ -154,6 +152,45 @@ def _node_fields(batch: Batch, number: int) -> list[str]:
     return [name for name, value in known if isinstance(value, Tensor) and len(value) != number]
 
 
+def check_pre_transform(transform: GraphTransform | None) -> GraphTransform | None:
+    """Return the argument ``pre_transform`` after a check.
+
+    Args:
+        transform: callable from one graph to one graph; None for no transform.
+
+    Raises:
+        TypeError: if it cannot be called.
+
+    Example:
+        >>> check_pre_transform(T.Center())
+        Center()
+    """
+    if transform is not None and not callable(transform):
+        raise TypeError(f"pre_transform is {transform!r}; give a callable from one graph to one graph")
+    return transform
+
+
+def transformed_graph(transform: GraphTransform, graph: Data, position: int) -> Data:
+    """Return a graph after ``pre_transform``.
+
+    Args:
+        transform: callable from one graph to one graph.
+        graph: the graph.
+        position: position of the graph in its data set, for the error message.
+
+    Raises:
+        DataError: if the transform does not return a graph.
+
+    Example:
+        >>> transformed_graph(T.Center(), Data(pos=torch.tensor([[1.0, 2.0]])), 0).pos
+        tensor([[0., 0.]])
+    """
+    made = transform(graph)
+    if not isinstance(made, Data):
+        raise DataError(f"pre_transform made a {type(made).__name__} of graph {position}; it must return one Data")
+    return made
+
+
 def pre_transformed(store: GraphStore, transform: GraphTransform, seed: int, name: str | None) -> GraphStore:
     """Return a store of graphs transformed one by one.
 
@@ -178,23 +215,12 @@ def pre_transformed(store: GraphStore, transform: GraphTransform, seed: int, nam
         position = 0
         for batch in store.batches(everything, _AT_ONCE):
             for graph in batch.to_data_list():
-                made = transform(graph)
-                if not isinstance(made, Data):
-                    raise DataError(
-                        f"pre_transform made a {type(made).__name__} of graph {position}; it must return one Data"
-                    )
+                yield transformed_graph(transform, graph, position)
                 position += 1
-                yield made
 
     def make() -> GraphStore:
-        states = capture_generators()
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 - transforms draw from the global generator
-        torch.manual_seed(seed)
-        try:
+        with seeded(seed):
             return GraphStore.from_dataset(graphs())
-        finally:
-            restore_generators(states)
 
     text = _description(transform)
     if name is None or text is None:

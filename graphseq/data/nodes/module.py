@@ -3,7 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypedDict, Unpack, cast, get_args
+from typing import Any, Literal, TypedDict, cast, get_args
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from torch_geometric.transforms import NormalizeFeatures
 from torch_geometric.utils import degree, index_to_mask
 
 from graphseq.core.errors import DataError, UnsupportedStrategyError
+from graphseq.core.random import seeded
 from graphseq.data.base import Stage, StoreDataModule
+from graphseq.data.graphs.transforms import GraphTransform, check_pre_transform, transformed_graph
 from graphseq.data.labels import any_names, check_class_names, numbered_labels
 from graphseq.data.loader import BatchLoader
 from graphseq.data.splits import check_fractions, random_split
@@ -35,6 +37,8 @@ class NodeOptions(TypedDict, total=False):
             it if it takes less than a quarter of the free memory; default ``auto``.
         train_transform: module applied on the device to the inputs of each training batch.
         eval_transform: module applied on the device to the inputs of each validation, test and prediction batch.
+        pre_transform: callable from one graph to one graph, such as any transform of PyG, applied once when the graph
+            is read, before the masks of the split are made.
 
     Example:
         >>> options: NodeOptions = {"seed": 1}
@@ -44,6 +48,7 @@ class NodeOptions(TypedDict, total=False):
     device_resident: bool | Literal["auto"]
     train_transform: nn.Module | None
     eval_transform: nn.Module | None
+    pre_transform: GraphTransform | None
 
 
 class NodeDataModule(StoreDataModule):
@@ -66,7 +71,13 @@ class NodeDataModule(StoreDataModule):
         num_val: number of validation nodes for ``random``.
         num_test: number of test nodes for ``random``.
         normalize_features: whether to divide each row of ``x`` by its sum.
-        options: further arguments, see :class:`StoreDataModule`; transforms must not write into the graph.
+        seed: seed of the ``random`` and ``stratified`` splits, and of random transforms in ``pre_transform``.
+        device_resident: whether the store moves to the training device, see :class:`StoreDataModule`.
+        train_transform: callable applied on the device to the graph in each training step; it must not write into it.
+        eval_transform: callable applied on the device to the graph in validation, test and prediction; it must not
+            write into it.
+        pre_transform: callable from one graph to one graph, such as any transform of PyG, applied once to a copy of the
+            graph when it is read, before the masks of the split are made.
 
     Yields:
         PyG ``Data`` with ``train_mask``, ``val_mask`` and ``test_mask``, bool (N,).
@@ -95,12 +106,20 @@ class NodeDataModule(StoreDataModule):
         num_val: int = 500,
         num_test: int = 1000,
         normalize_features: bool = False,
-        **options: Unpack[NodeOptions],
+        seed: int = 0,
+        device_resident: bool | Literal["auto"] = "auto",
+        train_transform: nn.Module | None = None,
+        eval_transform: nn.Module | None = None,
+        pre_transform: GraphTransform | None = None,
     ) -> None:
         super().__init__(
             1,
-            **options,
+            seed=seed,
+            device_resident=device_resident,
+            train_transform=train_transform,
+            eval_transform=eval_transform,
         )
+        self.pre_transform = check_pre_transform(pre_transform)
         if split not in get_args(NodeSplitRule):
             raise ValueError(f"split is {split!r}; it must be one of {', '.join(get_args(NodeSplitRule))}")
         for name, value, least in (
@@ -167,6 +186,9 @@ class NodeDataModule(StoreDataModule):
         if not isinstance(graph, Data):
             raise DataError(f"the graph is a {type(graph).__name__}; torch_geometric Data is needed")
         graph = copy.copy(graph)
+        if self.pre_transform is not None:
+            with seeded(self.seed):
+                graph = transformed_graph(self.pre_transform, graph.clone(), 0)
         given = graph.get("y")
         if isinstance(given, list | tuple | np.ndarray) and any_names(given):
             graph.y, self._class_names = numbered_labels(list(given), "node")

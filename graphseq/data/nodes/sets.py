@@ -7,7 +7,7 @@ from typing import Literal, Unpack, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.datasets import Actor, Planetoid
 from torch_geometric.io import read_planetoid_data
@@ -129,9 +129,7 @@ class ActorDataModule(NodeDataModule):
         split_index: number of the public split, 0 to 9.
         normalize_features: whether to divide each row of ``x`` by its sum.
         verify_checksums: whether to refuse raw files with another SHA-256 than the known one.
-        device_resident: whether the graph moves to the training device, see :class:`StoreDataModule`.
-        train_transform: module applied on the device to the graph in training; it must not write into the graph.
-        eval_transform: module applied on the device to the graph in validation, test and prediction.
+        options: further arguments of :class:`NodeDataModule`; ``seed`` is that of random transforms only.
 
     Yields:
         PyG ``Data`` with ``train_mask``, ``val_mask`` and ``test_mask``, bool (N,).
@@ -151,9 +149,7 @@ class ActorDataModule(NodeDataModule):
         *,
         normalize_features: bool = False,
         verify_checksums: bool = True,
-        device_resident: bool | Literal["auto"] = "auto",
-        train_transform: nn.Module | None = None,
-        eval_transform: nn.Module | None = None,
+        **options: Unpack[NodeOptions],
     ) -> None:
         if split_index not in range(10):
             raise ValueError(f"split_index is {split_index}; there are the public splits 0 to 9")
@@ -161,9 +157,7 @@ class ActorDataModule(NodeDataModule):
             self.read_graph,
             split_index=split_index,
             normalize_features=normalize_features,
-            device_resident=device_resident,
-            train_transform=train_transform,
-            eval_transform=eval_transform,
+            **options,
         )
         self.verify_checksums = verify_checksums
 

@@ -189,7 +189,7 @@ def _attend(
     keep = None
     if dropout:
         shape = (roots, heads if shared is None else shared.later.size(1) * heads, places)
-        keep = query.new_empty(shape, dtype=pairs[0].dtype).bernoulli_(1 - dropout).div_(1 - dropout)
+        keep = torch.empty(shape, dtype=time[0].dtype, device=query.device).bernoulli_(1 - dropout).div_(1 - dropout)
     if shared is None:
         return neighbor_attention(query, *pairs, *time, keep)
     return neighbor_attention(query, *pairs, *time, keep, later=shared.later, slot=shared.slot)

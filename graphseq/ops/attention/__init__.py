@@ -89,6 +89,8 @@ def neighbor_attention(
         raise ValueError("neighbor_attention got one of later and slot; give both, or none for one row a root")
     if torch.is_grad_enabled() and (msg.requires_grad or dt.requires_grad):
         raise ValueError("neighbor_attention gives no gradient to msg and dt: detach them")
+    if dropout_mask is not None:
+        dropout_mask = dropout_mask.to(time_weight.dtype)  # under autocast it may have the type of a product
     if not torch.is_autocast_enabled(z.device.type):
         form = compiled if use_compiled(query, z, msg, time_weight, time_bias) else fused
         return form.neighbor_attention(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+import torch_geometric.transforms as T
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Trainer
@@ -613,3 +614,36 @@ def test_a_damaged_published_file_is_refused(mirror, own_mirror):
     path.write_bytes(content)
     with pytest.raises(DataError, match="SHA-256"):
         PlanetoidDataModule("Cora").load()
+
+
+# transforms of the graph, once
+
+
+def test_a_transform_is_applied_once_to_a_copy_before_the_masks():
+    graph = graph_of()
+    before = graph.x.clone()
+
+    def grow(given):
+        given.x *= 2
+        return T.LargestConnectedComponents()(T.Constant(1.0)(given))
+
+    data = NodeDataModule(graph, split="stratified", pre_transform=grow)
+    assert torch.equal(graph.x, before)
+    assert data.num_features == 6
+    assert len(data.graph.train_mask) == data.num_nodes == T.LargestConnectedComponents()(graph).num_nodes
+    assert float(data.graph.x[:, :5].max()) == float(2 * before.max())
+    batch = next(data.batches("train"))
+    assert torch.equal(batch.x, data.graph.x)
+    masks = NodeDataModule(graph_of(), pre_transform=T.RandomNodeSplit(num_val=5, num_test=7), seed=3)
+    assert (int(masks.graph.val_mask.sum()), int(masks.graph.test_mask.sum())) == (5, 7)
+    same = NodeDataModule(graph_of(), pre_transform=T.RandomNodeSplit(num_val=5, num_test=7), seed=3)
+    assert torch.equal(same.graph.val_mask, masks.graph.val_mask)
+    with pytest.raises(DataError, match="pre_transform .*tuple"):
+        NodeDataModule(graph_of(), split="stratified", pre_transform=T.RandomLinkSplit()).load()
+    with pytest.raises(TypeError, match="pre_transform"):
+        NodeDataModule(graph_of(), pre_transform="Constant")
+
+
+def test_published_graphs_take_a_transform():
+    assert isinstance(PlanetoidDataModule("Cora", pre_transform=T.ToUndirected()).pre_transform, T.ToUndirected)
+    assert isinstance(ActorDataModule(pre_transform=T.ToUndirected()).pre_transform, T.ToUndirected)

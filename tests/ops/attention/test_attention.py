@@ -242,6 +242,15 @@ def test_autocast_computes_in_single_precision():
     assert all(output.dtype == torch.float32 for output in half)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_a_dropout_mask_of_another_type_is_taken(kind):
+    query, z, data, time, dropout = draw(dtype=torch.float32)
+    mask = (dropout > 0).float() * 2  # 0 and 2 in any type
+    expected = attend(query, z, *data, *time, mask)
+    found = attend(query, z, *data, *time, mask.to(kind))
+    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+
+
 def test_second_derivative_is_refused():
     query, z, data, time, _ = draw()
     outputs = attend(query, z, *data, *time)
