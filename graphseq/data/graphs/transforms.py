@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch_geometric
@@ -18,7 +18,9 @@ from graphseq.data.graphs.store import GraphStore
 
 __all__: list[str] = []
 
-GraphTransform = Callable[[Data], Data]
+# the class is named, since in configs a class in the place of Callable[[Data], Data] would have to be one of Data
+GraphTransform: TypeAlias = BaseTransform | Callable[[Data], Data]
+"""A transform of PyG, or another callable from one graph to one graph."""
 
 _FORMAT = "pre-transform-1"
 _AT_ONCE = 256

@@ -2,19 +2,23 @@
 
 import inspect
 
+import jsonargparse
 import pytest
 import torch
 import torch_geometric.transforms as T
+from torch_geometric.data import Data
 
 import graphseq.data
 from graphseq.core import DataError
 from graphseq.data import (
+    ActorDataModule,
     DigitGraphsDataModule,
     GraphDataModule,
     GraphSetDataModule,
     MoleculeDataModule,
     MotifDataModule,
     NodeDataModule,
+    PlanetoidDataModule,
     SuperpixelDataModule,
     TrianglesDataModule,
     TUDataModule,
@@ -76,6 +80,31 @@ def test_every_data_module_of_graphs_takes_a_transform_of_one_graph():
         parameters = inspect.signature(kind.__init__).parameters
         options = parameters["options"].annotation.__args__[0] if "options" in parameters else None
         assert "pre_transform" in (parameters if options is None else options.__annotations__), kind
+
+
+CONSTANT = {"class_path": "torch_geometric.transforms.Constant", "init_args": {"value": 2.0}}
+
+
+def centred(graph: Data) -> Data:
+    return T.Center()(graph)
+
+
+@pytest.mark.parametrize("kind", [DigitGraphsDataModule, TrianglesDataModule, PlanetoidDataModule, ActorDataModule])
+def test_configs_name_transforms_with_their_arguments(kind):
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "data")
+
+    def built(transform):
+        name = {"name": "Cora"} if kind is PlanetoidDataModule else {}
+        given = parser.parse_object({"data": {"pre_transform": transform, **name}})
+        return parser.instantiate(given).data.pre_transform
+
+    one = built(CONSTANT)
+    assert isinstance(one, T.Constant)
+    assert one.value == 2.0
+    both = {"class_path": "torch_geometric.transforms.Compose", "init_args": {"transforms": [CONSTANT, CONSTANT]}}
+    assert [type(part) for part in built(both).transforms] == [T.Constant, T.Constant]
+    assert built(f"{__name__}.centred") is centred
 
 
 def test_a_failed_transform_is_no_transform_at_the_next_call_either():
