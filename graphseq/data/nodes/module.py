@@ -186,14 +186,14 @@ class NodeDataModule(StoreDataModule):
         if not isinstance(graph, Data):
             raise DataError(f"the graph is a {type(graph).__name__}; torch_geometric Data is needed")
         graph = copy.copy(graph)
-        if self.pre_transform is not None:
-            with seeded(self.seed):
-                graph = transformed_graph(self.pre_transform, graph.clone(), 0)
         given = graph.get("y")
         if isinstance(given, list | tuple | np.ndarray) and any_names(given):
             graph.y, self._class_names = numbered_labels(list(given), "node")
         elif isinstance(given, np.ndarray):
             graph.y = torch.from_numpy(given)
+        if self.pre_transform is not None:
+            with seeded(self.seed):
+                graph = transformed_graph(self.pre_transform, graph.clone(), 0)
         _check_graph(graph)
         masks = self._masks(graph)
         _check_masks(masks, cast(Tensor, graph.y))

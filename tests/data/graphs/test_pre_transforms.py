@@ -36,7 +36,7 @@ def molecules(folder, **options):
     pytest.importorskip("rdkit")
     path = folder / "table.csv"
     path.write_text("smiles,t\nCCO,0\nCCN,1\nc1ccccc1,0\nCC1CC1,1\nC1CC1,0\nCO,1\n")
-    return MoleculeDataModule(csv=path, target_columns=["t"], split="random", fractions=[0.5, 0.3, 0.2], **options)
+    return MoleculeDataModule(path=path, target_columns=["t"], split="random", fractions=[0.5, 0.3, 0.2], **options)
 
 
 SETS = {
