@@ -75,7 +75,7 @@ class ConfiguredCLI(LightningCLI):
         >>> config = {
         ...     "model": {"class_path": "graphseq.tasks.Classification", "init_args": {"model": {
         ...         "class_path": "graphseq.models.MLP"}}},
-        ...     "data": {"class_path": "graphseq.data.TabularDataModule", "init_args": {"csv": "table.csv"}},
+        ...     "data": {"class_path": "graphseq.data.TabularDataModule", "init_args": {"path": "table.csv"}},
         ... }
         >>> ConfiguredCLI(config, run=False).datamodule  # doctest: +SKIP
     """

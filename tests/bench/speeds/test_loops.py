@@ -1,6 +1,6 @@
 """What experiments share: steps, waiting, moving, gradients, summaries, and the comparison of batches and sizes."""
 
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +23,8 @@ from graphseq.bench import (
     train_steps,
     trainer_overhead,
 )
+from graphseq.bench.speeds import loops
+from graphseq.core import make
 from graphseq.data import TabularDataModule
 from graphseq.tasks import Classification
 
@@ -53,19 +55,22 @@ def test_train_steps_are_those_of_a_plain_loop():
     assert number == 3
 
 
-def test_waiting_is_counted_and_nothing_else():
+def test_waiting_is_counted_and_nothing_else(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(loops, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
     def slow():
         for item in range(3):
-            time.sleep(0.02)
+            clock.now += 2.0
             yield item
+        clock.now += 1.0  # the end is waited for too
 
     waiting = Waiting(slow())
-    begin = time.perf_counter()
-    for _ in waiting:
-        time.sleep(0.05)
-    whole = time.perf_counter() - begin
-    assert 0.06 <= waiting.seconds < whole - 0.15 + 0.001
-    assert waiting.share == pytest.approx(waiting.seconds / whole, abs=0.05)
+    for _ in range(2):
+        waiting.loader = slow()
+        for _ in waiting:
+            clock.now += 5.0
+        assert (waiting.seconds, waiting.share) == (7.0, 7.0 / 22.0)
 
 
 def test_moved_batches_have_the_length_of_their_loader():
@@ -162,7 +167,18 @@ def test_sizes_are_timed_in_turn():
     assert order == ["a", "b", "a", "b", "b", "a"]
 
 
-def test_trainer_overhead_counts_steps_of_both(tmp_path):
+class Slow(nn.Linear):
+    """A layer whose call takes three seconds of a clock that nothing else moves but the plain loop."""
+
+    now = 0.0
+
+    def forward(self, x):
+        Slow.now += 3.0
+        return super().forward(x)
+
+
+def test_trainer_overhead_is_that_of_a_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(loops, "time", SimpleNamespace(perf_counter=lambda: Slow.now))
     (tmp_path / "table.csv").write_text("x,y\n" + "\n".join(f"{n / 9},{n % 2}" for n in range(40)))
     data = TabularDataModule(path=str(tmp_path / "table.csv"), target="y", batch_size=4)
     data.prepare_data()
@@ -172,9 +188,9 @@ def test_trainer_overhead_counts_steps_of_both(tmp_path):
     def plain():
         for number in range(9):
             taken.append(number)
-            time.sleep(0.2)  # more than a step of the Trainer takes
+            Slow.now += 1.0
             yield
 
-    task = Classification(nn.Linear(1, 2), num_outputs=2)
-    assert trainer_overhead(task, data.train_dataloader(), plain, 3, 2) < 0
+    task = Classification(make(Slow, 1, 2), num_outputs=2)
+    assert trainer_overhead(task, data.train_dataloader(), plain, 3, 2) == 2.0
     assert taken == [0, 1, 2, 0, 1, 2]
