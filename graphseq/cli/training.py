@@ -22,6 +22,7 @@ from graphseq.bench.building import ConfigError, ConfiguredCLI
 from graphseq.cli.checkpoints import checkpoint_of_run, claim_run, keep_best_files, newest_checkpoint, run_folder
 from graphseq.cli.predicting import CollectPredictions, Format, write_predictions
 from graphseq.cli.refusals import UsageError, reported
+from graphseq.core import HARMLESS_WARNINGS
 from graphseq.core.errors import CheckpointError, DataError
 from graphseq.data.cache import complete_or_absent
 
@@ -286,9 +287,7 @@ def _values(entries: Any, name: str) -> list[str]:
 
 # warnings of Lightning and torch that do not apply to these runs
 _HARMLESS = (
-    r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
-    r".*torch.jit.script. is deprecated",  # PyG's own use of torch
-    r".*is smaller than the logging interval",  # losses are logged once an epoch
+    *HARMLESS_WARNINGS,
     r".*callbacks used to create the checkpoint need to be provided",  # testing keeps no checkpoints
 )
 _SCHEDULERS = (torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)

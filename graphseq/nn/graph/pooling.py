@@ -45,7 +45,13 @@ def graph_index(num_nodes: int, batch: Tensor | None, ptr: Tensor | None, device
         return batch, num_graphs
     if batch is None:
         return torch.zeros(num_nodes, dtype=torch.long, device=device), 1
-    return batch, int(batch.max()) + 1 if num_nodes else 0
+    if num_nodes == 0:
+        return batch, 0
+    if torch.compiler.is_exporting():  # a symbol of the exported graph, which int() would need the value of
+        num_graphs = batch.max().item() + 1
+        torch._check(num_graphs >= 1)
+        return batch, num_graphs  # type: ignore[return-value]
+    return batch, int(batch.max()) + 1
 
 
 class GraphPool(Recorded, nn.Module):
