@@ -1,6 +1,6 @@
 """Pooling of nodes: the graph of each node, and one vector for each graph."""
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,10 +47,10 @@ def graph_index(num_nodes: int, batch: Tensor | None, ptr: Tensor | None, device
         return torch.zeros(num_nodes, dtype=torch.long, device=device), 1
     if num_nodes == 0:
         return batch, 0
-    if torch.compiler.is_exporting():  # a symbol of the exported graph, which int() would need the value of
-        num_graphs = batch.max().item() + 1
+    if torch.compiler.is_exporting():
+        num_graphs = cast(int, batch.max().item()) + 1  # a symbol of the exported graph: int() would need its value
         torch._check(num_graphs >= 1)
-        return batch, num_graphs  # type: ignore[return-value]
+        return batch, num_graphs
     return batch, int(batch.max()) + 1
 
 
