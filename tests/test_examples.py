@@ -39,6 +39,9 @@ def test_beats_its_baseline_without_a_warning(path, tmp_path):
         assert sum(row[0] for row in table) == 600  # no line of the file is lost, none read in halves
         assert all(happened > other for _, happened, other, *_ in table)
         assert all(found > usual + 0.2 for *_, found, usual in table)
+    if path.stem == "own_events":
+        ours, popular = numbers[-1]
+        assert ours > 2 * popular > 0
     if path.stem == "plain_pytorch":
         accuracy, guessed = numbers[-1]
         assert accuracy > 0.6 > 3 * guessed

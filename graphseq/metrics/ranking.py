@@ -56,6 +56,9 @@ def _check_k(k: int, columns: int) -> None:
         )
 
 
+# Not torchmetrics' RetrievalMRR: it counts no score of 0 or below, puts ties in the order of sorting, and takes 80
+# times as long (20,000 rows of 101, one core: 2.8 s, here 0.035 s). Not PyG's LinkPredMRR: it is given lists that are
+# sorted already, so ties (constant scores: 0.036 in place of 0.0196) follow the sorting; 0.16 s with it.
 def link_ranks(preds: Tensor) -> Tensor:
     r"""Return the rank of column 0 among its row: the mean of the best and the worst rank that its ties allow.
 
