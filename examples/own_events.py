@@ -2,22 +2,20 @@
 
 import datetime
 import functools
-import logging
 import random
 import tempfile
-import warnings
 from pathlib import Path
 
 import lightning
 import torch
 
+from graphseq.core import quiet_lightning
 from graphseq.data import EventCSVDataModule
 from graphseq.models import TGN, LinkStream
 from graphseq.tasks import TemporalLinkPrediction
 
 torch.set_num_threads(1)
-warnings.filterwarnings("ignore")
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+quiet_lightning()
 
 
 def write_purchases(path):
