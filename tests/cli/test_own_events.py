@@ -62,6 +62,12 @@ def test_one_config_and_two_commands(tmp_path, capsys):
     assert len(CONFIG.strip().splitlines()) <= 15
     assert main(["fit", "--config", "my_events.yaml"]) == 0
     assert main(["predict", "--config", "my_events.yaml", "--ckpt_path", "best"]) == 0
+    with next(tmp_path.glob("runs/**/predictions.csv")).open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 45
+    assert (table[-1]["src"], table[-1]["dst"]) == ("user3", "item4")
+    start = datetime.datetime.fromisoformat("2024-01-05T10:00+02:00").timestamp()
+    assert float(table[-1]["t"]) == start + 60 * 299
     path = next(tmp_path.glob("runs/*/version_0/checkpoints/last.ckpt"))
     saved = torch.load(path, weights_only=True)
     nodes = saved["EventCSVDataModule"]["nodes"]

@@ -238,7 +238,10 @@ class TemporalEvents:
             >>> TemporalEvents(one, one + 1, one, node_ids=["ann", "bob"]).ids_of(one + 1).tolist()
             ['bob']
         """
-        return nodes if self.node_ids is None else NodeNumbering(self.node_ids, self.num_sources).ids_of(nodes)
+        if self.node_ids is None or isinstance(self.node_ids, Tensor):
+            return nodes if self.node_ids is None else self.node_ids[nodes.cpu()]
+        names = self.node_ids  # of the nodes that are asked for only: there may be millions of others
+        return np.array([names[node] for node in nodes.flatten().tolist()], dtype=object).reshape(nodes.shape)
 
     def renumbered(self, nodes: NodeNumbering) -> Self:
         """Return the same events with the numbers that another table gives to the ids of their nodes.
