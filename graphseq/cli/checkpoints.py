@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from graphseq.core.errors import CheckpointError
 from graphseq.data.cache import complete_or_absent
 
-__all__ = ["checkpoint_of_run", "claim_run", "keep_best_files", "newest_checkpoint", "run_folder"]
+__all__ = ["check_newest_run", "checkpoint_of_run", "claim_run", "keep_best_files", "newest_checkpoint", "run_folder"]
 
 _VERSION = re.compile(r"version_(\d+)")
 _GIVE_A_FILE = "give a file with --ckpt_path"
@@ -153,6 +154,74 @@ def checkpoint_of_run(run: Path, which: str, resumable: bool = False) -> str:
     return str(_latest(whole if resumable else files).path)
 
 
+_OF_NO_RUN = ("max_epochs", "default_root_dir", "accelerator", "devices", "logger", "inference_mode")
+_OF_NO_RUN_PREFIX = ("enable_", "limit_val", "limit_test", "limit_predict")
+"""Entries of the trainer that do not tell one run from another: how long it goes, and where."""
+
+
+def _told_apart_by(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a config by which runs of one name differ."""
+    trainer = {
+        name: value
+        for name, value in (config.get("trainer") or {}).items()
+        if name not in _OF_NO_RUN and not name.startswith(_OF_NO_RUN_PREFIX)
+    }
+    return {"trainer": trainer, **{part: config.get(part) for part in ("model", "data", "seed_everything")}}
+
+
+def _differences(first: Any, second: Any, key: str = "") -> list[str]:
+    if isinstance(first, dict) and isinstance(second, dict):
+        names = sorted({*first, *second})
+        return [
+            each
+            for name in names
+            for each in _differences(
+                first.get(name), second.get(name), key if name == "init_args" else f"{key}.{name}".lstrip(".")
+            )
+        ]
+    return [] if first == second else [f"{key} {first}"]
+
+
+def check_newest_run(root: Path, name: str, which: str, config: Mapping[str, Any]) -> None:
+    """Refuse to guess a run: the newest one had another config than asked for, and others of the name differ from it.
+
+    Args:
+        root: folder of all runs.
+        name: name of the run, the stem of its config file.
+        which: checkpoint that was asked for, ``last`` or ``best``.
+        config: config of the command.
+
+    Raises:
+        CheckpointError: if so; the message names the runs.
+
+    Example:
+        >>> check_newest_run(Path("nowhere"), "gin", "last", {})
+    """
+    runs = [folder for folder in _versions(root, name) if (folder / "config.yaml").is_file() and _files(folder)]
+    if len(runs) < 2:
+        return
+    saved = [_told_apart_by(yaml.safe_load((run / "config.yaml").read_text("utf-8"))) for run in runs]
+    asked = _told_apart_by(config)
+    if saved[0] == asked or all(other == saved[0] for other in saved):
+        return
+    fitting = [run for run, other in zip(runs, saved, strict=True) if other == asked]
+    differences = _differences(saved[0], asked)
+    more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+    choice = (fitting or runs[1:])[0]
+    others = f" and {choice}" if fitting else ""
+    raise CheckpointError(
+        f"{which} of {name} is not clear: the newest run {runs[0]} was started with "
+        f"{', '.join(differences[:3])}{more}, unlike this command{others}. Name the run by the config that it saved, "
+        f"--config {choice / 'config.yaml'}, or {_GIVE_A_FILE}"
+    )
+
+
+def _versions(root: Path, name: str) -> list[Path]:
+    """Folders of all runs of a name, the newest first."""
+    runs = [folder for folder in (root / name).glob("version_*") if _VERSION.fullmatch(folder.name)]
+    return sorted(runs, key=lambda folder: int(folder.name.removeprefix("version_")), reverse=True)
+
+
 def newest_checkpoint(root: Path, name: str, which: str, resumable: bool = False) -> str:
     """Return the last or the best checkpoint of the newest run of a name: the highest version that has checkpoints.
 
@@ -171,8 +240,7 @@ def newest_checkpoint(root: Path, name: str, which: str, resumable: bool = False
         Traceback (most recent call last):
         graphseq.core.errors.CheckpointError: no run of gin in nowhere has a last checkpoint; ...
     """
-    runs = [folder for folder in (root / name).glob("version_*") if _VERSION.fullmatch(folder.name)]
-    runs.sort(key=lambda folder: int(folder.name.removeprefix("version_")), reverse=True)
+    runs = _versions(root, name)
     run = next((folder for folder in runs if _files(folder)), None)
     if run is None:
         raise CheckpointError(

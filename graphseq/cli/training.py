@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
@@ -19,7 +20,14 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from graphseq.bench.building import ConfigError, ConfiguredCLI
-from graphseq.cli.checkpoints import checkpoint_of_run, claim_run, keep_best_files, newest_checkpoint, run_folder
+from graphseq.cli.checkpoints import (
+    check_newest_run,
+    checkpoint_of_run,
+    claim_run,
+    keep_best_files,
+    newest_checkpoint,
+    run_folder,
+)
 from graphseq.cli.predicting import CollectPredictions, Format, write_predictions
 from graphseq.cli.refusals import UsageError, reported
 from graphseq.core import HARMLESS_WARNINGS
@@ -128,7 +136,10 @@ class GraphseqCLI(ConfiguredCLI):
         if run is not None:
             return checkpoint_of_run(run, which, resumable)
         try:
-            return newest_checkpoint(self._run_root(config), self._run_name(config), which, resumable)
+            root, name = self._run_root(config), self._run_name(config)
+            given = self.parser if self.subcommand is None else self._subcommand_parsers[self.subcommand]
+            check_newest_run(root, name, which, yaml.safe_load(given.dump(config, skip_unset=False)))
+            return newest_checkpoint(root, name, which, resumable)
         except CheckpointError as error:
             places = [f"dirpath {place}" for place in _values(config.trainer.get("callbacks"), "dirpath")]
             places += [f"save_dir {place}" for place in _values(config.trainer.get("logger"), "save_dir")]
@@ -217,6 +228,15 @@ class GraphseqCLI(ConfiguredCLI):
             return [last]
         task = self.model
         return [ModelCheckpoint(folder, filename="{epoch}-{step}", monitor=task.monitor, mode=task.mode), last]
+
+    def before_fit(self) -> None:
+        """Print which run is resumed, and from where."""
+        checkpoint = self.config[self.subcommand].get("ckpt_path")
+        if checkpoint is None or not self.trainer.is_global_zero or not Path(checkpoint).is_file():
+            return
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        run = run_folder(Path(checkpoint)) or checkpoint
+        print(f"resumes     {run} after epoch {saved['epoch']}, step {saved['global_step']}")
 
     def after_validate(self) -> None:
         """Keep the validation metrics in the run's log."""

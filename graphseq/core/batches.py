@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from graphseq.core.errors import DataError
+from graphseq.core.events import shown
 from graphseq.core.wrappers import named_arguments, unwrapped
 
 __all__ = [
@@ -28,7 +29,10 @@ IGNORED = -100
 
 
 class _OfTensors:
-    """Mixin that moves a dataclass of tensors to a device."""
+    """Mixin that moves a dataclass of tensors to a device, and prints their shapes."""
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch with its tensors on ``device``.
@@ -42,7 +46,7 @@ class _OfTensors:
         return replace(self, **moved)  # type: ignore[type-var]  # only dataclasses derive from this
 
 
-@dataclass
+@dataclass(repr=False)
 class TokenBatch(_OfTensors):
     """Rows of tokens, padded on the right to the longest row of the batch.
 
@@ -73,7 +77,7 @@ class TokenBatch(_OfTensors):
         return step_mask(self.lengths, self.ids.shape[1])
 
 
-@dataclass
+@dataclass(repr=False)
 class SequenceBatch(_OfTensors):
     """Sequences of different lengths, padded on the right to the longest of the batch, with their targets.
 

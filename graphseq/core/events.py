@@ -9,7 +9,7 @@ from torch import Tensor
 __all__ = ["EventBatch", "EventHistory", "Neighbors"]
 
 
-@dataclass
+@dataclass(repr=False)
 class Neighbors:
     """The most recent neighbours of Q queried nodes, newest first.
 
@@ -35,6 +35,9 @@ class Neighbors:
     mask: Tensor
     e_id: Tensor
 
+    def __repr__(self) -> str:
+        return shown(self)
+
 
 class EventHistory(Protocol):
     """Looks up the latest events of a node: the index of a whole stream, or a buffer that grows with it.
@@ -55,7 +58,7 @@ class EventHistory(Protocol):
         ...
 
 
-@dataclass
+@dataclass(repr=False)
 class EventBatch:
     """Consecutive events of a stream: pairs of nodes with a time and features.
 
@@ -99,6 +102,9 @@ class EventBatch:
     def __len__(self) -> int:
         return len(self.src)
 
+    def __repr__(self) -> str:
+        return shown(self)
+
     @property
     def end(self) -> int:
         """Position after the last event, without device synchronisation."""
@@ -113,3 +119,22 @@ class EventBatch:
         """
         tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()})
+
+
+def shown(batch: object) -> str:
+    """Return the fields of a batch for printing: shapes of tensors, other values as they are, None left out.
+
+    Args:
+        batch: object with attributes.
+
+    Example:
+        >>> one = torch.tensor([1])
+        >>> EventBatch(one, one, one, torch.zeros(1, 0), one, start=1)
+        EventBatch(src=[1], dst=[1], t=[1], msg=[1, 0], e_id=[1], start=1)
+    """
+    fields = {
+        name: list(value.shape) if isinstance(value, Tensor) else value
+        for name, value in vars(batch).items()
+        if value is not None
+    }
+    return f"{type(batch).__name__}({', '.join(f'{name}={value}' for name, value in fields.items())})"

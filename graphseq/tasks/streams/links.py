@@ -25,6 +25,9 @@ from graphseq.tasks.streams.stream import StreamTask
 
 __all__ = ["TemporalLinkPrediction"]
 
+_FEWEST_CANDIDATES = 10
+"""Below this number of candidates of an event its reciprocal rank is not logged."""
+
 
 class TemporalLinkPrediction(StreamTask):
     r"""Train a network to tell events from negatives, in the order of the stream.
@@ -39,7 +42,8 @@ class TemporalLinkPrediction(StreamTask):
         of PRES is the ``corrector`` of the network.
 
     Logs:
-        ``<stage>/loss``, ``train/coherence`` if it has a weight; for validation and test ``ap``, ``auc``, ``mrr``,
+        ``<stage>/loss``, ``train/coherence`` if it has a weight; for validation and test ``ap``, ``auc`` and, with C of
+        at least 10 candidates for each event (itself and its negatives), the mean reciprocal rank ``mrr_of_<C>``,
         pooled over all events of the split, and ``new_ap``, ``new_auc`` over the events with an endpoint that
         is not in the training split, if the data module marks them. Pooling does not depend on the batch size, but the
         memory is updated once for each batch: state ``eval_batch_size`` with every figure.
@@ -105,12 +109,20 @@ class TemporalLinkPrediction(StreamTask):
         metrics: dict[str, Metric | MetricCollection] = {
             "ap": LinkAveragePrecision(),
             "auc": LinkAUROC(),
-            "mrr": MeanReciprocalRank(),
+            **self._reciprocal_rank(),
             **{f"hits@{k}": HitsAtK(k) for k in self.hits_at},
         }
         if self.per_batch_ap:
             metrics["batch_ap"] = PerBatchAveragePrecision()
         return MetricCollection(metrics)
+
+    def _reciprocal_rank(self) -> dict[str, Metric | MetricCollection]:
+        """Mean reciprocal rank, by the number of candidates in its name; among few it says little."""
+        data = self.datamodule
+        split = next((name for name in ("val", "test") if isinstance(data, EventSource) and len(data.splits[name])), "")
+        drawn = getattr(data.loader(split), "negatives", None) if isinstance(data, EventSource) and split else None
+        candidates = 1 + (getattr(drawn, "num_negatives", None) or 0)
+        return {f"mrr_of_{candidates}": MeanReciprocalRank()} if candidates >= _FEWEST_CANDIDATES else {}
 
     def setup(self, stage: str) -> None:
         """Build the metrics, including those of events with new nodes, and check that there are enough negatives."""

@@ -8,6 +8,7 @@ from typing import Any, Unpack, cast
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 from torchmetrics import MetricCollection
@@ -19,7 +20,7 @@ from graphseq.core.protocols import DataSource, EventSource, ShufflingLoader, St
 from graphseq.core.wrappers import unwrapped
 from graphseq.nn.temporal.pres import moments_tracked
 from graphseq.tasks.averaging import refreshes_statistics
-from graphseq.tasks.base import Task, TaskOptions
+from graphseq.tasks.base import Step, Task, TaskOptions
 from graphseq.tasks.compatibility import noted
 from graphseq.tasks.predictions import Column, PredictionRows
 from graphseq.tasks.streams.columns import event_columns
@@ -86,11 +87,32 @@ class StreamTask(Task[EventBatch]):
         self._set_aside: _State | None = None
         self._next_event = 0
         self._last_start: dict[str, int] = {}
+        self._anchor: Tensor | None = None
 
     @property
     def network(self) -> StreamNetwork:
         """The network without wrappers, typed as a stream network."""
         return cast(StreamNetwork, unwrapped(self.model))  # the constructor has checked it
+
+    # networks without parameters
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimiser; a network without parameters, such as EdgeBank, gets one that changes nothing."""
+        if any(True for _ in self.model.parameters()):
+            return super().configure_optimizers()
+        # of a step of this optimiser Lightning learns that the epoch has gone on, and writes checkpoints
+        self._anchor = torch.zeros((), device=self.device, requires_grad=True)
+        return torch.optim.SGD([self._anchor], lr=0.0)
+
+    def total_loss(self, step: Step, batch_idx: int) -> Tensor:
+        """Log and check the loss, and return it for the optimiser.
+
+        Args:
+            step: result of :meth:`step` for a training batch.
+            batch_idx: number of the batch in its epoch.
+        """
+        loss = super().total_loss(step, batch_idx)
+        return loss if self._anchor is None else loss + 0 * self._anchor
 
     # refusals
 
