@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import get_protocol_members
@@ -17,6 +18,7 @@ __all__ = [
     "EmbeddingNetwork",
     "EventSource",
     "FittedNetwork",
+    "NamedSeries",
     "PromptableEncoder",
     "SequenceNetwork",
     "SeriesSource",
@@ -362,3 +364,29 @@ class SeriesSource(Protocol):
 
     def training_span(self) -> SeriesSpan:
         """Return the series of the training span."""
+
+
+@runtime_checkable
+class NamedSeries(Protocol):
+    """Data module of time series that knows their names and times.
+
+    Example:
+        >>> from graphseq.data import DriverPanelDataModule
+        >>> isinstance(DriverPanelDataModule(steps=200), NamedSeries)
+        True
+    """
+
+    @property
+    def series_names(self) -> list[str]:
+        """Name of each series."""
+
+    @property
+    def target_names(self) -> list[str]:
+        """Name of each variable to predict."""
+
+    def times_of(self, steps: Tensor) -> np.ndarray | None:
+        """Return the times of steps; None for series without times.
+
+        Args:
+            steps: numbers of steps, int64.
+        """

@@ -48,6 +48,7 @@ class WindowBatch(_OfTensors):
             (B, T + Z, F); None without covariates.
         edge_index: edges of a graph whose nodes are the series, int64 (2, E); None without a graph.
         edge_weight: weight of each edge, float (E,), or for each past step, float (B, T, E); None without weights.
+        start: number of each window's first step in the series, int64 (B,); None if it is not known.
 
     Example:
         >>> x, y = torch.zeros(2, 1, 4, 3), torch.ones(2, 1, 2, 3)
@@ -65,6 +66,7 @@ class WindowBatch(_OfTensors):
     known: Tensor | None = None
     edge_index: Tensor | None = None
     edge_weight: Tensor | None = None
+    start: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)

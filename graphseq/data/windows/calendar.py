@@ -45,3 +45,24 @@ def calendar_covariates(times: np.ndarray, cycles: Sequence[Cycle]) -> Tensor:
     }
     angles = torch.from_numpy(np.stack([passed[cycle] for cycle in cycles], 1)) * (2 * math.pi)
     return torch.stack([angles.sin(), angles.cos()], 2).flatten(1).float()
+
+
+def times_after(times: np.ndarray, count: int) -> np.ndarray:
+    """Return the times of the steps that follow a series, at its spacing; months, quarters and years as such.
+
+    Args:
+        times: times of the series, ``datetime64`` (steps,).
+        count: number of steps.
+
+    Example:
+        >>> times_after(np.array(["2024-01-31", "2024-02-01"], dtype="datetime64[D]"), 2).astype(str).tolist()
+        ['2024-02-02', '2024-02-03']
+    """
+    if len(times) < 2:
+        return np.repeat(times, count)
+    spacing, number = times[-1] - times[-2], np.arange(1, count + 1)
+    months = times.astype("datetime64[M]")
+    within = times - months.astype(times.dtype)
+    if spacing >= np.timedelta64(28, "D") and bool((within == within[0]).all()):
+        return (months[-1] + number * (months[-1] - months[-2])).astype(times.dtype) + within[0]
+    return times[-1] + number * spacing

@@ -13,7 +13,7 @@ from graphseq.core.errors import DataError
 from graphseq.core.windows import SeriesSpan, WindowBatch
 from graphseq.data.base import DataOptions, Stage, StoreDataModule
 from graphseq.data.precision import TRUE_PRECISIONS
-from graphseq.data.windows.calendar import Cycle, calendar_covariates
+from graphseq.data.windows.calendar import Cycle, calendar_covariates, times_after
 from graphseq.data.windows.files import SeriesTable, read_series
 from graphseq.data.windows.graph import SeriesGraph
 from graphseq.data.windows.scaling import Kind, Per, Scaling, naive_error
@@ -70,8 +70,10 @@ class WindowOptions(DataOptions, total=False):
 class WindowDataModule(StoreDataModule):
     """Base class of data modules of time series.
 
-    A subclass defines :meth:`series`. A sample is one window of all series. Windows belong to the split in which all
-    their predicted steps lie; the steps that they read may lie before it. Scaling and the denominator of the scaled
+    A subclass defines :meth:`series`. A sample is one window of all series. The split ``predict`` holds the last
+    window, whose predicted steps lie after the end of the series, so that ``graphseq predict`` forecasts the
+    future; it is left out where covariates are not known that far. Windows belong to the split in which all their
+    predicted steps lie; the steps that they read may lie before it. Scaling and the denominator of the scaled
     error are computed from the training span, all steps before the first validation step, and nothing after it.
     Checkpoints hold the fitted scaling, so that a network is tested on other series in the units of its training.
 
@@ -164,13 +166,21 @@ class WindowDataModule(StoreDataModule):
         return None
 
     def covariates(self) -> Tensor | None:
-        """Return covariates that are known in advance, float (steps, F), beside those of ``cycles``; None for none."""
+        """Return covariates that are known in advance, beside those of ``cycles``; None for none.
+
+        They are float (steps, F), or (steps + horizon, F) with those of the steps after the end of the series.
+        """
         return None
 
     def read(self) -> tuple[WindowStore, dict[str, Tensor]]:
         """Return the store of windows and the windows of each split."""
         table = self.series()
         check_series(table.values)
+        given = self.covariates()
+        if given is not None and len(given) not in (table.values.shape[1], table.values.shape[1] + self.horizon):
+            raise DataError(
+                f"known has {len(given)} steps; the series have {table.values.shape[1]}, and {self.horizon} may follow"
+            )
         steps = table.values.shape[1]
         splits, span = window_split(
             steps, self.window, self.horizon, val=self.val, test=self.test, fold=self.fold, num_folds=self.num_folds,
@@ -186,21 +196,40 @@ class WindowDataModule(StoreDataModule):
                 f"the scaling of the checkpoint is for {tuple(self._fitted.loc.shape)} series and variables, these are "
                 f"{tuple(table.values[:, 0].shape)}; use series with the same variables"
             )
+        known = self._known(table)
+        ahead = self.horizon if known is None or len(known) >= steps + self.horizon else 0
+        values = torch.cat(
+            [table.values, table.values.new_full((len(table.values), ahead, table.values.shape[2]), torch.nan)], 1
+        )
         store = WindowStore(
-            table.values, self.window, self.horizon, scaling=self._fitted, naive=self._naive,
-            targets=self._target_positions(table.variables), known=self._known(table), graph=self.graph(),
+            values, self.window, self.horizon, scaling=self._fitted, naive=self._naive,
+            targets=self._target_positions(table.variables), known=None if known is None else known[: steps + ahead],
+            graph=self.graph(),
         )  # fmt: skip
+        if ahead:
+            splits["predict"] = torch.tensor([steps - self.window])
         return store, splits
 
     def _known(self, table: SeriesTable) -> Tensor | None:
-        parts = [] if (given := self.covariates()) is None else [given.float()]
+        given = self.covariates()
+        parts = [] if given is None else [given.float()]
         if self.cycles:
             if table.times is None:
                 raise DataError(
                     f"cycles is {self.cycles}, but the series have no times; name their column, or leave it out"
                 )
-            parts.append(calendar_covariates(table.times, self.cycles))
-        return torch.cat(parts, 1) if parts else None
+            times = np.concatenate([table.times, times_after(table.times, self.horizon)])
+            parts.append(calendar_covariates(times, self.cycles))
+        return torch.cat([part[: min(map(len, parts))] for part in parts], 1) if parts else None
+
+    def times_of(self, steps: Tensor) -> np.ndarray | None:
+        """Return the times of steps, of which the last may lie ahead of the series; None for series without times.
+
+        Args:
+            steps: numbers of steps, int64, below the number of steps plus ``horizon``.
+        """
+        times = self.times
+        return None if times is None else np.concatenate([times, times_after(times, self.horizon)])[steps.cpu().numpy()]
 
     def _target_positions(self, variables: list[str]) -> list[int] | None:
         if self.targets is None:
@@ -354,7 +383,7 @@ class SeriesDataModule(WindowDataModule):
         values: values in original units, (S, steps, V), or (steps, V) for one series; NaN where missing.
         edge_index: edges of a graph whose nodes are the series, int64 (2, E).
         edge_weight: weight of each edge, (E,), or of each edge at each step, (steps, E); None for 1.
-        known: covariates that are known in advance, (steps, F).
+        known: covariates that are known in advance, (steps, F), or (steps + horizon, F) to predict beyond the end.
         options: further arguments of :class:`WindowDataModule`.
 
     Yields:
@@ -366,7 +395,7 @@ class SeriesDataModule(WindowDataModule):
     Example:
         >>> data = SeriesDataModule(torch.randn(100, 3), window=10, horizon=5)
         >>> data.num_series, data.num_variables, data.split_sizes()
-        (1, 3, {'train': 56, 'val': 6, 'test': 16})
+        (1, 3, {'train': 56, 'val': 6, 'test': 16, 'predict': 1})
     """
 
     def __init__(

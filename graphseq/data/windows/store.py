@@ -92,7 +92,8 @@ class WindowStore:
         scaled = ((series.transpose(0, 1) - scaling.loc) / scaling.scale).float()  # (steps, S, V)
         self._values = scaled.contiguous()
         observed = ~self._values.isnan()
-        self._observed = None if bool(observed.all()) else observed
+        # the last windows of all may predict steps that lie ahead: what they read is what a mask is needed for
+        self._observed = None if bool(observed[: steps - horizon].all()) else observed
         self._known = None if known is None else known.float().contiguous()
         retain_freed_memory()
 
@@ -159,7 +160,11 @@ class WindowStore:
         length = self.window + self.horizon
         values = self._gather(self._values, rows, length).transpose(1, 2)  # (B, S, T + Z, V)
         y = values[:, :, self.window :]
-        fields = {"x": values[:, :, : self.window], "y": y if self._targets is None else y[..., self._targets]}
+        fields = {
+            "x": values[:, :, : self.window],
+            "y": y if self._targets is None else y[..., self._targets],
+            "start": rows,
+        }
         if self._observed is not None:
             # the network must not see NaN; targets keep it, so that the loss leaves them out
             mask = self._gather(self._observed, rows, self.window).transpose(1, 2)

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, Unpack, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from graphseq.core.errors import DataError
-from graphseq.core.protocols import FittedNetwork, SeriesSource, TeacherForcedNetwork
+from graphseq.core.protocols import FittedNetwork, NamedSeries, SeriesSource, TeacherForcedNetwork
 from graphseq.core.windows import WindowBatch
 from graphseq.core.wrappers import unwrapped
 from graphseq.metrics.forecasting import (
@@ -199,21 +199,34 @@ class Forecasting(Task[WindowBatch]):
         """Return the forecast of a batch in original units."""
         return batch.restore(self(batch))
 
-    def prediction_rows(self, batch: WindowBatch, output: Any, split: str, data: object = None) -> PredictionRows:
-        """Return one row for each predicted step and variable of each series of each window, in original units.
+    def prediction_rows(self, batch: WindowBatch, output: Tensor, split: str, data: object = None) -> PredictionRows:
+        """Return one row for each window, series and predicted step, in original units.
+
+        Columns: ``series`` and ``step``, ``time`` where the series have times, and for each variable its target where
+        it is known and its prediction, or one column for each quantile.
 
         Args:
             batch: batch of windows.
-            output: forecast (B, S, Z, K), or quantiles (B, S, Z, K, Q).
+            output: result of :meth:`predict_step`.
             split: name of the split.
-            data: data module; it is not used.
+            data: data module, which may know the names and times.
         """
-        middle = output if self.quantiles is None else output[..., 0]
-        window, series, step, variable = torch.ones_like(middle).nonzero(as_tuple=True)
-        places: dict[str, Column] = {"series": series, "step": step + 1, "variable": variable}
-        target: dict[str, Column] = {"target": batch.restore(batch.y).flatten()}
-        if self.quantiles is None:
-            values: dict[str, Column] = {"prediction": output.flatten()}
-        else:
-            values = {f"q{level:g}": output[..., place].flatten() for place, level in enumerate(self.quantiles)}
-        return PredictionRows({**places, **target, **values}, sample=window, count=len(batch))
+        windows, series, horizon, variables = batch.y.shape
+        sample, row, step = (index.flatten() for index in torch.meshgrid(
+            *(torch.arange(size) for size in (windows, series, horizon)), indexing="ij"))  # fmt: skip
+        source = data if isinstance(data, NamedSeries) else None
+        names = [str(n) for n in range(series)] if source is None else source.series_names
+        columns: dict[str, Column] = {"series": [names[place] for place in row.tolist()], "step": step + 1}
+        if source is not None and batch.start is not None:
+            times = source.times_of(batch.start.cpu()[sample] + batch.x.shape[2] + step)
+            columns |= {} if times is None else {"time": times}
+        targets = batch.restore(batch.y).reshape(-1, variables)
+        outputs = output.reshape(len(targets), variables, -1)
+        for place in range(variables):
+            name = str(place) if source is None else source.target_names[place]
+            if not bool(targets.isnan().all()):
+                columns[f"target_{name}"] = targets[:, place]
+            for number in range(outputs.shape[2]):
+                level = "" if self.quantiles is None else f"_{self.quantiles[number]:g}"
+                columns[f"prediction_{name}{level}"] = outputs[:, place, number]
+        return PredictionRows(columns, sample=sample, count=windows)

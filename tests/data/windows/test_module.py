@@ -8,6 +8,7 @@ import torch
 
 from graphseq.core import DataError
 from graphseq.data import DriverPanelDataModule, SeriesDataModule, SeriesTableDataModule, driver_panel
+from graphseq.data.windows.calendar import times_after
 
 OPTIONS = {"window": 6, "horizon": 3, "val": 12, "test": 15, "batch_size": 4}
 
@@ -135,3 +136,29 @@ def test_bad_values() -> None:
     constant = panel()
     constant[:, :, 1] = 4
     assert bool(next(SeriesDataModule(constant, **OPTIONS).batches("train")).x.isfinite().all())
+
+
+def test_the_last_window_predicts_beyond_the_end(tmp_path: Path) -> None:
+    data = SeriesDataModule(panel(), **OPTIONS)
+    batch = next(data.batches("predict"))
+    assert batch.mask is None
+    assert bool(batch.y.isnan().all())
+    assert batch.start is not None
+    assert batch.start.tolist() == [74]
+    torch.testing.assert_close(batch.restore(batch.x)[0], panel()[:, -6:], rtol=1e-5, atol=1e-4)
+    known = torch.randn(83, 2)
+    assert torch.equal(next(SeriesDataModule(panel(), known=known, **OPTIONS).batches("predict")).known[0], known[-9:])  # type: ignore[index]  # covariates were given
+    assert "predict" not in SeriesDataModule(panel(), known=known[:80], **OPTIONS).splits
+    with pytest.raises(DataError, match="known"):
+        SeriesDataModule(panel(), known=known[:81], **OPTIONS).load()
+
+
+@pytest.mark.parametrize(("dates", "expected"), [
+    (["2024-01-01T00:00", "2024-01-01T00:15"], ["2024-01-01T00:30", "2024-01-01T00:45"]),
+    (["2023-12-01", "2024-01-01"], ["2024-02-01", "2024-03-01"]),
+    (["2023-12-25", "2024-01-01"], ["2024-01-08", "2024-01-15"]),
+    (["2024-01-01"], ["2024-01-01", "2024-01-01"]),
+])  # fmt: skip
+def test_times_go_on_at_their_spacing(dates: list[str], expected: list[str]) -> None:
+    found = times_after(np.array(dates, dtype="datetime64[ns]"), 2)
+    assert np.array_equal(found, np.array(expected, dtype="datetime64[ns]"))

@@ -28,7 +28,7 @@ def test_ett() -> None:
     assert whole.series().values.shape == (1, 17420, 7)
     data = ETTDataModule("ETTh1", window=96, horizon=24, cycles=["hour", "weekday"])
     assert data.span == 12 * 30 * 24
-    assert data.split_sizes() == {"train": 8640 - 119, "val": 2880 - 23, "test": 2880 - 23}
+    assert data.split_sizes() == {"train": 8640 - 119, "val": 2880 - 23, "test": 2880 - 23, "predict": 1}
     assert data.variable_names[-1] == "OT"
     assert float(data.series().values[0, 0, -1]) == pytest.approx(30.5310001373291)
     assert data.num_known == 4
@@ -66,7 +66,7 @@ def test_covid() -> None:
     assert torch.equal(table.values, table.values.round())
     assert bool((table.values[:, -1].sum(0) > 1e6).all())
     short = COVIDDataModule()
-    assert short.split_sizes() == {"train": 120 - 28 - 20, "val": 1, "test": 1}
+    assert short.split_sizes() == {"train": 120 - 28 - 20, "val": 1, "test": 1, "predict": 1}
 
 
 def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import graphseq
 from graphseq.core import DataError, Recorded
-from graphseq.data import DriverPanelDataModule, SeriesDataModule
-from graphseq.models import ReGENN
+from graphseq.data import DriverPanelDataModule, SeriesDataModule, SeriesTableDataModule
+from graphseq.models import Persistence, ReGENN
 from graphseq.tasks import Forecasting
 
 NAN = float("nan")
@@ -123,8 +123,8 @@ def test_quantiles(tmp_path: Path) -> None:
 def test_predictions_are_in_original_units(tmp_path: Path) -> None:
     source = data()
     found = torch.cat(trainer(tmp_path).predict(Forecasting(Last(3)), source))  # type: ignore[arg-type]  # one loader
-    start = int(source.splits["test"][-1])
-    torch.testing.assert_close(found[-1, 1, 0], values()[1, start + 5], rtol=1e-4, atol=1e-3)
+    assert found.shape == (1, 2, 3, 3)
+    torch.testing.assert_close(found[0, 1, 0], values()[1, -1], rtol=1e-4, atol=1e-3)
 
 
 def test_the_graph_is_fitted_to_the_training_span_only(tmp_path: Path) -> None:
@@ -215,3 +215,34 @@ def test_bad_batches(tmp_path: Path) -> None:
         trainer(tmp_path).test(Forecasting(Last(3), metrics=["msle"]), negative, verbose=False)
     with pytest.raises(DataError, match="training_span"):
         trainer(tmp_path, max_epochs=1).fit(Forecasting(ReGENN(3, 6, 3)), torch.utils.data.DataLoader([1]))
+
+
+def test_table_of_predictions(tmp_path: Path) -> None:
+    path = tmp_path / "shops.csv"
+    days = np.arange("2024-01-01", "2024-03-11", dtype="datetime64[D]")
+    rows = [f"{day},{shop},{n + 100 * (shop == 'b')},{n % 7}" for n, day in enumerate(days) for shop in "ab"]
+    path.write_text("day,shop,sold,visitors\n" + "\n".join(rows))
+    source = SeriesTableDataModule(
+        path, time="day", series="shop", window=6, horizon=3, val=10, test=15, targets=["sold"]
+    )
+    task = Forecasting(Persistence(3, targets=source.target_positions))
+    ahead = task.predictions(source, "predict")
+    assert list(ahead.columns) == ["id", "split", "series", "step", "time", "prediction_sold"]
+    assert ahead["series"].tolist() == ["a"] * 3 + ["b"] * 3
+    assert ahead["time"].astype(str).tolist()[:3] == ["2024-03-11", "2024-03-12", "2024-03-13"]
+    np.testing.assert_allclose(ahead["prediction_sold"], [69] * 3 + [169] * 3, rtol=1e-5)
+    tested = task.predictions(source, "test")
+    assert len(tested) == 13 * 2 * 3
+    first = tested.iloc[0]
+    assert str(first["time"])[:10] == "2024-02-25"
+    assert first["target_sold"] == pytest.approx(55, rel=1e-5)
+    assert first["prediction_sold"] == pytest.approx(54, rel=1e-5)
+
+
+def test_table_of_quantiles() -> None:
+    class Two(Last):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)[..., None] + torch.tensor([-1.0, 1.0])
+
+    found = Forecasting(Two(3), quantiles=[0.1, 0.9]).predictions(data())
+    assert {"prediction_variable 0_0.1", "prediction_variable 0_0.9"} <= set(found.columns)
