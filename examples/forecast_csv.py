@@ -9,10 +9,12 @@ import torch
 from lightning.pytorch import Trainer
 
 from graphseq.callbacks import draw_forecasts
+from graphseq.core import quiet_lightning
 from graphseq.data import SeriesTableDataModule
 from graphseq.models import NLinear, SeasonalNaive
 from graphseq.tasks import ClosedFormForecasting, Forecasting
 
+quiet_lightning()
 torch.manual_seed(0)
 random.seed(0)
 

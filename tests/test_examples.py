@@ -45,6 +45,11 @@ def test_beats_its_baseline_without_a_warning(path, tmp_path):
     if path.stem == "plain_pytorch":
         accuracy, guessed = numbers[-1]
         assert accuracy > 0.6 > 3 * guessed
+    if path.stem == "forecast_csv":
+        reached, usual = numbers[0]
+        assert reached < usual - 1
+        assert len((tmp_path / "forecasts.csv").read_text().splitlines()) == 15
+        assert (tmp_path / "forecasts.png").stat().st_size > 10_000
     if path.stem == "language_model":
         reached, alone = numbers[0]
         assert reached < 3 < 10 < alone
