@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PredictionRows"]
 
-Column = Tensor | np.ndarray | Sequence[Any]
+Column = Tensor | np.ndarray | Sequence[object]
 
 
 @dataclass
@@ -95,7 +95,7 @@ def output_names(data: object, count: int) -> list[str]:
     return [str(number) for number in range(count)]
 
 
-def known_target(batch: Any) -> Tensor | None:
+def known_target(batch: object) -> Tensor | None:
     """Return the target of a batch; None where it has none.
 
     Args:
@@ -133,7 +133,7 @@ class PredictionTable:
     _parts: list[dict[str, np.ndarray]] = field(default_factory=list)
     _seen: int = 0
 
-    def add(self, batch: Any, rows: PredictionRows) -> None:
+    def add(self, batch: object, rows: PredictionRows) -> None:
         """Add the rows of the next batch.
 
         Args:
@@ -185,7 +185,7 @@ def _array(column: Column) -> np.ndarray:
     return np.asarray(column, dtype=None if isinstance(column, np.ndarray) else object)
 
 
-def plain_rows(output: Any, batch: Any) -> PredictionRows:
+def plain_rows(output: object, batch: object) -> PredictionRows:
     """Return the rows of a procedure that does not say what its outputs mean: each output as it is.
 
     Args:
@@ -220,7 +220,7 @@ class DescribesOutputs(Protocol):
         True
     """
 
-    def columns(self, output: Any, target: Tensor | None, network: nn.Module, data: object) -> dict[str, Column]:
+    def columns(self, output: object, target: Tensor | None, network: nn.Module, data: object) -> dict[str, Column]:
         """Return columns of a table of predictions, with one entry for each sample.
 
         Args:
@@ -256,7 +256,7 @@ class Predicting(LightningModule):
         columns = kind.columns(output, known_target(batch), self.model, data)
         return PredictionRows({**texts_of_samples(batch, batch_size(batch)), **columns})
 
-    def prediction_batches(self, data: DataSource, split: str, size: int) -> Iterator[Any]:
+    def prediction_batches(self, data: DataSource, split: str, size: int) -> Iterator[object]:
         """Yield the batches of a split in its order, on the device of the task and without augmentation.
 
         Args:

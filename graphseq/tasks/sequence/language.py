@@ -1,6 +1,6 @@
 """Training of language models, which predict the next token of a text."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +93,7 @@ class LanguageModeling(Task[object]):
         loss, size = self.target_kind.loss(logits, target)
         return Step(loss, logits, target, size)
 
-    def prediction_rows(self, batch: object, output: Any, split: str, data: object = None) -> PredictionRows:
+    def prediction_rows(self, batch: object, output: Tensor, split: str, data: object = None) -> PredictionRows:
         """Refuse: a table would have a row for each token of the text.
 
         Raises:

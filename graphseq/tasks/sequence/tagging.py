@@ -1,6 +1,6 @@
 """Classification of each step of a sequence."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -81,7 +81,7 @@ class SequenceTagging(Task[object]):
         loss, size = self.target_kind.loss(logits, target)
         return Step(loss, logits.flatten(0, 1), target.flatten(), size)
 
-    def prediction_rows(self, batch: object, output: Any, split: str, data: object = None) -> PredictionRows:
+    def prediction_rows(self, batch: object, output: Tensor, split: str, data: object = None) -> PredictionRows:
         """Return one row for each step of each sequence, with the number of the step.
 
         Args:

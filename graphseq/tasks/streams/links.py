@@ -1,6 +1,6 @@
 """Link prediction in event streams."""
 
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -218,7 +218,7 @@ class TemporalLinkPrediction(StreamTask):
         logits: Tensor = self.model(batch)
         return logits
 
-    def event_outputs(self, batch: EventBatch, output: Any) -> dict[str, Column]:
+    def event_outputs(self, batch: EventBatch, output: Tensor) -> dict[str, Column]:
         """Return the probability of each event, its rank among its candidates, and their number.
 
         Args:

@@ -199,7 +199,7 @@ class TemporalNodeClassification(StreamTask):
         self.network.commit(update)
         return logits
 
-    def event_outputs(self, batch: EventBatch, output: Any) -> dict[str, Column]:
+    def event_outputs(self, batch: EventBatch, output: Tensor) -> dict[str, Column]:
         """Return the label of each event where known, and the probability that the state of its source changes.
 
         Args:

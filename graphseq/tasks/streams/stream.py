@@ -4,7 +4,7 @@ import contextlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Unpack, cast
+from typing import Unpack, cast
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -363,7 +363,7 @@ class StreamTask(Task[EventBatch]):
         for name in missing:
             self.observe(batch.to(self.device) for batch in data.loader(name))
 
-    def prediction_rows(self, batch: EventBatch, output: Any, split: str, data: object = None) -> PredictionRows:
+    def prediction_rows(self, batch: EventBatch, output: Tensor, split: str, data: object = None) -> PredictionRows:
         """Return one row for each event: its position, nodes and time in the source, and the outputs.
 
         Args:
@@ -376,7 +376,7 @@ class StreamTask(Task[EventBatch]):
             {**event_columns(batch, data), **self.event_outputs(batch, output)}, ids=batch.e_id, count=len(batch)
         )
 
-    def event_outputs(self, batch: EventBatch, output: Any) -> dict[str, Column]:
+    def event_outputs(self, batch: EventBatch, output: Tensor) -> dict[str, Column]:
         """Return the columns of outputs of :meth:`prediction_rows`, with one entry for each event.
 
         Args:

@@ -87,7 +87,7 @@ class NodeClassification(Task[object]):
             )
         return self.target_kind.step(logits, target, self.model)
 
-    def prediction_rows(self, batch: Any, output: Any, split: str, data: object = None) -> PredictionRows:
+    def prediction_rows(self, batch: Any, output: Tensor, split: str, data: object = None) -> PredictionRows:
         """Return one row for each node of a split; of a set of graphs, with the number of the node in its graph.
 
         Args:

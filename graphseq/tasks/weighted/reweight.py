@@ -155,7 +155,7 @@ class Reweighted(SampleTask):
         """
         self._generator.set_state(state.cpu())
 
-    def _trait(self, name: str, default: Any) -> Any:
+    def _trait(self, name: str, default: object) -> object:
         return getattr(self.outer, name, default)  # an objective of a user's own may have forward alone
 
     @property
