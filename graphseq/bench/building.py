@@ -14,8 +14,8 @@ from graphseq.tasks.base import Task
 
 __all__ = ["ConfigError", "ConfiguredCLI", "touch_rooms"]
 
-# size of the data module -> argument of the network (None: of the task). The link is left out where the network
-# has no such argument or the data module no such size.
+# size of the data module -> argument of the network; below, sizes that are arguments of the task. A link is left out
+# where there is no such argument, or the data module has no such size.
 _LINKS = (
     ("num_features", "in_channels"),
     ("input_size", "in_features"),
@@ -38,6 +38,7 @@ _LINKS = (
     ("horizon", "horizon"),
     ("season", "season"),
 )
+_TASK_LINKS = ("num_outputs", "node_categories", "edge_categories")
 _ROOMS_WITH_CLASSES = ("tasks", "data", "models", "nn", "callbacks")
 
 
@@ -101,7 +102,8 @@ class ConfiguredCLI(LightningCLI):
         for source, target in _LINKS:
             for network in ("model.init_args.model", "model.init_args.model.init_args.network"):  # or within a wrapper
                 parser.link_arguments(f"data.{source}", f"{network}.init_args.{target}", apply_on="instantiate")
-        parser.link_arguments("data.num_outputs", "model.init_args.num_outputs", apply_on="instantiate")
+        for size in _TASK_LINKS:
+            parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse without LightningCLI's warning that ``sys.argv`` is not empty."""

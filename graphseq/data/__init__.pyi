@@ -64,6 +64,9 @@ from graphseq.data.loader import BatchLoader as BatchLoader
 from graphseq.data.nodes.module import NodeDataModule as NodeDataModule
 from graphseq.data.nodes.sets import ActorDataModule as ActorDataModule
 from graphseq.data.nodes.sets import PlanetoidDataModule as PlanetoidDataModule
+from graphseq.data.nodes.subgraphs import InducedSubgraphs as InducedSubgraphs
+from graphseq.data.nodes.subgraphs import NodeSubgraphDataModule as NodeSubgraphDataModule
+from graphseq.data.nodes.subgraphs import induced_subgraphs as induced_subgraphs
 from graphseq.data.sequences.base import PaddedDataModule as PaddedDataModule
 from graphseq.data.sequences.files import LabelledSequences as LabelledSequences
 from graphseq.data.sequences.files import read_sequence_csv as read_sequence_csv
@@ -78,6 +81,7 @@ from graphseq.data.sequences.strings import ReberDataModule as ReberDataModule
 from graphseq.data.sequences.strings import StringDataModule as StringDataModule
 from graphseq.data.sequences.synthetic import SyntheticSequencesDataModule as SyntheticSequencesDataModule
 from graphseq.data.sequences.synthetic import switching_waves as switching_waves
+from graphseq.data.shots import few_shots as few_shots
 from graphseq.data.splits import check_fractions as check_fractions
 from graphseq.data.splits import group_split as group_split
 from graphseq.data.splits import k_fold_split as k_fold_split

@@ -15,6 +15,7 @@ from graphseq.models.graph.classifier import GraphClassifier as GraphClassifier
 from graphseq.models.graph.classifier import GraphEncoder as GraphEncoder
 from graphseq.models.graph.gin import GINClassifier as GINClassifier
 from graphseq.models.graph.node import NodeClassifier as NodeClassifier
+from graphseq.models.graph.pretrained import EncoderClassifier as EncoderClassifier
 from graphseq.models.graph.pyg import FromPyG as FromPyG
 from graphseq.models.highway import HighwayMLP as HighwayMLP
 from graphseq.models.mlp import MLP as MLP

@@ -5,7 +5,15 @@ from graphseq.ops.decorrelation import decorrelation_loss as decorrelation_loss
 from graphseq.ops.decorrelation import effective_sample_size as effective_sample_size
 from graphseq.ops.decorrelation import random_fourier_features as random_fourier_features
 from graphseq.ops.decorrelation import weighted_cross_covariance as weighted_cross_covariance
+from graphseq.ops.graph_views import growth_times as growth_times
+from graphseq.ops.graph_views import induced_edges as induced_edges
+from graphseq.ops.graph_views import random_edges as random_edges
+from graphseq.ops.graph_views import random_non_edges as random_non_edges
 from graphseq.ops.gru import mail_gru as mail_gru
+from graphseq.ops.pretraining import info_nce_loss as info_nce_loss
+from graphseq.ops.pretraining import link_loss as link_loss
+from graphseq.ops.pretraining import masked_cross_entropy as masked_cross_entropy
+from graphseq.ops.pretraining import mutual_information_loss as mutual_information_loss
 from graphseq.ops.quantiles import pinball_loss as pinball_loss
 from graphseq.ops.reinforcement import clipped_surrogate as clipped_surrogate
 from graphseq.ops.reinforcement import generalized_advantage as generalized_advantage
@@ -18,6 +26,7 @@ from graphseq.ops.segment.reduce import segment_min as segment_min
 from graphseq.ops.segment.reduce import segment_sum as segment_sum
 from graphseq.ops.segment.select import segment_rows as segment_rows
 from graphseq.ops.segment.select import segment_sample as segment_sample
+from graphseq.ops.segment.select import segment_smallest as segment_smallest
 from graphseq.ops.segment.softmax import segment_log_softmax as segment_log_softmax
 from graphseq.ops.segment.softmax import segment_softmax as segment_softmax
 from graphseq.ops.self_normalizing import SELU_ALPHA as SELU_ALPHA

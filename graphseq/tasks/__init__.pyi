@@ -13,8 +13,14 @@ from graphseq.tasks.objectives.quantities import Numbers as Numbers
 from graphseq.tasks.objectives.quantities import Quantiles as Quantiles
 from graphseq.tasks.objectives.tokens import Tokens as Tokens
 from graphseq.tasks.predictions import PredictionRows as PredictionRows
+from graphseq.tasks.pretrain.attributes import AttributeMasking as AttributeMasking
+from graphseq.tasks.pretrain.base import PretrainingTask as PretrainingTask
+from graphseq.tasks.pretrain.contrast import GraphContrast as GraphContrast
+from graphseq.tasks.pretrain.contrast import Infomax as Infomax
+from graphseq.tasks.pretrain.links import EdgePrediction as EdgePrediction
 from graphseq.tasks.prompt.base import PromptOptions as PromptOptions
 from graphseq.tasks.prompt.base import PromptTask as PromptTask
+from graphseq.tasks.prompt.gradient import PromptTuning as PromptTuning
 from graphseq.tasks.prompt.reinforced import ReinforcedPromptTuning as ReinforcedPromptTuning
 from graphseq.tasks.sequence.classification import SequenceClassification as SequenceClassification
 from graphseq.tasks.sequence.language import LanguageModeling as LanguageModeling

@@ -26,8 +26,11 @@ def test_runs(path, tmp_path, monkeypatch, capsys):
         pytest.importorskip("rdkit", reason="molecules need rdkit")
     monkeypatch.chdir(tmp_path)
     short = [*SHORT, "--trainer.accelerator=cpu"]
+    for earlier in re.findall(r"path: runs/(\w+)/version_0/", path.read_text()):  # a run that this config builds on
+        (config,) = (other for other in CONFIGS if other.stem == earlier)
+        assert main(["fit", "--config", str(config), *short]) == 0, capsys.readouterr().err
     assert main(["fit", "--config", str(path), *short]) == 0, capsys.readouterr().err
-    checkpoint = next(tmp_path.rglob("last.ckpt"))
+    checkpoint = next((tmp_path / "runs" / path.stem).rglob("last.ckpt"))
     task = graphseq.load(checkpoint)
     saved = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert all(torch.equal(value, saved[name]) for name, value in task.state_dict().items())
@@ -60,4 +63,4 @@ def test_style(path):
     else:
         assert "in_channels" not in text
         assert tree["model"]["class_path"].startswith("graphseq.tasks.")
-        assert re.fullmatch(r"[a-z0-9]+_[a-z0-9]+", path.stem)
+        assert re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", path.stem)

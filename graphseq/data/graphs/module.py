@@ -22,6 +22,7 @@ from graphseq.data.graphs.transforms import (
     pre_transformed,
 )
 from graphseq.data.labels import check_class_names, numbered_labels, plain_label
+from graphseq.data.shots import few_shots
 from graphseq.data.splits import check_fractions, k_fold_split, pooled_split, random_split, size_split, with_val
 from graphseq.data.store import positions
 
@@ -43,6 +44,8 @@ class GraphOptions(TypedDict, total=False):
             validation split; default false.
         pre_transform: callable from one graph to one graph, such as any transform of PyG, applied to each graph once,
             before packing.
+        num_shots: number of labelled training graphs, drawn with ``seed`` from the training split; default all.
+        shots_per_class: number of labelled training graphs of each class, drawn with ``seed``; default all.
 
     Example:
         >>> options: GraphOptions = {"seed": 1}
@@ -56,6 +59,8 @@ class GraphOptions(TypedDict, total=False):
     eval_transform: nn.Module | None
     pool_validation: bool
     pre_transform: GraphTransform | None
+    num_shots: int | None
+    shots_per_class: int | None
 
 
 class GraphSetDataModule(StoreDataModule):
@@ -78,13 +83,19 @@ class GraphSetDataModule(StoreDataModule):
         eval_transform: callable applied on the device to each validation, test and prediction batch as a whole.
         pre_transform: callable from one graph to one graph, such as any transform of PyG, applied to each graph once,
             before packing; random ones are seeded with ``seed``. If the data set is cached, so is the result.
+        num_shots: number of labelled training graphs in total, drawn with ``seed`` from the training split, see
+            :func:`few_shots`; None for all. Graphs without a known label are not drawn.
+        shots_per_class: number of labelled training graphs of each class, drawn with ``seed`` from the training split,
+            if each graph has one label; None for all.
 
     Yields:
         PyG ``Batch``.
 
     Raises:
-        ValueError: if an argument is out of range, or a transform of PyG is not meant for batches.
-        DataError: when the data are read, if ``pool_validation`` is set and validation graphs are also test graphs.
+        ValueError: if an argument is out of range, a transform of PyG is not meant for batches, or both numbers of
+            shots are given.
+        DataError: when the data are read, if ``pool_validation`` is set and validation graphs are also test graphs, or
+            there are too few labelled graphs for the shots, or none of a class.
 
     Example:
         >>> data = GraphDataModule([Data(x=torch.ones(2, 3), y=torch.tensor([i % 2])) for i in range(20)])
@@ -104,6 +115,8 @@ class GraphSetDataModule(StoreDataModule):
         train_transform: nn.Module | None = None,
         eval_transform: nn.Module | None = None,
         pre_transform: GraphTransform | None = None,
+        num_shots: int | None = None,
+        shots_per_class: int | None = None,
     ) -> None:
         super().__init__(
             batch_size,
@@ -116,6 +129,12 @@ class GraphSetDataModule(StoreDataModule):
         )
         self.pool_validation = pool_validation
         self.pre_transform = check_pre_transform(pre_transform)
+        if num_shots is not None and shots_per_class is not None:
+            raise ValueError(f"num_shots is {num_shots} and shots_per_class is {shots_per_class}; give one of them")
+        for name, number in (("num_shots", num_shots), ("shots_per_class", shots_per_class)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} is {number}; it must be at least 1")
+        self.num_shots, self.shots_per_class = num_shots, shots_per_class
         self._class_names: list[str] = []
         self._checked: set[str] = set()
         for name, transform in (("train_transform", train_transform), ("eval_transform", eval_transform)):
@@ -258,10 +277,22 @@ class GraphSetDataModule(StoreDataModule):
                 self._host = pre_transformed(self.graphs, self.pre_transform, self.seed, name)
             if self.pool_validation:
                 self._splits = pooled_split(self._splits, self.seed)
+            self._draw_shots()
             self._check_labels()
         except BaseException:
             self._host, self._splits = None, {}  # so that another call does not take what was read as it is
             raise
+
+    def _draw_shots(self) -> None:
+        if self.num_shots is None and self.shots_per_class is None:
+            return
+        target = self._target()
+        if target.dim() == 1:  # K numbers of each graph, joined to (G K,), else one label of each graph
+            if len(target) % len(self.graphs) or torch.equal(self.graphs.offsets("y").diff(), self.graphs.num_nodes):
+                raise DataError("shots are of graphs, and each node has a label; give targets of graphs")
+            target = target.reshape(len(self.graphs), -1)
+        shots = {"num_shots": self.num_shots, "shots_per_class": self.shots_per_class}
+        self._splits["train"] = few_shots(self._splits["train"], target, self.seed, **shots)
 
     def _check_labels(self) -> None:
         if "y" not in self.graphs.names:

@@ -1,12 +1,13 @@
-"""Selection of whole segments, and random choice of a row in each segment."""
+"""Selection of whole segments, and choice of rows in each segment: one at random, or those with the smallest values."""
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from graphseq.ops.segment.index import row_segments
 from graphseq.ops.segment.reduce import segment_argmax
 
-__all__ = ["segment_rows", "segment_sample"]
+__all__ = ["segment_rows", "segment_sample", "segment_smallest"]
 
 
 def segment_rows(ptr: Tensor, chosen: Tensor, num_rows: int | None = None) -> tuple[Tensor, Tensor]:
@@ -69,3 +70,35 @@ def segment_sample(log_weights: Tensor, ptr: Tensor, generator: Generator | None
         raise TypeError(f"log_weights is {log_weights.dtype}; a floating type is needed: convert it with .float()")
     noise = torch.empty_like(log_weights).exponential_(generator=generator).log_()
     return segment_argmax(log_weights - noise, ptr=ptr)
+
+
+def segment_smallest(values: Tensor, counts: Tensor, ptr: Tensor) -> Tensor:
+    """Mark the rows of each segment with the smallest values; of equal ones the first.
+
+    With random values it is a choice without replacement. There is no synchronisation on an accelerator.
+
+    Args:
+        values: value of each row.
+        counts: number of rows to mark in each segment; all rows of a segment that has fewer.
+        ptr: boundaries of rows sorted by segment, int64, from 0 to N, never decreasing.
+
+    Shape:
+        values (N,), counts (G,), ptr (G+1,) -> bool (N,)
+
+    Raises:
+        ValueError: if ``values`` or ``counts`` does not fit ``ptr``.
+
+    Example:
+        >>> segment_smallest(torch.tensor([3.0, 1.0, 2.0, 5.0]), torch.tensor([2, 1]), torch.tensor([0, 3, 4]))
+        tensor([False,  True,  True,  True])
+    """
+    if values.dim() != 1 or counts.shape != (len(ptr) - 1,):
+        raise ValueError(
+            f"values are {tuple(values.shape)} and counts {tuple(counts.shape)}; for {len(ptr) - 1} segments (N,) and "
+            f"({len(ptr) - 1},) are needed"
+        )
+    segment = row_segments(None, ptr, len(values))
+    order = values.argsort(stable=True)
+    order = order[segment[order].argsort(stable=True)]  # sorted by segment, and by value within it
+    rank = torch.arange(len(values), device=ptr.device) - ptr[segment]
+    return torch.empty_like(segment, dtype=torch.bool).scatter_(0, order, rank < counts[segment])

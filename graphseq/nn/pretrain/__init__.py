@@ -1,0 +1,1 @@
+"""Parts of self-supervised training of graph encoders."""

@@ -1,0 +1,1 @@
+"""Procedures that train a graph encoder without labels."""
