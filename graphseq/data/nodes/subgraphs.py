@@ -230,7 +230,7 @@ class NodeSubgraphDataModule(GraphSetDataModule):
             usable = labels >= 0
         else:
             usable = torch.ones(len(labels), dtype=torch.bool)
-        masks = {stage: graph[f"{stage}_mask"] & usable for stage in STAGES}
+        masks: dict[str, Tensor] = {stage: graph[f"{stage}_mask"] & usable for stage in STAGES}
         centers = torch.cat([mask.nonzero().flatten() for mask in masks.values()])
         found = induced_subgraphs(
             edge_index, self.source.num_nodes, centers, self.num_hops, max_nodes=self.max_nodes, seed=self.seed
@@ -255,7 +255,7 @@ class NodeSubgraphDataModule(GraphSetDataModule):
         large = store.num_nodes >= self.min_nodes
         bounds = [int(mask.sum()) for mask in masks.values()]
         parts = torch.arange(len(centers)).split(bounds)
-        splits = {stage: part[large[part]] for stage, part in zip(STAGES, parts, strict=True)}
+        splits: dict[str, Tensor] = {stage: part[large[part]] for stage, part in zip(STAGES, parts, strict=True)}
         if not len(splits["train"]):
             raise DataError(f"no training subgraph has min_nodes={self.min_nodes} nodes; the largest has "
                             f"{int(store.num_nodes.max())}")  # fmt: skip
