@@ -32,7 +32,7 @@ and contrast. The epoch is chosen by validation.
 The 20 epochs are those of RELIEF, whose epoch takes hundreds of steps; arms that gradients train have 400 epochs of one
 step, and a validation every 20.
 
-Nothing was run before this rule was written but one cell of scale ``quick``.
+Nothing was run before this rule was written.
 
 Conditions, on each set with the encoder of attribute masking: (A) RELIEF less fine-tuning lies above 0; (B) RELIEF
 less training from scratch, and less the other arm that validation prefers, lie above 0; (C) RELIEF less its uniform
