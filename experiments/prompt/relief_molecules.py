@@ -10,7 +10,7 @@ import graphseq
 from graphseq.bench import Above, BestAbove, Effect, Row, Rule, Scale, Seeds, all_of, any_of, new
 from graphseq.bench.effects.training import build, overridden, quiet
 from graphseq.bench.records.closure import source_digest
-from graphseq.data.cache import cache_folder
+from graphseq.data import cache_folder
 
 PROTOCOL = """\
 Data: molecules split by scaffold, 80 / 10 / 10, the same for every seed; 50 labelled training molecules, drawn anew for
