@@ -4,8 +4,8 @@ Series of the size of ETTh1 (17,420 steps of 7 series) and METR-LA (34,272 of 20
 and 12 to predict, batches of 64. Ours: ``BatchLoader`` over ``WindowStore``. *items*: ``torch.utils.data.DataLoader``
 over a data set whose items are slices of the same tensor, in the main process, the usual way. *tsl*:
 ``StaticGraphLoader`` over ``SpatioTemporalDataset`` of torch-spatiotemporal, which gathers a batch by one index on
-the host; left out where it is not installed. *copy*: a plain copy of contiguous rows of the same sizes, the least
-that any gather must do. On a GPU ours lives there, and each batch of a peer is moved there.
+the host; left out where it is not installed. *copy*: a plain copy of the bytes of an epoch, in blocks as
+large as ours, the least that any gather must do. On a GPU ours lives there, and each batch of a peer is moved there.
 
 Before anything is timed, every batch of an epoch in the same order is compared, inputs and targets. An epoch includes
 drawing its order. Memory is that of the store over that of the raw series.
@@ -85,11 +85,11 @@ def tsl(subject: Subject, **order: Any) -> Any:
 
 
 def copies(subject: Subject) -> Call:
-    """Return an epoch of plain copies, each of the bytes of a batch."""
+    """Return a plain copy of all bytes of an epoch of windows, 2 MB at a time, as ours gathers them."""
     width = len(subject.series) * (WINDOW + HORIZON)
-    source = torch.randn(64, width, device=subject.device)
-    sizes = subject.loader._global_sizes
-    return lambda: [source[:size].clone() for size in sizes][:0]
+    source = torch.randn(len(subject.loader.index), width, device=subject.device)
+    parts = source.split(max(2**21 // (4 * width), 1))
+    return lambda: [part.clone() for part in parts][:0]
 
 
 def peer(make: Callable[..., Any]) -> Callable[[Subject], Call | None]:
