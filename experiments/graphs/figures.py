@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphseq.bench import Row
+from graphseq.bench import Results, Row
 from graphseq.bench.records.drawing import Panel, draw_panels
 
-__all__ = ["draw", "read"]
+__all__ = ["by_arm", "draw", "finding", "read"]
 
 WORDS = {
     "GIN, published": "GIN, epoch of the best test mean",
@@ -30,6 +30,16 @@ def read(row: Row) -> Row:
         "data": row["data"], "arm": f"{row['network']}, {row['protocol']}", "seed": 10 * row["seed"] + row["fold"],
         "curve": curve, "test": {"": {"acc": score}}, "majority": row["majority_accuracy"],
     }  # fmt: skip
+
+
+def by_arm(results: Results, majority_of: str) -> dict[str, dict[str, list[float]]]:
+    """Return the accuracy of each fold by set and arm; that of the majority class comes from the rows of one arm."""
+    found = {}
+    for point in results.places():
+        arms = {arm: list(results.values(arm, **point).values()) for arm in results.arms(**point)}
+        arms["majority class"] = [row["majority"] for row in results.select(majority_of, **point).values()]
+        found[point["data"]] = arms
+    return found
 
 
 def draw(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from experiments.graphs import figures
-from graphseq.bench import Above, Effect, MeanAbove, Results, Row, Rule, Seeds, all_of, any_of, new
+from graphseq.bench import Above, Effect, MeanAbove, Row, Rule, Seeds, all_of, any_of, new
 from graphseq.data import GraphStore, TUDataModule, k_fold_split
 
 PROTOCOL = """\
@@ -104,16 +104,6 @@ def with_accuracy(rows: list[Row]) -> list[Row]:
     return [{**row, "accuracy": 100 * value} for row, value in zip(rows, found, strict=True)]
 
 
-def by_arm(results: Results) -> dict[str, dict[str, list[float]]]:
-    """Return the accuracy of each fold by set and arm, the majority class among the arms."""
-    found = {}
-    for point in results.places():
-        arms = {arm: list(results.values(arm, **point).values()) for arm in results.arms(**point)}
-        arms["majority class"] = [row["majority"] for row in results.select(GIN, **point).values()]
-        found[point["data"]] = arms
-    return found
-
-
 effect = Effect(
     name="effect.gin_tu",
     source="arXiv 1810.00826",
@@ -145,8 +135,8 @@ effect = Effect(
     choose="val/acc",
     unit="percentage points",
     measure=measure,
-    finding=lambda results, checks: figures.finding(by_arm(results), SETS),
-    figure=lambda results, figure, finding, reruns: figures.draw(figure, finding, by_arm(results), SETS),
+    finding=lambda results, checks: figures.finding(figures.by_arm(results, GIN), SETS),
+    figure=lambda results, figure, finding, reruns: figures.draw(figure, finding, figures.by_arm(results, GIN), SETS),
     read=figures.read,
     columns={"majority class": "majority"},
     reported=FAIR | {f"{GIN}@{name}": f"{mean} ± {deviation}" for name, (mean, deviation, _, _) in SETS.items()},

@@ -2,13 +2,13 @@
 
 import math
 import statistics
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from graphseq.bench import Above, Effect, Ratio, Results, Row, Rule, Scale, Seeds, all_of, any_of
+from experiments.l2r.figures import selection_in_words
+from graphseq.bench import Above, Effect, Ratio, Row, Rule, Scale, Seeds, all_of, any_of
 from graphseq.nn import SampleWeights
 from graphseq.ops import (
     cluster_variables,
@@ -118,21 +118,6 @@ def run(cell: Row, scale: Scale, effect: Effect) -> Row:
     }
 
 
-def finding(results: Results, checks: Sequence[Row]) -> str:
-    """Return by how much clusters lower error and spread of least squares, and whether they beat all pairs."""
-
-    def lowered(key: str) -> float:
-        ours, plain = (results.mean(f"{arm}@1000", lambda row: row[key]) for arm in (CLUSTERS, OLS))
-        return 100 * (1 - ours / plain) if ours is not None and plain else math.nan
-
-    gain = results.difference(f"{CLUSTERS}@1000", f"{PAIRS}@1000")
-    beats = "and beat" if gain is not None and gain.above(0.0) else "but do not clearly beat"
-    return (
-        f"clusters lower the error of least squares by {lowered('rmse'):.0f} % and its spread over tests by "
-        f"{lowered('deviation'):.0f} %, {beats} all pairs"
-    )
-
-
 effect = Effect(
     name="effect.l2r_selection_bias",
     source="arXiv 2312.12475 claims that decorrelating clusters keeps a larger effective sample size than all pairs, "
@@ -144,7 +129,7 @@ effect = Effect(
     seeds=Seeds(first=100, default=10, full=30),
     score=lambda row: -row["rmse"],
     unit="minus the RMSE, mean over six tests",
-    finding=finding,
+    finding=lambda results, checks: selection_in_words(results, OLS, PAIRS, CLUSTERS),
     run=run,
     columns={"deviation over tests": "deviation", "worst test": "worst", "ESS": "ess", "slope of V_1": "slope_v1"},
     claims=[

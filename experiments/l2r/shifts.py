@@ -188,14 +188,6 @@ def shift_effect(*, protocol: str, seeds: int, base: Row, published: Row | None 
     scores = {test: partial(score_of, test=test) for test in given.get("tests", ("",))}
     settings = {chr(65 + number): both for number, both in enumerate(product(given["grid"]["data"], scores))}
     printed = ((data, zip(("ERM", "all pairs", FORMS[0]), row, strict=True)) for data, row in (published or {}).items())
-    tested = {"acc": "accuracy in percent, higher is better",
-              "auroc": "AUROC in percent, higher is better; ESOL: root mean squared error"}  # fmt: skip
-    drawn = figures.options(
-        score_of,
-        f"test {tested[given['choose'].removeprefix('val/')]}",
-        tests={test: f", {test} test" if test else "" for test in sorted(scores, reverse=True)},
-        columns=len(given["grid"]["data"]),
-    )
     return Effect(
         protocol=f"{protocol}\n{PROTOCOL}",
         base={**base, "model.class_path": "graphseq.tasks.SampleTask"},
@@ -209,6 +201,6 @@ def shift_effect(*, protocol: str, seeds: int, base: Row, published: Row | None 
             for letter, (data, test) in settings.items()
         ],
         verdict=Rule(all_of(list(settings)), any_of(list(settings))),
-        **drawn,
+        **figures.options(score_of, given["choose"], list(scores), columns=len(given["grid"]["data"])),
         **given,
     )
