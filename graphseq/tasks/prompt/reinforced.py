@@ -84,7 +84,7 @@ class ReinforcedPromptTuning(PromptTask):
         evaluation: whether the joint policy draws nodes, ``sample``, or takes the ``most_likely`` one in validation,
             test and prediction, and while the head is trained.
         evaluation_seed: seed of the nodes that are drawn in validation, test and prediction, the same in each batch.
-        policy_optimizer: callable from parameters of policies and critic to an optimiser; default
+        policy_optimizer: callable from parameters of policies and critic to an optimiser; default a fused
             ``torch.optim.Adam(lr=5e-4, eps=1e-5)``. ``optimizer`` is that of the head; ``scheduler`` is for both.
         options: arguments of :class:`PromptTask`: kind of target, head and its optimiser.
 
@@ -213,7 +213,7 @@ class ReinforcedPromptTuning(PromptTask):
         found = []
         if self.learns:
             parameters = [*self.ensemble.parameters(), *self.critic.parameters()]
-            build = self.policy_optimizer or functools.partial(torch.optim.Adam, lr=5e-4, eps=1e-5)
+            build = self.policy_optimizer or functools.partial(torch.optim.Adam, lr=5e-4, eps=1e-5, fused=True)
             found.append(build(parameters))
         if self.head_passes:
             found.append(self.make_optimizer([each for each in self.head.parameters() if each.requires_grad]))
