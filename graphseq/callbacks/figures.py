@@ -1,8 +1,8 @@
-"""Figures of sample weights and of the dependence between variables."""
+"""Figures of sample weights, of the dependence between variables, and of prompts on graphs."""
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_correlations", "draw_effective_sample_size", "draw_weights"]
+PromptedGraph: TypeAlias = tuple[Tensor, Tensor, Tensor, list[str] | None, str]
+
+__all__ = ["draw_correlations", "draw_effective_sample_size", "draw_prompts", "draw_returns", "draw_weights"]
 
 # from the palette of Okabe and Ito, distinguishable with all common kinds of colour vision
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
@@ -138,4 +140,69 @@ def draw_correlations(z: Tensor, weight: Tensor, cluster: Tensor | None = None) 
         each.set_xlabel("variables" if cluster is None else "variables by cluster")
     if image is not None:
         figure.colorbar(image, ax=axes, label="correlation", shrink=0.85)
+    return figure
+
+
+def draw_prompts(graphs: "Sequence[PromptedGraph]") -> "Figure":
+    """Draw graphs side by side, each node coloured by the size of its prompt; nodes without a prompt are white.
+
+    Args:
+        graphs: places of nodes (N, 2), edges (2, E), size of the prompt of each node (N,), 0 for none, name of each
+            node, or None, and a title.
+
+    Raises:
+        ValueError: if there is no graph.
+
+    Example:
+        >>> place, edges = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0], [1]])
+        >>> len(draw_prompts([(place, edges, torch.tensor([0.0, 0.2]), ["C", "O"], "one")]).axes)
+        2
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    if not graphs:
+        raise ValueError("graphs is empty; give at least one graph")
+    figure, axes = _figure(len(graphs), 3.4 * len(graphs) + 0.8, 3.6)
+    largest = max((float(size.max()) for _, _, size, _, _ in graphs if size.numel()), default=0.0)
+    scale = ScalarMappable(Normalize(0, largest or 1.0), colormaps["YlOrRd"])
+    for each, (place, edges, size, names, title) in zip(axes, graphs, strict=True):
+        for source, target in edges[:, edges[0] < edges[1]].T.tolist():
+            ends = place[[source, target]]
+            each.plot(*ends.T.tolist(), color="#888888", linewidth=1.2, zorder=1)
+        colors = [scale.to_rgba(value) if value else (1.0, 1.0, 1.0, 1.0) for value in size.tolist()]
+        each.scatter(*place.T.tolist(), s=130, c=colors, edgecolors="#444444", linewidths=0.8, zorder=2)
+        for name, where, value in zip(names or [], place.tolist(), size.tolist(), strict=False):
+            shade = "white" if value > 0.7 * largest and value else "black"
+            each.annotate(name, where, ha="center", va="center", fontsize=7, color=shade, zorder=3)
+        each.set_title(title, loc="left", fontsize=9)
+        each.set_aspect("equal")
+        each.margins(0.12)
+        each.axis("off")
+    figure.colorbar(scale, ax=axes, label="mean absolute entry of the prompt", shrink=0.8)
+    return figure
+
+
+def draw_returns(returns: "dict[str, dict[int, float]]") -> "Figure":
+    """Draw returns over the epochs, the mean decrease of the loss of a graph by its prompts.
+
+    Args:
+        returns: for each name, the return of each epoch.
+
+    Example:
+        >>> len(draw_returns({"training": {0: -0.1, 1: 0.2}, "validation": {1: 0.1}}).axes[0].lines)
+        3
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (axes,) = _figure()
+    for (name, values), color in zip(returns.items(), (_BLUE, _ORANGE, "#009E73", "#CC79A7"), strict=False):
+        marker = "o" if len(values) < 30 else None
+        axes.plot(list(values), list(values.values()), color=color, linewidth=1.8, marker=marker, ms=4, label=name)
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("return (decrease of the loss)")
+    axes.legend(frameon=False)
     return figure

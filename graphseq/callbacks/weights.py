@@ -3,10 +3,8 @@
 import csv
 import io
 import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -14,12 +12,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from graphseq.callbacks.figures import draw_correlations, draw_effective_sample_size, draw_weights
+from graphseq.callbacks.files import save_figure, write_file
 from graphseq.nn.reweighting.outer import DecorrelationOuter
 from graphseq.nn.reweighting.weights import FeatureQueue, SampleWeights
 from graphseq.ops import effective_sample_size
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["WeightReport"]
 
@@ -91,19 +87,19 @@ class WeightReport(Callback):
         folder = Path(self.folder or trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         index, weight = _weights(trainer, pl_module)
-        _save(draw_weights(weight), folder / "weights.png")
+        save_figure(draw_weights(weight), folder / "weights.png")
         if self.shares:
             figure = draw_effective_sample_size(self.epochs, self.shares, pl_module.weights.ess_min)
-            _save(figure, folder / "effective_sample_size.png")
+            save_figure(figure, folder / "effective_sample_size.png")
         queue = getattr(pl_module, "queue", None)
         if isinstance(queue, FeatureQueue) and len(queue) > 1:
             learned = pl_module.weights.bound(pl_module.weights.normalize(queue.logit))
             found = getattr(getattr(pl_module, "outer", None), "decorrelation", None)
             cluster = found.cluster if isinstance(found, DecorrelationOuter) and len(found.cluster) else None
-            _save(draw_correlations(queue.z, learned, cluster), folder / "correlations.png")
+            save_figure(draw_correlations(queue.z, learned, cluster), folder / "correlations.png")
         store = getattr(getattr(trainer, "datamodule", None), "store", None)
         table = _table(index, weight, store, self.num_samples)
-        _write(folder / "weighted_up.csv", lambda path: path.write_text(table, encoding="utf-8"))
+        write_file(folder / "weighted_up.csv", lambda path: path.write_text(table, encoding="utf-8"))
 
 
 @torch.no_grad()
@@ -141,19 +137,3 @@ def _table(index: Tensor, weight: Tensor, store: Any, number: int) -> str:
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     return out.getvalue()
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    _write(path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file atomically."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        write(Path(name))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
