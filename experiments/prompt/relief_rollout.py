@@ -1,7 +1,7 @@
 """Rollouts and updates of prompt policies on packed graphs, beside graphs padded to the largest of the data set.
 
 Both place prompts on the same molecules, as many as each has atoms, with a frozen GINE of 3 layers and width 64, and
-take 4 passes of proximal policy optimisation in minibatches of 64 over the transitions.
+take 10 passes of proximal policy optimisation, the default (``quick``: 2), in minibatches of 64 over the transitions.
 
 * *packed*: ``roll_out_prompts`` and ``ProximalPolicyLoss``: all molecules of the case in one rollout, states of
   different sizes one after the other, no work on molecules that are done, a mean for the prompt of the chosen atom
@@ -44,7 +44,8 @@ from graphseq.nn import (
 
 __all__ = ["Padded", "Subject", "packed", "padded", "prepare", "same_steps", "speed"]
 
-_BATCH, _WIDTH, _PASSES, _MINIBATCH, _LOG_STD = 8, 64, 4, 64, -0.5
+_BATCH, _WIDTH, _MINIBATCH, _LOG_STD = 8, 64, 64, -0.5
+_PASSES = {"quick": 2, "default": 10, "full": 10}
 _DISCOUNT, _DECAY, _CLIP, _ENTROPY = 0.99, 0.95, 0.2, 0.01
 
 
@@ -58,6 +59,7 @@ class Subject:
     policy: HybridPolicy
     head: nn.Linear
     target: Tensor
+    passes: int
 
     def losses(self, vector: Tensor) -> Tensor:
         """Return the loss of each of the first graphs, the mean over its known labels."""
@@ -88,18 +90,20 @@ def prepare(case: Row, setting: Setting) -> Subject:
         HybridPolicy(_WIDTH, _WIDTH, 0.1).to(setting.device),
         nn.Linear(_WIDTH, data.num_outputs).to(setting.device),
         batch.y[order.to(setting.device)],
+        _PASSES[setting.scale],
     )
 
 
 class Passes:
     """Passes over transitions in minibatches, the same in both layouts."""
 
-    def __init__(self, *modules: nn.Module) -> None:
+    def __init__(self, number: int, *modules: nn.Module) -> None:
+        self.number = number
         self.parameters = [parameter for module in modules for parameter in module.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=5e-4, eps=1e-5, fused=True)
 
     def __call__(self, count: int, loss_of: Callable[[Tensor], Tensor]) -> int:
-        for _ in range(_PASSES):
+        for _ in range(self.number):
             for chosen in torch.randperm(count).tensor_split(max(1, count // _MINIBATCH)):
                 self.optimizer.zero_grad()
                 loss_of(chosen).backward()
@@ -121,7 +125,7 @@ def packed(subject: Subject) -> Call:
     ensemble = PolicyEnsemble([copy.deepcopy(subject.policy)])
     critic = PoolCritic(_WIDTH).to(subject.graphs.h.device)
     loss = ProximalPolicyLoss(node_clip=_CLIP, prompt_clip=_CLIP, entropy_weight=_ENTROPY)
-    passes = Passes(ensemble, critic)
+    passes = Passes(subject.passes, ensemble, critic)
 
     def call() -> int:
         rollout = roll_out_prompts(ensemble[0], subject.graphs, subject.encoder, subject.losses, _LOG_STD)
@@ -257,7 +261,7 @@ def _flat_critic(subject: Subject) -> FlattenCritic:
 def padded(subject: Subject) -> Call:
     """Return rollouts with updates in batches of 8 graphs, each padded."""
     policy, critic = copy.deepcopy(subject.policy), _flat_critic(subject)
-    passes = Passes(policy, critic)
+    passes = Passes(subject.passes, policy, critic)
     parts = []
     for chosen in torch.randperm(len(subject.graphs), generator=torch.Generator().manual_seed(1)).split(_BATCH):
         chosen = chosen.sort().values  # from large to small, as they are

@@ -170,9 +170,10 @@ def roll_out_prompts(
     before = loss
     device = graphs.h.device
     actions, states, bounds, rewards, sizes, counts, offset = [], [], [], [], [], [], 0
+    part = graphs
     for step in range(int(horizon.max(initial=0))):
         count = int((horizon > step).sum())
-        part = graphs.first(count)
+        part = part if len(part) == count else graphs.first(count)
         rows = len(part.h)
         action = policy.act(state[:rows], part.ptr, log_std, generator)
         actions.append(action)
@@ -239,13 +240,14 @@ def place_prompts(
     horizon = _horizons(graphs, max_steps)
     prompt = torch.zeros_like(graphs.h)
     _, state = graphs.encode(encoder)
+    part = graphs.first(int((horizon > 0).sum()))
     for step in range(int(horizon.max(initial=0))):
-        part = graphs.first(int((horizon > step).sum()))
         node, added = ensemble.act(state[: len(part.h)], part.ptr, generator, most_likely=most_likely)
         prompt[node] += added
-        ahead = graphs.first(int((horizon > step + 1).sum()))
-        if len(ahead):
-            _, state = ahead.encode(encoder, prompt[: len(ahead.h)])
+        count = int((horizon > step + 1).sum())
+        part = part if len(part) == count else graphs.first(count)
+        if count:
+            _, state = part.encode(encoder, prompt[: len(part.h)])
     return prompt
 
 

@@ -64,10 +64,10 @@ class ReinforcedPromptTuning(PromptTask):
         head_passes: number of passes over the batch that train the head after each training of the policies; 0 leaves
             the head as it is.
         head_dropout: whether dropout of the encoder is on while the head is trained.
-        initial_log_std: logarithm of the standard deviation of prompts in the first epoch.
-        final_log_std: value that the logarithm of the deviation moves towards, linearly over the epochs.
-        anneal_epochs: number of epochs after which it, and the weight 0 of the entropy, would be reached; None for
-            ``max_epochs`` of the trainer.
+        initial_log_std: logarithm of the standard deviation of prompts at the start.
+        final_log_std: value that the logarithm of the deviation moves towards, linearly over the batches.
+        anneal_epochs: number of epochs over which the deviation and the weight of the entropy, towards 0, are annealed;
+            None for ``max_epochs`` of the trainer.
         discount: discount factor of rewards, in [0, 1].
         trace_decay: weight of longer sums of rewards in advantages, in [0, 1].
         rollout_batch_size: number of graphs that are rolled out together, at least 1.
@@ -204,7 +204,7 @@ class ReinforcedPromptTuning(PromptTask):
                 raise DataError(
                     f"class {without[0]} has no training graph; give shots of every class, or leave the class out"
                 )
-        self._progress()
+        self._progress(0)
 
     # optimisers
 
@@ -222,14 +222,14 @@ class ReinforcedPromptTuning(PromptTask):
         schedulers = [self.make_scheduler(optimizer) for optimizer in found]
         return found, [scheduler for scheduler in schedulers if scheduler is not None]
 
-    def _progress(self) -> float:
-        """Share of the epochs that are over, from 0 to below 1."""
+    def _progress(self, batch_idx: int) -> float:
+        """Share of the training that is over, from 0 to below 1."""
         total = self.anneal_epochs or self.trainer.max_epochs
         if total is None or total < 1:
             raise ValueError(
                 f"max_epochs of the trainer is {total}; give it, or anneal_epochs, to anneal the deviation"
             )
-        return min(self.current_epoch / total, 1.0)
+        return min((self.current_epoch + batch_idx / self.trainer.num_training_batches) / total, 1.0)
 
     # training
 
@@ -238,7 +238,7 @@ class ReinforcedPromptTuning(PromptTask):
         graphs, target, positions = self._labelled(batch)
         if len(graphs):
             if self.learns:
-                self._train_policies(graphs, target, positions)
+                self._train_policies(graphs, target, positions, self._progress(batch_idx))
             self._train_head(graphs, target, batch_idx)
         if self.trainer.is_last_batch:  # a run resumed from its last batch does not come to on_train_epoch_end
             found = self.lr_schedulers()
@@ -258,8 +258,7 @@ class ReinforcedPromptTuning(PromptTask):
             raise DataError(f"none of the {len(graphs)} training graphs has a label; there is nothing to learn from")
         return graphs.select(chosen), target[chosen.to(target.device)], positions[chosen]
 
-    def _train_policies(self, graphs: EmbeddedGraphs, target: Tensor, positions: Tensor) -> None:
-        progress = self._progress()
+    def _train_policies(self, graphs: EmbeddedGraphs, target: Tensor, positions: Tensor, progress: float) -> None:
         log_std = self.initial_log_std + (self.final_log_std - self.initial_log_std) * progress
         scale = RewardScale(self.reward_scaling)
         decreases = []

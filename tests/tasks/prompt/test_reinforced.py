@@ -181,6 +181,9 @@ def test_deviation_is_annealed_over_the_epochs(monkeypatch):
     monkeypatch.setattr(task.ensemble[0], "act", lambda h, ptr, std, generator: (seen.append(std), act(h, ptr, std))[1])
     run.fit(task, data())
     assert sorted(set(seen), reverse=True) == [-1.0, -1.5, -2.0, -2.5]
+    seen.clear()
+    trainer(max_epochs=2, limit_val_batches=0).fit(task, data(batch_size=8))  # two batches an epoch
+    assert sorted(set(seen), reverse=True) == [-1.0, -1.5, -2.0, -2.5]
     with pytest.raises(ValueError, match="max_epochs of the trainer is -1"):
         trainer(max_epochs=-1, max_steps=3).fit(build(), data())
 
