@@ -160,7 +160,7 @@ def draw_prompts(graphs: "Sequence[PromptedGraph]") -> "Figure":
     """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import Normalize, to_hex
 
     if not graphs:
         raise ValueError("graphs is empty; give at least one graph")
@@ -171,8 +171,9 @@ def draw_prompts(graphs: "Sequence[PromptedGraph]") -> "Figure":
         for source, target in edges[:, edges[0] < edges[1]].T.tolist():
             ends = place[[source, target]]
             each.plot(*ends.T.tolist(), color="#888888", linewidth=1.2, zorder=1)
-        colors = [scale.to_rgba(value) if value else (1.0, 1.0, 1.0, 1.0) for value in size.tolist()]
-        each.scatter(*place.T.tolist(), s=130, c=colors, edgecolors="#444444", linewidths=0.8, zorder=2)
+        colors = [to_hex(tuple(scale.to_rgba(value))) if value else "#ffffff" for value in size.tolist()]
+        x, y = place.T.tolist()
+        each.scatter(x, y, s=130, c=colors, edgecolors="#444444", linewidths=0.8, zorder=2)
         for name, where, value in zip(names or [], place.tolist(), size.tolist(), strict=False):
             shade = "white" if value > 0.7 * largest and value else "black"
             each.annotate(name, where, ha="center", va="center", fontsize=7, color=shade, zorder=3)
@@ -201,6 +202,8 @@ def draw_returns(returns: "dict[str, dict[int, float]]") -> "Figure":
         marker = "o" if len(values) < 30 else None
         axes.plot(list(values), list(values.values()), color=color, linewidth=1.8, marker=marker, ms=4, label=name)
     axes.axhline(0, color="#888888", linewidth=0.8)
+    epochs = [epoch for values in returns.values() for epoch in values] or [0]
+    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel("return (decrease of the loss)")

@@ -118,8 +118,9 @@ class PromptReport(Callback):
             edges = graphs.edge_index[:, int(graphs.edge_ptr[place]) : int(graphs.edge_ptr[place + 1])] - nodes.start
             size = prompt[nodes].abs().mean(1).cpu()
             of_graph = target is not None and len(target) == len(graphs)
-            label = f"y {target[number].tolist()}, " if of_graph else ""
-            title = f"{label}{int((size > 0).sum())} of {len(size)} nodes"
+            values = target[number].flatten().tolist() if of_graph else []
+            label = f"label {', '.join(f'{value:g}' for value in values)}: " if values else ""
+            title = f"{label}{int((size > 0).sum())} of {len(size)} nodes prompted"
             drawn = None if smiles is None else _molecule(smiles[number], len(size))
             spot, names = (_spectral(edges.cpu(), len(size)), None) if drawn is None else drawn
             found.append((spot, edges.cpu(), size, names, title))

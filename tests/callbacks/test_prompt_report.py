@@ -50,7 +50,7 @@ def test_files_and_returns(tmp_path):
         where = prompted.ptr[int((order == number).nonzero())]
         assert torch.equal(size, prompt[where : where + given.num_nodes].abs().mean(1))
         assert names is None
-        assert title.startswith(f"y {int(given.y)}, {int((size > 0).sum())} of {given.num_nodes}")
+        assert title == f"label {int(given.y)}: {int((size > 0).sum())} of {given.num_nodes} nodes prompted"
 
 
 def test_returns_go_on_after_a_stop(tmp_path):
