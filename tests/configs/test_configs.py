@@ -33,13 +33,8 @@ def test_runs(path, tmp_path, monkeypatch, capsys):
     checkpoint = next((tmp_path / "runs" / path.stem).rglob("last.ckpt"))
     task = graphseq.load(checkpoint)
     saved = torch.load(checkpoint, weights_only=True)["state_dict"]
-<<<<<<< HEAD
     for name, value in task.state_dict().items():  # a frozen part is a digest of its weights
         assert torch.equal(value, saved[name]) if isinstance(value, torch.Tensor) else value == saved[name], name
-=======
-    for name, value in task.state_dict().items():  # of a pre-trained part that is frozen a digest
-        assert torch.equal(value, saved[name]) if isinstance(value, torch.Tensor) else value == saved[name]
->>>>>>> 0a1be23 (Figures of prompts on molecules and of returns; table of methods)
     test = ["test", "--config", str(path), "--trainer.limit_test_batches=1", "--trainer.accelerator=cpu"]
     assert main([*test, "--ckpt_path", str(checkpoint)]) == 0, capsys.readouterr().err
 
