@@ -6,6 +6,7 @@ from graphseq.ops.decorrelation import effective_sample_size as effective_sample
 from graphseq.ops.decorrelation import random_fourier_features as random_fourier_features
 from graphseq.ops.decorrelation import weighted_cross_covariance as weighted_cross_covariance
 from graphseq.ops.graph_views import growth_times as growth_times
+from graphseq.ops.graph_views import hop_distances as hop_distances
 from graphseq.ops.graph_views import induced_edges as induced_edges
 from graphseq.ops.graph_views import random_edges as random_edges
 from graphseq.ops.graph_views import random_non_edges as random_non_edges

@@ -1,11 +1,11 @@
-"""Random parts of packed graphs: edges in both directions, grown subgraphs, and pairs of nodes without an edge."""
+"""Parts of packed graphs: random edges, grown subgraphs, distances in hops, and pairs of nodes without an edge."""
 
 import torch
 from torch import Generator, Tensor
 
 from graphseq.ops.segment.select import segment_sample
 
-__all__ = ["growth_times", "induced_edges", "random_edges", "random_non_edges"]
+__all__ = ["growth_times", "hop_distances", "induced_edges", "random_edges", "random_non_edges"]
 
 
 def _check_share(name: str, share: float) -> None:
@@ -113,6 +113,35 @@ def growth_times(
     for _ in range(num_hops):
         times.scatter_reduce_(0, target, times[source] + wait[target], "amin")
     return times[:-1]
+
+
+def hop_distances(edge_index: Tensor, starts: Tensor, num_nodes: int, num_hops: int) -> Tensor:
+    """Return the number of hops from the nearest start to each node; no synchronisation on an accelerator.
+
+    Args:
+        edge_index: edges from row 0 to row 1.
+        starts: nodes at distance 0.
+        num_nodes: number of nodes N.
+        num_hops: largest distance that is found, at least 0; nodes farther away have one more.
+
+    Shape:
+        edge_index (2, E), starts (S,) -> int64 (N,)
+
+    Raises:
+        ValueError: if ``num_hops`` is negative.
+
+    Example:
+        >>> hop_distances(torch.tensor([[0, 1, 2], [1, 2, 3]]), torch.tensor([0]), 5, num_hops=2)
+        tensor([0, 1, 2, 3, 3])
+    """
+    if num_hops < 0:
+        raise ValueError(f"num_hops is {num_hops}; it must be at least 0")
+    distance = torch.full((num_nodes,), num_hops + 1, dtype=torch.int64, device=edge_index.device)
+    distance.scatter_(0, starts, 0)
+    source, target = edge_index
+    for _ in range(num_hops):
+        distance.scatter_reduce_(0, target, distance[source] + 1, "amin")
+    return distance
 
 
 def random_non_edges(

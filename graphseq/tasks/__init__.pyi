@@ -15,6 +15,7 @@ from graphseq.tasks.objectives.tokens import Tokens as Tokens
 from graphseq.tasks.predictions import PredictionRows as PredictionRows
 from graphseq.tasks.pretrain.attributes import AttributeMasking as AttributeMasking
 from graphseq.tasks.pretrain.base import PretrainingTask as PretrainingTask
+from graphseq.tasks.pretrain.context import ContextPrediction as ContextPrediction
 from graphseq.tasks.pretrain.contrast import GraphContrast as GraphContrast
 from graphseq.tasks.pretrain.contrast import Infomax as Infomax
 from graphseq.tasks.pretrain.links import EdgePrediction as EdgePrediction

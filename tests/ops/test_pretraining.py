@@ -5,6 +5,7 @@ import torch
 
 from graphseq.ops import (
     growth_times,
+    hop_distances,
     induced_edges,
     info_nce_loss,
     link_loss,
@@ -122,6 +123,18 @@ def test_growth_is_connected_and_reaches_what_hops_allow():
         full = growth_times(edges, batch, ptr, 12, torch.Generator().manual_seed(seed))
         for node in full.isfinite().nonzero().flatten().tolist():  # each but the start has an earlier neighbour
             assert node in starts or any(v == node and full[u] < full[v] for u, v in pairs)
+
+
+def test_hop_distances():
+    edges, _, _ = graph()
+    found = hop_distances(edges, torch.tensor([0, 8]), 12, 3).tolist()
+    for node, distance in enumerate(found):
+        within = [
+            hops for hops in range(4) for start in (0, 8) if node in reference.reached(edges.T.tolist(), start, hops)
+        ]
+        assert distance == min(within, default=4)
+    with pytest.raises(ValueError, match="num_hops is -2"):
+        hop_distances(edges, torch.tensor([0]), 12, -2)
 
 
 def test_next_node_of_a_growth_is_a_uniform_neighbour():

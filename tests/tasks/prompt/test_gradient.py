@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import graphseq
+from graphseq.core import DataError
 from graphseq.models import EncoderClassifier
 from graphseq.nn import GPF, SUPT, GPFPlus, Pretrained, PromptTokens, RandomPrompt
 from graphseq.tasks import Classification, PromptTuning
@@ -96,6 +97,14 @@ def test_linear_probe_and_fine_tuning(tmp_path):
         run.save_checkpoint(tmp_path / "probe.ckpt")
         batch = data().graphs.take([0, 1])
         assert torch.equal(graphseq.load(tmp_path / "probe.ckpt").eval()(batch), task.eval()(batch))
+
+
+def test_encoder_of_another_input_width(tmp_path):
+    task = PromptTuning(Pretrained(saved_encoder(tmp_path), part="model.encoder"), 1)
+    batch = data().graphs.take([0, 1])
+    batch.x = batch.x[:, :2]
+    with pytest.raises(DataError, match=r"\(4, 2\).* 3 features"):
+        task(batch)
 
 
 def test_refusals():
