@@ -17,9 +17,10 @@ evolution, and *relative*, ReGENN that reads each window relative to its last va
 
 Protocol: the test steps are cut into five parts; part k is predicted by networks trained on all steps before it and
 its validation steps, with seed k for the weights. Scaling is fitted to the training steps. Adam at 1e-3, 10 epochs of
-at most 100 batches of 32 windows, no tuning for any arm; ReGENN's feed-forward part is 128 wide; the epoch of the least validation error is tested. The score
-is the mean absolute scaled error (relative to the naive forecast of the training steps), as minus its logarithm: a
-difference of 0.1 is about a tenth. Intervals are over the five parts, so they hold the spread of origin and seed.
+at most 100 batches of 32 windows, no tuning for any arm; ReGENN's feed-forward part is 128 wide; the epoch of the
+least validation error is tested. The score is the mean absolute scaled error (relative to the naive forecast of the
+training steps), as minus its logarithm: a difference of 0.1 is about a tenth. Intervals are over the five parts, so
+they hold the spread of origin and seed.
 
 Seen before this was written: one part of the influenza set at scale quick, to try the code.
 

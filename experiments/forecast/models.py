@@ -30,7 +30,7 @@ UNTRAINED = {
 
 IDENTITY = new("torch.nn.Identity")
 NARROW = {"feedforward_size": 128}
-"""Width of the attention's feed-forward part: torch's default of 2048, which the authors' code has, takes ten times as long."""
+"""Width of the feed-forward part: torch's default of 2048, which the authors' code has, takes ten times as long."""
 
 TRAINED = {
     "ablation": trained("ReGENN", **NARROW, source=IDENTITY, target=IDENTITY),
