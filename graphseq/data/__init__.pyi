@@ -110,9 +110,9 @@ from graphseq.data.transforms import ToFloat as ToFloat
 from graphseq.data.windows.calendar import calendar_covariates as calendar_covariates
 from graphseq.data.windows.files import SeriesTable as SeriesTable
 from graphseq.data.windows.files import read_series as read_series
+from graphseq.data.windows.given import SeriesDataModule as SeriesDataModule
+from graphseq.data.windows.given import SeriesTableDataModule as SeriesTableDataModule
 from graphseq.data.windows.graph import SeriesGraph as SeriesGraph
-from graphseq.data.windows.module import SeriesDataModule as SeriesDataModule
-from graphseq.data.windows.module import SeriesTableDataModule as SeriesTableDataModule
 from graphseq.data.windows.module import WindowDataModule as WindowDataModule
 from graphseq.data.windows.module import WindowOptions as WindowOptions
 from graphseq.data.windows.scaling import Scaling as Scaling

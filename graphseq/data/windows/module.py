@@ -1,8 +1,6 @@
 """Data modules of time series: windows on the device, splits by time, scaling fitted on the training span."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Unpack, get_args
 
 import numpy as np
@@ -14,13 +12,13 @@ from graphseq.core.windows import SeriesSpan, WindowBatch
 from graphseq.data.base import DataOptions, Stage, StoreDataModule
 from graphseq.data.precision import TRUE_PRECISIONS
 from graphseq.data.windows.calendar import Cycle, calendar_covariates, times_after
-from graphseq.data.windows.files import SeriesTable, read_series
+from graphseq.data.windows.files import SeriesTable
 from graphseq.data.windows.graph import SeriesGraph
 from graphseq.data.windows.scaling import Kind, Per, Scaling, naive_error
 from graphseq.data.windows.splits import window_split
 from graphseq.data.windows.store import WindowStore, check_series
 
-__all__ = ["SeriesDataModule", "SeriesTableDataModule", "WindowDataModule", "WindowOptions"]
+__all__ = ["WindowDataModule", "WindowOptions"]
 
 
 class WindowOptions(DataOptions, total=False):
@@ -374,128 +372,3 @@ class WindowDataModule(StoreDataModule):
         self._fitted, self._naive = saved, state_dict["naive"]
         self._host, self._splits = self.read()
         self._resident = None if self._resident is None else self._host.to(self._resident.device)
-
-
-class SeriesDataModule(WindowDataModule):
-    """Windows of series that are given as a tensor or an array.
-
-    Args:
-        values: values in original units, (S, steps, V), or (steps, V) for one series; NaN where missing.
-        edge_index: edges of a graph whose nodes are the series, int64 (2, E).
-        edge_weight: weight of each edge, (E,), or of each edge at each step, (steps, E); None for 1.
-        known: covariates that are known in advance, (steps, F), or (steps + horizon, F) to predict beyond the end.
-        options: further arguments of :class:`WindowDataModule`.
-
-    Yields:
-        :class:`graphseq.core.WindowBatch` with x (B, S, T, V) and y (B, S, Z, K).
-
-    Raises:
-        DataError: if the values are not numbers of shape (S, steps, V), or the graph does not fit them.
-
-    Example:
-        >>> data = SeriesDataModule(torch.randn(100, 3), window=10, horizon=5)
-        >>> data.num_series, data.num_variables, data.split_sizes()
-        (1, 3, {'train': 56, 'val': 6, 'test': 16, 'predict': 1})
-    """
-
-    def __init__(
-        self,
-        values: Tensor | np.ndarray,
-        *,
-        edge_index: Tensor | None = None,
-        edge_weight: Tensor | None = None,
-        known: Tensor | np.ndarray | None = None,
-        **options: Unpack[WindowOptions],
-    ) -> None:
-        super().__init__(**options)
-        try:
-            given = torch.as_tensor(values)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"values is a {type(values).__name__} that holds no numbers: {error}") from error
-        given = given[None] if given.dim() == 2 else given
-        self._values = given if given.is_floating_point() else given.double()
-        check_series(self._values)
-        if edge_index is None and edge_weight is not None:
-            raise DataError("edge_weight was given without edge_index; give the edges that the weights belong to")
-        self._graph = None
-        if edge_index is not None:
-            weight = torch.ones(edge_index.shape[-1]) if edge_weight is None else edge_weight
-            self._graph = SeriesGraph(edge_index, weight)
-            self._graph.check(*self._values.shape[:2])
-        self._covariates = None if known is None else torch.as_tensor(known)
-
-    def series(self) -> SeriesTable:
-        """Return the given values."""
-        count, _, variables = self._values.shape
-        return SeriesTable(
-            self._values, [f"series {n}" for n in range(count)], [f"variable {n}" for n in range(variables)]
-        )
-
-    def graph(self) -> SeriesGraph | None:
-        """Return the given graph."""
-        return self._graph
-
-    def covariates(self) -> Tensor | None:
-        """Return the given covariates."""
-        return self._covariates
-
-
-class SeriesTableDataModule(WindowDataModule):
-    """Windows of the series of a CSV table with a header, one row for each time, or for each time of each series.
-
-    Args:
-        path: path of the table, UTF-8 with a header, plain or compressed by gzip.
-        time: header of the column of times, dates or numbers at equal distances; None for rows that are consecutive
-            steps.
-        variables: headers of the variables; None for all columns that hold numbers.
-        series: header of the column that names the series of a row; None for one series.
-        delimiter: character that separates cells.
-        fill_gaps: whether times that are absent become steps with missing values; else they are refused.
-        options: further arguments of :class:`WindowDataModule`.
-
-    Yields:
-        :class:`graphseq.core.WindowBatch` with x (B, S, T, V) and y (B, S, Z, K).
-
-    Raises:
-        DataError: when the table is read, if it is missing or malformed; see :func:`read_series`.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "sales.csv")
-        ...     rows = ["day,sold", *(f"2024-01-{day:02},{day % 7}" for day in range(1, 32))]
-        ...     _ = path.write_text(chr(10).join(rows))
-        ...     data = SeriesTableDataModule(path, time="day", window=7, horizon=2, cycles=["weekday"])
-        ...     data.variable_names, data.num_known
-        (['sold'], 2)
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        time: str | None = None,
-        variables: Sequence[str] | None = None,
-        series: str | None = None,
-        delimiter: str = ",",
-        fill_gaps: bool = False,
-        **options: Unpack[WindowOptions],
-    ) -> None:
-        super().__init__(**options)
-        if series is not None and time is None:
-            raise ValueError(
-                f"series is {series!r} and time None; rows of several series need times, so name the column"
-            )
-        self.path = Path(path)
-        self.time = time
-        self.delimiter = delimiter
-        self.fill_gaps = fill_gaps
-        self._arguments = (variables, series)
-
-    def series(self) -> SeriesTable:
-        """Return the series of the table."""
-        variables, series = self._arguments
-        return read_series(
-            self.path, time=self.time, variables=variables, series=series, delimiter=self.delimiter,
-            fill_gaps=self.fill_gaps,
-        )  # fmt: skip
