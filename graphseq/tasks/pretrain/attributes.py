@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +100,7 @@ class AttributeMasking(PretrainingTask):
         h = torch.where(chosen[:, None], self.node_mask.to(view.h.dtype), view.h)
         return replace(view, h=h, edge=edge), touched
 
-    def step(self, batch: Any, stage: Stage = "train") -> Step:
+    def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the loss of the masked nodes and edges of a batch.
 
         Args:
@@ -141,7 +141,7 @@ def _columns(name: str, columns: Sequence[int], categories: list[int] | None) ->
     return list(columns)
 
 
-def _categories(batch: Any, name: str) -> Tensor:
+def _categories(batch: object, name: str) -> Tensor:
     value = batch_field(batch, name)
     if not isinstance(value, Tensor) or value.is_floating_point():
         given = value.dtype if isinstance(value, Tensor) else type(value).__name__

@@ -1,6 +1,6 @@
 """Base class of procedures that train a graph encoder without labels."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Generator, nn
@@ -14,7 +14,7 @@ __all__ = ["PretrainingTask"]
 _EVALUATION_SEED = 0
 
 
-class PretrainingTask(Task[Any]):
+class PretrainingTask(Task[object]):
     """Base of procedures that train a graph encoder without labels; a subclass defines ``step``.
 
     Labels of a batch are never read. The trained encoder is the part ``model`` of the checkpoint: another network takes
@@ -47,7 +47,7 @@ class PretrainingTask(Task[Any]):
         """The encoder that is trained."""
         return self.model  # type: ignore[return-value]  # checked by the constructor
 
-    def embedded(self, batch: Any) -> GraphView:
+    def embedded(self, batch: object) -> GraphView:
         """Return the graphs of a batch with embedded features.
 
         Args:

@@ -1,7 +1,7 @@
 """Context prediction: a node by its surroundings is matched with what lies around these."""
 
 import copy
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ class ContextPrediction(PretrainingTask):
         """The encoder of the rings."""
         return self.context_model  # type: ignore[return-value]  # a copy of the encoder, or one like it
 
-    def pairs(self, batch: Any, centers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def pairs(self, batch: object, centers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return vectors of centers (G, D), mean vectors of the anchors of their rings (G, D), and which have anchors.
 
         Args:
@@ -109,7 +109,7 @@ class ContextPrediction(PretrainingTask):
         known = torch.bincount(graph, minlength=view.num_graphs) > 0
         return vector, context, known
 
-    def step(self, batch: Any, stage: Stage = "train") -> Step:
+    def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the loss of one node of each graph of a batch.
 
         Args:

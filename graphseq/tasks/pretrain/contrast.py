@@ -1,6 +1,6 @@
 """Contrastive training: two random views of a graph have similar vectors, views of two graphs do not."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import nn
@@ -66,7 +66,7 @@ class GraphContrast(PretrainingTask):
         width = self.encoder.graph_channels
         self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
-    def step(self, batch: Any, stage: Stage = "train") -> Step:
+    def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the contrastive loss of the graphs of a batch.
 
         Args:
@@ -123,7 +123,7 @@ class Infomax(PretrainingTask):
                              "are needed")  # fmt: skip
         self.bilinear = nn.Linear(graph, node, bias=False)
 
-    def step(self, batch: Any, stage: Stage = "train") -> Step:
+    def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the loss of the nodes of a batch.
 
         Args:

@@ -1,6 +1,6 @@
 """Edge prediction: hidden edges are told from pairs of nodes without an edge."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import nn
 
@@ -52,7 +52,7 @@ class EdgePrediction(PretrainingTask):
         self.mask_share = mask_share
         self.projection = nn.Linear(self.encoder.node_channels, self.encoder.node_channels)
 
-    def step(self, batch: Any, stage: Stage = "train") -> Step:
+    def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the loss of the hidden edges of a batch.
 
         Args:

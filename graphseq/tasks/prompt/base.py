@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal, Self, Unpack
+from typing import Literal, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +124,7 @@ class PromptTask(Task):
         self._prompt_metrics = nn.ModuleDict()
 
     @abstractmethod
-    def prompts(self, batch: Any) -> tuple[EmbeddedGraphs, Tensor, Tensor]:
+    def prompts(self, batch: object) -> tuple[EmbeddedGraphs, Tensor, Tensor]:
         """Return the graphs of a batch in any order, their prompts, and their order.
 
         Args:
@@ -161,7 +161,7 @@ class PromptTask(Task):
         """Return AUROC and average precision, or accuracy and macro F1 for one class a graph."""
         return self.target_kind.metrics()
 
-    def targets(self, batch: Any, count: int) -> tuple[Tensor, Tensor]:
+    def targets(self, batch: object, count: int) -> tuple[Tensor, Tensor]:
         """Return the targets of a batch, one row a graph, and whether a graph has any label.
 
         Args:
@@ -183,7 +183,7 @@ class PromptTask(Task):
         terms, sizes = self.target_kind.sample_losses(prediction, target)
         return terms / sizes.clamp(min=1)
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: object) -> Tensor:
         """Return the logits of the prompted graphs of a batch, (G, num_outputs).
 
         Args:
@@ -193,7 +193,7 @@ class PromptTask(Task):
         logits = self.head(graphs.encode(self.encoder, prompt)[0])
         return torch.empty_like(logits).index_copy(0, order, logits)
 
-    def step(self, batch: Any, stage: Stage = "train") -> PromptStep:
+    def step(self, batch: object, stage: Stage = "train") -> PromptStep:
         """Return loss and predictions of the prompted graphs of a batch, and the prompts.
 
         Args:
@@ -212,7 +212,7 @@ class PromptTask(Task):
             loss, prediction, target, size, prompt=prompt, ptr=graphs.ptr, decrease=decrease, labelled=known
         )
 
-    def record(self, stage: Literal["val", "test"], batch: Any, step: Step) -> None:
+    def record(self, stage: Literal["val", "test"], batch: object, step: Step) -> None:
         """Log loss, metrics, return and prompts of an evaluation batch.
 
         Args:

@@ -1,7 +1,7 @@
 """Prompts for a frozen graph encoder that are learned together with the head, by gradients through the encoder."""
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ class PromptTuning(PromptTask):
             )
         self.prompt = built
 
-    def prompts(self, batch: Any) -> tuple[EmbeddedGraphs, Tensor, Tensor]:
+    def prompts(self, batch: object) -> tuple[EmbeddedGraphs, Tensor, Tensor]:
         """Return the graphs of a batch, the prompts of the module, and the order of the graphs, which is unchanged.
 
         Args:
@@ -73,7 +73,7 @@ class PromptTuning(PromptTask):
         graphs = EmbeddedGraphs.from_batch(self.encoder, batch)
         return graphs, self.prompt(graphs), torch.arange(len(graphs), device=graphs.h.device)
 
-    def step(self, batch: Any, stage: Stage = "train") -> PromptStep:
+    def step(self, batch: object, stage: Stage = "train") -> PromptStep:
         """Return loss and predictions of the prompted graphs of a batch, and the prompts.
 
         Args:

@@ -233,7 +233,7 @@ class ReinforcedPromptTuning(PromptTask):
 
     # training
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]  # steps by hand
+    def training_step(self, batch: object, batch_idx: int) -> None:  # type: ignore[override]  # steps by hand
         """Train the policies on episodes of the graphs of a batch, then the head on the prompted graphs."""
         graphs, target, positions = self._labelled(batch)
         if len(graphs):
@@ -245,7 +245,7 @@ class ReinforcedPromptTuning(PromptTask):
             for scheduler in found if isinstance(found, list) else [found] if found is not None else []:
                 scheduler.step()  # type: ignore[call-arg]
 
-    def _labelled(self, batch: Any) -> tuple[EmbeddedGraphs, Tensor, Tensor]:
+    def _labelled(self, batch: object) -> tuple[EmbeddedGraphs, Tensor, Tensor]:
         """Return the graphs of a batch that have a label, with targets and with positions in the data set."""
         graphs = EmbeddedGraphs.from_batch(self.encoder, batch)
         target, known = self.targets(batch, len(graphs))
@@ -363,7 +363,7 @@ class ReinforcedPromptTuning(PromptTask):
 
     # evaluation
 
-    def prompts(self, batch: Any) -> tuple[EmbeddedGraphs, Tensor, Tensor]:
+    def prompts(self, batch: object) -> tuple[EmbeddedGraphs, Tensor, Tensor]:
         """Return the graphs of a batch from the largest to the smallest, their prompts, and their order.
 
         Args:
