@@ -34,7 +34,7 @@ def build(example):
         optimizer=functools.partial(torch.optim.Adam, lr=0.01),
         scheduler=functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5),
     )
-    return task, BatchLoader(TensorStore(*(part[:200] for part in example.digits())), 32, shuffle=True)
+    return task, BatchLoader(TensorStore(*(part[:200] for part in example.digits()[0])), 32, shuffle=True)
 
 
 # 7 batches an epoch, two optimiser steps each: within the first epoch, at its end, within the second

@@ -324,9 +324,7 @@ def test_one_label_or_number_to_each_node():
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        (("cat", "dog"), r"y of graph 0 is a str \('cat'\)"),
         ((["a"], ["b"]), "y of graph 0 is a list"),
-        ((np.ones(1), np.ones(1)), "y of graph 0 is a ndarray"),
         (({"a": T0}, {"a": T0}), "y of graph 0 is a dict"),
         ((torch.rand(3), torch.rand(2)), "y of graph 1 has 2 entries"),
         ((0, -1), "graph 1"),
