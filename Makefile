@@ -12,7 +12,7 @@ DEVICE ?= cuda
 OUT ?= results/gpu
 BUDGET ?= 480
 
-.PHONY: run test test-minimum check bench gpu gpu-wheels scatter wheel clean
+.PHONY: run test test-slow test-minimum check bench gpu gpu-wheels scatter wheel clean
 
 # torch stands in the same call, so that the resolver keeps the build that is asked for; what is never imported needs no
 # byte code, and the rest gets it on first use
@@ -32,6 +32,10 @@ run: $(BASE)
 # one worker a core, each with one torch thread; contiguous shares, so that fixtures of a file are made once
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not effect"
+
+# every example and what else takes minutes
+test-slow: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not effect"
 
 # the quick tests with the lower bounds of pyproject.toml, as far as they are bounds of what is imported
 test-minimum:

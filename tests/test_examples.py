@@ -27,7 +27,17 @@ def run(path, folder):
     return done.stdout
 
 
-@pytest.mark.parametrize("path", [path for path in EXAMPLES if path.stem != "digits"], ids=lambda path: path.stem)
+QUICK = ("plain_pytorch", "forecast_csv")  # the others take some twenty seconds each: `make test-slow`
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[] if path.stem in QUICK else [pytest.mark.slow], id=path.stem)
+        for path in EXAMPLES
+        if path.stem != "digits"
+    ],
+)
 def test_beats_its_baseline_without_a_warning(path, tmp_path):
     output = run(path, tmp_path)
     lines = output.splitlines()

@@ -97,6 +97,7 @@ def test_files_names_and_configs_that_are_mentioned_exist():
         assert (ROOT / "configs" / f"{config}.yaml").exists(), config
 
 
+@pytest.mark.slow  # trains for half a minute
 def test_first_result_is_what_the_readme_says(tmp_path):
     """`make run` prints the table of the README, and draws the figure."""
     done = subprocess.run(

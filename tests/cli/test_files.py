@@ -102,6 +102,7 @@ def test_a_place_for_runs_that_cannot_be_made_is_refused(folder, capsys):
     assert Path("runs").read_text() == "a file of the user's"
 
 
+@pytest.mark.slow  # two processes import everything, half a minute
 def test_two_runs_at_once_in_one_folder_lose_no_file(folder):
     command = [sys.executable, "-m", "graphseq", "fit", "--config", str(DIGITS), *SMALL]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -213,6 +213,7 @@ def test_module_runs():
     assert done.stdout.strip() == f"graphseq {graphseq.__version__}"
 
 
+@pytest.mark.slow  # a process that trains
 def test_quiet_outside_a_terminal(folder):
     command = [sys.executable, "-m", "graphseq", "fit", "--config", DIGITS, *SMALL]
     done = subprocess.run(
