@@ -3,7 +3,7 @@
 import logging
 import warnings
 
-import lightning  # noqa: F401  sets the level of its log
+import lightning  # noqa: F401 - its import sets the level of its log
 import pytest
 
 from graphseq.core import quiet_lightning

@@ -107,7 +107,7 @@ class TestPanels:
         ]
         figure = Figure(layout="constrained")
         draw_panels(figure, panels, finding="Ours is better.", label="accuracy; line: a mark", **options)
-        figure.canvas  # noqa: B018
+        figure.canvas  # noqa: B018 - the access is what is tested
         return figure
 
     def test_every_seed_is_a_dot_and_an_interval_needs_three(self):
