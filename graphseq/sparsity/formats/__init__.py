@@ -1,0 +1,1 @@
+"""Storage formats of sparse linear layers and their execution: masked, packed, block-diagonal, CSR."""
