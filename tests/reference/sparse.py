@@ -1,7 +1,5 @@
 """Sparse linear layers, correlations and rewiring, by loops in float64."""
 
-import math
-
 
 def linear(x, weight, mask, bias):
     """Return the outputs of each sample, over the weights that exist."""
@@ -22,11 +20,8 @@ def densities(shapes, density):
     for _ in range(200):
         middle = (low + high) / 2
         found = [min(1.0, middle * (n + m) / (n * m)) for n, m in shapes]
-        low, high = (
-            (middle, high)
-            if sum(map(math.prod, zip(found, sizes, strict=False))) < density * sum(sizes)
-            else (low, middle)
-        )
+        total = sum(share * size for share, size in zip(found, sizes, strict=True))
+        low, high = (middle, high) if total < density * sum(sizes) else (low, middle)
     return found
 
 
