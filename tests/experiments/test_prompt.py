@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.prompt import relief_bandit, relief_rollout
+from experiments.prompt import arms, relief_bandit, relief_molecules, relief_nodes, relief_rollout
 from graphseq.bench import OutputsDiffer, load_experiment
 from graphseq.models import GraphEncoder
 from graphseq.nn import EmbeddedGraphs, HybridPolicy
@@ -121,3 +121,43 @@ def test_the_declaration_of_rollouts():
     made = load_experiment("speed.relief_rollout")
     assert [case["data"] for case in made.cells("default", 1)] == ["bbbp", "bbbp", "sider"]
     assert dataclasses.is_dataclass(relief_rollout.Subject)
+
+
+@pytest.mark.parametrize(("module", "places"), [(relief_molecules, 2), (relief_nodes, 2)])
+def test_the_declaration_of_few_shots(module, places):
+    """Controls are arms, the head is trained by as many steps in each, and what is compared shares seed and encoder."""
+    made, length = module.effect, module.LENGTHS["default"]
+    assert {"from scratch", "linear head", "fine-tuning", "random prompts", arms.UNIFORM, arms.EQUAL} <= set(made.arms)
+    cells = made.cells("default", None)
+    assert len(cells) == places * len(made.arms) * made.seeds.default
+    assert made.seeds.default >= 5
+    steps = {}
+    for arm in made.arms:
+        given = length.of(arm, passes=58)
+        assert given["trainer.max_epochs"] == length.validations * given["trainer.check_val_every_n_epoch"]
+        config = made.config_of({**cells[0], "arm": arm, "seed": 7}, "default")
+        assert config["data"]["init_args"]["seed"] == config["seed_everything"] == 7
+        steps[arm] = given["trainer.max_epochs"] * config["model"]["init_args"].get("head_steps", 1)
+    assert steps.pop(arms.EQUAL) == 58 * length.epochs
+    assert set(steps.values()) == {length.epochs * arms.HEAD_STEPS}
+
+
+def test_an_encoder_is_trained_once_and_taken_by_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(arms, "cache_folder", lambda: tmp_path)
+    built = []
+
+    class Trainer:
+        def fit(self, task, data):
+            built.append((task, data))
+
+        def save_checkpoint(self, path):
+            path.write_text("weights")
+
+    monkeypatch.setattr(arms, "build", lambda config, callbacks: (config["trainer"], None, Trainer()))
+    config = "configs/graph/pretrain_links_cora.yaml"
+    first = arms.pretrained(config, "quick", {"trainer.max_epochs": 3})
+    assert first.read_text() == "weights"
+    assert arms.pretrained(config, "quick", {"trainer.max_epochs": 3}) == first
+    assert arms.pretrained(config, "quick", {"trainer.max_epochs": 4}) != first
+    assert [task["max_epochs"] for task, _ in built] == [3, 4]
+    assert not list(tmp_path.rglob("*.partial"))

@@ -37,7 +37,8 @@ class ReinforcedPromptTuning(PromptTask):
         2. for each member: roll out episodes on a few graphs of its share, in random order; scale rewards; compute
            advantages; take several passes over the transitions in minibatches, minimising :class:`ProximalPolicyLoss`
            of this member and of the critic, which all members share; stop early when the policy has moved far;
-        3. the joint policy places prompts on all graphs of the batch, and the head takes one step for each 128 of them.
+        3. the joint policy places prompts on all graphs of the batch, and the head takes a step, or ``head_steps``, for
+        each 128 of them.
 
     Logs:
         ``train/loss`` of the head; ``train/return`` (mean decrease of the loss of a graph by an episode),
@@ -61,8 +62,10 @@ class ReinforcedPromptTuning(PromptTask):
         clamp_prompts: whether the entries of a sampled prompt are limited to ``max_prompt``.
         policy_loss: loss of policies and critic; default :class:`ProximalPolicyLoss` with its defaults.
         critic: module from node vectors (N, node_channels) and ``ptr`` to values (G,); default :class:`PoolCritic`.
-        head_passes: number of passes over the batch that train the head after each training of the policies; 0 leaves
-            the head as it is.
+        head_passes: number of passes over the batch that train the head after each training of the policies, each with
+            newly placed prompts; 0 leaves the head as it is.
+        head_steps: number of steps that the head takes on the graphs of a pass before prompts are placed anew, at least
+            1; as published 1. With few epochs more of them train the head as long as other methods do, at little cost.
         head_dropout: whether dropout of the encoder is on while the head is trained.
         initial_log_std: logarithm of the standard deviation of prompts at the start.
         final_log_std: value that the logarithm of the deviation moves towards, linearly over the batches.
@@ -117,6 +120,7 @@ class ReinforcedPromptTuning(PromptTask):
         policy_loss: nn.Module | None = None,
         critic: nn.Module | None = None,
         head_passes: int = 1,
+        head_steps: int = 1,
         head_dropout: bool = True,
         initial_log_std: float = 0.0,
         final_log_std: float = -5.0,
@@ -140,7 +144,7 @@ class ReinforcedPromptTuning(PromptTask):
         super().__init__(model, num_outputs, **options)
         self.automatic_optimization = False
         counts = {"num_members": num_members, "rollout_batch_size": rollout_batch_size}
-        counts |= {"minibatch_size": minibatch_size, "num_passes": num_passes}
+        counts |= {"minibatch_size": minibatch_size, "num_passes": num_passes, "head_steps": head_steps}
         counts |= {name: value for name, value in (("max_steps", max_steps), ("anneal_epochs", anneal_epochs))
                    if value is not None}  # fmt: skip
         for name, count in counts.items():
@@ -173,7 +177,7 @@ class ReinforcedPromptTuning(PromptTask):
         self.critic = PoolCritic(encoder.node_channels) if critic is None else critic
         self.policy_loss = ProximalPolicyLoss() if policy_loss is None else policy_loss
         self.overlap = overlap
-        self.head_passes, self.head_dropout = head_passes, head_dropout
+        self.head_passes, self.head_steps, self.head_dropout = head_passes, head_steps, head_dropout
         self.initial_log_std, self.final_log_std, self.anneal_epochs = initial_log_std, final_log_std, anneal_epochs
         self.discount, self.trace_decay = discount, trace_decay
         self.rollout_batch_size, self.minibatch_size, self.num_passes = rollout_batch_size, minibatch_size, num_passes
@@ -350,12 +354,12 @@ class ReinforcedPromptTuning(PromptTask):
                 with torch.no_grad(), _dropout(self.model) if self.head_dropout else contextlib.nullcontext():
                     vector, _ = part.encode(self.encoder, prompt)
                 labels = target[chosen[order].to(target.device)]
-                step = self.target_kind.step(self.head(vector), labels, self.head)
-                loss = self.total_loss(step, batch_idx)
                 optimizer = self._optimizers()[-1]
-                optimizer.zero_grad()
-                self.manual_backward(loss)
-                optimizer.step()
+                for _ in range(self.head_steps):
+                    step = self.target_kind.step(self.head(vector), labels, self.head)
+                    optimizer.zero_grad()
+                    self.manual_backward(self.total_loss(step, batch_idx))
+                    optimizer.step()
 
     def _optimizers(self) -> list[Any]:
         found = self.optimizers()

@@ -117,6 +117,22 @@ def test_cost_in_passes_of_the_encoder():
     assert sum(passes) == rollouts + heads
 
 
+def test_steps_of_the_head_are_on_the_same_prompts():
+    """No pass of the encoder more, and a head that comes closer to the labels of these prompts."""
+    found = {}
+    for steps in (1, 40):
+        task = build(num_members=1, head_steps=steps, head_dropout=False)
+        seen, losses = [], []
+        forward, total = task.model.encode_embedded, task.total_loss
+        task.model.encode_embedded = lambda *args, seen=seen, call=forward: (seen.append(1), call(*args))[1]
+        task.total_loss = lambda *args, losses=losses, call=total: losses.append(call(*args)) or losses[-1]
+        fit(task, epochs=1, limit_val_batches=0)
+        found[steps] = len(seen), [float(loss) for loss in losses]
+    assert found[1][0] == found[40][0]
+    assert [len(losses) for _, losses in found.values()] == [1, 40]
+    assert found[40][1][-1] < found[40][1][0]
+
+
 def test_controls_have_nothing_of_a_policy_to_train():
     task = build(node_choice="random", prompt_choice="random")
     critic = weights(task.critic)
