@@ -4,13 +4,9 @@ import importlib.util
 import os
 import sys
 import warnings
-from pathlib import Path
 
 # children and workers of tests must not fight for the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# numba numbers the files of a loop's signatures: two processes that compile at once would write one file for both
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "numba" / worker))
 warnings.filterwarnings("ignore", message=".*LeafSpec")
 
 import pytest

@@ -88,6 +88,7 @@ class GraphseqCLI(ConfiguredCLI):
 
     def __init__(self, arguments: Sequence[str], run: bool = True) -> None:
         self.folder: Path | None = None  # of a run that has no logger with a folder of its own
+        self.asked = next(iter(arguments), None)  # the options of this subcommand are all that is parsed
         super().__init__(
             list(arguments),
             run=run,
@@ -108,6 +109,9 @@ class GraphseqCLI(ConfiguredCLI):
             raise UsageError(str(error), list(own.get_defaults().keys())) from error
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        if self.asked in self.subcommands() and subcommand != self.asked:  # each costs a tenth of a second and more
+            self._subcommand_method_arguments[subcommand] = []
+            return self.init_parser(**kwargs)
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "predict":
             parser.add_argument("--format", type=Format, default="csv", help="file of the predictions: csv or parquet")

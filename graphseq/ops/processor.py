@@ -9,10 +9,12 @@ compiles it (seconds), and the result is kept on disk.
 import functools
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -99,9 +101,20 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     options: dict[str, Any] = {"fastmath": _FREEDOM, "nogil": True, "error_model": "numpy"}
     whole = _with_inlined(function)
     try:
-        return njit(cache=True, **options)(whole)
+        loop = njit(cache=True, **options)(whole)
     except RuntimeError:  # neither beside the file of the function nor in the user's cache
         return njit(**options)(whole)
+    # numba numbers the files of a loop's types: two processes that compile at once would write one file for both
+    folder, name = Path(loop._cache.cache_path), loop._cache._impl.filename_base
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, compile_types = FileLock(folder / f"{name}.lock"), loop.compile
+
+    def compile_alone(types: Any) -> Any:
+        with lock:
+            return compile_types(types)
+
+    loop.compile = compile_alone
+    return loop
 
 
 def _with_inlined(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -141,7 +141,9 @@ class Checkpointed(Noted, LightningModule):
         """Build the task from a checkpoint; :func:`graphseq.load` does it without naming the class."""
         record_foreign_modules()
         kwargs.setdefault("weights_only", True)
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        # not by Lightning's wrapper, which reads the source of every frame of the stack to look for torch.jit
+        build = super().load_from_checkpoint.__func__  # type: ignore[attr-defined] # typed as an ordinary classmethod
+        return build(cls, checkpoint_path, *args, **kwargs)
 
 
 def _noted_function(spec: object) -> Callable[..., object] | None:

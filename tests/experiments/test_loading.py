@@ -174,6 +174,7 @@ class TestImageLoader:
     def few(self, monkeypatch):
         monkeypatch.setitem(image_loader._IMAGES, "quick", 600)
 
+    @pytest.mark.slow  # the whole of a quick scale: ten seconds
     def test_quick_scale_runs_without_data_and_says_so(self, few, tmp_path, own_cache, no_network, monkeypatch):
         monkeypatch.delenv("GRAPHSEQ_MIRROR", raising=False)
         record = measured(image_loader.speed, tmp_path)

@@ -31,6 +31,7 @@ class TestL2RStep:
         monkeypatch.setattr(l2r_step, "_WIDTH", 16)
         monkeypatch.setattr(l2r_step, "_FORMS", {"released": (16, 1), "printed": (8, 2)})
 
+    @pytest.mark.slow  # the whole of a quick scale: ten seconds
     def test_quick_scale_measures_four_parts(self, small, tmp_path):
         record = run_experiment(l2r_step.speed, scale="quick", state_dir=tmp_path)
         assert [row["part"] for row in record["rows"]] == [

@@ -154,6 +154,7 @@ class TestScale:
         monkeypatch.setattr(temporal_scale, "_BATCH_SIZE", 100)
         monkeypatch.setattr(temporal_scale, "_DIM", 8)
 
+    @pytest.mark.slow  # the whole of a quick scale: ten seconds
     def test_quick_scale_measures_every_size(self, tiny, tmp_path):
         experiment = temporal_scale.speed
         record = run_experiment(experiment, scale="quick", state_dir=tmp_path)

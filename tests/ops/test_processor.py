@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+import threading
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 
 from graphseq.nn import TimeEncoder
@@ -71,6 +74,22 @@ def _twice_and_one(x):
 def test_inlined_functions_are_found_through_each_other(monkeypatch):
     monkeypatch.setattr(processor, "_INLINED", {_twice, _twice_and_one})
     assert processor.compile_loop(lambda x: _twice_and_one(x) + _twice(x))(3) == 13
+
+
+def test_one_process_at_a_time_compiles_a_loop(tmp_path, monkeypatch):
+    """The other one then finds it on disk; numba would have both write one file for different types."""
+    numba = pytest.importorskip("numba")
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    loop = processor._compiled(_twice)
+    with FileLock(Path(loop._cache.cache_path) / f"{loop._cache._impl.filename_base}.lock"):
+        thread = threading.Thread(target=loop, args=(3,))
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+        assert not list(tmp_path.rglob("*.nbi"))
+    thread.join()
+    assert loop(4) == 8
+    assert list(tmp_path.rglob("*.nbi"))
 
 
 def test_loops_are_compiled_where_nothing_can_be_kept(monkeypatch):
