@@ -2,12 +2,23 @@
 
 from graphseq.bench import new
 
-__all__ = ["TRAINED", "UNTRAINED", "closed", "trained"]
+__all__ = ["ABLATION", "NARROW", "UNTRAINED", "closed", "relative", "trained"]
+
+NARROW: dict[str, object] = {"feedforward_size": 128}
+"""Width of the feed-forward part: torch's default of 2048, which the authors' code has, takes ten times as long."""
+ABLATION: dict[str, object] = {"source": new("torch.nn.Identity"), "target": new("torch.nn.Identity")}
+"""ReGENN without graph evolution, as in the paper's ablation."""
 
 
-def trained(network: str, /, **arguments: object) -> dict[str, object]:
-    """Return a task that trains a network by Adam at 1e-3; sizes come from the data."""
-    return _task("Forecasting", network, arguments, optimizer=new("torch.optim.Adam", lr=1e-3))
+def trained(network: str, /, *, rate: float = 1e-3, **arguments: object) -> dict[str, object]:
+    """Return a task that trains a network by Adam; sizes come from the data."""
+    return _task("Forecasting", network, arguments, optimizer=new("torch.optim.Adam", lr=rate))
+
+
+def relative(wrapper: str, /, *, spread: bool, rate: float = 1e-3, **arguments: object) -> dict[str, object]:
+    """Return a task that trains ReGENN within a network that reads windows relative to their own values."""
+    inner = new("graphseq.models.ReGENN", **NARROW, **arguments)
+    return trained(wrapper, rate=rate, network=inner, spread=spread)
 
 
 def closed(network: str, /, **arguments: object) -> dict[str, object]:
@@ -27,14 +38,3 @@ UNTRAINED = {
     "vector autoregression": closed("LeastSquaresForecaster", inputs="all"),
 }
 """Forecasts that every table needs."""
-
-IDENTITY = new("torch.nn.Identity")
-NARROW = {"feedforward_size": 128}
-"""Width of the feed-forward part: torch's default of 2048, which the authors' code has, takes ten times as long."""
-
-TRAINED = {
-    "ablation": trained("ReGENN", **NARROW, source=IDENTITY, target=IDENTITY),
-    "regenn": trained("ReGENN", **NARROW),
-    "relative": trained("NormalizedWindows", network=new("graphseq.models.ReGENN", **NARROW)),
-}
-"""ReGENN; without graph evolution, as in the paper's ablation; and reading windows relative to their last value."""

@@ -2,10 +2,11 @@
 
 import csv
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from graphseq.bench.directions import lower_is_better
 
 __all__ = [
     "Curve",
@@ -15,14 +16,12 @@ __all__ = [
     "best_point",
     "find_log",
     "find_logs",
-    "lower_is_better",
     "read_run",
     "run_names",
 ]
 
 STAGES = ("train", "val", "test")
 _LOG = "metrics.csv"
-_LOWER = re.compile(r"loss|error|mae|mse|nll|perplexity|ppl|penalty", re.IGNORECASE)
 
 
 class RunError(ValueError):
@@ -98,19 +97,6 @@ class Run:
     def folder(self) -> Path:
         """The folder of the log."""
         return self.log.parent
-
-
-def lower_is_better(metric: str) -> bool:
-    """Return whether lower values of a metric are better, judged by its name.
-
-    Args:
-        metric: name of the metric without its stage, such as ``acc``.
-
-    Example:
-        >>> lower_is_better("loss"), lower_is_better("acc")
-        (True, False)
-    """
-    return _LOWER.search(metric) is not None
 
 
 def best_point(curve: Curve) -> Point | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphseq.bench.directions import lower_is_better
 from graphseq.cli.labels import run_labels, saved_settings
 from graphseq.cli.logs import (
     STAGES,
@@ -17,7 +18,6 @@ from graphseq.cli.logs import (
     RunError,
     best_point,
     find_logs,
-    lower_is_better,
     read_run,
     run_names,
 )

@@ -2,7 +2,6 @@ from graphseq.models.forecast.least_squares import LeastSquaresForecaster as Lea
 from graphseq.models.forecast.linear import DLinear as DLinear
 from graphseq.models.forecast.linear import ExponentialSmoothing as ExponentialSmoothing
 from graphseq.models.forecast.linear import NLinear as NLinear
-from graphseq.models.forecast.linear import NormalizedWindows as NormalizedWindows
 from graphseq.models.forecast.naive import Drift as Drift
 from graphseq.models.forecast.naive import Persistence as Persistence
 from graphseq.models.forecast.naive import SeasonalNaive as SeasonalNaive
@@ -11,6 +10,8 @@ from graphseq.models.forecast.networks import GraphRecurrentForecaster as GraphR
 from graphseq.models.forecast.networks import PatchTransformer as PatchTransformer
 from graphseq.models.forecast.networks import RecurrentForecaster as RecurrentForecaster
 from graphseq.models.forecast.regenn import ReGENN as ReGENN
+from graphseq.models.forecast.relative import DifferencedWindows as DifferencedWindows
+from graphseq.models.forecast.relative import NormalizedWindows as NormalizedWindows
 from graphseq.models.graph.classifier import GraphClassifier as GraphClassifier
 from graphseq.models.graph.classifier import GraphEncoder as GraphEncoder
 from graphseq.models.graph.gin import GINClassifier as GINClassifier

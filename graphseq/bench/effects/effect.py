@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import graphseq
+from graphseq.bench.directions import lower_is_better
 from graphseq.bench.effects.claims import Claim, Rule, Seeds
 from graphseq.bench.effects.results import Results, Score, axis_of, split_place
 from graphseq.bench.experiment import Check, Conclusion, Experiment, Row, Scale, SkipCell, Verdict
@@ -305,7 +306,7 @@ class Effect(Experiment):
             more: overrides applied after those of the cell.
             measure: function that replaces the effect's own ``measure``, see :class:`Effect`.
         """
-        from graphseq.bench.effects.training import fit_and_test, lower_is_better
+        from graphseq.bench.effects.training import fit_and_test
 
         best: Row = {}
         tried: dict[str, float] = {}
@@ -373,11 +374,7 @@ class Effect(Experiment):
         axes.remove()
         if self.figure is not None:
             return self.figure(results, figure, finding, reruns)
-        lower = False
-        if isinstance(self.score, str):
-            from graphseq.bench.effects.training import lower_is_better
-
-            lower = lower_is_better(self.score)
+        lower = isinstance(self.score, str) and lower_is_better(self.score)
         draw_differences(
             results,
             figure,

@@ -13,9 +13,10 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from graphseq.bench.building import ConfiguredCLI
+from graphseq.bench.directions import lower_is_better
 from graphseq.bench.experiment import Row
 
-__all__ = ["build", "fit_and_test", "lower_is_better", "overridden", "quiet"]
+__all__ = ["build", "fit_and_test", "overridden", "quiet"]
 
 _QUIET: dict[str, Any] = {
     "logger": False,
@@ -102,19 +103,6 @@ def build(
         parser_kwargs={"exit_on_error": False},
     )  # fmt: skip
     return cli.model, cli.datamodule, cli.trainer
-
-
-def lower_is_better(metric: str) -> bool:
-    """Return whether a metric is a loss or an error, by its name.
-
-    Args:
-        metric: name of the metric, such as ``val/rmse``.
-
-    Example:
-        >>> lower_is_better("val/rmse"), lower_is_better("val/ap")
-        (True, False)
-    """
-    return metric.rpartition("/")[2] in ("loss", "rmse", "mae", "mse")
 
 
 class _Curve(Callback):

@@ -1,6 +1,4 @@
-"""Linear forecasting networks trained by gradient descent, exponential smoothing, and normalisation of windows."""
-
-from typing import Literal
+"""Linear forecasting networks trained by gradient descent, and exponential smoothing."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +6,7 @@ from torch.nn import functional
 
 from graphseq.core.spec import Recorded
 
-__all__ = ["DLinear", "ExponentialSmoothing", "NLinear", "NormalizedWindows"]
+__all__ = ["DLinear", "ExponentialSmoothing", "NLinear"]
 
 
 def _check_sizes(**sizes: int) -> None:
@@ -170,54 +168,3 @@ class ExponentialSmoothing(Recorded, nn.Module):
         if x.shape[-2] != self.window:
             raise ValueError(f"x is {tuple(x.shape)}; it must have {self.window} steps, the window of the network")
         return self.weights() @ x
-
-
-class NormalizedWindows(Recorded, nn.Module):
-    r"""A network that reads each window relative to its own level, and to its own spread if asked for.
-
-    .. math:: y = \mu + \sigma f\bigl((x - \mu) / \sigma\bigr)
-
-    Level :math:`\mu` and spread :math:`\sigma` are those of each variable of each series in each window, so that no
-    value from outside the window is used. It lets a network follow trends beyond the range of its training.
-
-    Source: arXiv 2205.13504 (last value). Mean and deviation are reversible instance normalisation without its learned
-    scale and shift.
-
-    Args:
-        network: network from windows to forecasts of all variables.
-        level: level that is subtracted: the ``last`` value or the ``mean``.
-        spread: whether to divide by the standard deviation of the window.
-
-    Shape:
-        x (B, S, T, V) -> (B, S, Z, V)
-
-    Raises:
-        ValueError: if ``level`` is unknown; in a forward pass, if the network predicts other variables than it reads.
-
-    Example:
-        >>> NormalizedWindows(NLinear(8, 4), level="mean", spread=True)(torch.randn(2, 5, 8, 3)).shape
-        torch.Size([2, 5, 4, 3])
-    """
-
-    def __init__(self, network: nn.Module, level: Literal["last", "mean"] = "last", spread: bool = False) -> None:
-        super().__init__()
-        if level not in ("last", "mean"):
-            raise ValueError(f"level is {level!r}; it must be 'last' or 'mean'")
-        self.network = network
-        self.level = level
-        self.spread = spread
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the forecast of the steps after a window.
-
-        Args:
-            x: past values (B, S, T, V).
-        """
-        level = x[..., -1:, :] if self.level == "last" else x.mean(-2, keepdim=True)
-        scale = x.std(-2, keepdim=True, correction=0).clamp(min=1e-5) if self.spread else 1.0
-        y = self.network((x - level) / scale)
-        if y.shape[-1] != x.shape[-1]:
-            raise ValueError(
-                f"{type(self.network).__name__} predicts {y.shape[-1]} of {x.shape[-1]} variables; all are needed"
-            )
-        return level + scale * y

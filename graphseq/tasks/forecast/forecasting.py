@@ -44,8 +44,9 @@ class Forecasting(Task[WindowBatch]):
     Missing targets (NaN) count neither in the loss nor in a metric. Metrics are sums over counts, in float64, so they
     depend neither on the batch size nor on how windows are distributed over processes.
 
-    A network with a method ``fit_to(span)`` gets the training span once before the first step, and nothing
-    after that span. A network with ``forward_with_target(x, target, share, known)`` is trained with teacher forcing.
+    Each module of the network with a method ``fit_to(span)`` gets the training span once before the first step, and
+    nothing after that span. A network with ``forward_with_target(x, target, share, known)`` is trained with teacher
+    forcing.
 
     Procedure:
         1. forecast (B, S, Z, K) of the scaled windows; 2. mean loss over known targets; 3. one step of the optimiser.
@@ -138,17 +139,20 @@ class Forecasting(Task[WindowBatch]):
         return collection.set_dtype(torch.float64)
 
     def on_fit_start(self) -> None:
-        """Give the training span to a network that is fitted to it, unless a checkpoint is resumed."""
-        network = unwrapped(self.model)
-        if not isinstance(network, FittedNetwork) or self.trainer.ckpt_path is not None:
+        """Give the training span to the parts of the network that are fitted to it, unless a checkpoint is resumed."""
+        # a fitted network may stand within another, such as one that reads windows relative to their last value
+        fitted = [part for part in self.model.modules() if isinstance(part, FittedNetwork)]
+        if not fitted or self.trainer.ckpt_path is not None:
             return
         data = self.datamodule
         if not isinstance(data, SeriesSource):
             raise DataError(
-                f"{type(network).__name__} is fitted to the training span, which the data do not give; pass a data "
+                f"{type(fitted[0]).__name__} is fitted to the training span, which the data do not give; pass a data "
                 "module with training_span(), such as graphseq.data.SeriesDataModule"
             )
-        network.fit_to(data.training_span().to(self.device))
+        span = data.training_span().to(self.device)
+        for part in fitted:
+            part.fit_to(span)
 
     def step(self, batch: WindowBatch, stage: Stage = "train") -> Step:
         """Return the loss of a batch over its known targets, in scaled values.

@@ -25,9 +25,10 @@ from graphseq.bench import (
     over,
 )  # fmt: skip
 from graphseq.bench.command import main
+from graphseq.bench.directions import lower_is_better
 from graphseq.bench.effects.claims import matches
 from graphseq.bench.effects.protocol import protocol_text
-from graphseq.bench.effects.training import lower_is_better, overridden
+from graphseq.bench.effects.training import overridden
 from graphseq.bench.records.closure import import_closure, source_state
 from graphseq.bench.runner import run_experiment
 
@@ -294,7 +295,9 @@ class TestOverrides:
         assert "model" not in overridden(CONFIG, {"model.model": None})["model"]["init_args"]
 
     def test_direction_by_name(self):
-        assert [lower_is_better(name) for name in ("val/loss", "val/acc")] == [True, False]
+        errors = ("val/loss", "val/mase", "val/smape", "val/msle", "val/mae@3", "test/rmse")
+        assert all(lower_is_better(name) for name in errors)
+        assert not any(lower_is_better(name) for name in ("val/acc", "val/ap", "loss/auroc"))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Baseline forecasts against loops, and what they may depend on."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from graphseq.core import SeriesSpan
 from graphseq.models import (
     ConvolutionalForecaster,
+    DifferencedWindows,
     DLinear,
     Drift,
     ExponentialSmoothing,
@@ -184,6 +186,34 @@ def test_normalised_windows_follow_level_and_spread(level: str, spread: bool) ->
     assert bool(network(torch.ones_like(x)).isfinite().all())
 
 
+@pytest.mark.parametrize("spread", [False, True])
+def test_differenced_windows_equal_loops_with_gradients(*, spread: bool) -> None:
+    torch.manual_seed(0)
+    network = DifferencedWindows(NLinear(T, Z), spread=spread).double()
+    x = windows()
+    x[1, 0] = 4.0  # a window without change stays as it is
+    linear: nn.Linear = network.network.linear  # type: ignore[assignment]  # of NLinear
+    x.requires_grad_()
+    expected = torch.empty(B, S, Z, V, dtype=torch.float64)
+    for b, s, v in itertools.product(range(B), range(S), range(V)):
+        row = x[b, s, :, v]
+        changes = [row[0] * 0, *(row[t] - row[t - 1] for t in range(1, T))]
+        size = sum(change.abs() for change in changes) / (T - 1) if spread else torch.ones(())
+        divided = torch.stack([change / size if size > 0 else change for change in changes])
+        steps = divided[-1] + linear.weight @ (divided - divided[-1]) + linear.bias
+        for z in range(Z):
+            expected[b, s, z, v] = row[-1] + size * steps[: z + 1].sum()
+    y = network(x)
+    torch.testing.assert_close(y, expected)
+    weight = torch.randn_like(y)
+    inputs = [x, *network.parameters()]
+    ours, theirs = (torch.autograd.grad((weight * out).sum(), inputs) for out in (y, expected))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+    if spread:
+        torch.testing.assert_close(y[1, 0], torch.full((Z, V), 4.0, dtype=torch.float64))
+
+
 NETWORKS = {
     "nlinear": lambda: NLinear(T, Z),
     "dlinear": lambda: DLinear(T, Z, kernel_size=3),
@@ -241,6 +271,8 @@ def test_covariates_of_the_future_are_read_by_the_decoder_only_when_known() -> N
         (lambda: ExponentialSmoothing(1, 3), "window"),
         (lambda: ExponentialSmoothing(4, 3)(windows()), "steps"),
         (lambda: NormalizedWindows(nn.Identity(), level="first"), "level"),
+        (lambda: DifferencedWindows(nn.Identity())(windows()[:, :, :1]), "1 step"),
+        (lambda: DifferencedWindows(Persistence(3, [0]))(windows()), "1 of 2 variables"),
         (lambda: LeastSquaresForecaster(3, 2, 1, ridge=-1.0), "ridge"),
         (lambda: LeastSquaresForecaster(3, 2, 1, inputs="some"), "inputs"),
         (lambda: LeastSquaresForecaster(3, 2, 1)(windows()), "batch, series, 3"),
@@ -254,3 +286,9 @@ def test_covariates_of_the_future_are_read_by_the_decoder_only_when_known() -> N
 def test_bad_input(build, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         build()
+
+
+@pytest.mark.parametrize("wrapper", [NormalizedWindows, DifferencedWindows])
+def test_a_closed_form_is_not_read_relative_to_its_windows(wrapper: type[nn.Module]) -> None:
+    with pytest.raises(TypeError, match="LeastSquaresForecaster"):
+        wrapper(LeastSquaresForecaster(3, 2, 1))

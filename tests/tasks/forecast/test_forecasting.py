@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import graphseq
 from graphseq.core import DataError, Recorded
 from graphseq.data import DriverPanelDataModule, SeriesDataModule, SeriesTableDataModule
-from graphseq.models import Persistence, ReGENN
+from graphseq.models import NormalizedWindows, Persistence, ReGENN
 from graphseq.tasks import Forecasting
 
 NAN = float("nan")
@@ -127,16 +127,18 @@ def test_predictions_are_in_original_units(tmp_path: Path) -> None:
     torch.testing.assert_close(found[0, 1, 0], values()[1, -1], rtol=1e-4, atol=1e-3)
 
 
-def test_the_graph_is_fitted_to_the_training_span_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("within", [False, True])
+def test_the_graph_is_fitted_to_the_training_span_only(tmp_path: Path, *, within: bool) -> None:
     graphs = []
     for change in (0.0, 1e5):
         series = values(gaps=False) * (torch.rand(2, 70, 3, generator=torch.Generator().manual_seed(1)) > 0.3)
         series[:, 45:] += change
         torch.manual_seed(0)
-        task = Forecasting(ReGENN(3, 6, 3, feedforward_size=4))
+        network = ReGENN(3, 6, 3, feedforward_size=4)
+        task = Forecasting(NormalizedWindows(network) if within else network)
         source = SeriesDataModule(series, window=6, horizon=3, val=10, test=15)
         trainer(tmp_path, max_epochs=1, enable_checkpointing=False).fit(task, source)
-        graphs.append(task.model.get_buffer("source.adjacency"))
+        graphs.append(network.get_buffer("source.adjacency"))
     assert torch.equal(*graphs)
     assert not torch.equal(graphs[0], torch.ones(3, 3))
 
