@@ -1,0 +1,4 @@
+from graphseq.analysis.structure import Prediction as Prediction
+from graphseq.analysis.structure import graph_properties as graph_properties
+from graphseq.analysis.structure import predict_performance as predict_performance
+from graphseq.analysis.structure import property_correlations as property_correlations

@@ -8,4 +8,5 @@ from graphseq.callbacks.forecasts import draw_forecasts as draw_forecasts
 from graphseq.callbacks.forecasts import draw_mixing as draw_mixing
 from graphseq.callbacks.moments import MomentMonitor as MomentMonitor
 from graphseq.callbacks.prompts import PromptReport as PromptReport
+from graphseq.callbacks.recurrent_pruning import RecurrentPruning as RecurrentPruning
 from graphseq.callbacks.weights import WeightReport as WeightReport

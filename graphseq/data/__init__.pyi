@@ -76,9 +76,14 @@ from graphseq.data.sequences.module import JapaneseVowelsDataModule as JapaneseV
 from graphseq.data.sequences.module import SequenceCSVDataModule as SequenceCSVDataModule
 from graphseq.data.sequences.module import SequenceDataModule as SequenceDataModule
 from graphseq.data.sequences.module import TSDataModule as TSDataModule
+from graphseq.data.sequences.reber import SyntheticReberDataModule as SyntheticReberDataModule
+from graphseq.data.sequences.reber import is_reber_string as is_reber_string
+from graphseq.data.sequences.reber import reber_strings as reber_strings
 from graphseq.data.sequences.store import SequenceStore as SequenceStore
+from graphseq.data.sequences.strings import LabelledStrings as LabelledStrings
 from graphseq.data.sequences.strings import ReberDataModule as ReberDataModule
 from graphseq.data.sequences.strings import StringDataModule as StringDataModule
+from graphseq.data.sequences.strings import pair_rule_accuracy as pair_rule_accuracy
 from graphseq.data.sequences.synthetic import SyntheticSequencesDataModule as SyntheticSequencesDataModule
 from graphseq.data.sequences.synthetic import switching_waves as switching_waves
 from graphseq.data.shots import few_shots as few_shots

@@ -38,6 +38,8 @@ from graphseq.nn.prompt.proximal import ProximalPolicyLoss as ProximalPolicyLoss
 from graphseq.nn.prompt.rollouts import RewardScale as RewardScale
 from graphseq.nn.prompt.rollouts import place_prompts as place_prompts
 from graphseq.nn.prompt.rollouts import roll_out_prompts as roll_out_prompts
+from graphseq.nn.recurrent.graph import GraphRNN as GraphRNN
+from graphseq.nn.recurrent.masked import MaskedRNN as MaskedRNN
 from graphseq.nn.recurrent.stack import RecurrentStack as RecurrentStack
 from graphseq.nn.reweighting.outer import DecorrelationOuter as DecorrelationOuter
 from graphseq.nn.reweighting.outer import UnrolledOuter as UnrolledOuter

@@ -16,6 +16,8 @@ from graphseq.ops.pretraining import link_loss as link_loss
 from graphseq.ops.pretraining import masked_cross_entropy as masked_cross_entropy
 from graphseq.ops.pretraining import mutual_information_loss as mutual_information_loss
 from graphseq.ops.quantiles import pinball_loss as pinball_loss
+from graphseq.ops.recurrent import recurrent_gates as recurrent_gates
+from graphseq.ops.recurrent import recurrent_layers as recurrent_layers
 from graphseq.ops.reinforcement import clipped_surrogate as clipped_surrogate
 from graphseq.ops.reinforcement import generalized_advantage as generalized_advantage
 from graphseq.ops.reinforcement import policy_divergence as policy_divergence

@@ -29,3 +29,6 @@ from graphseq.sparsity.scores import keep_highest as keep_highest
 from graphseq.sparsity.scores import magnitude_score as magnitude_score
 from graphseq.sparsity.scores import movement_score as movement_score
 from graphseq.sparsity.scores import random_score as random_score
+from graphseq.sparsity.structures.layered import LayeredDAG as LayeredDAG
+from graphseq.sparsity.structures.layered import RandomDAG as RandomDAG
+from graphseq.sparsity.structures.random_graphs import random_graph as random_graph

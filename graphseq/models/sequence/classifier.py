@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from graphseq.core import Recorded
 from graphseq.core.batches import step_mask
-from graphseq.nn.recurrent.stack import Cell, RecurrentStack, layer_outputs
+from graphseq.nn.recurrent.stack import Cell, RecurrentStack, SequenceLayer, layer_outputs
 
 __all__ = ["SequenceClassifier", "SequenceTagger"]
 
@@ -88,7 +88,7 @@ class SequenceTagger(Recorded, nn.Module):
     def reset_parameters(self) -> None:
         """Reinitialise all weights as in the constructor."""
         for module in (self.embedding, self.recurrent, self.head):
-            if isinstance(module, nn.Embedding | nn.Linear | RecurrentStack):
+            if isinstance(module, nn.Embedding | nn.Linear | SequenceLayer):
                 module.reset_parameters()
 
     def encode_steps(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -1,6 +1,6 @@
 """Stacks of torch's recurrent layers over padded sequences."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -12,6 +12,27 @@ __all__ = ["RecurrentStack"]
 
 Cell = Literal["lstm", "gru", "rnn"]
 State = Tensor | tuple[Tensor, Tensor]
+
+
+@runtime_checkable
+class SequenceLayer(Protocol):
+    """Sequence layer of this library, such as :class:`RecurrentStack`: its outputs can be had without the state.
+
+    Example:
+        >>> isinstance(RecurrentStack(3, 5), SequenceLayer)
+        True
+    """
+
+    def outputs(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the outputs of all steps, 0 after the length of a sequence.
+
+        Args:
+            x: inputs (B, T, D).
+            lengths: number of steps of each sequence, int64 (B,); None if all have T.
+        """
+
+    def reset_parameters(self) -> None:
+        """Reinitialise all weights."""
 
 
 class RecurrentStack(Recorded, nn.Module):
@@ -122,7 +143,7 @@ def layer_outputs(layer: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor
     """Return the outputs of any sequence layer ``(x, state, lengths) -> (y, state)``.
 
     Args:
-        layer: any sequence layer; for a :class:`RecurrentStack` :meth:`RecurrentStack.outputs` is called.
+        layer: any sequence layer; of one that has ``outputs``, see :class:`SequenceLayer`, that method is called.
         x: inputs (B, T, D).
         lengths: number of steps of each sequence, int64 (B,); None if all have T.
 
@@ -131,6 +152,6 @@ def layer_outputs(layer: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor
         >>> layer_outputs(RecurrentStack(3, 5), torch.randn(2, 4, 3), None).shape
         torch.Size([2, 4, 5])
     """
-    if isinstance(layer, RecurrentStack):
+    if isinstance(layer, SequenceLayer):
         return layer.outputs(x, lengths)
     return layer(x, None, lengths)[0]
