@@ -1,5 +1,6 @@
 """Pruning of recurrent networks by matrix, with the number of epochs until the accuracy is regained."""
 
+import warnings
 from typing import Any, get_args
 
 import torch
@@ -36,7 +37,8 @@ class RecurrentPruning(Callback):
         as long as it is not regained.
 
     Logs:
-        ``pruning/amount``, ``pruning/before``, ``pruning/after``, at the step of a pruning; ``pruning/epochs_to_regain``.
+        ``pruning/amount``, ``pruning/before`` and ``pruning/after`` at the step of a pruning;
+        ``pruning/epochs_to_regain``.
 
     Source: arXiv 2407.20601. Differs from it: none known for one pruning of a trained network, which the paper retrains
     for ten epochs with a new optimiser. For several prunings arXiv 1710.01878, eq. 1.
@@ -53,8 +55,7 @@ class RecurrentPruning(Callback):
         reset_optimizer: whether the optimiser forgets its moments at each pruning; else only those of masked weights.
 
     Raises:
-        ValueError: if an argument is outside its range; when training starts, if training ends before the last pruning
-            or the metric is not logged.
+        ValueError: if an argument is outside its range; when training starts, if the task has no such metric.
         TypeError: when training starts, if the network has no ``MaskedRNN``, or the data module no store.
 
     Example:
@@ -126,19 +127,19 @@ class RecurrentPruning(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Refuse what cannot be pruned or measured."""
         if not _layers(pl_module):
-            raise TypeError(
-                f"{type(pl_module).__name__} has no graphseq.nn.MaskedRNN; build the network with one as recurrent layer"
-            )
+            raise TypeError(f"{type(pl_module).__name__} has no graphseq.nn.MaskedRNN; build the network with one")
         if not isinstance(trainer.datamodule, DataSource):  # type: ignore[attr-defined]
             raise TypeError("trainer has no data module with a store; give fit() a data module of graphseq")
         metrics = pl_module.metrics("val") if isinstance(pl_module, Task) else None
-        known = [] if metrics is None else [str(name) for name in metrics.keys()]
+        known = [] if metrics is None else [str(name) for name, _ in metrics.items()]
         if self.monitor not in known:
             raise ValueError(f"monitor is {self.monitor!r}; the task's metrics are {', '.join(known) or 'none'}")
         if trainer.max_epochs is not None and 0 <= trainer.max_epochs < self.start_epoch + self.num_steps:
-            raise ValueError(
+            warnings.warn(
                 f"start_epoch is {self.start_epoch} and num_steps {self.num_steps}, but max_epochs is "
-                f"{trainer.max_epochs}; the last pruning would never come"
+                f"{trainer.max_epochs}: training ends before the last pruning",
+                UserWarning,
+                stacklevel=2,
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:

@@ -4,8 +4,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-import torch
-from torch import Tensor, _VF
+from torch import _VF, Tensor
 
 __all__ = ["recurrent_gates", "recurrent_layers"]
 

@@ -53,16 +53,18 @@ def table(rows=60, noise=0.1):
 
 
 def test_one_feature_predicts_as_well_as_all_where_it_is_the_cause():
-    found = predict_performance(table(), "acc", num_repeats=2)
+    options = {"num_folds": 3, "num_repeats": 2}
+    found = predict_performance(table(), "acc", **options)
     assert [(each.regressor, len(each.features)) for each in found] == [
         ("mean", 0), ("bayesian_ridge", 4), ("random_forest", 4), ("bayesian_ridge", 1), ("random_forest", 1)
     ]  # fmt: skip
     assert -0.2 < found[0].r2 <= 0
-    assert all(each.r2 > 0.8 and each.r2_low <= each.r2 <= each.r2_high for each in found[1:])
+    assert all(each.r2 > 0.6 and each.r2_low <= each.r2 <= each.r2_high for each in found[1:])
     assert found[3].r2 > found[1].r2 - 0.02
-    pure = predict_performance(table(noise=0), "degree_var", ["nodes", "edges"], baselines=[], num_repeats=2)
+    pure = predict_performance(table(noise=0), "degree_var", ["nodes", "edges"], baselines=[], **options)
     assert all(each.r2 < 0.15 for each in pure), "held-out predictions of nothing have no R2"
-    assert predict_performance(table(), "acc", num_repeats=2) == found
+    again = predict_performance(table(), "acc", regressors=["bayesian_ridge"], baselines=[], **options)
+    assert again == found[:2]
 
 
 def test_correlations_are_those_of_the_residuals():

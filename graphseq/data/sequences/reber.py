@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Unpack
 
 import numpy as np
-from torch import Generator, Tensor, randint
+from torch import Generator, randint
 
 from graphseq.data.base import DataOptions
 from graphseq.data.sequences.strings import LabelledStrings

@@ -1,5 +1,6 @@
 """Classification of strings by character: a CSV table of your own, and strings of the Reber grammar."""
 
+import itertools
 import os
 import warnings
 from collections.abc import Sequence
@@ -46,9 +47,10 @@ def pair_rule_accuracy(
             f"test has {len(test)} strings and {len(test_valid)} labels, train {len(train)} and {len(train_valid)}; "
             "give one label a string, and at least one test string"
         )
-    known = {pair for text, valid in zip(train, train_valid, strict=True) if valid for pair in zip(text, text[1:])}
+    accepted = [text for text, valid in zip(train, train_valid, strict=True) if valid]
+    known = {pair for text in accepted for pair in itertools.pairwise(text)}
     right = [
-        known.issuperset(zip(text, text[1:])) == bool(valid) for text, valid in zip(test, test_valid, strict=True)
+        known.issuperset(itertools.pairwise(text)) == bool(valid) for text, valid in zip(test, test_valid, strict=True)
     ]
     return sum(right) / len(right)
 

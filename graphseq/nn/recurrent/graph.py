@@ -200,10 +200,11 @@ class GraphRNN(Recorded, nn.Module):
             return y, after if self.cell == "lstm" else after[0]
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         order, back = packed.sorted_indices, packed.unsorted_indices
-        if given is not None:
+        if given is not None and order is not None:
             given = tuple(part.index_select(0, order) for part in given)
         data, after = self._run(packed.data, packed.batch_sizes, given)
-        after = tuple(part.index_select(0, back) for part in after)
+        if back is not None:
+            after = tuple(part.index_select(0, back) for part in after)
         repacked = PackedSequence(data, packed.batch_sizes, order, back)
         y = pad_packed_sequence(repacked, batch_first=True, total_length=x.shape[1])[0]  # (B, T, R)
         return y, after if self.cell == "lstm" else after[0]
@@ -214,7 +215,9 @@ class GraphRNN(Recorded, nn.Module):
         """Outputs of the read-out vertices and state, of padded or of packed sequences."""
         cells = self._cells()
         sizes = [layer.size for layer in cells]
-        before = [None] * len(cells) if state is None else list(zip(*(part.split(sizes, 1) for part in state)))
+        before = (
+            [None] * len(cells) if state is None else list(zip(*(part.split(sizes, 1) for part in state), strict=True))
+        )
         after: list[tuple[Tensor, ...]] = [()] * len(cells)
         outputs: list[Tensor] = []  # of each layer, (B, T, N_l) or packed (M, N_l)
 

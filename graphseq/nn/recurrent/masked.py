@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from graphseq.core import Recorded
 from graphseq.core.batches import step_mask
 from graphseq.ops.recurrent import RecurrentMode, recurrent_gates, recurrent_layers
+from graphseq.sparsity.scores import magnitude_score
 
 __all__ = ["MaskedRNN"]
 
@@ -88,9 +89,7 @@ class MaskedRNN(Recorded, nn.Module):
     def _weights(self, matrices: Matrices) -> dict[str, nn.Parameter]:
         if matrices not in _PREFIXES:
             raise ValueError(f"matrices is {matrices!r}; it must be one of {', '.join(get_args(Matrices))}")
-        return {
-            name: weight for name, weight in self.layers.named_parameters() if name.startswith(_PREFIXES[matrices])
-        }
+        return {name: weight for name, weight in self.layers.named_parameters() if name.startswith(_PREFIXES[matrices])}
 
     def _mask(self, name: str) -> Tensor:
         return self.get_buffer(f"mask_{name.removeprefix('weight_')}")
@@ -174,8 +173,8 @@ class MaskedRNN(Recorded, nn.Module):
             group = {"global": "", "layer": name.rpartition("_")[2], "matrix": name}.get(scope)
             if group is None:
                 raise ValueError(f"scope is {scope!r}; it must be one of {', '.join(get_args(Scope))}")
-            groups.setdefault(group, {})[name] = (weight * mask).abs()
-        masks = {}
+            groups.setdefault(group, {})[name] = magnitude_score(weight) * mask
+        masks: dict[str, Tensor] = {}
         for sizes in groups.values():
             pooled = torch.cat([size.flatten() for size in sizes.values()])
             threshold = float(np.quantile(pooled.cpu().numpy(), amount))
@@ -187,9 +186,7 @@ class MaskedRNN(Recorded, nn.Module):
     def folded_weights(self) -> list[Tensor]:
         """Return all weights and biases in torch's order, with the masks applied."""
         masks = self.masks
-        return [
-            weight * masks[name] if name in masks else weight for name, weight in self.layers.named_parameters()
-        ]
+        return [weight * masks[name] if name in masks else weight for name, weight in self.layers.named_parameters()]
 
     def outputs(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the outputs without the state; outputs after the length of a sequence are 0.
@@ -219,10 +216,11 @@ class MaskedRNN(Recorded, nn.Module):
             return y, after if self.cell == "lstm" else after[0]
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         order, back = packed.sorted_indices, packed.unsorted_indices
-        if given is not None:
+        if given is not None and order is not None:
             given = tuple(part.index_select(1, order) for part in given)
         data, after = self._run(packed.data, packed.batch_sizes, given)
-        after = tuple(part.index_select(1, back) for part in after)
+        if back is not None:
+            after = tuple(part.index_select(1, back) for part in after)
         repacked = PackedSequence(data, packed.batch_sizes, order, back)
         y = pad_packed_sequence(repacked, batch_first=True, total_length=x.shape[1])[0]  # (B, T, H)
         return y, after if self.cell == "lstm" else after[0]

@@ -87,7 +87,9 @@ def test_rule_of_pairs():
 
     class Three(LabelledStrings):
         def read_strings(self):
-            return [letter * n for letter in "abc" for n in range(1, 11)], [letter for letter in "abc" for _ in range(10)]
+            return [letter * n for letter in "abc" for n in range(1, 11)], [
+                letter for letter in "abc" for _ in range(10)
+            ]
 
     with pytest.raises(DataError, match="3 classes"):
         _ = Three().pair_accuracy
@@ -95,10 +97,12 @@ def test_rule_of_pairs():
 
 def test_module_draws_by_its_seed_and_checkpoints_hold_the_vocabulary():
     data = SyntheticReberDataModule(400, seed=3, batch_size=16)
-    assert (data.num_outputs, data.class_names, data.split_sizes()) == (2, ["0", "1"], {"train": 280, "val": 20,
-                                                                                         "test": 100})  # fmt: skip
+    assert (data.num_outputs, data.class_names) == (2, ["0", "1"])
+    assert data.split_sizes() == {"train": 280, "val": 20, "test": 100}
     batch = next(data.batches("test"))
-    strings = ["".join(data.vocabulary.decode(row[:size].tolist())) for row, size in zip(batch.x, batch.lengths)]
+    strings = [
+        "".join(data.vocabulary.decode(row[:size].tolist())) for row, size in zip(batch.x, batch.lengths, strict=True)
+    ]
     assert [int(is_reber_string(string)) for string in strings] == batch.y.tolist()
     again = SyntheticReberDataModule(400, seed=3)
     assert again.fingerprint() == data.fingerprint()

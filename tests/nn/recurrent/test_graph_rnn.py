@@ -167,8 +167,7 @@ def test_classifier_reads_any_width():
 def test_refused(options, message):
     with pytest.raises(ValueError, match=message):
         GraphRNN(LayeredDAG(2, [(0, 1)]), **{"input_size": 3, **options})
-    with warnings.catch_warnings(), pytest.raises(TypeError, match="structure is a Graph"):
-        warnings.simplefilter("ignore", UserWarning)  # that it cannot be recorded
+    with pytest.warns(UserWarning, match="structure"), pytest.raises(TypeError, match="structure is a Graph"):
         GraphRNN(networkx.path_graph(3), 3)
     with pytest.raises(ValueError, match=r"\(1, 2, 5\)"):
         GraphRNN(LayeredDAG(2, [(0, 1)]), 3)(torch.zeros(1, 2, 5))
