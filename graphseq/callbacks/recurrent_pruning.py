@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from graphseq.core.protocols import DataSource
-from graphseq.nn.recurrent.masked import MaskedRNN, Matrices, Scope
+from graphseq.nn.recurrent.masked import MaskedRNN, Matrices, Scope, Score
 from graphseq.sparsity.schedules import gradual_sparsity
 from graphseq.tasks.base import Task
 
@@ -48,6 +48,7 @@ class RecurrentPruning(Callback):
         matrices: which matrices are pruned: ``input_hidden``, ``hidden_hidden`` or ``both``.
         scope: weights that are compared with each other: ``global``, of each ``layer``, or of each ``matrix``; see
             :meth:`graphseq.nn.MaskedRNN.prune_`.
+        score: ``magnitude``, or ``random`` as a control.
         start_epoch: epoch, counted from 0, before whose first batch the first pruning happens.
         num_steps: number of prunings, in as many epochs one after the other, at least 1.
         monitor: validation metric that is to be regained, ``val/<metric>``; larger is better.
@@ -69,6 +70,7 @@ class RecurrentPruning(Callback):
         matrices: Matrices = "both",
         scope: Scope = "global",
         *,
+        score: Score = "magnitude",
         start_epoch: int = 0,
         num_steps: int = 1,
         monitor: str = "val/acc",
@@ -81,6 +83,8 @@ class RecurrentPruning(Callback):
             raise ValueError(f"matrices is {matrices!r}; it must be one of {', '.join(get_args(Matrices))}")
         if scope not in get_args(Scope):
             raise ValueError(f"scope is {scope!r}; it must be one of {', '.join(get_args(Scope))}")
+        if score not in get_args(Score):
+            raise ValueError(f"score is {score!r}; it must be one of {', '.join(get_args(Score))}")
         if start_epoch < 0 or num_steps < 1:
             raise ValueError(
                 f"start_epoch is {start_epoch} and num_steps {num_steps}; give at least 0 and 1, whole numbers"
@@ -89,7 +93,7 @@ class RecurrentPruning(Callback):
             raise ValueError(f"tolerance is {tolerance}; it must be at least 0")
         if not monitor.startswith("val/"):
             raise ValueError(f"monitor is {monitor!r}; give a validation metric, such as 'val/acc'")
-        self.amount, self.matrices, self.scope = amount, matrices, scope
+        self.amount, self.matrices, self.scope, self.score = amount, matrices, scope, score
         self.start_epoch, self.num_steps = start_epoch, num_steps
         self.monitor, self.tolerance, self.reset_optimizer = monitor, tolerance, reset_optimizer
         self.prunings: list[dict[str, float]] = []
@@ -152,7 +156,7 @@ class RecurrentPruning(Callback):
     def _prune(self, trainer: Trainer, task: Task[Any], amount: float) -> None:
         before = self._evaluate(trainer, task)
         for layer in _layers(task):
-            layer.prune_(amount, self.matrices, self.scope)
+            layer.prune_(amount, self.matrices, self.scope, self.score)
             for optimizer in trainer.optimizers:
                 self._forget(optimizer, layer)
         after = self._evaluate(trainer, task)

@@ -215,9 +215,9 @@ class GraphRNN(Recorded, nn.Module):
         """Outputs of the read-out vertices and state, of padded or of packed sequences."""
         cells = self._cells()
         sizes = [layer.size for layer in cells]
-        before = (
-            [None] * len(cells) if state is None else list(zip(*(part.split(sizes, 1) for part in state), strict=True))
-        )
+        before: list[tuple[Tensor, ...] | None] = [None] * len(cells)
+        if state is not None:
+            before = list(zip(*(part.split(sizes, 1) for part in state), strict=True))
         after: list[tuple[Tensor, ...]] = [()] * len(cells)
         outputs: list[Tensor] = []  # of each layer, (B, T, N_l) or packed (M, N_l)
 

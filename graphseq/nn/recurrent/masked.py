@@ -11,12 +11,13 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from graphseq.core import Recorded
 from graphseq.core.batches import step_mask
 from graphseq.ops.recurrent import RecurrentMode, recurrent_gates, recurrent_layers
-from graphseq.sparsity.scores import magnitude_score
+from graphseq.sparsity.scores import magnitude_score, random_score
 
 __all__ = ["MaskedRNN"]
 
 Matrices = Literal["input_hidden", "hidden_hidden", "both"]
 Scope = Literal["global", "layer", "matrix"]
+Score = Literal["magnitude", "random"]
 _PREFIXES: dict[str, tuple[str, ...]] = {
     "input_hidden": ("weight_ih",),
     "hidden_hidden": ("weight_hh",),
@@ -143,22 +144,25 @@ class MaskedRNN(Recorded, nn.Module):
             self._mask(name).copy_(mask)
 
     @torch.no_grad()
-    def prune_(self, amount: float, matrices: Matrices = "both", scope: Scope = "global") -> None:
-        r"""Mask the smallest weights.
+    def prune_(
+        self, amount: float, matrices: Matrices = "both", scope: Scope = "global", score: Score = "magnitude"
+    ) -> None:
+        r"""Mask the weights of the lowest scores.
 
-        .. math:: M \leftarrow M \wedge (|W \odot M| \ge \theta), \qquad \theta = Q_{amount}(|W \odot M|)
+        .. math:: M \leftarrow M \wedge (s \odot M \ge \theta), \qquad \theta = Q_{amount}(s \odot M)
 
-        with the quantile Q, interpolated linearly, of the weights of a scope together. So the largest weight is always
-        kept, also with an amount of 1, and weights that are masked stay masked.
+        with the scores :math:`s = |W|` and the quantile Q, interpolated linearly, of the weights of a scope together.
+        So the highest score is always kept, also with an amount of 1, and weights that are masked stay masked.
 
         Args:
             amount: share of all weights of the matrices that is masked afterwards, in [0, 1].
             matrices: which matrices: ``input_hidden``, ``hidden_hidden`` or ``both``.
             scope: weights that are compared with each other: all of them (``global``), those of each ``layer``, or
                 those of each ``matrix``.
+            score: ``magnitude``, or ``random`` numbers of torch's global generator, as a control.
 
         Raises:
-            ValueError: if ``amount`` is outside [0, 1], or ``matrices`` or ``scope`` is unknown.
+            ValueError: if ``amount`` is outside [0, 1], or ``matrices``, ``scope`` or ``score`` is unknown.
 
         Example:
             >>> layer = MaskedRNN(3, 5, cell="rnn_relu")
@@ -168,12 +172,15 @@ class MaskedRNN(Recorded, nn.Module):
         """
         if not 0.0 <= amount <= 1.0:
             raise ValueError(f"amount is {amount}; give a share of the weights in [0, 1]")
+        if score not in get_args(Score):
+            raise ValueError(f"score is {score!r}; it must be one of {', '.join(get_args(Score))}")
+        scored = magnitude_score if score == "magnitude" else random_score
         groups: dict[str, dict[str, Tensor]] = {}
         for name, (weight, mask) in self.masked_weights(matrices).items():
             group = {"global": "", "layer": name.rpartition("_")[2], "matrix": name}.get(scope)
             if group is None:
                 raise ValueError(f"scope is {scope!r}; it must be one of {', '.join(get_args(Scope))}")
-            groups.setdefault(group, {})[name] = magnitude_score(weight) * mask
+            groups.setdefault(group, {})[name] = scored(weight) * mask
         masks: dict[str, Tensor] = {}
         for sizes in groups.values():
             pooled = torch.cat([size.flatten() for size in sizes.values()])

@@ -99,6 +99,17 @@ def test_all_but_the_largest_weight_and_again():
     assert layer.sparsity("input_hidden") == 0
 
 
+def test_random_scores_are_a_control():
+    layer = MaskedRNN(3, 50, cell="gru")
+    size = layer.layers.weight_hh_l0.detach().abs()
+    layer.prune_(0.5, "hidden_hidden", score="random")
+    kept, lost = size[layer.masks["weight_hh_l0"]], size[~layer.masks["weight_hh_l0"]]
+    assert layer.sparsity("hidden_hidden") == pytest.approx(0.5, abs=0.01)
+    assert kept.mean() == pytest.approx(lost.mean(), rel=0.1)
+    with pytest.raises(ValueError, match="score is 'movement'"):
+        layer.prune_(0.5, score="movement")
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_masked_weights_stay_zero_under_adam_with_decay(cell):
     layer = MaskedRNN(3, 5, cell=cell)
