@@ -13,6 +13,7 @@ from graphseq.sparsity.formats.csr import csr_pattern as csr_pattern
 from graphseq.sparsity.formats.masked import masked_linear as masked_linear
 from graphseq.sparsity.formats.packed import PackedIndex as PackedIndex
 from graphseq.sparsity.formats.packed import block_diagonal_linear as block_diagonal_linear
+from graphseq.sparsity.formats.packed import gather_features as gather_features
 from graphseq.sparsity.formats.packed import packed_index as packed_index
 from graphseq.sparsity.formats.packed import packed_linear as packed_linear
 from graphseq.sparsity.masks import group_labels as group_labels

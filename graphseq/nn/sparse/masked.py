@@ -1,10 +1,13 @@
 """Linear layer with a mask of its weights."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from graphseq.core.spec import Recorded
+from graphseq.nn.sparse.rewirable import Preserve, kept_entries
+from graphseq.sparsity.formats.masked import masked_linear
 
 __all__ = ["MaskedLinear"]
 
@@ -63,4 +66,39 @@ class MaskedLinear(Recorded, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the affine map with the masked weights."""
-        return functional.linear(input, self.weight * self.mask, self.bias)
+        return masked_linear(input, self.weight, self.mask, self.bias)
+
+    def dense_weight(self) -> Tensor:
+        """Return the weight with zeros outside the mask (out_features, in_features)."""
+        return self.weight * self.mask
+
+    def connections(self) -> Tensor:
+        """Return the mask (out_features, in_features)."""
+        return self.mask
+
+    def pool(self, score: Tensor, kind: Literal["norm", "mean"]) -> Tensor:
+        """Return the scores of weights as they are: a connection is one weight.
+
+        Args:
+            score: score of each weight (out_features, in_features).
+            kind: no effect here.
+        """
+        return score
+
+    def budgets(self, preserve: Preserve) -> Tensor:
+        """Return one budget for all weights; the layer has no groups.
+
+        Args:
+            preserve: no effect here.
+        """
+        return torch.zeros_like(self.mask, dtype=torch.int64)
+
+    def rewire(self, connections: Tensor) -> dict[str, Tensor]:
+        """Set another mask, and return where the entries of the weight were before.
+
+        Args:
+            connections: true for weights that exist from now on (out_features, in_features).
+        """
+        before = self.mask.clone()
+        self.set_mask(connections)
+        return {"weight": kept_entries(before, connections)}

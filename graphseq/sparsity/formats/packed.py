@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["PackedIndex", "block_diagonal_linear", "packed_index", "packed_linear"]
+__all__ = ["PackedIndex", "block_diagonal_linear", "gather_features", "packed_index", "packed_linear"]
 
 
 class PackedIndex(NamedTuple):
@@ -83,6 +83,24 @@ class _Sum(torch.autograd.Function):
         return _Gather.apply(grads[0], *ctx.saved_tensors), None, None, None
 
 
+def gather_features(x: Tensor, index: PackedIndex) -> Tensor:
+    """Return features of each sample by index, stored feature by feature: copies of rows where ``x`` is so as well.
+
+    Args:
+        x: inputs (*, in_features).
+        index: features to take, from :func:`packed_index`.
+
+    Shape:
+        (*, G K)
+
+    Example:
+        >>> gather_features(torch.tensor([5.0, 6.0, 7.0]), packed_index(torch.tensor([[2, 0]]), 3))
+        tensor([7., 5.])
+    """
+    rows = x.reshape(-1, x.size(-1)).t().contiguous()
+    return _unflatten(_Gather.apply(rows, index.inputs.flatten(), index.order, index.offsets), x)
+
+
 def packed_linear(x: Tensor, weight: Tensor, index: PackedIndex, bias: Tensor | None = None) -> Tensor:
     r"""Return the outputs of groups that each read K inputs: gather, then one batched matrix product.
 
@@ -138,4 +156,9 @@ def _product(blocks: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor, int
         start = bias.view(size, groups).t() if interleaved else bias.view(groups, size)
         out = torch.baddbmm(start.unsqueeze(2), weight.transpose(1, 2), blocks)
     out = out.transpose(0, 1) if interleaved else out
-    return out.flatten(0, 1).t().unflatten(0, x.shape[:-1]) if x.dim() > 1 else out.flatten()
+    return _unflatten(out.flatten(0, 1), x)
+
+
+def _unflatten(rows: Tensor, x: Tensor) -> Tensor:
+    """Return rows (features, B) as (*, features), with the leading axes of the inputs."""
+    return rows.t().unflatten(0, x.shape[:-1]) if x.dim() > 1 else rows.flatten()
