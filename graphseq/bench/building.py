@@ -19,6 +19,7 @@ __all__ = ["ConfigError", "ConfiguredCLI", "touch_rooms"]
 _LINKS = (
     ("num_features", "in_channels"),
     ("input_size", "in_features"),
+    ("image_shape", "in_shape"),
     ("num_outputs", "out_channels"),
     ("num_outputs", "out_features"),
     ("num_edge_features", "edge_channels"),

@@ -34,3 +34,5 @@ from graphseq.models.temporal.memory_network import MemoryUpdate as MemoryUpdate
 from graphseq.models.temporal.tgat import TGAT as TGAT
 from graphseq.models.temporal.tgn import TGN as TGN
 from graphseq.models.vision.convnet import ConvNet as ConvNet
+from graphseq.models.vision.g2gnet import G2GNet as G2GNet
+from graphseq.models.vision.g2gnet import PatchMLP as PatchMLP

@@ -1,5 +1,6 @@
 from graphseq.nn.activations import SELU as SELU
 from graphseq.nn.activations import AlphaDropout as AlphaDropout
+from graphseq.nn.conv.patches import PatchEncoder as PatchEncoder
 from graphseq.nn.dense.snn import SNN as SNN
 from graphseq.nn.dense.snn import lecun_normal_ as lecun_normal_
 from graphseq.nn.graph.convolutions import gin_mlp as gin_mlp

@@ -1,16 +1,17 @@
 """Group-to-group linear layer: dense within groups of units, sparse between them, executed without the zeros."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from graphseq.core.elastic import Elastic
 from graphseq.core.spec import Recorded
 from graphseq.nn.sparse.plans import Plan
 from graphseq.nn.sparse.rewirable import Preserve, kept_entries
 from graphseq.sparsity import (
-    PackedIndex,
     block_diagonal_linear,
     choose_format,
     csr_linear,
@@ -48,7 +49,7 @@ def draw_sparse_weights_(mask: Tensor, bias: Tensor | None) -> Tensor:
     return weight
 
 
-class GroupToGroupLinear(Recorded, nn.Module):
+class GroupToGroupLinear(Recorded, Elastic):
     r"""Linear layer between groups of units: dense within a group, sparse between groups.
 
     .. math:: y = x\,(W \odot M)^\top + b, \qquad P(M_{ji} = 1) = p \text{ if } c(j) = c(i), \text{ else } p'
@@ -92,6 +93,7 @@ class GroupToGroupLinear(Recorded, nn.Module):
         ('packed', 0.234375, 246784)
     """
 
+    elastic = ("values", "col")  # edges are drawn: another draw has another number of them
     group_of_in: Tensor
     group_of_out: Tensor
     mask: Tensor
@@ -194,15 +196,15 @@ class GroupToGroupLinear(Recorded, nn.Module):
             y = gather_features(y, self._plan("arrange"))
         else:
             y = block_diagonal_linear(x, self.weight, self.bias, interleaved)
-        return y + csr_linear(x, self.values, self.plans["pattern"]())
+        return y + csr_linear(x, self.values, self._plan("pattern"))
 
-    def _plan(self, name: str) -> PackedIndex:
-        return self.plans[name]()
+    def _plan(self, name: str) -> Any:
+        return self.plans[name]()  # a PackedIndex or CSRPattern
 
     def _bias_by_group(self) -> Tensor | None:
         if self.bias is None or self.grouping == "index":
             return self.bias
-        return self.bias[self.plans["arrange"]().order]  # sorted by group
+        return self.bias[self._plan("arrange").order]  # sorted by group
 
     def _plans(self) -> dict[str, Any]:
         """Return what execution needs and follows from the buffers: index tables of gathers and the CSR pattern."""
@@ -222,7 +224,18 @@ class GroupToGroupLinear(Recorded, nn.Module):
 
     def _replan(self) -> None:
         for name, plan in self._plans().items():
-            self.plans[name].set(plan)
+            stored = self.plans[name]
+            assert isinstance(stored, Plan)  # for type checkers
+            stored.set(plan)
+
+    def make_room(self, saved: Mapping[str, Tensor]) -> None:
+        """Allocate as many single weights as a saved state has.
+
+        Args:
+            saved: tensors of this module by name.
+        """
+        if self.backend == "blockdiag+csr":
+            super().make_room(saved)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)

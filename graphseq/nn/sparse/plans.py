@@ -21,13 +21,17 @@ class Plan(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def set(self, plan: Any) -> None:
-        """Take the values of another plan of the same shapes.
+        """Take the values of another plan.
 
         Args:
             plan: named tuple of the same type.
         """
         for name, value in plan._asdict().items():
-            getattr(self, name).copy_(value)
+            mine = getattr(self, name)
+            if value.shape == mine.shape:
+                mine.copy_(value)  # in place, where compiled graphs look for it
+            else:
+                setattr(self, name, value)
 
     def forward(self) -> Any:
         """Return the named tuple."""

@@ -1,0 +1,1 @@
+"""Convolutional layers and encoders of images."""
