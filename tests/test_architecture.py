@@ -42,7 +42,7 @@ THIRD_PARTY = {
     "networkx": {"sparsity.structures", "analysis.structure", "data"},
     "torch_scatter": {"ops"},
     "numba": {"ops.processor"},
-    "torch_geometric": {"nn.graph", "nn.temporal", "models", "data", "ops", "bench"},
+    "torch_geometric": {"nn.graph", "nn.temporal", "models", "data", "ops", "bench", "analysis.groups"},
 }
 ONLY_INSIDE_FUNCTIONS = {"matplotlib": {"callbacks.figures", "bench", "cli"}}
 

@@ -1,3 +1,5 @@
+from graphseq.callbacks.connectivity import draw_group_strengths as draw_group_strengths
+from graphseq.callbacks.connectivity import draw_mask_evolution as draw_mask_evolution
 from graphseq.callbacks.figures import draw_correlations as draw_correlations
 from graphseq.callbacks.figures import draw_effective_sample_size as draw_effective_sample_size
 from graphseq.callbacks.figures import draw_prompts as draw_prompts
@@ -9,4 +11,5 @@ from graphseq.callbacks.forecasts import draw_mixing as draw_mixing
 from graphseq.callbacks.moments import MomentMonitor as MomentMonitor
 from graphseq.callbacks.prompts import PromptReport as PromptReport
 from graphseq.callbacks.recurrent_pruning import RecurrentPruning as RecurrentPruning
+from graphseq.callbacks.rewiring import DynamicSparse as DynamicSparse
 from graphseq.callbacks.weights import WeightReport as WeightReport
