@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import yaml
@@ -103,8 +104,8 @@ def pretrained(config: str, scale: Scale, overrides: Mapping[str, Any]) -> Path:
     with FileLock(path.with_suffix(".lock")):  # cells that run at once wait for the one that trains
         if not path.exists():
             made = overridden(yaml.safe_load((root / config).read_text("utf-8")), overrides)
-            with quiet():
-                task, data, trainer = build(made, [])
+            with quiet(), TemporaryDirectory() as folder:
+                task, data, trainer = build(made, [], default_root_dir=folder)
                 trainer.fit(task, data)
             partial = path.with_suffix(".partial")
             trainer.save_checkpoint(partial)

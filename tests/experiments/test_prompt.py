@@ -153,7 +153,11 @@ def test_an_encoder_is_trained_once_and_taken_by_path(tmp_path, monkeypatch):
         def save_checkpoint(self, path):
             path.write_text("weights")
 
-    monkeypatch.setattr(arms, "build", lambda config, callbacks: (config["trainer"], None, Trainer()))
+    def build(config, callbacks, default_root_dir):
+        assert default_root_dir != "."  # checkpoints of the training itself are not left behind
+        return config["trainer"], None, Trainer()
+
+    monkeypatch.setattr(arms, "build", build)
     config = "configs/graph/pretrain_links_cora.yaml"
     first = arms.pretrained(config, "quick", {"trainer.max_epochs": 3})
     assert first.read_text() == "weights"
