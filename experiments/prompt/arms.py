@@ -1,5 +1,6 @@
 """Arms that the experiments on prompts share: networks, prompts, their lengths, and the encoder they all take."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,8 +99,8 @@ def pretrained(config: str, scale: Scale, overrides: Mapping[str, Any]) -> Path:
         overrides: overrides of the config.
     """
     root = Path(graphseq.__file__).parents[1]
-    name = source_digest([root / config], more=f"{scale} {sorted(overrides.items())}")
-    path = cache_folder() / "bench" / f"{Path(config).stem}-{name[:16]}.ckpt"
+    digest = _digest(root / config, f"{scale} {sorted(overrides.items())}")
+    path = cache_folder() / "bench" / f"{Path(config).stem}-{digest}.ckpt"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # cells that run at once wait for the one that trains
         if not path.exists():
@@ -111,6 +112,11 @@ def pretrained(config: str, scale: Scale, overrides: Mapping[str, Any]) -> Path:
             trainer.save_checkpoint(partial)
             partial.rename(path)
     return path
+
+
+@functools.cache  # files that change during a run are not the code that runs
+def _digest(config: Path, settings: str) -> str:
+    return source_digest([config], more=settings)[:16]
 
 
 def trained(cell: Row, scale: Scale, effect: Effect, encoder: Path, more: Mapping[str, Any]) -> Row:

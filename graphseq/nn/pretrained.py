@@ -73,7 +73,7 @@ class Pretrained(Recorded, nn.Module):
         else:
             raise FileNotFoundError(
                 f"there is no file {os.fspath(path)} with pre-trained weights of {part or 'a network'}; "
-                "give the path of a checkpoint or of a saved state_dict"
+                f"{_how_to_make(Path(path))}give the path of a checkpoint or of a saved state_dict"
             )
         self._digest = _digest(self.module)
         if freeze:
@@ -136,6 +136,14 @@ class Pretrained(Recorded, nn.Module):
             return
         for name, value in self.module.state_dict().items():  # what was left out is what is there
             state_dict.setdefault(f"{prefix}module.{name}", value)
+
+
+def _how_to_make(path: Path) -> str:
+    """Return the command that writes a checkpoint of the command line, by the folder of its run; else nothing."""
+    match path.parts:
+        case (*_, name, version, "checkpoints", _) if version.startswith("version_"):
+            return f"train it in this folder by `graphseq fit --config` with the config {name}.yaml, or "
+    return ""
 
 
 def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:

@@ -13,6 +13,21 @@ def _check_share(name: str, share: float) -> None:
         raise ValueError(f"{name} is {share}; it must be in [0, 1]")
 
 
+def mask_positions(mask: Tensor, count: int) -> Tensor:
+    """Return the positions that a mask marks, whose number is known: without a synchronisation on an accelerator.
+
+    Args:
+        mask: whether a position is marked, bool (N,).
+        count: number of marked positions.
+
+    Example:
+        >>> mask_positions(torch.tensor([True, False, True]), 2)
+        tensor([0, 2])
+    """
+    places = torch.where(mask, mask.cumsum(0) - 1, count)  # all others write one past the last
+    return places.new_empty(count + 1).scatter_(0, places, torch.arange(len(mask), device=mask.device))[:count]
+
+
 def induced_edges(edge_index: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """Return the edges between kept nodes, numbered among them, and their positions.
 

@@ -188,6 +188,8 @@ def test_files_that_are_none(trained, tmp_path):
         Pretrained(path, part="model.encodr")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         Pretrained(tmp_path / "nowhere.ckpt")
+    with pytest.raises(FileNotFoundError, match="graphseq fit --config.* pretrain_some.yaml"):
+        Pretrained("runs/pretrain_some/version_0/checkpoints/last.ckpt")
     (tmp_path / "damaged.ckpt").write_bytes(path.read_bytes()[:200])
     with pytest.raises(CheckpointError, match=r"damaged\.ckpt"):
         Pretrained(tmp_path / "damaged.ckpt")

@@ -236,6 +236,52 @@ def pre_transformed(store: GraphStore, transform: GraphTransform, seed: int, nam
     return GraphStore.from_dict(cached(f"{name}-transformed", key, lambda: make().to_dict()))
 
 
+def pre_transformed_graph(graph: Data, transform: GraphTransform, seed: int, name: str | None) -> Data:
+    """Return one graph transformed; kept in the cache, since a reduction of features may take longer than training.
+
+    Args:
+        graph: graph, which is not changed.
+        transform: callable from one graph to one graph.
+        seed: seed of torch, numpy and random while the transform runs; their states are restored.
+        name: readable name of the entry in the cache; None for no caching. The result is not cached either if the
+            transform holds more than numbers, strings and transforms of PyG, or a graph holds more than tensors.
+
+    Raises:
+        DataError: if the transform does not return a graph.
+
+    Example:
+        >>> pre_transformed_graph(Data(pos=torch.tensor([[1.0], [3.0]])), T.Center(), 0, None).pos.T
+        tensor([[-1.,  1.]])
+    """
+
+    def make() -> Data:
+        with seeded(seed):
+            return transformed_graph(transform, graph.clone(), 0)
+
+    text = _description(transform)
+    if name is None or text is None or not _holds_tensors(graph):
+        return make()
+    versions = (torch.__version__, torch_geometric.__version__)
+    key = [_FORMAT, *versions, _digest(graph.to_dict()), text, seed]
+    unkept: list[Data] = []
+
+    def build() -> dict[str, Any]:
+        made = make()
+        if not _holds_tensors(made):
+            unkept.append(made)
+            return {}
+        return made.to_dict()
+
+    found = cached(f"{name}-transformed", key, build)
+    if unkept or not found:
+        return unkept[0] if unkept else make()
+    return Data.from_dict(found)
+
+
+def _holds_tensors(graph: Data) -> bool:
+    return type(graph) is Data and all(isinstance(value, Tensor) for value in graph.to_dict().values())
+
+
 def _description(value: Any) -> str | None:
     """Return a text that identifies what a transform does; None if that is not possible."""
     if value is None or isinstance(value, bool | int | float | str | torch.dtype):

@@ -13,9 +13,8 @@ from torch_geometric.transforms import NormalizeFeatures
 from torch_geometric.utils import degree, index_to_mask
 
 from graphseq.core.errors import DataError, UnsupportedStrategyError
-from graphseq.core.random import seeded
 from graphseq.data.base import Stage, StoreDataModule
-from graphseq.data.graphs.transforms import GraphTransform, check_pre_transform, transformed_graph
+from graphseq.data.graphs.transforms import GraphTransform, check_pre_transform, pre_transformed_graph
 from graphseq.data.labels import any_names, check_class_names, numbered_labels
 from graphseq.data.loader import BatchLoader
 from graphseq.data.splits import check_fractions, random_split
@@ -192,8 +191,8 @@ class NodeDataModule(StoreDataModule):
         elif isinstance(given, np.ndarray):
             graph.y = torch.from_numpy(given)
         if self.pre_transform is not None:
-            with seeded(self.seed):
-                graph = transformed_graph(self.pre_transform, graph.clone(), 0)
+            name = None if type(self) is NodeDataModule else type(self).__name__
+            graph = pre_transformed_graph(graph, self.pre_transform, self.seed, name)
         _check_graph(graph)
         masks = self._masks(graph)
         _check_masks(masks, cast(Tensor, graph.y))

@@ -8,7 +8,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from graphseq.core import DataError, PromptableEncoder, Recorded, batch_field
-from graphseq.ops import growth_times, induced_edges, random_edges, segment_smallest, segment_sum
+from graphseq.ops import growth_times, random_edges, segment_smallest
+from graphseq.ops.graph_views import mask_positions
 
 __all__ = ["DropEdges", "DropNodes", "GraphView", "GrowSubgraph", "MaskFeatures", "RandomChoice"]
 
@@ -84,15 +85,17 @@ class GraphView:
         Args:
             kept: whether a node is kept, bool (N,).
         """
-        edge_index, positions = induced_edges(self.edge_index, kept)
-        counts = segment_sum(kept.long(), ptr=self.ptr)
+        inside = kept[self.edge_index[0]] & kept[self.edge_index[1]]
+        num_nodes, num_edges = torch.stack([kept.sum(), inside.sum()]).tolist()  # the only wait for an accelerator
+        nodes, edges = mask_positions(kept, num_nodes), mask_positions(inside, num_edges)
+        before = functional.pad(kept.cumsum(0), (1, 0))  # (N+1,): number of kept nodes before each
         return replace(
             self,
-            h=self.h[kept],
-            edge_index=edge_index,
-            edge=None if self.edge is None else self.edge[positions],
-            batch=self.batch[kept],
-            ptr=functional.pad(counts.cumsum(0), (1, 0)),
+            h=self.h[nodes],
+            edge_index=before[self.edge_index[:, edges]],
+            edge=None if self.edge is None else self.edge[edges],
+            batch=self.batch[nodes],
+            ptr=before[self.ptr],
         )
 
     def with_edges(self, kept: Tensor) -> Self:
@@ -101,8 +104,9 @@ class GraphView:
         Args:
             kept: whether an edge is kept, bool (E,).
         """
-        edge = None if self.edge is None else self.edge[kept]
-        return replace(self, edge_index=self.edge_index[:, kept], edge=edge)
+        edges = mask_positions(kept, int(kept.sum()))  # the only wait for an accelerator
+        edge = None if self.edge is None else self.edge[edges]
+        return replace(self, edge_index=self.edge_index[:, edges], edge=edge)
 
 
 def _floor(sizes: Tensor, share: float) -> Tensor:
@@ -126,7 +130,7 @@ class _View(Recorded, nn.Module):
 class DropNodes(_View):
     """Leave out a share of the nodes of each graph, rounded down, and their edges; one node of each graph stays.
 
-    Source: arXiv 2010.13902, table 1. The number of edges is read from the device, one synchronisation.
+    Source: arXiv 2010.13902, table 1. Sizes are read from the device, one synchronisation.
 
     Args:
         share: share of the nodes to leave out, in [0, 1].
@@ -227,7 +231,7 @@ class GrowSubgraph(_View):
     """Keep a subgraph of each graph that grows from a random node, each time by a random neighbour.
 
     Source: arXiv 2010.13902, table 1. Nodes that cannot be reached are taken last, so that the size is always that
-    share. The number of edges is read from the device, one synchronisation.
+    share. Sizes are read from the device, one synchronisation.
 
     Args:
         share: share of the nodes to keep, in [0, 1], rounded up to at least one node of each graph.

@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from graphseq.core.protocols import PromptableEncoder
 from graphseq.nn import GraphView
-from graphseq.ops import hop_distances, segment_mean, segment_sample
+from graphseq.ops import hop_distances, segment_sample, segment_sum
+from graphseq.ops.graph_views import mask_positions
 from graphseq.tasks.base import Stage, Step, TaskOptions
 from graphseq.tasks.pretrain.base import PretrainingTask
 
@@ -100,14 +101,13 @@ class ContextPrediction(PretrainingTask):
         node = view.with_nodes(near).encode(self.encoder)[1]
         vector = node[(near.cumsum(0) - 1)[centers]]
         rings = GraphView.from_batch(self.context_encoder, batch).with_nodes(ring)
-        anchor = distance[ring] <= self.num_hops
-        graph = rings.batch[anchor]
-        if not len(graph):
+        if not len(rings.h):
             return vector, torch.zeros_like(vector), torch.zeros(len(vector), dtype=torch.bool, device=vector.device)
         around = rings.encode(self.context_encoder)[1]
-        context = segment_mean(around[anchor], graph, num_segments=view.num_graphs)
-        known = torch.bincount(graph, minlength=view.num_graphs) > 0
-        return vector, context, known
+        anchor = (distance[mask_positions(ring, len(around))] <= self.num_hops).to(around.dtype)
+        counts = segment_sum(anchor, ptr=rings.ptr)
+        context = segment_sum(around * anchor[:, None], ptr=rings.ptr) / counts.clamp(min=1)[:, None]
+        return vector, context, counts > 0
 
     def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the loss of one node of each graph of a batch.
@@ -119,7 +119,8 @@ class ContextPrediction(PretrainingTask):
         view = self.embedded(batch)
         weight = torch.zeros(len(view.batch), device=view.h.device)
         vector, context, known = self.pairs(batch, segment_sample(weight, view.ptr, self.generator(stage, view)))
-        vector, context = vector[known].float(), context[known].float()
+        kept = mask_positions(known, int(known.sum()))  # waits for an accelerator, as do the two parts of each graph
+        vector, context = vector[kept].float(), context[kept].float()
         positive = functional.softplus(-(vector * context).sum(1)).sum()
         negative = functional.softplus((vector * context.roll(1, 0)).sum(1)).sum()
         if len(vector) == 1:  # its own ring is no negative pair

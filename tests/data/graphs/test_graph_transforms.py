@@ -11,7 +11,13 @@ from torch_geometric.transforms import BaseTransform
 
 from graphseq.core import DataError
 from graphseq.data import GraphDataModule, GraphStore
-from graphseq.data.graphs.transforms import SAFE, _description, check_batch_transform, pre_transformed
+from graphseq.data.graphs.transforms import (
+    SAFE,
+    _description,
+    check_batch_transform,
+    pre_transformed,
+    pre_transformed_graph,
+)
 
 ARGUMENTS = {
     T.AddRemainingSelfLoops: {"attr": "edge_attr"},
@@ -232,3 +238,31 @@ def test_transforms_are_described_by_their_arguments():
     assert _description(T.LinearTransformation(torch.eye(3))) is None
     assert _description(T.Compose([T.Center(), lambda graph: graph])) is None
     assert _description(OwnTransform()) is None
+
+
+def test_one_transformed_graph_is_kept(tmp_path, monkeypatch):
+    """By graph, transform and seed; not without a name, nor where more than tensors is held."""
+    monkeypatch.setenv("GRAPHSEQ_CACHE", str(tmp_path))
+    calls, forward = [], T.SVDFeatureReduction.forward
+    monkeypatch.setattr(T.SVDFeatureReduction, "forward", lambda self, data: (calls.append(1), forward(self, data))[1])
+    graph = Data(x=torch.rand(6, 4, generator=torch.Generator().manual_seed(0)), edge_index=torch.tensor([[0], [1]]))
+    reduce = T.SVDFeatureReduction(2)
+    made = pre_transformed_graph(graph, reduce, 0, "own")
+    assert graph.x.shape == (6, 4)
+    assert torch.equal(made.x, forward(reduce, graph.clone()).x)
+    calls.clear()
+    again = pre_transformed_graph(graph, reduce, 0, "own")
+    assert not calls
+    assert again.keys() == made.keys()
+    assert all(torch.equal(again[name], made[name]) for name in made.keys())  # noqa: SIM118 (Data is no mapping)
+    pre_transformed_graph(graph, T.SVDFeatureReduction(3), 0, "own")
+    pre_transformed_graph(graph, reduce, 1, "own")
+    pre_transformed_graph(Data(x=graph.x + 1, edge_index=graph.edge_index), reduce, 0, "own")
+    pre_transformed_graph(graph, reduce, 0, None)
+    assert len(calls) == 4
+    named = Data(x=graph.x, edge_index=graph.edge_index, words=["a"])
+    for _ in range(2):
+        assert pre_transformed_graph(named, reduce, 0, "own").words == ["a"]
+    assert len(calls) == 6
+    added = T.Compose([reduce, T.Constant()])
+    assert pre_transformed_graph(graph, added, 0, "own").x.shape == (6, 3)

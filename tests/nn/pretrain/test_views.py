@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch, Data
 from torch_geometric.utils import subgraph
 
@@ -96,3 +97,38 @@ def test_refusals():
         GrowSubgraph(0.5, num_hops=-1)
     with pytest.raises(ValueError, match="views is empty"):
         RandomChoice([])
+
+
+READS = {torch.ops.aten.nonzero.default, torch.ops.aten._local_scalar_dense.default, torch.ops.aten.bincount.default}
+
+
+class _Waits(TorchDispatchMode):
+    """Counts what an accelerator would make the host wait for: sizes and values that are read, masks as indices."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.count = 0
+        tolist = torch.Tensor.tolist
+        monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: (self.add(), tolist(tensor))[1])
+
+    def add(self):
+        self.count += 1
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        masks = func is torch.ops.aten.index.Tensor and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if func in READS or masks:
+            self.add()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("module", "waits"), [(DropNodes(0.2), 1), (DropEdges(0.5), 1), (MaskFeatures(0.3), 0)])
+def test_a_view_waits_once_for_an_accelerator(module, waits, monkeypatch):
+    whole = view()
+    with _Waits(monkeypatch) as seen:
+        module(whole)
+    assert seen.count == waits
+    with seen:
+        whole.h[whole.batch == 0]
+    assert seen.count == waits + 1
