@@ -8,6 +8,7 @@ from graphseq.callbacks.figures import draw_weights as draw_weights
 from graphseq.callbacks.forecasts import draw_errors_by_step as draw_errors_by_step
 from graphseq.callbacks.forecasts import draw_forecasts as draw_forecasts
 from graphseq.callbacks.forecasts import draw_mixing as draw_mixing
+from graphseq.callbacks.forecasts import draw_mixing_network as draw_mixing_network
 from graphseq.callbacks.moments import MomentMonitor as MomentMonitor
 from graphseq.callbacks.prompts import PromptReport as PromptReport
 from graphseq.callbacks.recurrent_pruning import RecurrentPruning as RecurrentPruning

@@ -1,5 +1,6 @@
 """Figures of forecasts: past, truth and forecast; error by step; the matrix that mixes variables."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from graphseq.callbacks.figures import _BLUE, _ORANGE, _figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_errors_by_step", "draw_forecasts", "draw_mixing"]
+__all__ = ["draw_errors_by_step", "draw_forecasts", "draw_mixing", "draw_mixing_network"]
 
 _COLOURS = (_BLUE, _ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -55,7 +56,9 @@ def draw_forecasts(past: Tensor, forecast: Tensor, truth: Tensor | None = None, 
         axes.axvline(steps - 0.5, color="gray", linewidth=0.8)
         axes.set_xlabel("step")
         axes.set_title(names[place] if names else f"variable {place}", loc="left", fontsize=10)
-    panels[0].legend(frameon=False, fontsize=8)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8
+    )
     return figure
 
 
@@ -102,11 +105,8 @@ def draw_mixing(matrices: dict[str, Tensor], names: Sequence[str] = ()) -> "Figu
         >>> len(draw_mixing({"source": GraphSoftEvolution(3).mixing_matrix()}).axes)
         2
     """
-    if not matrices or any(m.dim() != 2 or m.shape[0] != m.shape[1] for m in matrices.values()):
-        shapes = {name: tuple(matrix.shape) for name, matrix in matrices.items()}
-        raise ValueError(f"matrices are {shapes}; give at least one, each square")
-    figure, panels = _figure(len(matrices), width=max(6.4, 3.6 * len(matrices)))
-    values = {name: matrix.detach().float().cpu() for name, matrix in matrices.items()}
+    values = _square(matrices)
+    figure, panels = _figure(len(values), width=max(6.4, 3.6 * len(values)))
     largest = max(float(matrix.abs().max()) for matrix in values.values()) or 1.0
     for axes, (name, matrix) in zip(panels, values.items(), strict=True):
         image = axes.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
@@ -122,3 +122,74 @@ def draw_mixing(matrices: dict[str, Tensor], names: Sequence[str] = ()) -> "Figu
                       color="white" if abs(weight) > 0.6 * largest else "black")  # fmt: skip
     figure.colorbar(image, ax=panels, shrink=0.8)
     return figure
+
+
+def draw_mixing_network(matrices: dict[str, Tensor], names: Sequence[str] = (), least: float = 0.2) -> "Figure":
+    """Draw matrices that mix variables as networks on one scale: an arrow leads from what is read to what is written.
+
+    Width and colour of an arrow are the weight, orange above 0 and blue below; the weight of a variable in itself
+    colours its circle. Arrows of two directions are bent apart.
+
+    Args:
+        matrices: matrix by name, (V, V): row a holds the weights of the output a.
+        names: name of each variable; empty for numbers.
+        least: weight from which an arrow is drawn, as a share of the largest weight, in [0, 1].
+
+    Raises:
+        ValueError: if there is no matrix, one is not square, or ``least`` is out of range.
+
+    Example:
+        >>> len(draw_mixing_network({"before": torch.eye(3), "after": torch.ones(3, 3)}).axes)
+        2
+    """
+    from matplotlib.patches import FancyArrowPatch
+
+    if not 0 <= least <= 1:
+        raise ValueError(f"least is {least}; it is a share in [0, 1]")
+    values = _square(matrices)
+    figure, panels = _figure(len(values), width=max(6.4, 3.6 * len(values)))
+    largest = max(float(matrix.abs().max()) for matrix in values.values()) or 1.0
+    for axes, (name, matrix) in zip(panels, values.items(), strict=True):
+        count = len(matrix)
+        angles = torch.arange(count) * (2 * math.pi / count) + math.pi / 2
+        spots = torch.stack([angles.cos(), angles.sin()], 1).tolist()
+        for row, column in torch.cartesian_prod(torch.arange(count), torch.arange(count)).tolist():
+            share = float(matrix[row, column]) / largest
+            if row == column or abs(share) < least:
+                continue
+            axes.add_patch(FancyArrowPatch(
+                spots[column], spots[row], connectionstyle="arc3,rad=0.15", arrowstyle="-|>", mutation_scale=12,
+                shrinkA=14, shrinkB=14, linewidth=0.5 + 3 * abs(share), color=_ORANGE if share > 0 else _BLUE,
+                alpha=0.3 + 0.7 * abs(share),
+            ))  # fmt: skip
+        own = [float(matrix[place, place]) / largest for place in range(count)]
+        shades = [(*_channels(_ORANGE if share > 0 else _BLUE), abs(share)) for share in own]
+        axes.scatter(*zip(*spots, strict=True), s=420, c="white", zorder=2)
+        axes.scatter(*zip(*spots, strict=True), s=420, c=shades, edgecolors="black", zorder=3)
+        for place, (x, y) in enumerate(spots):
+            label = names[place] if names else str(place)
+            side = "center" if abs(x) < 0.3 else "left" if x > 0 else "right"  # away from the circle
+            axes.annotate(label, (1.22 * x, 1.28 * y), ha=side, va="center", fontsize=9)
+        axes.set_title(name, loc="left", fontsize=10)
+        axes.set_xlim(-2.1, 2.1)
+        axes.set_ylim(-1.6, 1.6)
+        axes.set_aspect("equal")
+        axes.set_axis_off()
+    figure.supxlabel(
+        f"arrows from {least:g} of the largest weight, {largest:.2g}, on; orange above 0, blue below", fontsize=8
+    )
+    return figure
+
+
+def _square(matrices: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return matrices as float32 on the processor, after a check."""
+    if not matrices or any(m.dim() != 2 or m.shape[0] != m.shape[1] for m in matrices.values()):
+        shapes = {name: tuple(matrix.shape) for name, matrix in matrices.items()}
+        raise ValueError(f"matrices are {shapes}; give at least one, each square")
+    return {name: matrix.detach().float().cpu() for name, matrix in matrices.items()}
+
+
+def _channels(colour: str) -> tuple[float, float, float]:
+    """Return red, green and blue, in [0, 1], of a colour written as ``#RRGGBB``."""
+    red, green, blue = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    return red, green, blue

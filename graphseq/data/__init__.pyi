@@ -131,3 +131,4 @@ from graphseq.data.windows.splits import window_split as window_split
 from graphseq.data.windows.store import WindowStore as WindowStore
 from graphseq.data.windows.synthetic import DriverPanelDataModule as DriverPanelDataModule
 from graphseq.data.windows.synthetic import driver_panel as driver_panel
+from graphseq.data.windows.traffic import TrafficDataModule as TrafficDataModule

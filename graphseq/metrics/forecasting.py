@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import MeanSquaredLogError, Metric, SymmetricMeanAbsolutePercentageError
 from torchmetrics.wrappers.abstract import WrapperMetric
 
-from graphseq.metrics.regression import _known
+from graphseq.metrics.regression import OverKnownTargets, known_pairs
 
 __all__ = [
     "AtStep",
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def _not_negative(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    prediction, target = _known(prediction, target)
+    prediction, target = known_pairs(prediction, target)
     if target.numel() and float(target.min()) < 0:
         raise ValueError(
             f"target reaches down to {float(target.min())}; the squared logarithmic error needs targets of at least 0, "
@@ -48,7 +48,7 @@ def masked_mean_squared_log_error(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction.log1p() - target.log1p()).square().mean()
 
 
-class MaskedMeanSquaredLogError(MeanSquaredLogError):
+class MaskedMeanSquaredLogError(OverKnownTargets, MeanSquaredLogError):
     """Mean squared logarithmic error over the known targets; reduction: sum of errors over sum of counts.
 
     The functional twin is :func:`masked_mean_squared_log_error`.
@@ -60,14 +60,14 @@ class MaskedMeanSquaredLogError(MeanSquaredLogError):
         tensor(0.)
     """
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add one batch.
+    def chosen(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predictions and targets that count, flat.
 
         Args:
             preds: predictions of any shape; those below 0 count as 0.
             target: targets of at least 0 of the same shape, NaN where unknown.
         """
-        super().update(*_not_negative(preds, target))
+        return _not_negative(preds, target)
 
 
 def masked_symmetric_mean_absolute_percentage_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -84,13 +84,13 @@ def masked_symmetric_mean_absolute_percentage_error(prediction: Tensor, target: 
         >>> masked_symmetric_mean_absolute_percentage_error(torch.tensor([1.0]), torch.tensor([3.0]))
         tensor(1.)
     """
-    prediction, target = _known(prediction, target)
+    prediction, target = known_pairs(prediction, target)
     # both 0 is no error
     size = (prediction.abs() + target.abs()).clamp(min=1.17e-06)  # torchmetrics' constant
     return (2 * (prediction - target).abs() / size).mean()
 
 
-class MaskedSymmetricMeanAbsolutePercentageError(SymmetricMeanAbsolutePercentageError):
+class MaskedSymmetricMeanAbsolutePercentageError(OverKnownTargets, SymmetricMeanAbsolutePercentageError):
     """Symmetric absolute percentage error over the known targets; reduction: sum of errors over sum of counts.
 
     The functional twin is :func:`masked_symmetric_mean_absolute_percentage_error`.
@@ -101,15 +101,6 @@ class MaskedSymmetricMeanAbsolutePercentageError(SymmetricMeanAbsolutePercentage
         >>> metric.compute()
         tensor(1.)
     """
-
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add one batch.
-
-        Args:
-            preds: predictions of any shape.
-            target: targets of the same shape, NaN where unknown.
-        """
-        super().update(*_known(preds, target))
 
 
 def mean_absolute_scaled_error(prediction: Tensor, target: Tensor, naive: Tensor) -> Tensor:
@@ -131,7 +122,7 @@ def mean_absolute_scaled_error(prediction: Tensor, target: Tensor, naive: Tensor
         >>> mean_absolute_scaled_error(3 * one, one, 4 * one[0])
         tensor(0.5000)
     """
-    prediction, target = _known(prediction / naive, target / naive)
+    prediction, target = known_pairs(prediction / naive, target / naive)
     return (prediction - target).abs().mean()
 
 
@@ -169,7 +160,7 @@ class MeanAbsoluteScaledError(Metric):
             target: targets of the same shape, NaN where unknown.
             naive: mean absolute error of the naive forecast, (S, 1, K).
         """
-        prediction, known = _known(preds / naive, target / naive)
+        prediction, known = known_pairs(preds / naive, target / naive)
         self.total += (prediction - known).abs().sum(dtype=torch.float64)
         self.count += known.numel()
 

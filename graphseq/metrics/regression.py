@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, MeanSquaredError
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
 __all__ = [
     "MaskedMeanAbsoluteError",
@@ -14,7 +14,7 @@ __all__ = [
 ]
 
 
-def _known(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def known_pairs(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return predictions and targets where the target is known, flat, in float32 or wider: half precision overflows."""
     if prediction.shape != target.shape:
         raise ValueError(
@@ -39,7 +39,7 @@ def masked_mean_absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
         >>> masked_mean_absolute_error(torch.tensor([1.0, 5.0]), torch.tensor([3.0, float("nan")]))
         tensor(2.)
     """
-    prediction, target = _known(prediction, target)
+    prediction, target = known_pairs(prediction, target)
     return (prediction - target).abs().mean()
 
 
@@ -57,11 +57,33 @@ def masked_root_mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor
         >>> masked_root_mean_squared_error(torch.tensor([1.0, 5.0]), torch.tensor([3.0, float("nan")]))
         tensor(2.)
     """
-    prediction, target = _known(prediction, target)
+    prediction, target = known_pairs(prediction, target)
     return (prediction - target).square().mean().sqrt()
 
 
-class MaskedMeanAbsoluteError(MeanAbsoluteError):
+class OverKnownTargets(Metric):
+    """Base that stands before a metric of torchmetrics, and gives it the known targets and their predictions only."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add one batch.
+
+        Args:
+            preds: predictions of any shape.
+            target: targets of the same shape, NaN where unknown.
+        """
+        super().update(*self.chosen(preds, target))  # type: ignore[safe-super]  # of the metric that stands after this
+
+    def chosen(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predictions and targets that count, flat.
+
+        Args:
+            preds: predictions of any shape.
+            target: targets of the same shape, NaN where unknown.
+        """
+        return known_pairs(preds, target)
+
+
+class MaskedMeanAbsoluteError(OverKnownTargets, MeanAbsoluteError):
     """Mean absolute error over the known targets; reduction over processes: sum of errors over sum of counts.
 
     The functional twin is :func:`masked_mean_absolute_error`.
@@ -73,17 +95,8 @@ class MaskedMeanAbsoluteError(MeanAbsoluteError):
         tensor(2.)
     """
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add one batch.
 
-        Args:
-            preds: predictions of any shape.
-            target: targets of the same shape, NaN where unknown.
-        """
-        super().update(*_known(preds, target))
-
-
-class MaskedRootMeanSquaredError(MeanSquaredError):
+class MaskedRootMeanSquaredError(OverKnownTargets, MeanSquaredError):
     """Root mean squared error over the known targets; reduction over processes: sum of squares over sum of counts.
 
     The functional twin is :func:`masked_root_mean_squared_error`.
@@ -100,12 +113,3 @@ class MaskedRootMeanSquaredError(MeanSquaredError):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(squared=False, **kwargs)
-
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add one batch.
-
-        Args:
-            preds: predictions of any shape.
-            target: targets of the same shape, NaN where unknown.
-        """
-        super().update(*_known(preds, target))

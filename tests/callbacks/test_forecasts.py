@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from graphseq.callbacks import draw_errors_by_step, draw_forecasts, draw_mixing
+from graphseq.callbacks import draw_errors_by_step, draw_forecasts, draw_mixing, draw_mixing_network
 
 
 def test_forecasts_are_drawn_after_the_past() -> None:
@@ -40,6 +40,18 @@ def test_matrices_share_one_scale_around_zero() -> None:
     assert np.array_equal(images[1].get_array(), [[0, -4], [1, 0]])
 
 
+def test_arrows_lead_from_what_is_read_to_what_is_written() -> None:
+    matrix = torch.tensor([[2.0, 0.0, 0.0], [-4.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
+    first, second = draw_mixing_network({"before": matrix, "after": torch.zeros(3, 3)}, names=["x", "y", "z"]).axes
+    (arrow,) = first.patches  # 0.5 is below a fifth of 4
+    assert np.allclose(arrow._posA_posB, [(0, 1), (-np.sqrt(0.75), -0.5)], atol=1e-6)
+    assert np.allclose(arrow.get_edgecolor()[:3], [0, 114 / 255, 178 / 255])  # blue: below 0
+    assert [text.get_text() for text in first.texts] == ["x", "y", "z"]
+    assert not second.patches
+    shares = first.collections[1].get_facecolors()[:, 3]
+    assert shares.tolist() == [0.5, 0, 0]
+
+
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="truth"):
         draw_forecasts(torch.zeros(5, 2), torch.zeros(3, 2), torch.zeros(2, 2))
@@ -47,3 +59,7 @@ def test_bad_input() -> None:
         draw_errors_by_step({"a": [1.0], "b": [1.0, 2.0]})
     with pytest.raises(ValueError, match="square"):
         draw_mixing({"a": torch.zeros(2, 3)})
+    with pytest.raises(ValueError, match="square"):
+        draw_mixing_network({})
+    with pytest.raises(ValueError, match="least is 2"):
+        draw_mixing_network({"a": torch.eye(2)}, least=2)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import graphseq.bench.speeds.speed as harness
+from experiments.forecast import regenn_step
 from experiments.graphs import segment
 from experiments.l2r import l2r_step
 from graphseq.bench.records.files import write_figure
@@ -119,3 +120,20 @@ class TestSegment:
         assert write_figure(
             tmp_path / "figure.png", segment.speed, {"kind": "speed", "verdict": None, "rows": rows, "checks": []}
         )
+
+
+class TestReGENNStep:
+    def test_every_sweep_takes_its_size(self):
+        for case in regenn_step.speed.cells("quick", 1):
+            subject = ({**case, "size": 4, "base": 2}, Setting("quick", "cpu"))
+            for make in regenn_step.speed.contenders.values():
+                make(subject)()
+
+    def test_rule(self):
+        power = {"windows": 0.9, "series": 1.05, "series, attended": 1.8, "steps": 1.2}
+        cells = regenn_step.speed.cells("default", 1)
+        rows = [{**cell, **ratio("ours/base", (cell["base"] / cell["size"]) ** power[cell["sweep"]])} for cell in cells]
+        checks = regenn_step.speed.conclude(rows).checks
+        assert [check.holds for check in checks] == [True, True, False]
+        assert [check.value for check in checks] == pytest.approx([0.9, 1.05, 1.2])
+        assert "1.80 in series, attended" in regenn_step.in_words(rows)

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+import torchmetrics
 from sklearn.metrics import mean_squared_log_error
 
 from graphseq.metrics import (
     AtStep,
     MaskedMeanAbsoluteError,
     MaskedMeanSquaredLogError,
+    MaskedRootMeanSquaredError,
     MaskedSymmetricMeanAbsolutePercentageError,
     MeanAbsoluteScaledError,
     masked_mean_squared_log_error,
@@ -92,3 +94,38 @@ def test_errors_of_a_step_and_a_variable() -> None:
         AtStep(MaskedMeanAbsoluteError(), step=4).update(prediction, target)
     with pytest.raises(ValueError, match="variable is 2"):
         AtStep(MaskedMeanAbsoluteError(), variable=2).update(prediction, target)
+
+
+METRICS = {
+    "mae": MaskedMeanAbsoluteError,
+    "rmse": MaskedRootMeanSquaredError,
+    "msle": MaskedMeanSquaredLogError,
+    "smape": MaskedSymmetricMeanAbsolutePercentageError,
+    "mase": MeanAbsoluteScaledError,
+    "mae@2": lambda: AtStep(MaskedMeanAbsoluteError(), step=2),
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_states_of_processes_are_added(name: str) -> None:
+    # what torch.distributed would gather: the states of two processes with shards of unequal size, the second of which
+    # has a batch without a known target
+    prediction, target = pair()
+    unknown = torch.full_like(target[:1], torch.nan)
+    shards = [[(prediction[:1], target[:1])], [(prediction[1:], target[1:]), (prediction[:1], unknown)]]
+    more = {"naive": torch.rand(2, 1, 2) + 0.5} if name == "mase" else {}
+    made = [METRICS[name]() for _ in range(3)]
+    for metric, shard in zip(made, [*shards, [(prediction, target)]], strict=True):
+        for part, known in shard:
+            metric.update(part, known, **more)
+    parts = [getattr(metric, "metric", metric) for metric in made[:2]]
+    states = dict(parts[1].metric_state)
+
+    def gather(value: torch.Tensor, group: object = None) -> list[torch.Tensor]:
+        key = next(key for key, own in parts[0].metric_state.items() if own is value)
+        return [value, states[key]]
+
+    parts[0].dist_sync_fn = gather
+    parts[0].distributed_available_fn = lambda: True
+    torch.testing.assert_close(made[0].compute(), made[2].compute())
+    assert set(parts[0]._reductions.values()) == {torchmetrics.utilities.data.dim_zero_sum}

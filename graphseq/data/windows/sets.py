@@ -4,7 +4,7 @@ import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Unpack, cast
+from typing import ClassVar, Literal, Unpack, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,29 @@ __all__ = [
 ]
 
 
-class ETTDataModule(WindowDataModule):
+class _Published(WindowDataModule):
+    """Base of sets whose files have known checksums.
+
+    Args:
+        verify_checksums: whether to refuse a file that differs from the published one, where its checksum is known.
+        options: further arguments of :class:`WindowDataModule`.
+    """
+
+    defaults: ClassVar[WindowOptions] = {}
+    """Arguments of :class:`WindowDataModule` that the set has in place of that class's defaults."""
+
+    def __init__(self, *, verify_checksums: bool = True, **options: Unpack[WindowOptions]) -> None:
+        options = _with_defaults(options, self.defaults)
+        super().__init__(**options)
+        self.verify_checksums = verify_checksums
+
+    def _found(self, dataset: str, names: Sequence[str], base: str | None = None) -> dict[str, Path]:
+        """Return the files of the set from the mirror, the cache or an address below ``base``."""
+        address = None if base is None else lambda file: f"https://raw.githubusercontent.com/{base}/{file}"
+        return raw_files(dataset, names, address=address, checksums=_CHECKSUMS if self.verify_checksums else None)
+
+
+class ETTDataModule(_Published):
     """Load and oil temperature of an electricity transformer: one series of 7 variables, 17,420 hours.
 
     Source: arXiv 2012.07436. The files are under CC BY-ND 4.0. By default the split is the customary one, 12 months
@@ -67,27 +89,20 @@ class ETTDataModule(WindowDataModule):
             self.months = 30 * 24 * (1 if name.startswith("ETTh") else 4)
             options["val"] = options["test"] = 4 * self.months
         options.setdefault("season", 24 if name.startswith("ETTh") else 96)
-        super().__init__(**options)
+        super().__init__(verify_checksums=verify_checksums, **options)
         self.name = name
-        self.verify_checksums = verify_checksums
 
     def series(self) -> SeriesTable:
         """Return the series, from the mirror, the cache or the network."""
-        found = raw_files(
-            "ETT",
-            [f"{self.name}.csv"],
-            address=lambda file: (
-                f"https://raw.githubusercontent.com/zhouhaoyi/ETDataset/{_ETT_COMMIT}/ETT-small/{file}"
-            ),
-            checksums=_ETT_CHECKSUMS if self.verify_checksums else None,
-        )
-        table = read_series(found[f"{self.name}.csv"], time="date")
+        file = f"{self.name}.csv"
+        found = self._found("ETT", [file], f"zhouhaoyi/ETDataset/{_ETT_COMMIT}/ETT-small")
+        table = read_series(found[file], time="date")
         kept = 20 * self.months or table.values.shape[1]
         times = None if table.times is None else table.times[:kept]
         return SeriesTable(table.values[:, :kept], [str(self.name)], table.variables, times)
 
 
-class ExchangeRateDataModule(WindowDataModule):
+class ExchangeRateDataModule(_Published):
     """Daily exchange rates of 8 currencies: one series of 8 variables, 7,588 days of 1990 to 2016.
 
     Source: arXiv 1703.07015.
@@ -108,25 +123,17 @@ class ExchangeRateDataModule(WindowDataModule):
         7
     """
 
-    def __init__(self, *, verify_checksums: bool = True, **options: Unpack[WindowOptions]) -> None:
-        options.setdefault("val", 0.2)
-        super().__init__(**options)
-        self.verify_checksums = verify_checksums
+    defaults: ClassVar[WindowOptions] = {"val": 0.2}
 
     def series(self) -> SeriesTable:
         """Return the series, from the mirror, the cache or the network."""
-        base = f"https://raw.githubusercontent.com/laiguokun/multivariate-time-series-data/{_EXCHANGE_COMMIT}"
-        found = raw_files(
-            "ExchangeRate",
-            ["exchange_rate.txt.gz"],
-            address=lambda file: f"{base}/exchange_rate/{file}",
-            checksums=_EXCHANGE_CHECKSUMS if self.verify_checksums else None,
-        )
-        values = _matrix(found["exchange_rate.txt.gz"], 8)
+        file = "exchange_rate.txt.gz"
+        base = f"laiguokun/multivariate-time-series-data/{_EXCHANGE_COMMIT}/exchange_rate"
+        values = _matrix(self._found("ExchangeRate", [file], base)[file], 8)
         return SeriesTable(torch.from_numpy(values)[None], ["exchange"], [f"currency {n}" for n in range(8)])
 
 
-class ChickenpoxDataModule(WindowDataModule):
+class ChickenpoxDataModule(_Published):
     """Weekly cases of chickenpox in the 20 counties of Hungary: 20 series of one variable, 521 weeks, with a graph.
 
     The published values are standardised over *all* weeks, which lets statistics of the test weeks into the inputs;
@@ -149,22 +156,14 @@ class ChickenpoxDataModule(WindowDataModule):
         52
     """
 
-    def __init__(self, *, verify_checksums: bool = True, **options: Unpack[WindowOptions]) -> None:
-        options.setdefault("season", 52)
-        super().__init__(**options)
-        self.verify_checksums = verify_checksums
-        self._edges = torch.empty(2, 0, dtype=torch.int64)
+    defaults: ClassVar[WindowOptions] = {"season": 52}
+    _edges: torch.Tensor
 
     def series(self) -> SeriesTable:
         """Return the series, from the mirror, the cache or the network."""
-        base = f"https://raw.githubusercontent.com/benedekrozemberczki/pytorch_geometric_temporal/{_CHICKENPOX_COMMIT}"
-        found = raw_files(
-            "Chickenpox",
-            ["chickenpox.json"],
-            address=lambda file: f"{base}/dataset/{file}",
-            checksums=_CHICKENPOX_CHECKSUMS if self.verify_checksums else None,
-        )
-        path = found["chickenpox.json"]
+        file = "chickenpox.json"
+        base = f"benedekrozemberczki/pytorch_geometric_temporal/{_CHICKENPOX_COMMIT}/dataset"
+        path = self._found("Chickenpox", [file], base)[file]
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             values = np.array(content["FX"], dtype=np.float64)
@@ -181,7 +180,7 @@ class ChickenpoxDataModule(WindowDataModule):
         return SeriesGraph(self._edges, torch.ones(self._edges.shape[1]))
 
 
-class USFluDataModule(WindowDataModule):
+class USFluDataModule(_Published):
     """Weekly influenza-like illness in 49 states of the USA: 49 series of one variable, 360 weeks, with a graph.
 
     Source: arXiv 1912.10202 (Cola-GNN).
@@ -201,18 +200,11 @@ class USFluDataModule(WindowDataModule):
         52
     """
 
-    def __init__(self, *, verify_checksums: bool = True, **options: Unpack[WindowOptions]) -> None:
-        options.setdefault("season", 52)
-        super().__init__(**options)
-        self.verify_checksums = verify_checksums
+    defaults: ClassVar[WindowOptions] = {"season": 52}
 
     def _files(self) -> dict[str, Path]:
-        return raw_files(
-            "US_Flu_States",
-            ["state360.txt", "state-adj-49.txt"],
-            address=lambda file: f"https://raw.githubusercontent.com/Xiefeng69/EpiGNN/{_FLU_COMMIT}/data/{file}",
-            checksums=_FLU_CHECKSUMS if self.verify_checksums else None,
-        )
+        names = ["state360.txt", "state-adj-49.txt"]
+        return self._found("US_Flu_States", names, f"Xiefeng69/EpiGNN/{_FLU_COMMIT}/data")
 
     def series(self) -> SeriesTable:
         """Return the series, from the mirror, the cache or the network."""
@@ -224,7 +216,7 @@ class USFluDataModule(WindowDataModule):
         return SeriesGraph.from_adjacency(torch.from_numpy(_matrix(self._files()["state-adj-49.txt"], 49)))
 
 
-class COVIDDataModule(WindowDataModule):
+class COVIDDataModule(_Published):
     """Cumulative cases of COVID-19 by country: confirmed, deaths and recovered, from 2020-01-22 on.
 
     Provinces are added up to countries; those countries are kept that all three files have. The recovered cases end on
@@ -253,6 +245,8 @@ class COVIDDataModule(WindowDataModule):
         14
     """
 
+    defaults: ClassVar[WindowOptions] = {"window": 7, "horizon": 14, "val": 14, "test": 14, "scaling": "max"}
+
     def __init__(
         self,
         *,
@@ -265,20 +259,16 @@ class COVIDDataModule(WindowDataModule):
             raise ValueError(f"days is {days}; it must be in 1..{_COVID_DAYS}, since recovered cases end on 2021-08-04")
         if not variables or len(set(variables)) != len(variables) or not set(variables) <= set(_COVID_VARIABLES):
             raise ValueError(f"variables is {list(variables)}; give some of {', '.join(_COVID_VARIABLES)}, each once")
-        options = _with_defaults(options, {"window": 7, "horizon": 14, "val": 14, "test": 14, "scaling": "max"})
-        super().__init__(**options)
+        super().__init__(verify_checksums=verify_checksums, **options)
         self.days = days
         self.variables = list(variables)
-        self.verify_checksums = verify_checksums
 
     def series(self) -> SeriesTable:
         """Return the series, from the mirror or the cache."""
         import pandas
 
         names = {name: f"time_series_covid19_{name}_global.csv.gz" for name in _COVID_VARIABLES}
-        found = raw_files(
-            "JHU_COVID19", list(names.values()), checksums=_COVID_CHECKSUMS if self.verify_checksums else None
-        )
+        found = self._found("JHU_COVID19", list(names.values()))
         frames = {}
         for name, file in names.items():
             try:
@@ -315,17 +305,15 @@ def _matrix(path: Path, columns: int) -> np.ndarray:
 _COVID_DAYS = 561
 _COVID_VARIABLES = ("confirmed", "deaths", "recovered")
 _ETT_COMMIT = "1d16c8f4f943005d613b5bc962e9eeb06058cf07"
-_ETT_CHECKSUMS = {"ETTh1.csv": "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066"}
 _EXCHANGE_COMMIT = "7f402f185cc2435b5e66aed13a3b560ed142e023"
-_EXCHANGE_CHECKSUMS = {"exchange_rate.txt.gz": "6a4fbb561dcdee43f071a83badbeec9223a335552278348656738b556f1c2e9d"}
 _CHICKENPOX_COMMIT = "adefe44265ad8faf239fd6cf3b59b95ca3ee60aa"
-_CHICKENPOX_CHECKSUMS = {"chickenpox.json": "724b48cfb274b2ecbb855bdb99b970b5ef9dd3671694fa477435dc1e08293735"}
 _FLU_COMMIT = "1c0bb8c2e162126c30eeb76218ee264cbad0e217"
-_FLU_CHECKSUMS = {
+_CHECKSUMS = {
+    "ETTh1.csv": "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066",
+    "exchange_rate.txt.gz": "6a4fbb561dcdee43f071a83badbeec9223a335552278348656738b556f1c2e9d",
+    "chickenpox.json": "724b48cfb274b2ecbb855bdb99b970b5ef9dd3671694fa477435dc1e08293735",
     "state360.txt": "364c1047dba84bc62b9011360332b679bc9cbcba1dbff1b9db210166f4289bf1",
     "state-adj-49.txt": "e8b147e43035bbf59deb9114af87b8bc6b098d031d3aeb9ed38338d19eeb087c",
-}
-_COVID_CHECKSUMS = {
     "time_series_covid19_confirmed_global.csv.gz": "b346d81ac30e23b288900915d611bd4b583be330a626bda4e126e5812648373c",
     "time_series_covid19_deaths_global.csv.gz": "37df8105cb1b7131e32a7c289beb5830e7cd827bb6ad76e0ed17fd448056b672",
     "time_series_covid19_recovered_global.csv.gz": "3db14735120051ba15b6f2cbb9ccf6a1b59c539b235c311f5b9927bdecd708af",
