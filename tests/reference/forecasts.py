@@ -1,5 +1,7 @@
 """Forecasts by loops over steps, in numpy; a window is (T,) of one variable unless said otherwise."""
 
+import math
+
 import numpy as np
 
 Array = np.ndarray
@@ -80,3 +82,46 @@ def gru(x: Array, p: dict[str, Array]) -> Array:
         r, z = 1 / (1 + np.exp(-(r_i + r_h))), 1 / (1 + np.exp(-(z_i + z_h)))
         h = (1 - z) * np.tanh(n_i + r * n_h) + z * h
     return h
+
+
+def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
+    """x (D,)."""
+    mean = x.sum() / len(x)
+    variance = ((x - mean) ** 2).sum() / len(x)
+    return (x - mean) / math.sqrt(variance + 1e-5) * weight + bias
+
+
+def attention(rows: Array, p: dict[str, Array], heads: int) -> Array:
+    """Attention between rows (P, D), one head and one row after the other; names of parameters are torch's."""
+    count, dim = rows.shape
+    q, k, v = np.split(rows @ p["self_attn.in_proj_weight"].T + p["self_attn.in_proj_bias"], 3, axis=1)
+    joined, width = np.zeros_like(rows), dim // heads
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        for row in range(count):
+            scores = np.array([q[row, part] @ k[other, part] / math.sqrt(width) for other in range(count)])
+            shares = np.exp(scores - scores.max())
+            joined[row, part] = sum(shares[other] / shares.sum() * v[other, part] for other in range(count))
+    return joined @ p["self_attn.out_proj.weight"].T + p["self_attn.out_proj.bias"]
+
+
+def patch_transformer(x: Array, p: dict[str, Array], patch: int, stride: int, heads: int, layers: int) -> Array:
+    """Forecast of one variable x (T,) by PatchTST with layer norm first; names of parameters are torch's."""
+    mean = x.sum() / len(x)
+    scale = max(math.sqrt(((x - mean) ** 2).sum() / len(x)), 1e-5)
+    scaled = (x - mean) / scale
+    padded = np.concatenate([scaled, np.repeat(scaled[-1], stride)])
+    starts = range(0, len(padded) - patch + 1, stride)
+    rows = np.stack([p["embedding.weight"] @ padded[start : start + patch] + p["embedding.bias"] for start in starts])
+    rows = rows + p["position"]
+    for number in range(layers):
+        head = f"encoder.layers.{number}."
+        own = {name.removeprefix(head): value for name, value in p.items() if name.startswith(head)}
+        rows = rows + attention(
+            np.stack([layer_norm(row, own["norm1.weight"], own["norm1.bias"]) for row in rows]), own, heads
+        )
+        normed = np.stack([layer_norm(row, own["norm2.weight"], own["norm2.bias"]) for row in rows])
+        inner = normed @ own["linear1.weight"].T + own["linear1.bias"]
+        inner = np.vectorize(lambda value: value * 0.5 * (1 + math.erf(value / math.sqrt(2))))(inner)
+        rows = rows + inner @ own["linear2.weight"].T + own["linear2.bias"]
+    return (p["head.weight"] @ rows.flatten() + p["head.bias"]) * scale + mean

@@ -34,11 +34,30 @@ def windows(seed: int = 0) -> Tensor:
     return torch.randn(B, S, T, V, generator=torch.Generator().manual_seed(seed)).double()
 
 
-def each(x: Tensor, forecast) -> np.ndarray:
+def each(x: Tensor | np.ndarray, forecast) -> np.ndarray:
     found = np.zeros((B, S, Z, V))
     for b, s, v in np.ndindex(B, S, V):
-        found[b, s, :, v] = forecast(x[b, s, :, v].numpy())
+        found[b, s, :, v] = forecast(np.asarray(x[b, s, :, v]))
     return found
+
+
+def assert_equals(network: nn.Module, x: Tensor, forecast) -> None:
+    """Compare a network with ``forecast(parameters, x)`` in numpy: its output, and the derivative in one direction."""
+    generator = np.random.default_rng(0)
+    parts = {"x": x.clone().requires_grad_(), **dict(network.named_parameters())}
+    y = network(parts["x"])
+    values = {name: part.detach().numpy() for name, part in parts.items()}
+    np.testing.assert_allclose(y.detach().numpy(), forecast(values, values["x"]), atol=1e-12)
+    weight = generator.standard_normal(y.shape)
+    gradients = torch.autograd.grad((torch.from_numpy(weight) * y).sum(), list(parts.values()))
+    for (name, value), gradient in zip(values.items(), gradients, strict=True):
+        direction = generator.standard_normal(value.shape)
+        ends = []
+        for step in (1e-6, -1e-6):
+            moved = {**values, name: value + step * direction}
+            ends.append(float((weight * forecast(moved, moved["x"])).sum()))
+        expected = (ends[0] - ends[1]) / 2e-6
+        assert float((gradient.numpy() * direction).sum()) == pytest.approx(expected, rel=1e-5, abs=1e-6), name
 
 
 def test_naive_forecasts_equal_loops() -> None:
@@ -64,18 +83,29 @@ def test_exponential_smoothing_equals_a_loop_with_gradients() -> None:
     )
 
 
-def test_linear_networks_equal_loops() -> None:
-    x = windows()
-    nlinear, dlinear = NLinear(T, Z).double(), DLinear(T, Z, kernel_size=5).double()
-    w, b = (p.detach().numpy() for p in nlinear.linear.parameters())
-    np.testing.assert_allclose(nlinear(x).detach().numpy(), each(x, lambda v: v[-1] + w @ (v - v[-1]) + b), atol=1e-12)
-    parts = [p.detach().numpy() for p in dlinear.parameters()]
+def test_linear_networks_equal_loops_with_gradients() -> None:
+    def relative(p: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+        w, b = p["linear.weight"], p["linear.bias"]
+        return each(x, lambda v: v[-1] + w @ (v - v[-1]) + b)
 
-    def decomposed(v: np.ndarray) -> np.ndarray:
-        average = reference.moving_average(v, 5)
-        return parts[0] @ average + parts[1] + parts[2] @ (v - average) + parts[3]
+    def decomposed(p: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+        def one(v: np.ndarray) -> np.ndarray:
+            average = reference.moving_average(v, 5)
+            parts = (p["average.weight"] @ average, p["average.bias"])
+            return sum(parts) + p["remainder.weight"] @ (v - average) + p["remainder.bias"]
 
-    np.testing.assert_allclose(dlinear(x).detach().numpy(), each(x, decomposed), atol=1e-12)
+        return each(x, one)
+
+    assert_equals(NLinear(T, Z).double(), windows(), relative)
+    assert_equals(DLinear(T, Z, kernel_size=5).double(), windows(), decomposed)
+
+
+def test_patches_equal_loops_with_gradients() -> None:
+    torch.manual_seed(0)
+    network = PatchTransformer(T, Z, patch=4, stride=3, dim=4, num_heads=2, num_layers=2).double().eval()
+    assert_equals(
+        network, windows(), lambda p, x: each(x, lambda v: reference.patch_transformer(v, p, 4, 3, heads=2, layers=2))
+    )
 
 
 @pytest.mark.parametrize("inputs", ["own", "all"])
@@ -111,44 +141,51 @@ def test_least_squares_of_constants_and_gaps_everywhere() -> None:
         network.fit_to(SeriesSpan(ones, ones, torch.arange(20).view(1, 20, 1) % 4 > 0))
 
 
-def test_convolutions_equal_loops() -> None:
+def test_convolutions_equal_loops_with_gradients() -> None:
+    torch.manual_seed(0)
+
+    def forecast(p: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+        y = np.zeros((B, S, Z, V))
+        for b, s in np.ndindex(B, S):
+            h = x[b, s].T
+            for n in range(2):
+                inner = h
+                for name in ("first", "second"):
+                    weight, bias = p[f"{name}.{n}.weight"], p[f"{name}.{n}.bias"]
+                    inner = np.maximum(reference.causal_convolution(inner, weight, bias, 2**n), 0)
+                skip = p["skip.weight"][:, :, 0] @ h + p["skip.bias"][:, None] if n == 0 else h
+                h = np.maximum(inner + skip, 0)
+            y[b, s] = (p["head.weight"] @ h[:, -1] + p["head.bias"]).reshape(Z, V)
+        return y
+
     network = ConvolutionalForecaster(V, Z, hidden_channels=3, num_layers=2, kernel_size=2).double()
-    p = {name: value.detach().numpy() for name, value in network.named_parameters()}
-    x = windows()
-    expected = np.zeros((B, S, Z, V))
-    for b, s in np.ndindex(B, S):
-        h = x[b, s].numpy().T
-        for n in range(2):
-            inner = np.maximum(reference.causal_convolution(h, p[f"first.{n}.weight"], p[f"first.{n}.bias"], 2**n), 0)
-            inner = np.maximum(
-                reference.causal_convolution(inner, p[f"second.{n}.weight"], p[f"second.{n}.bias"], 2**n), 0
-            )
-            skip = p["skip.weight"][:, :, 0] @ h + p["skip.bias"][:, None] if n == 0 else h
-            h = np.maximum(inner + skip, 0)
-        expected[b, s] = (p["head.weight"] @ h[:, -1] + p["head.bias"]).reshape(Z, V)
-    np.testing.assert_allclose(network(x).detach().numpy(), expected, atol=1e-12)
+    assert_equals(network, windows(), forecast)
 
 
 @pytest.mark.parametrize("changing", [False, True])
-def test_recurrence_on_a_graph_equals_loops(changing: bool) -> None:
+def test_recurrence_on_a_graph_equals_loops_with_gradients(changing: bool) -> None:
     torch.manual_seed(0)
-    network = GraphRecurrentForecaster(V, Z, hidden_channels=3).double()
     weights = torch.rand(B, T, 4).double() if changing else torch.rand(4).double()
-    p = {name: value.detach().numpy() for name, value in network.named_parameters()}
-    x, edges = windows(), RING.numpy()
 
-    def conv(name: str, rows: np.ndarray, w: Tensor) -> np.ndarray:
-        own, other, bias = (p[f"{name}.{part}"] for part in ("lin_root.weight", "lin_rel.weight", "lin_rel.bias"))
-        return np.maximum(reference.mean_neighbours(rows, edges, w.numpy(), own, other, bias), 0)
+    class OnRing(GraphRecurrentForecaster):
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # the graph is fixed
+            return super().forward(x, RING, weights)
 
-    expected = np.zeros((B, S, Z, V))
-    recurrent = {name.removeprefix("recurrence."): value for name, value in p.items() if name.startswith("recurrence.")}
-    for b in range(B):
-        steps = np.stack([conv("input", x[b, :, t].numpy(), weights[b, t] if changing else weights) for t in range(T)])
-        last = np.stack([reference.gru(steps[:, s], recurrent) for s in range(S)])
-        read = conv("output", last, weights[b, -1] if changing else weights)
-        expected[b] = (read @ p["head.weight"].T + p["head.bias"]).reshape(S, Z, V)
-    np.testing.assert_allclose(network(x, RING, weights).detach().numpy(), expected, atol=1e-12)
+    def forecast(p: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+        def conv(name: str, rows: np.ndarray, w: Tensor) -> np.ndarray:
+            own, other, bias = (p[f"{name}.{part}"] for part in ("lin_root.weight", "lin_rel.weight", "lin_rel.bias"))
+            return np.maximum(reference.mean_neighbours(rows, RING.numpy(), w.numpy(), own, other, bias), 0)
+
+        y = np.zeros((B, S, Z, V))
+        recurrent = {name.removeprefix("recurrence."): value for name, value in p.items() if "recurrence." in name}
+        for b in range(B):
+            steps = np.stack([conv("input", x[b, :, t], weights[b, t] if changing else weights) for t in range(T)])
+            last = np.stack([reference.gru(steps[:, s], recurrent) for s in range(S)])
+            read = conv("output", last, weights[b, -1] if changing else weights)
+            y[b] = (read @ p["head.weight"].T + p["head.bias"]).reshape(S, Z, V)
+        return y
+
+    assert_equals(OnRing(V, Z, hidden_channels=3).double(), windows(), forecast)
 
 
 def test_decoder_reads_its_own_forecast_or_the_truth() -> None:
@@ -169,8 +206,11 @@ def test_decoder_reads_its_own_forecast_or_the_truth() -> None:
                 rows.append(torch.stack(steps))
         return torch.stack(rows).view(B, S, Z, V)
 
-    torch.testing.assert_close(network(x), decoded(None))
-    torch.testing.assert_close(network.forward_with_target(x, target, 1.0), decoded(target))
+    for ours, plain in ((network(x), decoded(None)), (network.forward_with_target(x, target, 1.0), decoded(target))):
+        torch.testing.assert_close(ours, plain)
+        pulled = [torch.autograd.grad(y.square().sum(), list(network.parameters())) for y in (ours, plain)]
+        for one, other in zip(*pulled, strict=True):
+            torch.testing.assert_close(one, other)
     torch.testing.assert_close(network.forward_with_target(x, target, 0.0), decoded(None))
     torch.testing.assert_close(network.forward_with_target(x, torch.full_like(target, torch.nan), 1.0), decoded(None))
 

@@ -1,11 +1,13 @@
 """Training of forecasts: loss, metrics in original units, missing values, fitting, resume."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor, nn
 
 import graphseq
@@ -82,6 +84,46 @@ def test_metrics_are_those_of_original_units_and_independent_of_the_batch(tmp_pa
     expected = errors(np.broadcast_to(last, target.shape), target, scaled["naive"].numpy()[:, None])
     for name, value in expected.items():
         assert found[f"test/{name}"] == pytest.approx(value, rel=1e-5), name
+
+
+def test_evaluation_does_not_depend_on_what_ran_before(tmp_path: Path) -> None:
+    def tested() -> dict[str, float]:
+        torch.manual_seed(3)
+        return dict(trainer(tmp_path).test(Forecasting(ReGENN(3, 6, 3, feedforward_size=4)), data(), verbose=False)[0])
+
+    first = tested()
+    torch.manual_seed(9)
+    other = Forecasting(ReGENN(3, 6, 3, feedforward_size=4))
+    trainer(tmp_path, max_epochs=1, enable_checkpointing=False).fit(other, data())
+    assert tested() == first
+
+
+def test_known_covariates_reach_the_network_and_other_variables_are_read_only(tmp_path: Path) -> None:
+    """The target is the sum of a variable that is only read and of a covariate of the future."""
+    made = torch.Generator().manual_seed(0)
+    known = torch.randn(203, 1, generator=made)
+    read = torch.randn(1, 200, 1, generator=made)
+    target = torch.zeros(1, 200, 1)
+    target[:, 3:] = read[:, :-3] + known[3:200]
+    source = SeriesDataModule(torch.cat([target, read], 2), known=known, targets=[0], window=3, horizon=3, val=20,
+                              test=40, batch_size=16)  # fmt: skip
+
+    class Linear(Recorded, nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read = nn.Linear(9, 3)
+
+        def forward(self, x: Tensor, known: Tensor) -> Tensor:
+            inputs = torch.cat([x.flatten(2), known[:, None, 3:].flatten(2)], 2)
+            return self.read(inputs)[..., None]
+
+    task = Forecasting(Linear(), optimizer=partial(torch.optim.Adam, lr=0.05))
+    run = trainer(tmp_path, max_epochs=15, enable_checkpointing=False)
+    run.fit(task, source)
+    assert run.test(task, source, verbose=False)[0]["test/mae"] < 0.1
+    ahead = torch.cat(run.predict(task, source))  # type: ignore[arg-type]  # one loader
+    assert ahead.shape == (1, 1, 3, 1)
+    torch.testing.assert_close(ahead[0, 0, :, 0], read[0, -3:, 0] + known[200:, 0], atol=0.3, rtol=0)
 
 
 def test_loss_is_the_mean_over_known_targets_and_gradients_agree() -> None:
@@ -168,7 +210,7 @@ def test_resume_equals_the_uninterrupted_run(tmp_path: Path) -> None:
     assert torch.equal(loaded.model.get_buffer("source.adjacency"), whole.model.get_buffer("source.adjacency"))
 
 
-def test_teacher_forcing_falls_to_zero() -> None:
+def test_teacher_forcing_falls_to_zero(tmp_path: Path) -> None:
     task = Forecasting(Decoder(3), teacher_forcing=0.8, teacher_forcing_epochs=4)
     assert task.teacher_forcing_share() == 0.8
     batch = next(data().batches("train"))
@@ -177,6 +219,10 @@ def test_teacher_forcing_falls_to_zero() -> None:
     task.model.share = -1.0
     task.step(batch, "val")
     assert task.model.share == -1.0
+    shares: list[float] = []
+    seen = LambdaCallback(on_train_epoch_start=lambda *_: shares.append(task.teacher_forcing_share()))
+    trainer(tmp_path, max_epochs=6, enable_checkpointing=False, callbacks=[seen]).fit(task, data())
+    assert shares == pytest.approx([0.8, 0.6, 0.4, 0.2, 0, 0])
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
