@@ -14,7 +14,7 @@ memories stored; *mcs*, the coherence term with weight 0.1; *both*, which is PRE
 most: memories are refreshed within the training batch, event by event as far as they share nodes, with one optimiser
 step for the batch (``experiments/pres/exact.py``); *random_chunk*, batches whose boundaries move from epoch to epoch in
 10 steps; *adaptive*, batches of up to four times the size that bound the share of pending events, no more of them than
-with the fixed size.
+with the fixed size; *EdgeBank*, which remembers pairs and learns nothing, once for each stream, without a condition.
 
 Protocol: 70/15/15 by time, one random negative an event, no edge features but those named, memory of 32, Adam at 0.003,
 evaluation in batches of 200 whatever the training batch, pooled average precision of the test in percent at the epoch
@@ -63,11 +63,13 @@ BATCHINGS = {
     "adaptive": new("experiments.pres.streams.PendingBatches", batch_size=2000),
 }
 USUAL = (*PARTS, *BATCHINGS)
+BANK = "EdgeBank"
 ARMS = {
     **{arm: FORMS[arm] for arm in PARTS},
     "exact": {"model.class_path": "experiments.pres.exact.ExactWithinBatch"},
     **{arm: {"data.batching": rule} for arm, rule in BATCHINGS.items()},
     **{arm: form for arm, form in FORMS.items() if arm not in PARTS},
+    BANK: {"model.model": new("graphseq.models.EdgeBank"), "trainer.max_epochs": 1},
 }
 WIKIPEDIA = {"data.max_events": 40_000, "data.edge_features": "none", "data.inductive_ratio": None}
 TGN = {"model.model.class_path": "graphseq.models.TGN", "model.model.embedding_dim": 32, "data.max_events": 20_000}
@@ -86,14 +88,16 @@ def other(name: str, events: int = 40_000) -> dict[str, Any]:
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "JODIE 2000": at(2000, 20, (*USUAL, "exact")),
-    **{f"JODIE {batch}": at(batch, 20) for batch in (200, 800)},
+    "JODIE 200": at(200, 20, (*USUAL, BANK)),
+    "JODIE 800": at(800, 20),
     **{f"JODIE {batch}, equal steps": at(batch, 20 * batch // 800) for batch in (200, 2000)},
-    **{f"TGN {batch}": at(batch, 12) | TGN for batch in (200, 800, 2000)},
+    "TGN 200": at(200, 12, (*USUAL, BANK)) | TGN,
+    **{f"TGN {batch}": at(batch, 12) | TGN for batch in (800, 2000)},
     **{f"TGN {batch}, equal steps": at(batch, 12 * batch // 800, ("none", "both")) | TGN for batch in (200, 2000)},
     "validation of Wikipedia": at(800, 20, tuple(FORMS)),
     "validation of CollegeMsg": at(800, 20, tuple(FORMS), **other("CollegeMsg")),
     **{f"{data} {batch}": at(batch, 20, arms, **other(name)) for data, name in UNSEEN.items()
-       for batch, arms in ((200, ("none",)), (800, ("none", CHOSEN)))},
+       for batch, arms in ((200, ("none", BANK)), (800, ("none", CHOSEN)))},
     "memory": at(200, 3, ("none", "mcs"), **other("CollegeMsg", 30_000)) | {"model.optimizer.lr": 1e-3},
     **{f"controlled {batch}": at(batch, epochs, ("none", "by time", "pcs"), **DRIFT) | {"data.eval_batch_size": batch}
        for batch, epochs in ((2000, 100), (10, 1))},

@@ -102,9 +102,36 @@ class ConfiguredCLI(LightningCLI):
         """Link sizes of the data module (classes, features, …) to arguments of the network and the task."""
         for source, target in _LINKS:
             for network in ("model.init_args.model", "model.init_args.model.init_args.network"):  # or within a wrapper
-                parser.link_arguments(f"data.{source}", f"{network}.init_args.{target}", apply_on="instantiate")
+                self.link_size(parser, source, f"{network}.init_args.{target}")
         for size in _TASK_LINKS:
-            parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
+            self.link_size(parser, size, f"model.init_args.{size}")
+
+    def link_size(self, parser: LightningArgumentParser, source: str, target: str) -> None:
+        """Link one size; a data module without it leaves the argument as it is.
+
+        Args:
+            parser: parser of a command.
+            source: attribute of the data module.
+            target: key of the argument.
+        """
+
+        def size(data: object) -> Any:
+            config = self.config[self.subcommand] if self.subcommand else self.config
+            # a size that no argument takes is not read, for some take a pass over the data
+            return self.size_of(data, source, target, config.get(target)) if target in config else None
+
+        parser.link_arguments("data", target, compute_fn=size, apply_on="instantiate")
+
+    def size_of(self, data: object, source: str, target: str, given: Any) -> Any:
+        """Return the value of an argument that is linked to a size of the data.
+
+        Args:
+            data: data module.
+            source: attribute of the data module.
+            target: key of the argument.
+            given: value of the argument in the config, kept where the data module has no such size.
+        """
+        return getattr(data, source, given)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse without LightningCLI's warning that ``sys.argv`` is not empty."""

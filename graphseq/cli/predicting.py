@@ -1,12 +1,13 @@
 """``graphseq predict``: the predictions of a run as a table in its folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from graphseq.core.errors import DataError, OptionalDependencyError, UnsupportedStrategyError
-from graphseq.core.protocols import DataSource
+from graphseq.core.errors import OptionalDependencyError, UnsupportedStrategyError
+from graphseq.core.protocols import PredictsSplit
 from graphseq.data.cache import complete_or_absent
 from graphseq.tasks.base import Task
 from graphseq.tasks.predictions import PredictionTable
@@ -14,9 +15,31 @@ from graphseq.tasks.predictions import PredictionTable
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["CollectPredictions", "Format", "write_predictions"]
+__all__ = ["CollectPredictions", "Format", "Split", "recorded_argument", "write_predictions"]
 
 Format = Literal["csv", "parquet"]
+Split = Literal["train", "val", "test", "predict", "all"]
+
+
+def recorded_argument(checkpoint: Mapping[str, Any], target: str, default: Any = None) -> Any:
+    """Return an argument with which the task of a checkpoint was built.
+
+    Args:
+        checkpoint: contents of the checkpoint.
+        target: key of the argument in a config, such as ``model.init_args.num_outputs``.
+        default: result if the argument was not given.
+
+    Example:
+        >>> task = {"model": {"class_path": "graphseq.models.MLP", "init_args": {"in_features": 4}}}
+        >>> recorded_argument({"hyper_parameters": task}, "model.init_args.model.init_args.in_features")
+        4
+    """
+    found: Any = checkpoint.get("hyper_parameters", {})
+    for name in target.removeprefix("model.init_args.").split("."):
+        if not isinstance(found, Mapping) or name not in found:
+            return default
+        found = found[name]
+    return found
 
 
 class CollectPredictions(Callback):
@@ -46,18 +69,17 @@ class CollectPredictions(Callback):
 
         Raises:
             UnsupportedStrategyError: if the run has several processes, each of which has a part of the samples.
-            DataError: if the split to predict is empty.
         """
         if trainer.world_size > 1:
             raise UnsupportedStrategyError(
                 f"a table of predictions is written by one process, {trainer.world_size} were given: use devices=1"
             )
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by the trainer's methods
-        splits = data.splits if isinstance(data, DataSource) else {}
-        split = "predict" if "predict" in splits else "test"
-        if split in splits and not len(splits[split]):
-            raise DataError(f"the {split} split of {type(data).__name__} is empty, so there is nothing to predict")
-        self.table = PredictionTable(split, splits.get(split))
+        if not isinstance(data, PredictsSplit):
+            self.table = PredictionTable("test")
+            return
+        split = data.prediction_split
+        self.table = PredictionTable(split, data.split_positions(split))
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -28,10 +28,12 @@ from graphseq.cli.checkpoints import (
     newest_checkpoint,
     run_folder,
 )
-from graphseq.cli.predicting import CollectPredictions, Format, write_predictions
+from graphseq.cli.predicting import CollectPredictions, Format, Split, recorded_argument, write_predictions
 from graphseq.cli.refusals import UsageError, reported
 from graphseq.core import HARMLESS_WARNINGS
+from graphseq.core.checkpoint import Checkpoint, read_checkpoint
 from graphseq.core.errors import CheckpointError, DataError
+from graphseq.data.base import StoreDataModule
 from graphseq.data.cache import complete_or_absent
 
 __all__ = ["GraphseqCLI", "newest_checkpoint", "train"]
@@ -89,6 +91,7 @@ class GraphseqCLI(ConfiguredCLI):
     def __init__(self, arguments: Sequence[str], run: bool = True) -> None:
         self.folder: Path | None = None  # of a run that has no logger with a folder of its own
         self.asked = next(iter(arguments), None)  # the options of this subcommand are all that is parsed
+        self._predicted_with: Checkpoint | None = None
         super().__init__(
             list(arguments),
             run=run,
@@ -114,9 +117,39 @@ class GraphseqCLI(ConfiguredCLI):
             return self.init_parser(**kwargs)
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "predict":
+            parser.add_instantiator(self._data_to_predict, LightningDataModule, subclasses=True)
+            parser.add_argument(
+                "--split", type=Split | None, default=None,
+                help="split to predict, or all for all samples; default test, or all if the data have no targets",
+            )  # fmt: skip
             parser.add_argument("--format", type=Format, default="csv", help="file of the predictions: csv or parquet")
             parser.set_defaults({"return_predictions": False})  # they are in the table
         return parser
+
+    def size_of(self, data: object, source: str, target: str, given: Any) -> Any:
+        """Return a size of the data, or in ``predict`` that with which the checkpoint was trained.
+
+        Args:
+            data: data module.
+            source: attribute of the data module.
+            target: key of the argument.
+            given: value of the argument in the config.
+        """
+        if self._predicted_with is not None:
+            return recorded_argument(self._predicted_with, target, given)
+        return super().size_of(data, source, target, given)
+
+    def _data_to_predict(self, data_class: type[LightningDataModule], *args: Any, **kwargs: Any) -> LightningDataModule:
+        """Build a data module whose data may lack targets."""
+        data, config = data_class(*args, **kwargs), self.config.predict
+        if isinstance(data, StoreDataModule):
+            return data.for_prediction(config.ckpt_path, config.split)
+        if config.split is not None:
+            raise ConfigError(
+                f"--split {config.split} is for data modules of graphseq; {data_class.__name__} predicts what its "
+                "predict_dataloader gives"
+            )
+        return data
 
     def before_instantiate_classes(self) -> None:
         """Check the classes that the config names, and resolve ``--ckpt_path last`` and ``best``."""
@@ -131,6 +164,8 @@ class GraphseqCLI(ConfiguredCLI):
             raise CheckpointError(f"there is no checkpoint {checkpoint}; give a file, or 'last' for the newest run's")
         elif checkpoint is None and self.subcommand in ("validate", "test", "predict"):
             warnings.warn(f"graphseq {self.subcommand} without --ckpt_path uses untrained weights", stacklevel=2)
+        if self.subcommand == "predict" and config.ckpt_path is not None:
+            self._predicted_with = read_checkpoint(config.ckpt_path)
 
     def _checkpoint_of_config(self, config: Namespace, which: str) -> str:
         """Return the last or best checkpoint of the run that saved the config, else of the config's newest run."""
@@ -268,7 +303,9 @@ class GraphseqCLI(ConfiguredCLI):
         run = run_folder(Path(config["ckpt_path"])) if config.get("ckpt_path") else None
         folder = run or claim_run(self._run_root(config), self._run_name(config))
         frame = table.frame()
-        print(f"predictions {write_predictions(frame, folder, config['format'])}  {len(frame)} rows")
+        print(
+            f"predictions {write_predictions(frame, folder, config['format'])}  {len(frame)} rows, split {table.split}"
+        )
 
     def after_fit(self) -> None:
         """Print the metrics, the folder of the run and its checkpoints."""

@@ -170,10 +170,11 @@ def batch_field(batch: Any, name: str) -> Any:
 def apply_model(model: nn.Module, batch: Any) -> Any:
     r"""Call a network with the fields of a batch whose names are parameters of its ``forward``.
 
-    A tuple ``(x_1, ..., x_n, y)`` becomes ``model(x_1, ..., x_n)``. A PyG ``Batch``, a dictionary or a dataclass
-    gives the fields by name, so a network with ``forward(x, edge_index, batch)`` and one with
-    ``forward(x, edge_index, edge_attr=None, ptr=None)`` both fit; a required parameter that the batch does not
-    carry is an error. A ``forward`` whose only required parameter is called ``data`` gets the batch itself.
+    A tuple ``(x_1, ..., x_n, y)`` becomes ``model(x_1, ..., x_n)``; ``(x,)``, which has no target, becomes
+    ``model(x)``. A PyG ``Batch``, a dictionary or a dataclass gives the fields by name, so a network with
+    ``forward(x, edge_index, batch)`` and one with ``forward(x, edge_index, edge_attr=None, ptr=None)`` both fit; a
+    required parameter that the batch does not carry is an error. A ``forward`` whose only required parameter is called
+    ``data`` gets the batch itself.
 
     Args:
         model: the network.
@@ -189,7 +190,7 @@ def apply_model(model: nn.Module, batch: Any) -> Any:
     if isinstance(batch, Tensor):
         return model(batch)
     if isinstance(batch, tuple | list):
-        return model(*batch[:-1])
+        return model(*(batch[:-1] if len(batch) > 1 else batch))
     fields = model_fields(model)
     required = [name for name, needed in fields.items() if needed]
     if required == ["data"]:
@@ -223,7 +224,7 @@ def batch_target(batch: Any) -> Tensor:
         >>> batch_target((torch.ones(2, 3), torch.tensor([0, 1])))
         tensor([0, 1])
     """
-    target = batch[-1] if isinstance(batch, tuple | list) else batch_field(batch, "y")
+    target = (batch[-1] if len(batch) > 1 else None) if isinstance(batch, tuple | list) else batch_field(batch, "y")
     if not isinstance(target, Tensor):
         raise DataError(f"a {type(batch).__name__} without a target `y` was given where one is needed for the loss")
     return target

@@ -268,6 +268,28 @@ class DataSource(Protocol):
 
 
 @runtime_checkable
+class PredictsSplit(Protocol):
+    """Data module that knows which of its splits is to be predicted, as those of graphseq.
+
+    Example:
+        >>> from graphseq.data import SyntheticTextDataModule
+        >>> isinstance(SyntheticTextDataModule(), PredictsSplit)
+        True
+    """
+
+    @property
+    def prediction_split(self) -> str:
+        """Name of the split, ``all`` for all samples."""
+
+    def split_positions(self, split: str) -> Tensor:
+        """Return the positions of the samples of a split, int64.
+
+        Args:
+            split: name of the split, ``all`` for all samples.
+        """
+
+
+@runtime_checkable
 class CountedClasses(Protocol):
     """Data module that counts the classes of its training split.
 

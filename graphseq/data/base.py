@@ -2,15 +2,17 @@
 
 import hashlib
 import inspect
+import os
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, Self, TypedDict, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
+from graphseq.core.checkpoint import read_checkpoint
 from graphseq.core.errors import DataError
 from graphseq.data.loader import BatchLoader
 from graphseq.data.precision import TRUE_PRECISIONS, cast_floats
@@ -112,12 +114,86 @@ class StoreDataModule(LightningDataModule):
         self._host: Store | None = None
         self._resident: Store | None = None
         self._splits: dict[str, Tensor] = {}
+        self._predicted: str | None = None
+        self._trained: dict[str, Any] | None = None
+
+    def for_prediction(self, checkpoint: str | os.PathLike[str] | None = None, split: str | None = None) -> Self:
+        """Read the data to be predicted, and return the data module: targets may then be absent.
+
+        Names of classes, features and targets, and fitted numbers such as means, are those of the checkpoint. Data
+        without targets have no splits; all samples are predicted. Call it before the data are read.
+
+        Args:
+            checkpoint: file of the trained task; None for a task that was not trained, which needs data with targets.
+            split: name of the split to predict, or ``all`` for all samples; None for the split ``predict`` of the data
+                module if it has one, else ``test``, or ``all`` if there are no targets.
+
+        Raises:
+            CheckpointError: if the file is not a checkpoint.
+            DataError: if the data are read already.
+
+        Example:
+            >>> from graphseq.data import SyntheticEventsDataModule
+            >>> SyntheticEventsDataModule().for_prediction(split="all").prediction_split
+            'all'
+        """
+        if self._host is not None:
+            raise DataError(f"{self} is read already; call for_prediction first")
+        self._predicted = split
+        if checkpoint is not None:
+            self._trained = dict(read_checkpoint(checkpoint).get(type(self).__qualname__, {}))
+        return self
+
+    def trained(self, name: str, default: Any = None) -> Any:
+        """Return an entry of the state of this data module in the checkpoint given to :meth:`for_prediction`.
+
+        Args:
+            name: name of the entry.
+            default: result without a checkpoint, or if it has no such entry.
+        """
+        return default if self._trained is None else self._trained.get(name, default)
+
+    @property
+    def predicting(self) -> bool:
+        """Whether the data are read to be predicted from a checkpoint, so that targets may be absent."""
+        return self._trained is not None
+
+    def divides(self, labelled: bool) -> bool:
+        """Return whether :meth:`read` has to split the data; if not, it may return no splits.
+
+        Args:
+            labelled: whether the data have targets.
+        """
+        return not self.predicting or (labelled and self._predicted != "all")
+
+    @property
+    def prediction_split(self) -> str:
+        """Name of the split that is predicted, see :meth:`for_prediction`."""
+        if self._predicted is not None:
+            return self._predicted
+        return next((name for name in ("predict", "all") if name in self.splits), "test")
+
+    def split_positions(self, split: str) -> Tensor:
+        """Return the positions of the samples of a split, int64.
+
+        Args:
+            split: name of the split, or ``all`` for all samples.
+
+        Raises:
+            DataError: if there is no such split.
+        """
+        if split == "all":
+            return torch.arange(len(self.store))
+        if split not in self.splits:
+            raise DataError(f"split is {split!r}; the splits are {', '.join(self.splits)} and all")
+        return self.splits[split]
 
     def read(self) -> tuple[Store, dict[str, Tensor]]:
         """Return the store on the CPU and an index tensor for each of ``train``, ``val`` and ``test``.
 
-        Called once. It runs in every process before the process group exists, so it must write files atomically and
-        give the same result in all processes.
+        Called once. Data that are predicted may have no targets and need no splits, see :meth:`divides`. It runs in
+        every process before the process group exists, so it must write files atomically and give the same result in all
+        processes.
         """
         raise TypeError(f"{type(self).__name__} must define read()")
 
@@ -127,6 +203,9 @@ class StoreDataModule(LightningDataModule):
             return
         store, splits = self.read()
         splits = with_val(splits)
+        if not splits and self.predicting:
+            none = torch.arange(0)
+            splits = {"train": none, "val": none, "test": none, "all": torch.arange(len(store))}
         for name in ("train", "val", "test"):
             if name not in splits:
                 raise DataError(
@@ -136,7 +215,7 @@ class StoreDataModule(LightningDataModule):
         for name, index in splits.items():
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(store):
                 raise DataError(f"the {name} split reaches sample {int(index.max())} of {len(store)}")
-        if not len(splits["train"]):
+        if not len(splits["train"]) and not self.predicting:
             raise DataError(f"the training split of {type(self).__name__} is empty")
         self._host, self._splits = store, splits
 
@@ -198,17 +277,17 @@ class StoreDataModule(LightningDataModule):
         """Return the loader of one stage.
 
         Args:
-            stage: name of the split; ``train`` is shuffled, ``val``, ``test`` and ``predict`` (the test split, unless
-                there is a split of that name) keep their order.
+            stage: name of the split; ``train`` is shuffled, ``val``, ``test`` and ``predict`` (see
+                :attr:`prediction_split`) keep their order.
         """
-        split = "test" if stage == "predict" and "predict" not in self.splits else stage
+        split = self.prediction_split if stage == "predict" else stage
         trainer = self.trainer
         training = stage == "train"
         return BatchLoader(
             self.store,
             self.batch_size if training else self.eval_batch_size,
             shuffle=training and not getattr(trainer, "overfit_batches", 0),
-            index=self.splits[split],
+            index=self.split_positions(split),
             drop_last=training and self.drop_last,
             seed=self.seed,
             rank=trainer.global_rank if trainer is not None else 0,
@@ -229,7 +308,18 @@ class StoreDataModule(LightningDataModule):
         return self.loader("test") if len(self.splits["test"]) else []
 
     def predict_dataloader(self) -> BatchLoader:
-        """Return the loader of the test split."""
+        """Return the loader of the split that is predicted, see :attr:`prediction_split`.
+
+        Raises:
+            DataError: if there is no such split, or it is empty.
+        """
+        split = self.prediction_split
+        if not len(self.split_positions(split)):
+            sizes = ", ".join(f"{name} {len(index)}" for name, index in self.splits.items())
+            raise DataError(
+                f"the {split} split of {type(self).__name__} is empty, so there is nothing to predict; the splits are "
+                f"{sizes}. Take split='all', on the command line --split all, for all samples"
+            )
         return self.loader("predict")
 
     def batches(self, stage: Stage = "train", epoch: int = 0) -> Iterator[Any]:
@@ -314,7 +404,7 @@ class StoreDataModule(LightningDataModule):
                 f"{', '.join(sorted(state_dict))}: it is that of another version or of another data module. Resume "
                 "with what wrote it, or start from the weights alone"
             )
-        if state_dict.get("fingerprint") == self.fingerprint():
+        if state_dict.get("fingerprint") == self.fingerprint() or (self.predicting and self.prediction_split == "all"):
             return
         message = (
             f"the checkpoint was trained on splits of {state_dict.get('sizes')} samples, "

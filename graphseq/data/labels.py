@@ -40,12 +40,14 @@ def plain_label(label: Any) -> Any:
     return label
 
 
-def numbered_labels(labels: Sequence[Any], what: str) -> tuple[Tensor, list[str]]:
-    """Number labels of text from 0 in sorted order.
+def numbered_labels(labels: Sequence[Any], what: str, names: Sequence[str] = ()) -> tuple[Tensor, list[str]]:
+    """Number labels of text from 0 in sorted order, or as in training.
 
     Args:
         labels: label of each sample, all of them text.
         what: noun phrase for the samples in error messages, such as ``"graph"``.
+        names: names of the classes of training, in their order; other labels are numbered -1. Empty for the labels
+            themselves.
 
     Returns:
         Class number of each label, int64 (N,), and the names of the classes.
@@ -64,9 +66,9 @@ def numbered_labels(labels: Sequence[Any], what: str) -> tuple[Tensor, list[str]
                 f"the label of {what} {position} is {label!r}, and others are text; every {what} needs a name of its "
                 "class, or all need a number"
             )
-    names = sorted(set(plain))
-    number = {name: position for position, name in enumerate(names)}
-    return torch.tensor([number[label] for label in plain]), [str(name) for name in names]
+    classes = list(names) or sorted(set(plain))
+    number = {name: position for position, name in enumerate(classes)}
+    return torch.tensor([number.get(label, -1) for label in plain]), [str(name) for name in classes]
 
 
 def check_class_names(trained: Sequence[str], here: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from torch import Tensor
 
 from graphseq.core.errors import DataError
@@ -145,6 +144,8 @@ def random_split(total: int, fractions: Sequence[float], seed: int, labels: Tens
         raise ValueError(f"labels has {len(labels)} entries for {total} samples; give one for each sample")
     if labels is None:
         return ordered_split(torch.randperm(total, generator=_generator(seed)), fractions)
+    from sklearn.model_selection import StratifiedShuffleSplit  # takes a second, which not every split needs
+
     first, second = split_bounds(total, fractions)
     num_val, num_test = second - first, total - second
     everything = np.arange(total)
@@ -192,6 +193,8 @@ def k_fold_split(
         raise ValueError(f"fold is {fold} of {num_folds}; give num_folds >= 2 and fold in 0..num_folds-1")
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction is {val_fraction}; it must be in [0, 1)")
+    from sklearn.model_selection import StratifiedKFold
+
     _, classes = np.unique(labels.cpu().numpy(), return_inverse=True)
     smallest = int(np.bincount(classes).min(initial=len(classes)))
     if smallest < num_folds:
@@ -213,6 +216,8 @@ def _stratified_cut(classes: np.ndarray, num_val: int, seed: int) -> tuple[Tenso
     """Take ``num_val`` samples, stratified by class; if they are fewer than the classes, from the largest classes."""
     sizes = np.bincount(classes)
     if sizes[sizes > 0].min() > 1 and np.count_nonzero(sizes) <= min(num_val, len(classes) - num_val):
+        from sklearn.model_selection import StratifiedShuffleSplit
+
         cut = StratifiedShuffleSplit(1, test_size=num_val, random_state=seed)
         train, val = next(cut.split(classes, classes))
         return torch.as_tensor(train), torch.as_tensor(val)

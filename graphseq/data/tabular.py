@@ -148,22 +148,39 @@ class TabularDataModule(StoreDataModule):
 
     def read(self) -> tuple[TensorStore, dict[str, Tensor]]:
         """Return standardised features and targets, and their split."""
-        table = TextTable(self.path, [self.delimiter], header="columns", names=[*(self.features or []), self.target])
+        features = self.trained("feature_names", self.features)
+        if self.predicting and not self.trained("feature_names"):
+            raise DataError(
+                f"the checkpoint was trained on other data than a {type(self).__name__}, so it does not say how the "
+                f"features of {self.path} are scaled"
+            )
+        needed = [*(features or []), *([] if self.predicting else [self.target])]
+        table = TextTable(self.path, [self.delimiter], header="columns", names=needed)
         repeated = sorted({name for name in table.header if table.header.count(name) > 1})
         if repeated:
             raise DataError(
                 f"{self.path} has more than one column {', '.join(map(repr, repeated))}; give each its own header"
             )
         place = {name: position for position, name in enumerate(table.header)}
-        kind: Kind = "feature" if self.features is None else "real"
+        kind: Kind = "feature" if features is None else "real"
         named = [name for name in table.header if name not in ("", self.target)]
-        wanted = named if self.features is None else self.features
-        target: Column = (place[self.target], "text")
-        columns = table.read([*((place[name], kind) for name in wanted), target])
+        wanted = named if features is None else features
+        labelled = self.target in place
+        target: Column = (place.get(self.target, -1), "text")
+        columns = table.read([*((place[name], kind) for name in wanted), *([target] if labelled else [])])
         self._feature_names = [name for name in wanted if (place[name], kind) in columns]
         if not self._feature_names:
             raise DataError(f"{self.path} has no column of numbers beside the target {self.target!r}")
         self._values = np.stack([columns[place[name], kind] for name in self._feature_names], 1)  # (N, D)
+        if self.predicting:
+            self._class_names = list(self.trained("class_names"))
+            self._mean, self._std = list(self.trained("mean")), list(self.trained("std"))
+            scaled = self._standardized(table.lines)
+            if not labelled:
+                return TensorStore(scaled), {}
+            known = _known_targets(columns[target], self._class_names)
+            complete = bool((known >= 0).all()) if self._class_names else not bool(known.isnan().any())
+            return TensorStore(scaled, known), self._split(known) if self.divides(complete) else {}
         found = _classes(table, columns[target], self.target, self.task)
         if found is None:
             numbers: Column = (place[self.target], "float32")
@@ -171,16 +188,7 @@ class TabularDataModule(StoreDataModule):
             targets, self._class_names = torch.from_numpy(again.read([numbers])[numbers]), []
         else:
             targets, self._class_names = torch.from_numpy(found[0]), found[1]
-        split = self.split or ("stratified" if self._class_names else "random")
-        if split == "stratified" and not self._class_names:
-            raise DataError(f"the target {self.target!r} of {self.path} is a number; a stratified split needs classes")
-        try:
-            splits = random_split(len(targets), self.fractions, self.seed, targets if split == "stratified" else None)
-        except DataError as error:
-            hint = "; give split='random'" + (
-                ", or task='regression' if the target is a quantity" * (self.task == "auto")
-            )
-            raise DataError(f"{self.path}: {error}{hint if split == 'stratified' else ''}") from error
+        splits = self._split(targets)
         training = self._values[splits["train"].numpy()]
         with np.errstate(over="ignore", invalid="ignore"):
             mean, std = training.mean(0), training.std(0)
@@ -194,6 +202,18 @@ class TabularDataModule(StoreDataModule):
         constant = (training == training[:1]).all(0)
         self._mean, self._std = mean.tolist(), np.where(constant, 1.0, std).tolist()
         return TensorStore(self._standardized(table.lines), targets), splits
+
+    def _split(self, targets: Tensor) -> dict[str, Tensor]:
+        split = self.split or ("stratified" if self._class_names else "random")
+        if split == "stratified" and not self._class_names:
+            raise DataError(f"the target {self.target!r} of {self.path} is a number; a stratified split needs classes")
+        try:
+            return random_split(len(targets), self.fractions, self.seed, targets if split == "stratified" else None)
+        except DataError as error:
+            hint = "; give split='random'" + (
+                ", or task='regression' if the target is a quantity" * (self.task == "auto")
+            )
+            raise DataError(f"{self.path}: {error}{hint if split == 'stratified' else ''}") from error
 
     def _standardized(self, lines: np.ndarray | None = None) -> Tensor:
         with np.errstate(over="ignore"):
@@ -236,6 +256,19 @@ class TabularDataModule(StoreDataModule):
             _, target = self.store.to("cpu").take(torch.arange(len(self.store)))
             self._host = TensorStore(self._standardized(), target)
             self._resident = None if self._resident is None else self._host.to(self._resident.device)
+
+
+def _known_targets(column: np.ndarray, class_names: Sequence[str]) -> Tensor:
+    """Return the targets of rows to predict: numbers, or the numbers of classes that training knew, -1 for others."""
+    cells = [str(cell).strip() for cell in column]
+    if not class_names:
+        return torch.tensor([float(cell) if is_number(cell) else float("nan") for cell in cells])
+    number = {name: position for position, name in enumerate(class_names)}
+    return torch.tensor([number.get(_label(cell), -1) for cell in cells])
+
+
+def _label(cell: str) -> str:
+    return str(int(cell)) if _WHOLE.fullmatch(cell) else cell
 
 
 def _classes(table: TextTable, column: np.ndarray, name: str, task: TargetKind) -> tuple[np.ndarray, list[str]] | None:

@@ -264,7 +264,7 @@ class Predicting(LightningModule):
             split: name of the split.
             size: number of samples of a batch.
         """
-        for part in data.splits[split].split(size):
+        for part in positions_of(data, split).split(size):
             batch = data.transfer_batch_to_device(data.store.take(part), self.device, 0)
             yield data.transformed(batch, "test")
 
@@ -284,8 +284,10 @@ class Predicting(LightningModule):
         A network with a state sees all events before the split, and gets its state back afterwards.
 
         Args:
-            data: data module; it may lack targets.
-            split: name of the split: ``train``, ``val`` or ``test``, or another one of the data module.
+            data: data module; one of the data of a trained task, without targets, is read with
+                ``data.for_prediction(checkpoint)``.
+            split: name of the split: ``train``, ``val`` or ``test``, another one of the data module, or ``all`` for all
+                samples.
             batch_size: number of samples predicted at once; streams keep the batches of the data module.
 
         Raises:
@@ -301,12 +303,13 @@ class Predicting(LightningModule):
         """
         if not isinstance(data, DataSource):
             raise TypeError(f"data is a {type(data).__name__}; give a data module with a store and splits")
-        if split not in data.splits or not len(data.splits[split]):
+        positions = positions_of(data, split)
+        if not len(positions):
             sizes = ", ".join(f"{name} {len(index)}" for name, index in data.splits.items())
-            raise DataError(f"split is {split!r}, which has no samples; the splits are {sizes}")
+            raise DataError(f"split is {split!r}, which has no samples; the splits are {sizes}; or give 'all'")
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
-        table = PredictionTable(split, data.splits[split])
+        table = PredictionTable(split, positions)
         try:
             with closing(self.prediction_batches(data, split, batch_size)) as batches:  # type: ignore[type-var]
                 for number, batch in enumerate(batches):
@@ -315,6 +318,23 @@ class Predicting(LightningModule):
             for module, mode in modes:
                 module.training = mode
         return table.frame()
+
+
+def positions_of(data: DataSource, split: str) -> Tensor:
+    """Return the positions of the samples of a split, int64; none if there is no such split.
+
+    Args:
+        data: data module.
+        split: name of the split, ``all`` for all samples.
+
+    Example:
+        >>> from graphseq.data import SyntheticEventsDataModule
+        >>> len(positions_of(SyntheticEventsDataModule(num_events=300), "all"))
+        300
+    """
+    if split == "all":
+        return torch.arange(len(data.store))
+    return data.splits.get(split, torch.arange(0))
 
 
 def texts_of_samples(batch: Any, count: int) -> dict[str, Column]:

@@ -28,7 +28,7 @@ def test_predictions_lie_in_the_folder_of_the_run(folder, capsys):
     path = Path("runs/config/version_0/predictions.csv")
     data = DigitGraphsDataModule(shift="noise", strength=0.1, batch_size=64)
     count = len(data.splits["test"])
-    assert capsys.readouterr().out == f"predictions {path}  {count} rows\n"
+    assert capsys.readouterr().out == f"predictions {path}  {count} rows, split test\n"
     table = pandas.read_csv(path)
     assert list(table.columns) == ["id", "split", "target", "prediction", *(f"p_{digit}" for digit in range(10))]
     assert table["id"].tolist() == data.splits["test"].tolist()

@@ -112,6 +112,17 @@ def test_share_of_exact_memories_needs_a_gain():
     assert not checks(0.0)[share].holds
 
 
+def test_edgebank_stands_beside_pres_on_every_stream():
+    made = load_experiment("effect.pres")
+    cells = [cell for cell in made.cells("default", None) if cell["arm"] == "EdgeBank"]
+    streams = ["JODIE 200", "TGN 200", "Enron 200", "Bitcoin OTC 200", "PrimarySchool 200"]
+    assert sorted({cell["setting"] for cell in cells}) == sorted(streams)
+    for cell in cells[:: len(cells) // 5]:
+        config = made.config_of(cell, "default")
+        assert config["model"]["init_args"]["model"]["class_path"] == "graphseq.models.EdgeBank"
+        assert config["trainer"]["max_epochs"] == 1
+
+
 def test_known_drift_is_corrected_at_large_batches():
     made = load_experiment("effect.pres")
     row = made.run({"setting": "drift known 2000", "arm": "none", "seed": 100}, "default")

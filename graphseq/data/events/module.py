@@ -154,14 +154,13 @@ class TemporalDataModule(StoreDataModule):
             raise DataError(
                 f"the stream is a {type(events).__name__}; graphseq.data.TemporalEvents or PyG's TemporalData is needed"
             )
+        if self._numbering is None and self.trained("nodes") and events.node_ids is not None:
+            self._numbering = NodeNumbering.from_state(self.trained("nodes"))
         if self._numbering is not None:
             events = events.renumbered(self._numbering)
         if self.max_events is not None:
             events = events[: self.max_events]
-        if self.boundaries is None:
-            splits = chronological_split(events.t, self.val_fraction, self.test_fraction, self.split_by)
-        else:
-            splits = split_at(events, self.boundaries)
+        splits = self._split(events)
         columns = (events.src, events.dst, events.t, events.msg, events.num_nodes)
         self._train_stop = int(splits["train"][-1]) + 1 if len(splits["train"]) else None
         if self.inductive_ratio:
@@ -172,6 +171,16 @@ class TemporalDataModule(StoreDataModule):
         seen[events.dst[splits["train"]]] = True
         new_node = ~(seen[events.src] & seen[events.dst])
         return EventStore(events, TemporalAdjacency(*columns), self.cut, new_node), splits
+
+    def _split(self, events: TemporalEvents) -> dict[str, Tensor]:
+        try:
+            if self.boundaries is not None:
+                return split_at(events, self.boundaries)
+            return chronological_split(events.t, self.val_fraction, self.test_fraction, self.split_by)
+        except DataError:
+            if self.divides(labelled=True):
+                raise
+            return {name: torch.arange(0) for name in ("train", "val", "test")}  # a few events, all to be predicted
 
     def setup(self, stage: str | None = None) -> None:
         """Read the data, move the store to the training device, and warn if the test split has only one class."""
@@ -234,20 +243,23 @@ class TemporalDataModule(StoreDataModule):
         Computed over the training events; for the first event of a node, since the start of the stream. A deviation
         of 0 is replaced by 1.
         """
-        if "time" not in self._statistics:
-            gaps = node_gaps(self.events, self.splits["train"])[0]
-            pairs = [(float(gap.mean()), float(gap.std(correction=0))) for gap in gaps]
-            self._statistics["time"] = [value for mean, deviation in pairs for value in (mean, deviation or 1.0)]
+        self._measure_gaps()
         return list(self._statistics["time"])
 
     @property
     def mean_gap(self) -> float:
         """Mean time between consecutive events of a node in training; 1 if this would be 0 or undefined."""
-        if "gap" not in self._statistics:
-            gaps, first = node_gaps(self.events, self.splits["train"])
-            again = torch.cat(gaps)[~torch.cat(first)]
-            self._statistics["gap"] = (float(again.mean()) if len(again) else 0.0) or 1.0
+        self._measure_gaps()
         return self._statistics["gap"]
+
+    def _measure_gaps(self) -> None:
+        if "gap" in self._statistics:
+            return
+        gaps, first = node_gaps(self.events, self.splits["train"])
+        pairs = [(float(gap.mean()), float(gap.std(correction=0))) for gap in gaps]
+        self._statistics["time"] = [value for mean, deviation in pairs for value in (mean, deviation or 1.0)]
+        again = torch.cat(gaps)[~torch.cat(first)]
+        self._statistics["gap"] = (float(again.mean()) if len(again) else 0.0) or 1.0
 
     def loader(self, stage: Stage) -> EventLoader:
         """Return the loader of one stage.
@@ -258,7 +270,7 @@ class TemporalDataModule(StoreDataModule):
         Raises:
             UnsupportedStrategyError: if the run has several processes.
         """
-        split = "test" if stage == "predict" else stage
+        split = self.prediction_split if stage == "predict" else stage
         trainer = self.trainer
         training = stage == "train"
         store = cast(EventStore, self.store)
@@ -266,7 +278,7 @@ class TemporalDataModule(StoreDataModule):
         return EventLoader(
             store.for_training(self._train_history or store.history) if training else store,
             self.batching if training else self.eval_batching,
-            index=self.splits[split],
+            index=self.split_positions(split),
             negatives=self._negatives_of(split).to(device) if self.negatives else None,
             seed=self.seed,
             world_size=1 if trainer is None else trainer.world_size,
@@ -277,7 +289,10 @@ class TemporalDataModule(StoreDataModule):
     def _negatives_of(self, split: str) -> NegativeSampler:
         if split not in self._prepared:
             sampler = self.train_negatives if split == "train" else self.eval_negatives
-            self._prepared[split] = sampler.prepare(self.events, self.splits["train"], split, self.splits[split])
+            # all events are those of no stage
+            name, index = "predict" if split == "all" else split, self.split_positions(split)
+            train = self.splits["train"] if len(self.splits["train"]) else index
+            self._prepared[split] = sampler.prepare(self.events, train, name, index)
         return self._prepared[split]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:

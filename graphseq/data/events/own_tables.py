@@ -122,6 +122,22 @@ def read_event_table(
     )
 
 
+def table_columns(path: Path) -> list[str]:
+    r"""Return the cells of the first line of a table, or the names of the columns of a Parquet file.
+
+    Args:
+        path: path of the table.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "mails.csv").write_text("who,whom,when\nann,bob,3\n")
+        ...     table_columns(Path(folder) / "mails.csv")
+        ['who', 'whom', 'when']
+    """
+    return list(map(str, _parquet_frame(path).columns)) if _is_parquet(path) else first_cells(path, _DELIMITERS)
+
+
 def _opened(path: Path, three: Sequence[ColumnName], others: Sequence[int | str]) -> TextTable:
     """Return the table with its header, if it has one."""
     named = [column for column in [*three, *others] if isinstance(column, str)]

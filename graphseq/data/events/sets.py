@@ -22,7 +22,7 @@ from graphseq.data.events.files import (
 )
 from graphseq.data.events.module import TemporalDataModule
 from graphseq.data.events.options import EventOptions
-from graphseq.data.events.own_tables import ColumnName, Ids, read_event_table
+from graphseq.data.events.own_tables import ColumnName, Ids, read_event_table, table_columns
 from graphseq.data.events.table import TemporalEvents
 from graphseq.data.records import check_file
 
@@ -367,9 +367,14 @@ class EventCSVDataModule(TemporalDataModule):
         """Return the stream, from the cache if it is there."""
         check_file(self.path)
         form = [self.kind, self.sort, self.bipartite, self.header, self.scale, self.edge_features, self.ids]
-        return _kept("csv", self.path, [*form, sorted(self.column_names.items())], self._parsed)
+        columns = self.column_names
+        if self.predicting and self.kind == "table" and columns["y"] is not None:
+            known = table_columns(self.path)
+            if columns["y"] not in known and not (isinstance(columns["y"], int) and columns["y"] < len(known)):
+                columns = {**columns, "y": None}
+        return _kept("csv", self.path, [*form, sorted(columns.items())], lambda: self._parsed(columns))
 
-    def _parsed(self) -> TemporalEvents:
+    def _parsed(self, columns: _Columns) -> TemporalEvents:
         sort, bipartite = self.sort, self.bipartite
         if self.kind == "jodie":
             return read_jodie_csv(self.path, self.edge_features, sort=sort)
@@ -378,7 +383,7 @@ class EventCSVDataModule(TemporalDataModule):
         if self.kind == "contacts":
             return read_contacts(self.path, sort=sort)[0]
         if self.kind == "table":
-            return read_event_table(self.path, **self.column_names, bipartite=bipartite, ids=self.ids, sort=sort)
+            return read_event_table(self.path, **columns, bipartite=bipartite, ids=self.ids, sort=sort)
         return read_edge_list(self.path, self.kind, bipartite=bipartite, header=self.header, sort=sort)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Literal, Unpack
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional
 from torch_geometric.data import Data
@@ -166,6 +165,8 @@ class DigitGraphsDataModule(GraphSetDataModule):
 
     def read(self) -> tuple[GraphStore, dict[str, Tensor]]:
         """Return the graphs of all images, with clean test graphs, then the shifted test graphs, and their split."""
+        from sklearn.datasets import load_digits  # here, since a start without digits is a second faster
+
         source = load_digits()
         images = torch.as_tensor(source.images, dtype=torch.float32) / 16
         labels = torch.as_tensor(source.target)

@@ -264,7 +264,8 @@ class GraphSetDataModule(StoreDataModule):
             DataError: if training would resume on another split, or classes have other names.
         """
         super().load_state_dict(state_dict)
-        check_class_names(state_dict.get("class_names", []), self.class_names)
+        if not self.predicting:  # else they are those of the checkpoint
+            check_class_names(state_dict.get("class_names", []), self.class_names)
 
     def load(self) -> None:
         """Read the data unless they are read already, transform graphs one by one, pool splits, and check labels."""
@@ -275,7 +276,7 @@ class GraphSetDataModule(StoreDataModule):
             if self.pre_transform is not None:
                 name = None if isinstance(self, GraphDataModule) else type(self).__name__
                 self._host = pre_transformed(self.graphs, self.pre_transform, self.seed, name)
-            if self.pool_validation:
+            if self.pool_validation and not self.predicting:
                 self._splits = pooled_split(self._splits, self.seed)
             self._draw_shots()
             self._check_labels()
@@ -284,7 +285,7 @@ class GraphSetDataModule(StoreDataModule):
             raise
 
     def _draw_shots(self) -> None:
-        if self.num_shots is None and self.shots_per_class is None:
+        if self.predicting or (self.num_shots is None and self.shots_per_class is None):
             return
         target = self._target()
         if target.dim() == 1:  # K numbers of each graph, joined to (G K,), else one label of each graph
@@ -295,7 +296,7 @@ class GraphSetDataModule(StoreDataModule):
         self._splits["train"] = few_shots(self._splits["train"], target, self.seed, **shots)
 
     def _check_labels(self) -> None:
-        if "y" not in self.graphs.names:
+        if "y" not in self.graphs.names or self.predicting:
             return
         target = self._target()
         if target.is_floating_point() or target.dim() != 1 or len(target) != len(self.graphs):
@@ -314,11 +315,13 @@ class GraphSetDataModule(StoreDataModule):
             )
 
 
-def with_class_numbers(dataset: Sequence[Data]) -> tuple[list[Data], list[str]]:
+def with_class_numbers(dataset: Sequence[Data], trained: Sequence[str] = ()) -> tuple[list[Data], list[str]]:
     """Return graphs whose labels ``y`` are tensors or numbers, and the names of the classes if labels are text.
 
     Args:
         dataset: graphs, which are not changed.
+        trained: names of the classes of training, in their order, of which other labels are numbered -1; empty to take
+            the names of the data set.
 
     Raises:
         DataError: if some labels are text and others are not.
@@ -331,10 +334,10 @@ def with_class_numbers(dataset: Sequence[Data]) -> tuple[list[Data], list[str]]:
     graphs = list(dataset)
     given = [plain_label(graph.get("y")) if isinstance(graph, Data) else None for graph in graphs]
     if all(label is None or isinstance(label, Tensor) for label in given):
-        return graphs, []
-    names: list[str] = []
+        return graphs, list(trained)
+    names = list(trained)
     if any(isinstance(label, str) for label in given):
-        numbers, names = numbered_labels(given, "graph")
+        numbers, names = numbered_labels(given, "graph", trained)
         given = list(numbers.split(1))
     labels = [torch.as_tensor(label) if isinstance(label, np.ndarray) else label for label in given]
     changed = [copy.copy(graph) for graph in graphs]
@@ -459,8 +462,11 @@ class GraphDataModule(GraphSetDataModule):
 
     def read(self) -> tuple[GraphStore, dict[str, Tensor]]:
         """Return the packed graphs and their split."""
-        graphs, self._class_names = with_class_numbers(self.dataset() if callable(self.dataset) else self.dataset)
+        given = self.dataset() if callable(self.dataset) else self.dataset
+        graphs, self._class_names = with_class_numbers(given, self.trained("class_names", ()))
         store = GraphStore.from_dataset(graphs)
+        if not self.divides("y" in store.names):
+            return store, {}
         if not isinstance(self.split, dict):
             return store, split_graphs(store, self.split, self.fractions, self.seed, self.fold, self.num_folds)
         return store, listed_split(self.split, len(store))

@@ -213,6 +213,14 @@ class MoleculeDataModule(GraphSetDataModule):
         self.load()
         return self._unreadable_rows
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for checkpoints: splits, and the names of the targets."""
+        return {**super().state_dict(), "target_names": self.target_names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that the data match a checkpoint, which may be of a version that did not keep the names of targets."""
+        super().load_state_dict({"target_names": self.target_names, **state_dict})
+
     def read(self) -> tuple[GraphStore, dict[str, Tensor]]:
         """Return the packed molecules, from the cache if they are there, and their split."""
         import rdkit
@@ -220,12 +228,15 @@ class MoleculeDataModule(GraphSetDataModule):
         path = self._table()
         label = self.name or path.name
         versions = (_FORMAT, torch_geometric.__version__, rdkit.__version__)
-        key = [*versions, checksum(path), self.name, self.smiles_column, self.target_columns]
+        targets = self.trained("target_names", self.target_columns)
+        key = [*versions, checksum(path), self.name, self.smiles_column, targets, *(["predict"] * self.predicting)]
         state = cached(f"molecules-{self.name or path.stem}", key, lambda: self._parse(path, label))
-        self._target_names = state["target_names"]
+        self._target_names = self.trained("target_names", state["target_names"])
         self._unreadable_rows = [(row, smiles, reason) for row, smiles, reason in state["unreadable"]]
         self._report_unreadable(label, state["num_rows"])
         store = GraphStore.from_dict(_with_types(state["store"], _WIDE))
+        if not self.divides("y" in store.names):
+            return store, {}
         split = self._split(store, key, label)
         if self.num_environments is None:
             return store, split
@@ -270,7 +281,8 @@ class MoleculeDataModule(GraphSetDataModule):
         return original[remote]
 
     def _parse(self, path: Path, label: str) -> dict[str, Any]:
-        named = [] if self.name is not None else [*filter(None, [self.smiles_column]), *(self.target_columns or [])]
+        targets_named = [] if self.predicting else self.target_columns or []
+        named = [] if self.name is not None else [*filter(None, [self.smiles_column]), *targets_named]
         table = TextTable(path, [","], header="columns", names=named)
         header = table.header
         if self.name is None:
@@ -289,7 +301,7 @@ class MoleculeDataModule(GraphSetDataModule):
                 "by target_columns"
             ) from error
         texts = [str(cell).strip() for cell in columns[smiles_position, "text"]]
-        targets = torch.from_numpy(np.stack([columns[column] for column in wanted], 1))  # (R, T)
+        targets = torch.from_numpy(np.stack([columns[column] for column in wanted], 1)) if wanted else None  # (R, T)
         graphs: list[Data] = []
         unreadable: list[list[Any]] = []
         for number, text in enumerate(_track(texts, f"reading {label}")):
@@ -297,7 +309,8 @@ class MoleculeDataModule(GraphSetDataModule):
             if graph is None:
                 unreadable.append([int(table.lines[number]), text, reason])
                 continue
-            graph.y = targets[number : number + 1]
+            if targets is not None:
+                graph.y = targets[number : number + 1]
             graphs.append(graph)
         if not graphs:
             raise DataError(
@@ -324,6 +337,9 @@ class MoleculeDataModule(GraphSetDataModule):
             smiles = found[0]
         else:
             smiles = header.index(self.smiles_column)
+        if self.predicting:
+            known = self.trained("target_names", self.target_columns or [])
+            return smiles, [header.index(name) for name in known] if set(known) <= set(header) else []
         if self.target_columns is not None:
             return smiles, [header.index(name) for name in self.target_columns]
         targets = [place for place, name in enumerate(header) if name and place != smiles]

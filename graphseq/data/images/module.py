@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Unpack, get_args
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from graphseq.core.errors import DataError
@@ -234,6 +233,8 @@ def _moments(images: Tensor, index: Tensor) -> tuple[list[float], list[float]]:
 
 def _read(name: ImageSetName, verify: bool) -> _Images:
     if name == "digits":
+        from sklearn.datasets import load_digits  # here, since a start without digits is a second faster
+
         digits = load_digits()
         levels = torch.as_tensor(digits.images, dtype=torch.float64) * (255 / 16)
         labels = torch.as_tensor(digits.target, dtype=torch.int64)

@@ -187,15 +187,19 @@ class NodeDataModule(StoreDataModule):
         graph = copy.copy(graph)
         given = graph.get("y")
         if isinstance(given, list | tuple | np.ndarray) and any_names(given):
-            graph.y, self._class_names = numbered_labels(list(given), "node")
+            graph.y, self._class_names = numbered_labels(list(given), "node", self.trained("class_names", ()))
         elif isinstance(given, np.ndarray):
             graph.y = torch.from_numpy(given)
         if self.pre_transform is not None:
             name = None if type(self) is NodeDataModule else type(self).__name__
             graph = pre_transformed_graph(graph, self.pre_transform, self.seed, name)
-        _check_graph(graph)
-        masks = self._masks(graph)
-        _check_masks(masks, cast(Tensor, graph.y))
+        labelled = graph.get("y") is not None
+        _check_graph(graph, labelled or not self.predicting)
+        self._class_names = list(self.trained("class_names", self._class_names))
+        masks: dict[str, Tensor] = {}
+        if self.divides(labelled):
+            masks = self._masks(graph)
+            _check_masks(masks, cast(Tensor, graph.y))
         for stage, mask in masks.items():
             graph[f"{stage}_mask"] = mask
         if self.normalize_features:
@@ -252,7 +256,8 @@ class NodeDataModule(StoreDataModule):
 
     def split_sizes(self) -> dict[str, int]:
         """Return the number of nodes of each split."""
-        return {name: int(self.graph[f"{name}_mask"].sum()) for name in ("train", "val", "test")}
+        masks = {name: self.graph.get(f"{name}_mask") for name in STAGES}
+        return {name: 0 if mask is None else int(mask.sum()) for name, mask in masks.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for checkpoints: splits, and the names of classes if labels are text."""
@@ -266,12 +271,13 @@ class NodeDataModule(StoreDataModule):
             DataError: if training would resume on another split, or classes have other names.
         """
         super().load_state_dict(state_dict)
-        check_class_names(state_dict.get("class_names", []), self.class_names)
+        if not self.predicting:  # else they are those of the checkpoint
+            check_class_names(state_dict.get("class_names", []), self.class_names)
 
     def fingerprint(self) -> str:
         """Return a digest of the masks and labels, by which a checkpoint recognises the data."""
         digest = hashlib.sha256(str(self.num_nodes).encode())
-        for name in ("train_mask", "val_mask", "test_mask", "y"):
+        for name in (name for name in ("train_mask", "val_mask", "test_mask", "y") if name in self.graph):
             digest.update(self.graph[name].cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -294,7 +300,7 @@ def _public_mask(graph: Data, stage: str, split_index: int) -> Tensor:
     return mask.bool()
 
 
-def _check_graph(graph: Data) -> None:
+def _check_graph(graph: Data, labelled: bool) -> None:
     x, edge_index, y = graph.get("x"), graph.get("edge_index"), graph.get("y")
     if not isinstance(x, Tensor) or x.dim() != 2 or x.layout != torch.strided or not len(x):
         raise DataError(f"x is {_kind(x)}; dense node features (N, D) are needed")
@@ -314,7 +320,7 @@ def _check_graph(graph: Data) -> None:
         )
     if isinstance(y, Tensor) and y.dim() == 2 and y.size(1) == 1 and not y.is_floating_point():
         graph.y = y = y.squeeze(1)
-    if not isinstance(y, Tensor) or y.dim() not in (1, 2) or len(y) != len(x):
+    if labelled and (not isinstance(y, Tensor) or y.dim() not in (1, 2) or len(y) != len(x)):
         raise DataError(f"y is {_kind(y)}; one target for each of the {len(x)} nodes is needed")
 
 

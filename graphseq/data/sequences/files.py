@@ -37,9 +37,9 @@ class LabelledSequences:
 
     @property
     def y(self) -> Tensor:
-        """Class number of each sequence, int64 (N,)."""
+        """Class number of each sequence, int64 (N,); -1 for a label that is none of the classes."""
         number = {name: position for position, name in enumerate(self.class_names)}
-        return torch.tensor([number[label] for label in self.labels])
+        return torch.tensor([number.get(label, -1) for label in self.labels])
 
 
 def read_ts(path: str | os.PathLike[str]) -> LabelledSequences:
@@ -172,6 +172,7 @@ def read_sequence_csv(
     *,
     features: Sequence[str] | None = None,
     delimiter: str = ",",
+    class_names: Sequence[str] | None = None,
 ) -> LabelledSequences:
     r"""Read a CSV table with one line for each step; the steps of a sequence are in order.
 
@@ -182,6 +183,8 @@ def read_sequence_csv(
         target: header of the column with the label of the sequence, which is the same in all its lines.
         features: headers of the feature columns, in this order; None for all other columns.
         delimiter: character that separates cells.
+        class_names: names of all classes, of which the table may lack some, and the column of labels too, as in a table
+            of sequences to predict; None for the labels of the table.
 
     Raises:
         DataError: if a column is missing, the table has no lines, a feature is empty or not a finite number, or a
@@ -199,7 +202,8 @@ def read_sequence_csv(
     table = read_cells(path, delimiter)
     if features is None:
         features = [name for name in table.columns if name not in (sequence, target)]
-    for name in (sequence, target, *features):
+    labelled = class_names is None or target in table.columns
+    for name in (sequence, *features, *([target] if labelled else [])):
         if name not in table.columns:
             raise DataError(f"{path} has no column {name!r}; its columns are {', '.join(table.columns)}")
     if not features:
@@ -207,11 +211,14 @@ def read_sequence_csv(
     numbers, _ = _codes(table[sequence])
     order = np.argsort(numbers, kind="stable")
     values = np.stack([_numbers(path, table[name]) for name in features], 1)[order]
+    begin = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+    ptr = torch.from_numpy(np.append(begin, len(order)).astype(np.int64))
+    if not labelled:
+        return LabelledSequences(torch.from_numpy(values), ptr, [], list(class_names or ()))
     labels = table[target].to_numpy()[order]
     empty = np.flatnonzero(table[target].str.strip().to_numpy() == "")
-    if len(empty):
+    if len(empty) and class_names is None:
         raise DataError(f"{path}, line {empty[0] + 2}, column {target!r}: the label is empty; every step needs one")
-    begin = np.flatnonzero(np.diff(numbers[order], prepend=-1))
     of_sequence = labels[begin]
     sizes = np.diff([*begin, len(labels)])
     other = np.flatnonzero(labels != np.repeat(of_sequence, sizes))
@@ -220,8 +227,7 @@ def read_sequence_csv(
             f"{path}, line {order[other[0]] + 2}, column {target!r}: sequence "
             f"{table[sequence].iloc[order[other[0]]]!r} has two labels; give each sequence one"
         )
-    ptr = torch.from_numpy(np.append(begin, len(labels)).astype(np.int64))
-    names = sort_labels(of_sequence.tolist())
+    names = sort_labels(of_sequence.tolist()) if class_names is None else list(class_names)
     return LabelledSequences(torch.from_numpy(values), ptr, of_sequence.tolist(), names)
 
 

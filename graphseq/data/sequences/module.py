@@ -96,12 +96,14 @@ class SequenceDataModule(PaddedDataModule):
             return given, None
         y: Any = self.labels
         if y is not None and any_names(y):
-            y, self._class_names = numbered_labels(y, "sequence")
+            y, self._class_names = numbered_labels(y, "sequence", self.trained("class_names", ()))
         return SequenceStore.from_sequences(given, y=y, step_y=self.step_labels), None
 
     def read(self) -> tuple[SequenceStore, Split]:
         """Return the standardised sequences and their split."""
         raw, splits = self.read_sequences()
+        if self.predicting:
+            return self._read_for_prediction(raw, splits)
         if raw.y is None and raw.step_y is None:
             raise DataError(f"{type(self).__name__} has neither labels nor step_labels; give one of them")
         if not raw.x.is_floating_point():
@@ -115,6 +117,25 @@ class SequenceDataModule(PaddedDataModule):
         else:
             self._mean, self._std = [0.0] * raw.x.shape[1], [1.0] * raw.x.shape[1]
         return self._standardized(raw), splits
+
+    def _read_for_prediction(self, raw: SequenceStore, splits: Split | None) -> tuple[SequenceStore, Split]:
+        """Return the sequences in the units of training, split as in training where the label of each is known."""
+        if not self.trained("mean"):
+            raise DataError(
+                f"the checkpoint was trained on other data than a {type(self).__name__}, so it does not say how "
+                "features are scaled"
+            )
+        self._raw = raw
+        self._class_names = list(self.trained("class_names"))
+        self._mean, self._std = list(self.trained("mean")), list(self.trained("std"))
+        if len(self._mean) != raw.x.shape[1]:
+            raise DataError(f"the checkpoint was trained with {len(self._mean)} features, these have {raw.x.shape[1]}")
+        known = raw.step_y is not None or (
+            raw.y is not None and (raw.y.is_floating_point() or bool((raw.y >= 0).all()))
+        )
+        if not self.divides(known):
+            return self._standardized(raw), {}
+        return self._standardized(raw), self._split(raw) if splits is None else splits
 
     def _split(self, raw: SequenceStore) -> Split:
         classes = raw.y if self.stratify and raw.y is not None and not raw.y.is_floating_point() else None
@@ -422,10 +443,11 @@ class SequenceCSVDataModule(SequenceDataModule):
     def read_sequences(self) -> tuple[SequenceStore, None]:
         """Return the sequences of the table."""
         found = read_sequence_csv(
-            self.path, self.sequence, self.target, features=self.features, delimiter=self.delimiter
-        )
+            self.path, self.sequence, self.target, features=self.features, delimiter=self.delimiter,
+            class_names=self.trained("class_names"),
+        )  # fmt: skip
         self._class_names = found.class_names
-        return SequenceStore(found.x, found.ptr, y=found.y), None
+        return SequenceStore(found.x, found.ptr, y=found.y if found.labels else None), None
 
 
 _CHECKSUMS = {

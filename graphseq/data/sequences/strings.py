@@ -100,10 +100,19 @@ class LabelledStrings(PaddedDataModule):
     def read(self) -> tuple[SequenceStore, dict[str, Tensor]]:
         """Return the strings as character numbers, and their splits."""
         strings, labels = self.read_strings()
-        self._class_names = sort_labels(labels)
+        if self.predicting:
+            if not self.trained("vocabulary"):
+                raise DataError(
+                    f"the checkpoint was trained on other data than a {type(self).__name__}, so it has no vocabulary"
+                )
+            self._class_names = list(self.trained("class_names"))
+            self._vocabulary = Vocabulary.from_state_dict(self.trained("vocabulary"))
+        else:
+            self._class_names = sort_labels(labels)
         number = {name: position for position, name in enumerate(self._class_names)}
-        y = torch.tensor([number[label] for label in labels])
-        splits = random_split(len(strings), self.fractions, self.seed, y)
+        y = torch.tensor([number.get(label, -1) for label in labels]) if labels else None
+        labelled = y is not None and bool((y >= 0).all())
+        splits = random_split(len(strings), self.fractions, self.seed, y) if self.divides(labelled) else {}
         if self._vocabulary is None:
             known = sorted(set("".join(strings[n] for n in splits["train"].tolist())))
             self._vocabulary = Vocabulary(known, "character")
@@ -255,11 +264,13 @@ class StringDataModule(LabelledStrings):
         """Return the strings of the table, each once, and their labels."""
         path = self.table()
         table = read_cells(path, self.delimiter)
+        if self.predicting and self.target not in table.columns and self.text in table.columns:
+            return table[self.text].tolist(), []
         for name in (self.text, self.target):
             if name not in table.columns:
                 raise DataError(f"{path} has no column {name!r}; its columns are {', '.join(table.columns)}")
             empty = (table[name] == "").to_numpy().nonzero()[0]
-            if len(empty):
+            if len(empty) and not (self.predicting and name == self.target):
                 raise DataError(f"{path}, line {empty[0] + 2}, column {name!r} is empty; fill it in or drop the line")
         pairs = table[[self.text, self.target]].drop_duplicates()
         twice = pairs[self.text].duplicated()

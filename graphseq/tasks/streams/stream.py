@@ -16,7 +16,14 @@ from torchmetrics import MetricCollection
 from graphseq.core.checkpoint import Checkpoint
 from graphseq.core.errors import CheckpointError, DataError, UnsupportedStrategyError
 from graphseq.core.events import EventBatch
-from graphseq.core.protocols import DataSource, EventSource, ShufflingLoader, StreamNetwork, missing_members
+from graphseq.core.protocols import (
+    DataSource,
+    EventSource,
+    PredictsSplit,
+    ShufflingLoader,
+    StreamNetwork,
+    missing_members,
+)
 from graphseq.core.wrappers import unwrapped
 from graphseq.nn.temporal.pres import moments_tracked
 from graphseq.tasks.averaging import refreshes_statistics
@@ -228,9 +235,12 @@ class StreamTask(Task[EventBatch]):
         self._put_back()
 
     def on_predict_start(self) -> None:
-        """Store the state that the prediction starts from."""
+        """Store the state that the prediction starts from, and let the network see what comes before its events."""
         self._refuse_shuffling(self.trainer.predict_dataloaders)
         self._set_aside = self._state()
+        data = self.datamodule
+        if isinstance(data, EventSource) and isinstance(data, PredictsSplit):
+            self._go_to_split(data, data.prediction_split)
 
     def on_predict_end(self) -> None:
         """Restore the state that the prediction started from."""
@@ -349,15 +359,16 @@ class StreamTask(Task[EventBatch]):
     def _go_to_split(self, data: EventSource, split: str) -> None:
         """Let the network see the events before a split, and no others; what it has seen already is not replayed."""
         begins = {name: int(data.splits[name][0]) for name in ("train", "val", "test") if len(data.splits[name])}
-        earlier = [name for name in begins if begins[name] < begins[split]]
+        begin = 0 if split == "all" else begins[split]
+        earlier = [name for name in begins if begins[name] < begin]
         seen = self._next_event
-        if self._after_training is not None and seen > begins[split]:
+        if self._after_training is not None and seen > begin:
             self._go_to(self._after_training)
             seen = self._next_event
-        if seen == begins[split]:
+        if seen == begin:
             return
         missing = [name for name in earlier if begins[name] >= seen]
-        if seen > begins[split] or not missing or begins[missing[0]] != seen:
+        if seen > begin or not missing or begins[missing[0]] != seen:
             self.reset_state()
             missing = earlier
         for name in missing:

@@ -41,7 +41,7 @@ def test_exported_network_takes_other_graphs(pool, conv):
             torch.testing.assert_close(exported(**inputs), model(**inputs))
 
 
-@pytest.mark.parametrize("pool", ["sum", "mean", "max"])
+@pytest.mark.parametrize("pool", [*(pytest.param(pool, marks=pytest.mark.slow) for pool in ("sum", "max")), "mean"])
 def test_onnx_network_takes_other_graphs(pool, tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"ONNX needs {package}: pip install graphseq[export]")
