@@ -9,6 +9,9 @@ import warnings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 warnings.filterwarnings("ignore", message=".*LeafSpec")
 
+# before torch_geometric, as on the command line: both have Optional[Union] of int and float in another order, of which
+# typing keeps the first, and by Lightning's the option --trainer.limit_test_batches=1 is one batch and not all
+import lightning.pytorch  # noqa: F401
 import pytest
 import torch
 

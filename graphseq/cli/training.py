@@ -164,8 +164,9 @@ class GraphseqCLI(ConfiguredCLI):
             raise CheckpointError(f"there is no checkpoint {checkpoint}; give a file, or 'last' for the newest run's")
         elif checkpoint is None and self.subcommand in ("validate", "test", "predict"):
             warnings.warn(f"graphseq {self.subcommand} without --ckpt_path uses untrained weights", stacklevel=2)
-        if self.subcommand == "predict" and config.ckpt_path is not None:
-            self._predicted_with = read_checkpoint(config.ckpt_path)
+        if config.get("ckpt_path") is not None and Path(config.ckpt_path).is_file():  # a strategy may write folders
+            content = read_checkpoint(config.ckpt_path)
+            self._predicted_with = content if self.subcommand == "predict" else None
 
     def _checkpoint_of_config(self, config: Namespace, which: str) -> str:
         """Return the last or best checkpoint of the run that saved the config, else of the config's newest run."""

@@ -69,7 +69,10 @@ def split_bounds(total: int, fractions: Sequence[float]) -> tuple[int, int]:
     second = first + (_nearest(val / (val + test) * (total - first)) if val else 0)
     for name, fraction, size in (("train", train, first), ("val", val, second - first), ("test", test, total - second)):
         if fraction > 0 and size == 0:
-            raise DataError(f"{total} samples leave the {name} split empty at fractions {list(fractions)}")
+            raise DataError(
+                f"{total} samples leave the {name} split empty at fractions {list(fractions)}; give other "
+                "fractions, or more samples"
+            )
     return first, second
 
 

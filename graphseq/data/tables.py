@@ -56,6 +56,10 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _EXACT = 2**53  # from here on float64 does not hold every integer
 
 
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
 class TextTable:
     r"""A text table with known separator and header, whose columns :meth:`read` parses.
 
@@ -234,6 +238,8 @@ class TextTable:
             skip_blank_lines=False,
             quoting=csv.QUOTE_MINIMAL if b'"' in piece.text else csv.QUOTE_NONE,
             low_memory=False,
+            # decimals are exact by default from pandas 3.1 on, where asking for it is deprecated
+            **({} if _release(pandas.__version__) >= (3, 1) else {"float_precision": "round_trip"}),
         )
         if len(frame) != len(piece.lines):
             raise DataError(

@@ -13,7 +13,7 @@ from torch import Tensor
 from graphseq.core.errors import DataError
 from graphseq.data.base import DataOptions, StoreDataModule
 from graphseq.data.records import is_number
-from graphseq.data.splits import check_fractions, random_split
+from graphseq.data.splits import check_fractions, random_split, split_bounds
 from graphseq.data.store import TensorStore
 from graphseq.data.tables import Column, Kind, TextTable
 
@@ -207,6 +207,10 @@ class TabularDataModule(StoreDataModule):
         split = self.split or ("stratified" if self._class_names else "random")
         if split == "stratified" and not self._class_names:
             raise DataError(f"the target {self.target!r} of {self.path} is a number; a stratified split needs classes")
+        try:
+            split_bounds(len(targets), self.fractions)
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}") from error
         try:
             return random_split(len(targets), self.fractions, self.seed, targets if split == "stratified" else None)
         except DataError as error:

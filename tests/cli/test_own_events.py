@@ -9,7 +9,8 @@ import torch
 
 import graphseq
 from graphseq.cli import main
-from graphseq.data import EventCSVDataModule
+from graphseq.core import DataError
+from graphseq.data import EventCSVDataModule, TemporalDataModule
 from graphseq.models import LinkStream
 
 CONFIG = """
@@ -25,7 +26,8 @@ data:
 
 SCRIPT = """
 from lightning import Trainer
-from graphseq.data import EventCSVDataModule
+from graphseq.core import DataError
+from graphseq.data import EventCSVDataModule, TemporalDataModule
 from graphseq.models import TGN, LinkStream
 from graphseq.tasks import TemporalLinkPrediction
 data = EventCSVDataModule(path="mine.csv", bipartite=True)
@@ -100,3 +102,41 @@ def test_messages_of_tables_reach_the_command_line(tmp_path, capsys):
     told = capsys.readouterr().err
     assert len(told.splitlines()) <= 6
     assert "mine.csv, line 302, column 'when': '05.01.2024' is not a date in ISO 8601" in " ".join(told.split())
+
+
+BAD = [
+    ("header only", "who,whom,when\n", "mine.csv holds no event"),
+    ("one event", "who,whom,when\nann,bob,3\n", "1 events at 1 times leave the val split empty"),
+    ("word among numbers", "who,whom,when\n1,2,3\n1,x,4\n", "mine.csv, line 3, column 'whom': 'x' is not an integer"),
+    ("an id beyond int64", f"who,whom,when\n1,{2**63},3\n", f"line 2, column 'whom': '{2**63}' does not fit"),
+    ("other dates", "who,whom,when\nann,bob,01/05/2024\n", "'01/05/2024' is not a date in ISO 8601"),
+    ("a folder", None, "mine.csv is a folder"),
+]
+
+
+@pytest.mark.parametrize(("content", "expected"), [entry[1:] for entry in BAD], ids=[entry[0] for entry in BAD])
+def test_bad_tables_are_refused_in_a_few_lines(tmp_path, capsys, content, expected):
+    (tmp_path / "mine.csv").unlink()
+    if content is None:
+        (tmp_path / "mine.csv").mkdir()
+    else:
+        (tmp_path / "mine.csv").write_text(content)
+    (tmp_path / "my_events.yaml").write_text(CONFIG.replace(", bipartite: true", ""))
+    assert main(["show", "my_events.yaml"]) == 1
+    told = capsys.readouterr().err
+    assert expected in told
+    assert len(told.splitlines()) <= 6
+
+
+def test_sizes_that_no_argument_takes_are_not_read(tmp_path, capsys, monkeypatch):
+    """The mean gap takes a pass over all events."""
+
+    def fail(self):
+        raise DataError("the gaps were read")
+
+    monkeypatch.setattr(TemporalDataModule, "_measure_gaps", fail)
+    assert main(["show", "my_events.yaml"]) == 1
+    assert "the gaps were read" in capsys.readouterr().err
+    network = "graphseq.models.TGN, init_args: {memory_dim: 8, time_dim: 8, embedding_dim: 8}"
+    (tmp_path / "my_events.yaml").write_text(CONFIG.replace(network, "graphseq.models.EdgeBank"))
+    assert main(["show", "my_events.yaml"]) == 0
