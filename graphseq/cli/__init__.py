@@ -20,7 +20,8 @@ train and use, all with --config FILE_OR_NAME (several: later ones win) and --he
   fit         train a task on data
   validate    metrics of a checkpoint on the validation split (--ckpt_path FILE)
   test        metrics of a checkpoint on the test split
-  predict     outputs of a checkpoint for the test split, written to predictions.csv in the folder of its run
+  predict     outputs of a checkpoint, written to predictions.csv in the folder of its run; of the test split, or by
+              --split train|val|test|all; new data may lack targets and are predicted whole
   generate    text from a checkpoint of a language model: graphseq generate --ckpt_path last --prompt TEXT
 
 look:
