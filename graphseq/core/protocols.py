@@ -278,6 +278,10 @@ class PredictsSplit(Protocol):
     """
 
     @property
+    def predicting(self) -> bool:
+        """Whether the data are read to be predicted from a checkpoint."""
+
+    @property
     def prediction_split(self) -> str:
         """Name of the split, ``all`` for all samples."""
 

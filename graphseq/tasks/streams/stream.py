@@ -235,11 +235,14 @@ class StreamTask(Task[EventBatch]):
         self._put_back()
 
     def on_predict_start(self) -> None:
-        """Store the state that the prediction starts from, and let the network see what comes before its events."""
+        """Store the state that the prediction starts from; data that are read to be predicted are seen from the start.
+
+        The network then sees all events before those to predict, as in :meth:`predictions`.
+        """
         self._refuse_shuffling(self.trainer.predict_dataloaders)
         self._set_aside = self._state()
         data = self.datamodule
-        if isinstance(data, EventSource) and isinstance(data, PredictsSplit):
+        if isinstance(data, EventSource) and isinstance(data, PredictsSplit) and data.predicting:
             self._go_to_split(data, data.prediction_split)
 
     def on_predict_end(self) -> None:
