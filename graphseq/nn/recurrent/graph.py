@@ -46,7 +46,8 @@ class GraphRNN(Recorded, nn.Module):
     applied once; there is no loop over vertices, and none over steps in Python.
 
     ``unread_vertices`` are the vertices from which nothing reaches the read-out, neither along edges nor through the
-    recurrence; a warning names their number. There are none with ``readout="sinks"`` or ``"all"``.
+    recurrence; a warning names their number. There are none with ``readout="sinks"`` or ``"all"``. ``input_layers`` are
+    the layers whose outputs a layer takes, in the order of the columns of its weights; layer 0 takes x.
 
     Source: arXiv 2407.20601. Differs from it: the width of the input does not depend on the graph; outputs are read at
     the true length of a sequence; the masks of gates are those of the graph, where the released code interleaves their
@@ -110,8 +111,8 @@ class GraphRNN(Recorded, nn.Module):
             among = links[vertices][:, vertices] if recurrent == "graph" else None
             return _Layer(cell, len(before) or input_size, len(vertices), mask, recurrent == "diagonal", among)
 
-        self._sources = [self._sources_of(target) for target in range(len(structure.layers))]
-        self.layers = nn.ModuleList(build(target, sources) for target, sources in enumerate(self._sources))
+        self.input_layers: list[list[int]] = [self._sources_of(target) for target in range(len(structure.layers))]
+        self.layers = nn.ModuleList(build(target, sources) for target, sources in enumerate(self.input_layers))
         self._skips = structure.skip_pairs if skip == "cell" else []
         self.skip_layers = nn.ModuleList(build(target, [source]) for source, target in self._skips)
         order = [vertex for layer in structure.layers for vertex in layer]
@@ -225,10 +226,10 @@ class GraphRNN(Recorded, nn.Module):
             y, after[number] = cells[number](inputs, before[number], batch_sizes)
             return y
 
-        for target, sources in enumerate(self._sources):
+        for target, sources in enumerate(self.input_layers):
             parts = [outputs[source] for source in sources]
             y = call(target, x if not parts else parts[0] if len(parts) == 1 else torch.cat(parts, -1))
-            for number, (source, other) in enumerate(self._skips, len(self._sources)):
+            for number, (source, other) in enumerate(self._skips, len(self.input_layers)):
                 if other == target:
                     y = y + call(number, outputs[source])
             outputs.append(y)
