@@ -174,13 +174,13 @@ class MaskedRNN(Recorded, nn.Module):
             raise ValueError(f"amount is {amount}; give a share of the weights in [0, 1]")
         if score not in get_args(Score):
             raise ValueError(f"score is {score!r}; it must be one of {', '.join(get_args(Score))}")
-        scored = magnitude_score if score == "magnitude" else random_score
         groups: dict[str, dict[str, Tensor]] = {}
         for name, (weight, mask) in self.masked_weights(matrices).items():
             group = {"global": "", "layer": name.rpartition("_")[2], "matrix": name}.get(scope)
             if group is None:
                 raise ValueError(f"scope is {scope!r}; it must be one of {', '.join(get_args(Scope))}")
-            groups.setdefault(group, {})[name] = scored(weight) * mask
+            scores = magnitude_score(weight) if score == "magnitude" else random_score(weight)
+            groups.setdefault(group, {})[name] = scores * mask
         masks: dict[str, Tensor] = {}
         for sizes in groups.values():
             pooled = torch.cat([size.flatten() for size in sizes.values()])
