@@ -7,10 +7,26 @@ import torch
 import torch.multiprocessing
 from lightning.pytorch.strategies import DDPStrategy
 
+from graphseq.data import DriverPanelDataModule
+from graphseq.models import ReGENN
+from graphseq.tasks import Forecasting
 from tests.reliability.runs import build, trainer, weights
 
 # 48 training graphs: even shards; shards of 4 and 3; a tail of 3 (2 and 1); a tail of 1 that joins the batch before
 BATCH_SIZES = [8, 7, 9, 47]
+
+
+RUNS = [*BATCH_SIZES, "forecasts"]
+
+
+def made(name):
+    """Task and data of a run: graphs in batches of a size, or forecasts, whose last batches are smaller."""
+    if name != "forecasts":
+        return build(norm="none", conv="gcn", dropout=0.0, dtype=torch.float64, batch_size=name)
+    torch.manual_seed(0)
+    network = ReGENN(4, 8, 4, feedforward_size=4, dropout=0.0)
+    data = DriverPanelDataModule(num_series=3, steps=60, batch_size=7, eval_batch_size=4)
+    return Forecasting(network, metrics=["mae", "rmse", "mase", "smape"], steps=[4], variables=[2]), data
 
 
 def free_port():
@@ -45,15 +61,15 @@ def fit(rank, world_size, port, folder):
         def validate_settings(self, num_devices, num_nodes):
             pass
 
-    for batch_size in BATCH_SIZES:
-        task, data = build(norm="none", conv="gcn", dropout=0.0, dtype=torch.float64, batch_size=batch_size)
+    for name in RUNS:
+        task, data = made(name)
         strategy = DDPStrategy(process_group_backend="gloo", cluster_environment=Environment())
         run = trainer(strategy=strategy, devices=world_size, precision="64-true", max_epochs=2)
         run.fit(task, data)
         metrics = {name: float(value) for name, value in run.callback_metrics.items()}
         tested = run.test(task, data, verbose=False)[0]
         if rank == 0:
-            torch.save({"weights": weights(task), "metrics": metrics, "test": tested}, f"{folder}/{batch_size}.pt")
+            torch.save({"weights": weights(task), "metrics": metrics, "test": tested}, f"{folder}/{name}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +80,20 @@ def two_processes(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("batch_size", BATCH_SIZES)
-def test_two_processes_equal_one_with_the_joined_batch(batch_size, two_processes):
-    two = torch.load(two_processes / f"{batch_size}.pt", weights_only=True)
-    task, data = build(norm="none", conv="gcn", dropout=0.0, dtype=torch.float64, batch_size=batch_size)
-    if batch_size == 47:  # one process would take the tail of one graph as a batch of its own
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_equal_one_with_the_joined_batch(name, two_processes):
+    two = torch.load(two_processes / f"{name}.pt", weights_only=True)
+    task, data = made(name)
+    if name == 47:  # one process would take the tail of one graph as a batch of its own
         data.batch_size = data.eval_batch_size = 48
     run = trainer(precision="64-true", max_epochs=2)
     run.fit(task, data)
-    for name, value in weights(task).items():
-        torch.testing.assert_close(two["weights"][name], value, rtol=0, atol=1e-10)
-    for name, value in run.callback_metrics.items():
-        assert two["metrics"][name] == pytest.approx(float(value), abs=1e-6), name
-    for name, value in run.test(task, data, verbose=False)[0].items():
-        assert two["test"][name] == pytest.approx(value, abs=1e-6), name
+    for key, value in weights(task).items():
+        torch.testing.assert_close(two["weights"][key], value, rtol=0, atol=1e-10)
+    for key, value in run.callback_metrics.items():
+        assert two["metrics"][key] == pytest.approx(float(value), abs=1e-6), key
+    for key, value in run.test(task, data, verbose=False)[0].items():
+        assert two["test"][key] == pytest.approx(value, abs=1e-6), key
 
 
 def test_more_processes_than_evaluation_samples_is_an_error_not_a_hang():

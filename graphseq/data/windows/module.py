@@ -52,8 +52,8 @@ class WindowOptions(DataOptions, total=False):
 
     window: int
     horizon: int
-    val: float | int
-    test: float | int
+    val: int | float
+    test: int | float
     fold: int
     num_folds: int
     stride: int
@@ -113,8 +113,8 @@ class WindowDataModule(StoreDataModule):
         *,
         window: int = 24,
         horizon: int = 12,
-        val: float | int = 0.1,
-        test: float | int = 0.2,
+        val: int | float = 0.1,  # int first: a config is read as the first type that fits, and 14 would become 14.0
+        test: int | float = 0.2,
         fold: int = 0,
         num_folds: int = 1,
         stride: int = 1,

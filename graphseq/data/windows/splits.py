@@ -13,8 +13,8 @@ def window_split(
     window: int,
     horizon: int,
     *,
-    val: float | int = 0.1,
-    test: float | int = 0.2,
+    val: int | float = 0.1,
+    test: int | float = 0.2,
     fold: int = 0,
     num_folds: int = 1,
     stride: int = 1,
@@ -76,7 +76,7 @@ def window_split(
     return splits, begin_val
 
 
-def _steps(name: str, share: float | int, steps: int) -> int:
+def _steps(name: str, share: int | float, steps: int) -> int:
     if isinstance(share, bool) or (isinstance(share, float) and not 0 <= share < 1) or share < 0:
         raise ValueError(f"{name} is {share!r}; give a share in [0, 1) as float, or a number of steps as int")
     return round(share * steps) if isinstance(share, float) else share

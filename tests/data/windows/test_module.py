@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 
 from graphseq.core import DataError
 from graphseq.data import DriverPanelDataModule, SeriesDataModule, SeriesTableDataModule, driver_panel
@@ -162,3 +163,11 @@ def test_the_last_window_predicts_beyond_the_end(tmp_path: Path) -> None:
 def test_times_go_on_at_their_spacing(dates: list[str], expected: list[str]) -> None:
     found = times_after(np.array(dates, dtype="datetime64[ns]"), 2)
     assert np.array_equal(found, np.array(expected, dtype="datetime64[ns]"))
+
+
+def test_numbers_of_steps_in_a_config_stay_whole() -> None:
+    parser = ArgumentParser()
+    parser.add_class_arguments(DriverPanelDataModule, "data")
+    given = parser.parse_args(["--data.val=14", "--data.test=0.25", "--data.steps=200"])
+    assert (given.data.val, type(given.data.val), given.data.test) == (14, int, 0.25)
+    assert parser.instantiate_classes(given).data.split_sizes()["val"] == 14 - 4 + 1
