@@ -8,6 +8,9 @@ READY := $(VENV)/.ready
 BASE := $(VENV)/.base
 OLDEST := .venv-minimum
 
+# packages are installed without byte code; where none may be written, every process would compile them anew
+export PYTHONDONTWRITEBYTECODE :=
+
 DEVICE ?= cuda
 OUT ?= results/gpu
 BUDGET ?= 480

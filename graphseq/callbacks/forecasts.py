@@ -164,8 +164,9 @@ def draw_mixing_network(matrices: dict[str, Tensor], names: Sequence[str] = (), 
             ))  # fmt: skip
         own = [float(matrix[place, place]) / largest for place in range(count)]
         shades = [(*_channels(_ORANGE if share > 0 else _BLUE), abs(share)) for share in own]
-        axes.scatter(*zip(*spots, strict=True), s=420, c="white", zorder=2)
-        axes.scatter(*zip(*spots, strict=True), s=420, c=shades, edgecolors="black", zorder=3)
+        across, up = zip(*spots, strict=True)
+        axes.scatter(across, up, s=420, c="white", zorder=2)
+        axes.scatter(across, up, s=420, c=shades, edgecolors="black", zorder=3)
         for place, (x, y) in enumerate(spots):
             label = names[place] if names else str(place)
             side = "center" if abs(x) < 0.3 else "left" if x > 0 else "right"  # away from the circle
