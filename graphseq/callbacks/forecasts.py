@@ -142,8 +142,6 @@ def draw_mixing_network(matrices: dict[str, Tensor], names: Sequence[str] = (), 
         >>> len(draw_mixing_network({"before": torch.eye(3), "after": torch.ones(3, 3)}).axes)
         2
     """
-    from matplotlib.patches import FancyArrowPatch
-
     if not 0 <= least <= 1:
         raise ValueError(f"least is {least}; it is a share in [0, 1]")
     values = _square(matrices)
@@ -152,19 +150,20 @@ def draw_mixing_network(matrices: dict[str, Tensor], names: Sequence[str] = (), 
     for axes, (name, matrix) in zip(panels, values.items(), strict=True):
         count = len(matrix)
         angles = torch.arange(count) * (2 * math.pi / count) + math.pi / 2
-        spots = torch.stack([angles.cos(), angles.sin()], 1).tolist()
+        across, up = angles.cos().tolist(), angles.sin().tolist()
+        spots = list(zip(across, up, strict=True))
         for row, column in torch.cartesian_prod(torch.arange(count), torch.arange(count)).tolist():
             share = float(matrix[row, column]) / largest
             if row == column or abs(share) < least:
                 continue
-            axes.add_patch(FancyArrowPatch(
-                spots[column], spots[row], connectionstyle="arc3,rad=0.15", arrowstyle="-|>", mutation_scale=12,
-                shrinkA=14, shrinkB=14, linewidth=0.5 + 3 * abs(share), color=_ORANGE if share > 0 else _BLUE,
-                alpha=0.3 + 0.7 * abs(share),
-            ))  # fmt: skip
+            style = {
+                "arrowstyle": "-|>", "connectionstyle": "arc3,rad=0.15", "mutation_scale": 12, "shrinkA": 14,
+                "shrinkB": 14, "linewidth": 0.5 + 3 * abs(share), "color": _ORANGE if share > 0 else _BLUE,
+                "alpha": 0.3 + 0.7 * abs(share),
+            }  # fmt: skip
+            axes.annotate("", spots[row], spots[column], arrowprops=style)
         own = [float(matrix[place, place]) / largest for place in range(count)]
         shades = [(*_channels(_ORANGE if share > 0 else _BLUE), abs(share)) for share in own]
-        across, up = zip(*spots, strict=True)
         axes.scatter(across, up, s=420, c="white", zorder=2)
         axes.scatter(across, up, s=420, c=shades, edgecolors="black", zorder=3)
         for place, (x, y) in enumerate(spots):

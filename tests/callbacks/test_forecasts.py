@@ -43,11 +43,12 @@ def test_matrices_share_one_scale_around_zero() -> None:
 def test_arrows_lead_from_what_is_read_to_what_is_written() -> None:
     matrix = torch.tensor([[2.0, 0.0, 0.0], [-4.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
     first, second = draw_mixing_network({"before": matrix, "after": torch.zeros(3, 3)}, names=["x", "y", "z"]).axes
-    (arrow,) = first.patches  # 0.5 is below a fifth of 4
-    assert np.allclose(arrow._posA_posB, [(0, 1), (-np.sqrt(0.75), -0.5)], atol=1e-6)
-    assert np.allclose(arrow.get_edgecolor()[:3], [0, 114 / 255, 178 / 255])  # blue: below 0
-    assert [text.get_text() for text in first.texts] == ["x", "y", "z"]
-    assert not second.patches
+    (arrow,) = (text for text in first.texts if text.arrow_patch)  # 0.5 is below a fifth of 4
+    assert np.allclose(arrow.xyann, (0, 1), atol=1e-6)
+    assert np.allclose(arrow.xy, (-np.sqrt(0.75), -0.5), atol=1e-6)
+    assert np.allclose(arrow.arrow_patch.get_edgecolor()[:3], [0, 114 / 255, 178 / 255])  # blue: below 0
+    assert [text.get_text() for text in first.texts if not text.arrow_patch] == ["x", "y", "z"]
+    assert not [text for text in second.texts if text.arrow_patch]
     shares = first.collections[1].get_facecolors()[:, 3]
     assert shares.tolist() == [0.5, 0, 0]
 
