@@ -27,6 +27,7 @@ $(BASE): pyproject.toml
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile "$(TORCH)" -e ".[dev]"
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib # by all cores, before many processes of tests would do it
 	touch $@ $(BASE)
 
 run: $(BASE)

@@ -27,7 +27,7 @@ def run(path, folder):
     return done.stdout
 
 
-QUICK = ("plain_pytorch", "forecast_csv")  # the others take some twenty seconds each: `make test-slow`
+QUICK = ("plain_pytorch",)  # the others take some twenty seconds each: `make test-slow`
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def recurrent_layers(
         ValueError: if ``mode`` is unknown, or the number of weights is not a multiple of four.
 
     Example:
+        >>> import torch
         >>> layer = torch.nn.GRU(3, 5, batch_first=True)
         >>> x = torch.randn(2, 7, 3)
         >>> y, state = recurrent_layers("gru", x, list(layer.parameters()))

@@ -185,7 +185,14 @@ effect = Effect(name="effect.slow", source="none", protocol="", arms={"one": {"x
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGKILL,  # what no handler sees
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_workers_end_with_the_process_that_started_them(tmp_path, how):
     (tmp_path / "slow.py").write_text(SLOW)
     code = "import sys; from graphseq.bench.command import main; sys.exit(main(sys.argv[1:]))"
@@ -247,7 +254,8 @@ def written(folder, value, head=""):
     return module.Written()
 
 
-def test_changed_source_makes_rows_stale(tmp_path):
+def test_changed_source_makes_rows_stale(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which Python tells by whole seconds and the file's size
     first = written(tmp_path, 1)
     assert run_experiment(first)["rows"] == [{"size": 1, "seconds": 1}]
     same = written(tmp_path, 1)

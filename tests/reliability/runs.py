@@ -49,6 +49,7 @@ def trainer(**options):
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
+        "num_sanity_val_steps": 0,  # a fifth of the time of so short a run; tests of that check ask for it
     }
     return lightning.Trainer(**{"max_epochs": 3, "accelerator": "cpu", "devices": 1, **quiet, **options})
 
