@@ -146,6 +146,7 @@ torch.save(left, folder + "/final.pt")
 """
 
 
+@pytest.mark.slow  # two processes that train; test_resume.py does the same with graphs in every run
 def test_kill_in_mid_epoch_and_resume(tmp_path):
     """kill -9 while the second epoch runs; a new process goes on from the last checkpoint on disk."""
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}

@@ -355,7 +355,7 @@ def test_a_checkpoint_for_features_of_another_width_is_refused(tmp_path):
     path = saved_encoder(tmp_path)
     wide = [Data(x=torch.rand(3, 5), edge_index=torch.zeros(2, 1).long(), y=graph.y) for graph in graphs()]
     module = GraphDataModule(wide, split={"train": [0, 1], "val": [2], "test": [3]}, batch_size=2)
-    with pytest.raises(DataError, match=r"\(3, 5\).*3 features"):
+    with pytest.raises(DataError, match=r"\(6, 5\).*3 features"):
         fit(build(model=Pretrained(path, part="model.encoder")), module)
 
 
