@@ -12,7 +12,7 @@ warnings.filterwarnings("ignore", message=".*LeafSpec")
 
 # before torch_geometric, as on the command line: both have Optional[Union] of int and float in another order, of which
 # typing keeps the first, and by Lightning's the option --trainer.limit_test_batches=1 is one batch and not all
-import lightning.pytorch  # noqa: F401
+import lightning.pytorch  # noqa: F401 - for its order, see above
 import pytest
 import torch
 

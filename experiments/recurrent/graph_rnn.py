@@ -22,9 +22,9 @@ same graphs.
 
 Task: 5,000 generated strings of the Reber grammar of 11 to 30 letters, half of the invalid ones one letter away from
 a valid one; the rule of pairs of letters is printed beside the accuracy. 8 epochs of Adam at 0.005 in batches of 64,
-gradients clipped at 5; the epoch of the best validation accuracy is tested once. 40 graphs, seeds from 900 on, which
-nothing was run with before this rule was written; at scale ``full`` 100 graphs of up to 50 vertices, and all four
-cells.
+gradients clipped at 5; the epoch of the best validation accuracy is tested once. 40 graphs, seeds from 1000 on, which
+nothing was run with; the quick scale tried the code with seed 900. At scale ``full`` 100 graphs of up to 50 vertices,
+and all four cells.
 
 Prediction of the accuracy from 23 properties of the graph by a random forest, 10-fold cross-validation, 3
 repetitions, R2 over all held-out predictions; beside it the mean of the training folds, and the number of source
@@ -171,7 +171,7 @@ effect = Effect(
         "quick": {"trainer.max_epochs": 1, "trainer.limit_train_batches": 3, "data.num_strings": 300},
         "full": {"trainer.max_epochs": 15, "data.num_strings": 25_000, "data.max_length": 53},
     },
-    seeds=Seeds(first=900, default=40, full=100, into=("data.seed",)),
+    seeds=Seeds(first=1000, default=40, full=100, into=("data.seed",)),
     where=lambda cell, scale: scale == "full" or cell["cell"] == "GRU",
     run=run,
     score=accuracy,

@@ -7,11 +7,10 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from graphseq.core import Recorded
-from graphseq.core.batches import step_mask
-from graphseq.ops.recurrent import RecurrentMode, recurrent_gates, recurrent_layers
+from graphseq.nn.recurrent.padded import PaddedRecurrence
+from graphseq.ops.recurrent import RecurrentMode, RecurrentState, recurrent_gates, recurrent_layers
 from graphseq.sparsity.structures.layered import LayeredDAG
 
 __all__ = ["GraphRNN"]
@@ -21,7 +20,7 @@ Skip = Literal["cell", "input"]
 Readout = Literal["last", "sinks", "all"]
 
 
-class GraphRNN(Recorded, nn.Module):
+class GraphRNN(Recorded, PaddedRecurrence):
     r"""Recurrent network with a unit for each vertex of a layered graph, and weights where the graph has edges.
 
     ::
@@ -172,47 +171,7 @@ class GraphRNN(Recorded, nn.Module):
         """Return the number of weights and biases that exist, without those outside the masks."""
         return sum(layer.num_weights() for layer in self._cells())
 
-    def outputs(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return the outputs without the state; outputs after the length of a sequence are 0.
-
-        Args:
-            x: inputs (B, T, D).
-            lengths: number of steps of each sequence, int64 (B,); None if all have T.
-        """
-        self._check(x)
-        y, _ = self._run(x, None, None)  # (B, T, R); causal, so padding at the end does not change earlier steps
-        return y if lengths is None else y.masked_fill(~step_mask(lengths, x.shape[1])[..., None], 0)
-
-    def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Return the outputs of all steps and the state after the last one.
-
-        With ``lengths`` the sequences are packed, which needs one synchronisation on an accelerator.
-
-        Args:
-            x: inputs (B, T, D).
-            state: state before the first step, as this method returns it: h, or (h, c) of LSTM cells, each
-                (B, num_units); None for zeros.
-            lengths: number of steps of each sequence, int64 (B,), each in 1..T; None if all have T.
-        """
-        self._check(x)
-        given = None if state is None else tuple(state) if self.cell == "lstm" else (state,)
-        if lengths is None:
-            y, after = self._run(x, None, given)
-            return y, after if self.cell == "lstm" else after[0]
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        order, back = packed.sorted_indices, packed.unsorted_indices
-        if given is not None and order is not None:
-            given = tuple(part.index_select(0, order) for part in given)
-        data, after = self._run(packed.data, packed.batch_sizes, given)
-        if back is not None:
-            after = tuple(part.index_select(0, back) for part in after)
-        repacked = PackedSequence(data, packed.batch_sizes, order, back)
-        y = pad_packed_sequence(repacked, batch_first=True, total_length=x.shape[1])[0]  # (B, T, R)
-        return y, after if self.cell == "lstm" else after[0]
-
-    def _run(
-        self, x: Tensor, batch_sizes: Tensor | None, state: tuple[Tensor, ...] | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def run(self, x: Tensor, batch_sizes: Tensor | None, state: RecurrentState | None) -> tuple[Tensor, RecurrentState]:
         """Outputs of the read-out vertices and state, of padded or of packed sequences."""
         cells = self._cells()
         sizes = [layer.size for layer in cells]
@@ -237,10 +196,6 @@ class GraphRNN(Recorded, nn.Module):
         if self.readout == "sinks":
             found = found.index_select(-1, self._columns)
         return found, tuple(torch.cat(parts, 1) for parts in zip(*after, strict=True))
-
-    def _check(self, x: Tensor) -> None:
-        if x.dim() != 3 or x.shape[2] != self.input_size:
-            raise ValueError(f"inputs have shape {tuple(x.shape)}, where (B, T, {self.input_size}) is needed")
 
     def extra_repr(self) -> str:
         """Return the structure and the choices."""

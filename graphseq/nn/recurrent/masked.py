@@ -6,11 +6,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from graphseq.core import Recorded
-from graphseq.core.batches import step_mask
-from graphseq.ops.recurrent import RecurrentMode, recurrent_gates, recurrent_layers
+from graphseq.nn.recurrent.padded import PaddedRecurrence
+from graphseq.ops.recurrent import RecurrentMode, RecurrentState, recurrent_gates, recurrent_layers
 from graphseq.sparsity.scores import magnitude_score, random_score
 
 __all__ = ["MaskedRNN"]
@@ -25,7 +24,7 @@ _PREFIXES: dict[str, tuple[str, ...]] = {
 }
 
 
-class MaskedRNN(Recorded, nn.Module):
+class MaskedRNN(Recorded, PaddedRecurrence):
     r"""Stack of RNN-tanh, RNN-ReLU, GRU or LSTM layers whose weights are nonzero only where their masks are true.
 
     .. math:: y, s = f(x;\; W_{ih} \odot M_{ih},\; W_{hh} \odot M_{hh},\; b_{ih},\; b_{hh})
@@ -56,6 +55,8 @@ class MaskedRNN(Recorded, nn.Module):
         >>> round(layer.sparsity(), 2), layer(torch.randn(2, 4, 3))[0].shape
         (0.8, torch.Size([2, 4, 5]))
     """
+
+    batch_axis = 1  # a part of the state is (L, B, H), as that of torch's layer
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, cell: RecurrentMode = "lstm", dropout: float = 0.0
@@ -195,49 +196,7 @@ class MaskedRNN(Recorded, nn.Module):
         masks = self.masks
         return [weight * masks[name] if name in masks else weight for name, weight in self.layers.named_parameters()]
 
-    def outputs(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return the outputs without the state; outputs after the length of a sequence are 0.
-
-        Args:
-            x: inputs (B, T, D).
-            lengths: number of steps of each sequence, int64 (B,); None if all have T.
-        """
-        self._check(x)
-        y, _ = self._run(x, None, None)  # (B, T, H); causal, so padding at the end does not change earlier steps
-        return y if lengths is None else y.masked_fill(~step_mask(lengths, x.shape[1])[..., None], 0)
-
-    def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Return the outputs of all steps and the state after the last one, as torch's layer does.
-
-        With ``lengths`` the sequences are packed, which needs one synchronisation on an accelerator.
-
-        Args:
-            x: inputs (B, T, D).
-            state: state before the first step, as torch's layer returns it; None for zeros.
-            lengths: number of steps of each sequence, int64 (B,), each in 1..T; None if all have T.
-        """
-        self._check(x)
-        given = None if state is None else tuple(state) if self.cell == "lstm" else (state,)
-        if lengths is None:
-            y, after = self._run(x, None, given)
-            return y, after if self.cell == "lstm" else after[0]
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        order, back = packed.sorted_indices, packed.unsorted_indices
-        if given is not None and order is not None:
-            given = tuple(part.index_select(1, order) for part in given)
-        data, after = self._run(packed.data, packed.batch_sizes, given)
-        if back is not None:
-            after = tuple(part.index_select(1, back) for part in after)
-        repacked = PackedSequence(data, packed.batch_sizes, order, back)
-        y = pad_packed_sequence(repacked, batch_first=True, total_length=x.shape[1])[0]  # (B, T, H)
-        return y, after if self.cell == "lstm" else after[0]
-
-    def _run(
-        self, x: Tensor, batch_sizes: Tensor | None, state: tuple[Tensor, ...] | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def run(self, x: Tensor, batch_sizes: Tensor | None, state: RecurrentState | None) -> tuple[Tensor, RecurrentState]:
+        """Return outputs and state of torch's kernels with the masks applied to the weights."""
         dropout = float(self.layers.dropout)
         return recurrent_layers(self.cell, x, self.folded_weights(), state, batch_sizes, dropout, self.training)
-
-    def _check(self, x: Tensor) -> None:
-        if x.dim() != 3 or x.shape[2] != self.input_size:
-            raise ValueError(f"inputs have shape {tuple(x.shape)}, where (B, T, {self.input_size}) is needed")

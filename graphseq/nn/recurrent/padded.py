@@ -1,0 +1,76 @@
+"""What recurrent layers of our own share: outputs and states of padded and of packed sequences."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from graphseq.core.batches import step_mask
+from graphseq.ops.recurrent import RecurrentMode, RecurrentState
+
+__all__: list[str] = []
+
+
+class PaddedRecurrence(nn.Module):
+    """Base class of layers whose :meth:`run` takes padded or packed sequences.
+
+    Attributes:
+        cell: kind of cell; the state of an LSTM is a pair.
+        input_size: number of features of each step.
+        batch_axis: axis of the batch in a part of the state.
+    """
+
+    cell: RecurrentMode
+    input_size: int
+    batch_axis = 0
+
+    def run(self, x: Tensor, batch_sizes: Tensor | None, state: RecurrentState | None) -> tuple[Tensor, RecurrentState]:
+        """Return the outputs and the state after the last step; defined by each subclass.
+
+        Args:
+            x: inputs (B, T, D), or the data of packed sequences (M, D).
+            batch_sizes: number of sequences at each step of packed sequences, None for padded ones.
+            state: parts of the state before the first step, None for zeros.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define run")
+
+    def outputs(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the outputs without the state; outputs after the length of a sequence are 0.
+
+        Args:
+            x: inputs (B, T, D).
+            lengths: number of steps of each sequence, int64 (B,); None if all have T.
+        """
+        self._check(x)
+        y, _ = self.run(x, None, None)  # (B, T, R); causal, so padding at the end does not change earlier steps
+        return y if lengths is None else y.masked_fill(~step_mask(lengths, x.shape[1])[..., None], 0)
+
+    def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Return the outputs of all steps and the state after the last one.
+
+        With ``lengths`` the sequences are packed, which needs one synchronisation on an accelerator.
+
+        Args:
+            x: inputs (B, T, D).
+            state: state before the first step, as this method returns it: h, or (h, c) of LSTM cells; None for zeros.
+            lengths: number of steps of each sequence, int64 (B,), each in 1..T; None if all have T.
+        """
+        self._check(x)
+        given = None if state is None else tuple(state) if self.cell == "lstm" else (state,)
+        if lengths is None:
+            y, after = self.run(x, None, given)
+            return y, after if self.cell == "lstm" else after[0]
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        order, back = packed.sorted_indices, packed.unsorted_indices
+        if given is not None and order is not None:
+            given = tuple(part.index_select(self.batch_axis, order) for part in given)
+        data, after = self.run(packed.data, packed.batch_sizes, given)
+        if back is not None:
+            after = tuple(part.index_select(self.batch_axis, back) for part in after)
+        repacked = PackedSequence(data, packed.batch_sizes, order, back)
+        y = pad_packed_sequence(repacked, batch_first=True, total_length=x.shape[1])[0]  # (B, T, R)
+        return y, after if self.cell == "lstm" else after[0]
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() != 3 or x.shape[2] != self.input_size:
+            raise ValueError(f"inputs have shape {tuple(x.shape)}, where (B, T, {self.input_size}) is needed")
