@@ -1,7 +1,7 @@
 """Arms that the experiments on prompts share: networks, prompts, their lengths, and the encoder they all take."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -119,7 +119,14 @@ def _digest(config: Path, settings: str) -> str:
     return source_digest([config], more=settings)[:16]
 
 
-def trained(cell: Row, scale: Scale, effect: Effect, encoder: Path, more: Mapping[str, Any]) -> Row:
+def trained(
+    cell: Row,
+    scale: Scale,
+    effect: Effect,
+    encoder: Path,
+    more: Mapping[str, Any],
+    measure: Callable[..., Row] | None = None,
+) -> Row:
     """Train an arm on an encoder, and return the row with coverage and magnitude of prompts.
 
     Args:
@@ -128,8 +135,9 @@ def trained(cell: Row, scale: Scale, effect: Effect, encoder: Path, more: Mappin
         effect: the effect.
         encoder: checkpoint of the encoder.
         more: overrides of the arm, such as its length.
+        measure: function of the tested task and its data module that returns further numbers.
     """
     place = {"from scratch": None, "linear head": "model.model.encoder.path", "fine-tuning": "model.model.encoder.path"}
     key = place.get(cell["arm"], "model.model.path")
-    row = effect.train(cell, scale, {**more, **({} if key is None else {key: str(encoder)})})
+    row = effect.train(cell, scale, {**more, **({} if key is None else {key: str(encoder)})}, measure)
     return {**row, **{name: row["test"][""].get(name) for name in ("pcr", "apm")}}

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.prompt import arms, relief_bandit, relief_molecules, relief_nodes, relief_rollout
+from experiments.prompt import arms, relief_bandit, relief_forms, relief_molecules, relief_nodes, relief_rollout
 from graphseq.bench import OutputsDiffer, load_experiment
 from graphseq.models import GraphEncoder
-from graphseq.nn import EmbeddedGraphs, HybridPolicy
+from graphseq.nn import GPF, EmbeddedGraphs, HybridPolicy
+from graphseq.tasks import PromptTuning
 from tests.nn.prompt.small import graphs
 
 
@@ -165,3 +166,47 @@ def test_an_encoder_is_trained_once_and_taken_by_path(tmp_path, monkeypatch):
     assert arms.pretrained(config, "quick", {"trainer.max_epochs": 4}) != first
     assert [task["max_epochs"] for task, _ in built] == [3, 4]
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_forms_change_what_they_say_and_train_the_head_as_long():
+    made = relief_forms.effect
+    assert len(made.cells("default", None)) == 5 * (len(relief_forms.CHANGES) + len(relief_forms.OTHERS))
+    given = {arm: made.config_of({"arm": arm, "seed": 310}, "default")["model"]["init_args"] for arm in made.arms}
+    usual = given[arms.RELIEF]
+    for arm, changes in relief_forms.CHANGES.items():
+        changed = {name for name, value in given[arm].items() if usual.get(name) != value}
+        assert changed == {key.removeprefix("model.") for key in changes}
+    steps = {arm: given[arm]["head_steps"] * given[arm].get("head_passes", 1) for arm in relief_forms.CHANGES}
+    assert steps.pop(relief_forms.LONG) * 50 == 250
+    assert {each * relief_forms.LENGTHS["default"].epochs for each in steps.values()} == {240}
+
+
+def test_what_prompts_add_is_measured_on_the_same_head():
+    batch, _ = graphs(torch.float32, sizes=[3, 5, 1, 4, 4])
+    batch["y"] = torch.tensor([[1.0], [0.0], [float("nan")], [1.0], [0.0]])
+    torch.manual_seed(0)
+    task = PromptTuning(GraphEncoder(3, 6, 2).eval(), num_outputs=1, prompt=GPF)
+
+    class Batches:
+        def train_dataloader(self):
+            return [batch]
+
+        test_dataloader = train_dataloader
+
+    with torch.no_grad():
+        task.prompt.prompt.zero_()
+        nothing = relief_forms.measure(task, Batches())
+        task.prompt.prompt.normal_(std=3.0)
+        found = relief_forms.measure(task, Batches())
+        vector = EmbeddedGraphs.from_batch(task.encoder, batch).encode(task.encoder)[0]
+        logits = task.head(vector)
+        with_prompts = task(batch)
+    known = torch.tensor([0, 1, 3, 4])
+    loss = nn.BCEWithLogitsLoss()
+    decrease = loss(logits[known], batch["y"][known]) - loss(with_prompts[known], batch["y"][known])
+    assert nothing["return"] == 0
+    assert found["return"] == pytest.approx(float(decrease), rel=1e-4)
+    assert abs(found["return"]) > 1e-4
+    assert found["bare"] == nothing["bare"]  # the prompts play no part in it
+    positive, negative = logits[[0, 3], 0], logits[[1, 4], 0]
+    assert found["bare"] == pytest.approx(float((positive[:, None] > negative).float().mean()))
