@@ -1,6 +1,7 @@
 """The procedure: what it trains and what it leaves alone, its schedules, its evaluations, and what it refuses."""
 
 import functools
+import itertools
 import types
 
 import pytest
@@ -179,6 +180,29 @@ def test_other_forms_run_and_log(options):
     names |= {"val/loss", "val/return", "val/pcr", "val/apm", "val/auroc"}
     assert names <= run.callback_metrics.keys()
     assert all(bool(torch.isfinite(run.callback_metrics[name])) for name in names - {"val/auroc"})
+
+
+@pytest.mark.parametrize("limit", [None, 1e-3])
+def test_rewards_telescope_unless_they_are_limited(limit, monkeypatch):
+    """As documented: what policies learn from sums to the decrease of the loss of a graph, with a limit it does not."""
+    apart = []
+    update = ReinforcedPromptTuning._update
+
+    def watched(self, member, rollout, scale, *rest):
+        def seen(reward):
+            sums = torch.stack([reward[rollout.by_graph[a:b]].sum() for a, b in itertools.pairwise(rollout.steps)])
+            apart.append(float((sums - (rollout.loss - rollout.final_loss)).abs().max()))
+            return scale(reward)
+
+        return update(self, member, rollout, seen, *rest)
+
+    monkeypatch.setattr(ReinforcedPromptTuning, "_update", watched)
+    fit(build(num_members=1, reward_clip=limit), epochs=1, limit_val_batches=0)
+    assert apart
+    if limit is None:
+        assert max(apart) < 1e-5
+    else:
+        assert max(apart) > 0.01
 
 
 def test_no_further_pass_when_the_policy_has_moved(monkeypatch):
