@@ -193,7 +193,9 @@ def _run_all(chosen: "Sequence[str | Experiment]", arguments: argparse.Namespace
             )
             print_record(record, console)
             targets = []
-            if arguments.out_dir and arguments.only:
+            if arguments.out_dir and arguments.only and all("skipped" in row for row in record["rows"]):
+                print(f"no cell of {arguments.only} has a result; the record of {name} stays as it was")
+            elif arguments.out_dir and arguments.only:
                 add_rerun(arguments.out_dir / f"{name}.json", record)
                 print(f"added the rerun of {arguments.only} to {arguments.out_dir / f'{name}.json'}")
             elif arguments.out_dir:

@@ -198,9 +198,9 @@ def raw_files(
                 break
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
-        looked = f"{mirror / dataset} (GRAPHSEQ_MIRROR)" if mirror else "no mirror (GRAPHSEQ_MIRROR is not set)"
+        looked = f"not in {mirror / dataset} (GRAPHSEQ_MIRROR)" if mirror else "no mirror (GRAPHSEQ_MIRROR is not set)"
         raise DataError(
-            f"{dataset} needs {', '.join(missing)}: not in {folder}, not in {looked}; download: {tried}. "
+            f"{dataset} needs {', '.join(missing)}: not in {folder}; {looked}; download: {tried}. "
             "Put the files into one of these folders, or set GRAPHSEQ_MIRROR to a folder that has them"
         )
     found = {name: folder / name for name in wanted if (folder / name).exists()}

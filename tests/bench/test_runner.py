@@ -618,6 +618,14 @@ def test_a_rerun_stands_beside_the_record_and_changes_no_verdict(tmp_path):
     assert main(["--out-dir", "elsewhere", "--only", "arm=method"], [Fails()]) == 1
 
 
+def test_a_rerun_without_any_result_is_not_put_beside_the_record(tmp_path, capsys):
+    assert main(["--seeds", "2", "--out-dir", "results"], [Fake()]) == 0
+    before = (tmp_path / "results/effect.fake.json").read_bytes()
+    assert main(["--seeds", "2", "--out-dir", "results", "--only", "arm=peer"], [Fake()]) == 0
+    assert (tmp_path / "results/effect.fake.json").read_bytes() == before
+    assert "no cell of arm=peer has a result; the record of effect.fake stays as it was" in capsys.readouterr().out
+
+
 def test_notes_of_a_record_and_of_a_rerun_stand_in_the_report(tmp_path):
     assert main(["--seeds", "2", "--out-dir", "results"], [Failing()]) == 0
     assert main(["--seeds", "2", "--out-dir", "results", "--only", "arm=method"], [Fails()]) == 0
