@@ -23,6 +23,7 @@ from graphseq.core.protocols import EmbeddingNetwork as EmbeddingNetwork
 from graphseq.core.protocols import EventSource as EventSource
 from graphseq.core.protocols import FittedNetwork as FittedNetwork
 from graphseq.core.protocols import NamedSeries as NamedSeries
+from graphseq.core.protocols import PointingNetwork as PointingNetwork
 from graphseq.core.protocols import PromptableEncoder as PromptableEncoder
 from graphseq.core.protocols import SequenceNetwork as SequenceNetwork
 from graphseq.core.protocols import SeriesSource as SeriesSource

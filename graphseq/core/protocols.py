@@ -19,6 +19,7 @@ __all__ = [
     "EventSource",
     "FittedNetwork",
     "NamedSeries",
+    "PointingNetwork",
     "PromptableEncoder",
     "SequenceNetwork",
     "SeriesSource",
@@ -168,6 +169,51 @@ class SequenceNetwork(Protocol):
         Args:
             x: inputs (B, T, F), or token ids (B, T).
             state: state after the preceding steps; None at the start of a sequence.
+        """
+
+
+@runtime_checkable
+class PointingNetwork(Protocol):
+    """Network that writes symbols or positions for each input, such as :class:`graphseq.models.PointerNet`.
+
+    Example:
+        >>> from graphseq.models import PointerNet
+        >>> isinstance(PointerNet(2, 8), PointingNetwork)
+        True
+    """
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        """Return logits of each step of the outputs, (B, M, S + 1), each from the true symbols before it.
+
+        Args:
+            x: inputs (B, T, *).
+            lengths: number of steps of each input, int64 (B,).
+            y: symbols of the outputs, int64 (B, m), -100 after the last of each.
+        """
+
+    def slots(self, y: Tensor) -> Tensor:
+        """Return the slot of the logits that each step has to write, int64 (B, M); -100 for none.
+
+        Args:
+            y: symbols of the outputs, int64 (B, m), -100 after the last of each.
+        """
+
+    def decode(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        beam_size: int = 1,
+        mask: Any = "none",
+        max_steps: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the outputs that the network writes, int64 (B, m), and their log-probabilities (B,).
+
+        Args:
+            x: inputs (B, T, *).
+            lengths: number of steps of each input, int64 (B,).
+            beam_size: number of partial outputs of the beam search.
+            mask: constraint on the symbols.
+            max_steps: largest number of symbols.
         """
 
 

@@ -37,6 +37,14 @@ from graphseq.data.events.store import EventStore as EventStore
 from graphseq.data.events.synthetic import SyntheticEventsDataModule as SyntheticEventsDataModule
 from graphseq.data.events.synthetic import periodic_events as periodic_events
 from graphseq.data.events.table import TemporalEvents as TemporalEvents
+from graphseq.data.geometry.module import ConvexHullDataModule as ConvexHullDataModule
+from graphseq.data.geometry.module import DelaunayDataModule as DelaunayDataModule
+from graphseq.data.geometry.module import PointsDataModule as PointsDataModule
+from graphseq.data.geometry.module import TourDataModule as TourDataModule
+from graphseq.data.geometry.module import random_points as random_points
+from graphseq.data.geometry.solutions import convex_hulls as convex_hulls
+from graphseq.data.geometry.solutions import delaunay_triangles as delaunay_triangles
+from graphseq.data.geometry.solutions import shortest_tours as shortest_tours
 from graphseq.data.graphs.digits import DigitGraphsDataModule as DigitGraphsDataModule
 from graphseq.data.graphs.digits import pixel_graphs as pixel_graphs
 from graphseq.data.graphs.digits import shift_images as shift_images
@@ -76,6 +84,7 @@ from graphseq.data.sequences.module import JapaneseVowelsDataModule as JapaneseV
 from graphseq.data.sequences.module import SequenceCSVDataModule as SequenceCSVDataModule
 from graphseq.data.sequences.module import SequenceDataModule as SequenceDataModule
 from graphseq.data.sequences.module import TSDataModule as TSDataModule
+from graphseq.data.sequences.pairs import SequencePairStore as SequencePairStore
 from graphseq.data.sequences.reber import SyntheticReberDataModule as SyntheticReberDataModule
 from graphseq.data.sequences.reber import is_reber_string as is_reber_string
 from graphseq.data.sequences.reber import reber_strings as reber_strings

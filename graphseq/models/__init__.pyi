@@ -22,8 +22,13 @@ from graphseq.models.highway import HighwayMLP as HighwayMLP
 from graphseq.models.mlp import MLP as MLP
 from graphseq.models.sequence.classifier import SequenceClassifier as SequenceClassifier
 from graphseq.models.sequence.classifier import SequenceTagger as SequenceTagger
+from graphseq.models.sequence.decoding import DecoderMemory as DecoderMemory
+from graphseq.models.sequence.decoding import DecodingNetwork as DecodingNetwork
+from graphseq.models.sequence.encoder_decoder import AttentionEncoderDecoder as AttentionEncoderDecoder
+from graphseq.models.sequence.encoder_decoder import EncoderDecoder as EncoderDecoder
 from graphseq.models.sequence.language import RecurrentLanguageModel as RecurrentLanguageModel
 from graphseq.models.sequence.language import generate_tokens as generate_tokens
+from graphseq.models.sequence.pointer import PointerNet as PointerNet
 from graphseq.models.temporal.apan import APAN as APAN
 from graphseq.models.temporal.dyrep import DyRep as DyRep
 from graphseq.models.temporal.edgebank import EdgeBank as EdgeBank

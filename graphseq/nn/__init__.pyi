@@ -1,5 +1,8 @@
 from graphseq.nn.activations import SELU as SELU
 from graphseq.nn.activations import AlphaDropout as AlphaDropout
+from graphseq.nn.attention.feedback import PointFeedback as PointFeedback
+from graphseq.nn.attention.feedback import SymbolFeedback as SymbolFeedback
+from graphseq.nn.attention.pointer import PointerAttention as PointerAttention
 from graphseq.nn.conv.patches import PatchEncoder as PatchEncoder
 from graphseq.nn.dense.snn import SNN as SNN
 from graphseq.nn.dense.snn import lecun_normal_ as lecun_normal_

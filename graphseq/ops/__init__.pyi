@@ -1,3 +1,4 @@
+from graphseq.ops.additive_attention import additive_scores as additive_scores
 from graphseq.ops.attention import neighbor_attention as neighbor_attention
 from graphseq.ops.decorrelation import cluster_variables as cluster_variables
 from graphseq.ops.decorrelation import correlation_dissimilarity as correlation_dissimilarity

@@ -25,6 +25,7 @@ from graphseq.tasks.prompt.gradient import PromptTuning as PromptTuning
 from graphseq.tasks.prompt.reinforced import ReinforcedPromptTuning as ReinforcedPromptTuning
 from graphseq.tasks.sequence.classification import SequenceClassification as SequenceClassification
 from graphseq.tasks.sequence.language import LanguageModeling as LanguageModeling
+from graphseq.tasks.sequence.pointing import Pointing as Pointing
 from graphseq.tasks.sequence.tagging import SequenceTagging as SequenceTagging
 from graphseq.tasks.streams.links import TemporalLinkPrediction as TemporalLinkPrediction
 from graphseq.tasks.streams.nodes import TemporalNodeClassification as TemporalNodeClassification

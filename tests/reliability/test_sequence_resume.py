@@ -6,9 +6,9 @@ import lightning
 import pytest
 import torch
 
-from graphseq.data import SyntheticSequencesDataModule, SyntheticTextDataModule
-from graphseq.models import RecurrentLanguageModel, SequenceTagger
-from graphseq.tasks import LanguageModeling, SequenceTagging
+from graphseq.data import ConvexHullDataModule, SyntheticSequencesDataModule, SyntheticTextDataModule
+from graphseq.models import PointerNet, RecurrentLanguageModel, SequenceTagger
+from graphseq.tasks import LanguageModeling, Pointing, SequenceTagging
 from tests.reliability.runs import trainer, weights
 from tests.reliability.test_resume import Interrupted, SaveAndStop, assert_same
 
@@ -25,12 +25,17 @@ def waves():
     return SequenceTagging(model, data.num_outputs, optimizer=functools.partial(torch.optim.Adam, lr=0.01)), data
 
 
+def hulls():
+    data = ConvexHullDataModule(80, 8, 8, min_points=4, max_points=6, batch_size=8, pool_batches=3)
+    return Pointing(PointerNet(2, 6), "hull", optimizer=functools.partial(torch.optim.Adam, lr=0.01)), data
+
+
 def build(kind):
     lightning.seed_everything(0, verbose=False)
     return kind()
 
 
-@pytest.fixture(scope="module", params=[text, waves])
+@pytest.fixture(scope="module", params=[text, waves, hulls])
 def case(request):
     task, data = build(request.param)
     trainer().fit(task, data)

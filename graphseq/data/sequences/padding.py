@@ -91,8 +91,17 @@ class Spans:
         limit = BLOCK_BYTES if self.starts.device.type == "cpu" else DEVICE_BLOCK_BYTES
         per_row = self.mean_length * (bytes_per_step + INDEX_BYTES)
         for rows, block_sizes in blocks(host, batch_sizes(len(host), sizes), per_row, limit):
-            begin = np.cumsum([0, *block_sizes[:-1]])
-            yield rows, block_sizes, np.maximum.reduceat(self._host[rows.numpy()], begin).tolist()
+            yield rows, block_sizes, self.widths(rows, block_sizes)
+
+    def widths(self, rows: Tensor, sizes: Sequence[int]) -> list[int]:
+        """Return the width of each batch of a block: the length of its longest row.
+
+        Args:
+            rows: numbers of the rows of the block, int64 (R,), on the CPU.
+            sizes: size of each batch.
+        """
+        begin = np.cumsum([0, *sizes[:-1]])
+        return np.maximum.reduceat(self._host[rows.numpy()], begin).tolist()
 
     def gather_index(self, rows: Tensor, sizes: Sequence[int], widths: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Return the position of the step of each cell of a block, row by row, and which cells are padding.

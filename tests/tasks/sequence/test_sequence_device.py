@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from graphseq.data import SyntheticSequencesDataModule, SyntheticTextDataModule
-from graphseq.models import RecurrentLanguageModel, SequenceClassifier, SequenceTagger
-from graphseq.tasks import LanguageModeling, SequenceClassification, SequenceTagging
+from graphseq.data import ConvexHullDataModule, SyntheticSequencesDataModule, SyntheticTextDataModule
+from graphseq.models import PointerNet, RecurrentLanguageModel, SequenceClassifier, SequenceTagger
+from graphseq.tasks import LanguageModeling, Pointing, SequenceClassification, SequenceTagging
 from tests.reliability.runs import trainer
 
 KINDS = {
@@ -16,6 +16,15 @@ KINDS = {
         lambda k, d: SequenceClassification(SequenceClassifier(k, d, None, 16), k),
     ),
 }
+
+
+def test_a_pointing_step_is_that_of_the_host(device):
+    task = Pointing(PointerNet(2, 16), "hull")
+    store = ConvexHullDataModule(8, 0, 0, min_points=5, max_points=7).store
+    host = task.step(store.take(torch.arange(8)), "val")
+    there = task.to(device).step(store.to(device).take(torch.arange(8)), "val")
+    assert float(there.loss.detach()) == pytest.approx(float(host.loss.detach()), rel=1e-4)
+    assert there.prediction.cpu().tolist() == host.prediction.tolist()
 
 
 def build(kind):

@@ -1,0 +1,1 @@
+"""Sets of points with exact solutions of geometric problems: convex hulls, triangulations, tours."""

@@ -1,0 +1,1 @@
+"""Metrics of outputs that are positions of the input: polygons, triangulations, tours."""

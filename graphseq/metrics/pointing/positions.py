@@ -1,0 +1,149 @@
+"""Outputs that are sequences of positions: exact agreement, and the base of metrics that are means over sets."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+__all__ = ["ExactMatch", "exact_match"]
+
+
+def entries(sequences: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which entries of padded sequences count, and how many there are in each.
+
+    Args:
+        sequences: positions int64 (B, M), negative after the last of each.
+
+    Example:
+        >>> entries(torch.tensor([[3, 0, -100]]))[1].tolist()
+        [2]
+    """
+    known = sequences >= 0
+    return known, known.sum(1)
+
+
+def exact_match(preds: Tensor, target: Tensor) -> Tensor:
+    """Return whether each sequence of positions equals its target, bool (B,).
+
+    Args:
+        preds: positions int64 (B, M), negative after the last of each.
+        target: positions int64 (B, m), negative after the last of each.
+
+    Example:
+        >>> exact_match(torch.tensor([[1, 0, -100], [1, 0, 2]]), torch.tensor([[1, 0], [1, 0]])).tolist()
+        [True, False]
+    """
+    shared = min(preds.shape[1], target.shape[1])
+    (known, size), (_, wanted) = entries(preds), entries(target)
+    same = (preds[:, :shared] == target[:, :shared]) | ~known[:, :shared]
+    return same.all(1) & (size == wanted)
+
+
+class MeanOverSets(Metric):
+    """Base of metrics that are a mean over the sets of points for which a number is defined.
+
+    Reduction over processes: sum of the numbers over their count. A subclass defines :meth:`numbers`.
+
+    Args:
+        kwargs: arguments of ``torchmetrics.Metric``.
+
+    Example:
+        >>> issubclass(ExactMatch, MeanOverSets)
+        True
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", default=torch.tensor(0), dist_reduce_fx="sum")
+
+    def numbers(self, preds: Tensor, target: Tensor, points: Tensor, lengths: Tensor) -> Tensor:
+        """Return a number for each set, (B,), NaN where it is not defined.
+
+        Args:
+            preds: predicted positions int64 (B, M), negative after the last of each.
+            target: true positions int64 (B, m), negative after the last of each.
+            points: points (B, n, 2).
+            lengths: number of points of each set, int64 (B,).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define numbers")
+
+    def update(self, preds: Tensor, target: Tensor, points: Tensor, lengths: Tensor) -> None:
+        """Add one batch.
+
+        Args:
+            preds: predicted positions int64 (B, M), negative after the last of each.
+            target: true positions int64 (B, m), negative after the last of each.
+            points: points (B, n, 2).
+            lengths: number of points of each set, int64 (B,).
+        """
+        found = self.numbers(preds, target, points, lengths).double()
+        known = ~torch.isnan(found)
+        self.total += torch.where(known, found, 0).sum()
+        self.count += known.sum()
+
+    def compute(self) -> Tensor:
+        """Return the mean; NaN if there is no set for which the number is defined."""
+        return (self.total / self.count).float()
+
+
+class ExactMatch(MeanOverSets):
+    """Share of the sets whose predicted positions are the true ones, in their order; see :func:`exact_match`.
+
+    Args:
+        kwargs: arguments of ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = ExactMatch()
+        >>> metric.update(torch.tensor([[1, 0]]), torch.tensor([[1, 0]]), torch.rand(1, 2, 2), torch.tensor([2]))
+        >>> metric.compute()
+        tensor(1.)
+    """
+
+    def numbers(self, preds: Tensor, target: Tensor, points: Tensor, lengths: Tensor) -> Tensor:
+        """Return 1 for each set that is right, else 0.
+
+        Args:
+            preds: predicted positions int64 (B, M), negative after the last of each.
+            target: true positions int64 (B, m), negative after the last of each.
+            points: points, which are not read.
+            lengths: number of points of each set, which is not read.
+        """
+        return exact_match(preds, target)
+
+
+def taken(points: Tensor, sequences: Tensor) -> Tensor:
+    """Return the points at some positions in float64, (B, M, 2); those of padding have no meaning.
+
+    Args:
+        points: points (B, n, 2).
+        sequences: positions int64 (B, M), negative after the last of each.
+
+    Example:
+        >>> taken(torch.tensor([[[0.0, 1.0], [2.0, 3.0]]]), torch.tensor([[1, -100]]))[0, 0].tolist()
+        [2.0, 3.0]
+    """
+    return points.double().gather(1, sequences.clamp(min=0)[..., None].expand(-1, -1, points.shape[2]))
+
+
+def following(sequences: Tensor) -> Tensor:
+    """Return the position after each one, the first one after the last, as closed polygons and tours have it.
+
+    Args:
+        sequences: positions int64 (B, M), negative after the last of each.
+
+    Example:
+        >>> following(torch.tensor([[3, 1, 2, -100]])).tolist()
+        [[1, 2, 3, -100]]
+    """
+    known, size = entries(sequences)
+    last = torch.arange(sequences.shape[1], device=sequences.device) == (size - 1)[:, None]
+    after = torch.where(last, sequences[:, :1], sequences.roll(-1, 1))
+    return torch.where(known, after, sequences)
