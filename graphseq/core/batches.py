@@ -122,6 +122,32 @@ def step_mask(lengths: Tensor, steps: int) -> Tensor:
     return torch.arange(steps, device=lengths.device) < lengths[:, None]
 
 
+def check_lengths(lengths: Tensor, rows: int, steps: int, least: int = 1) -> None:
+    """Refuse lengths that do not fit; values are looked at only on a processor, where no synchronisation is needed.
+
+    Args:
+        lengths: number of steps of each row, integers (B,).
+        rows: number of rows B.
+        steps: padded number of steps T.
+        least: smallest length that is allowed.
+
+    Raises:
+        ValueError: if shape or type is another, or a length is outside ``least``..T.
+
+    Example:
+        >>> check_lengths(torch.tensor([3, 1]), 2, 3)
+    """
+    if lengths.shape != (rows,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise ValueError(f"lengths is {lengths.dtype} {tuple(lengths.shape)}; it must be integers ({rows},), one a row")
+    if rows and lengths.device.type == "cpu":
+        low, high = int(lengths.min()), int(lengths.max())
+        if low < least or high > steps:
+            raise ValueError(
+                f"lengths reach from {low} to {high}; each must be in {least}..{steps}: leave rows without steps out, "
+                "and cut lengths to the number of steps"
+            )
+
+
 def model_fields(model: nn.Module) -> dict[str, bool]:
     """Return the parameters of a network's ``forward`` that a batch may fill, and whether each is required.
 

@@ -42,6 +42,9 @@ from graphseq.nn.prompt.proximal import ProximalPolicyLoss as ProximalPolicyLoss
 from graphseq.nn.prompt.rollouts import RewardScale as RewardScale
 from graphseq.nn.prompt.rollouts import place_prompts as place_prompts
 from graphseq.nn.prompt.rollouts import roll_out_prompts as roll_out_prompts
+from graphseq.nn.recurrent.diagonal import LinearRNN as LinearRNN
+from graphseq.nn.recurrent.diagonal import ParaGRU as ParaGRU
+from graphseq.nn.recurrent.diagonal import ParaLSTM as ParaLSTM
 from graphseq.nn.recurrent.graph import GraphRNN as GraphRNN
 from graphseq.nn.recurrent.masked import MaskedRNN as MaskedRNN
 from graphseq.nn.recurrent.stack import RecurrentStack as RecurrentStack

@@ -12,6 +12,11 @@ from graphseq.ops.graph_views import induced_edges as induced_edges
 from graphseq.ops.graph_views import random_edges as random_edges
 from graphseq.ops.graph_views import random_non_edges as random_non_edges
 from graphseq.ops.gru import mail_gru as mail_gru
+from graphseq.ops.newton import NewtonReport as NewtonReport
+from graphseq.ops.newton import newton_solve as newton_solve
+from graphseq.ops.newton import sequential_solve as sequential_solve
+from graphseq.ops.para import para_gru as para_gru
+from graphseq.ops.para import para_lstm as para_lstm
 from graphseq.ops.pretraining import info_nce_loss as info_nce_loss
 from graphseq.ops.pretraining import link_loss as link_loss
 from graphseq.ops.pretraining import masked_cross_entropy as masked_cross_entropy
@@ -22,6 +27,7 @@ from graphseq.ops.recurrent import recurrent_layers as recurrent_layers
 from graphseq.ops.reinforcement import clipped_surrogate as clipped_surrogate
 from graphseq.ops.reinforcement import generalized_advantage as generalized_advantage
 from graphseq.ops.reinforcement import policy_divergence as policy_divergence
+from graphseq.ops.scan import linear_scan as linear_scan
 from graphseq.ops.segment.backends import segment_backend as segment_backend
 from graphseq.ops.segment.reduce import segment_argmax as segment_argmax
 from graphseq.ops.segment.reduce import segment_max as segment_max

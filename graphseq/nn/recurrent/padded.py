@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from graphseq.core.batches import step_mask
+from graphseq.core.batches import check_lengths, step_mask
 from graphseq.ops.recurrent import RecurrentMode, RecurrentState
 
 __all__: list[str] = []
@@ -56,20 +56,47 @@ class PaddedRecurrence(nn.Module):
             lengths: number of steps of each sequence, int64 (B,), each in 1..T; None if all have T.
         """
         self._check(x)
-        given = None if state is None else tuple(state) if self.cell == "lstm" else (state,)
+        given = self._parts(x, state)
         if lengths is None:
             y, after = self.run(x, None, given)
-            return y, after if self.cell == "lstm" else after[0]
+        else:
+            check_lengths(lengths, x.shape[0], x.shape[1])
+            y, after = self.run_padded(x, lengths, given)
+        return y, after if self.cell == "lstm" else after[0]
+
+    def run_padded(self, x: Tensor, lengths: Tensor, state: RecurrentState | None) -> tuple[Tensor, RecurrentState]:
+        """Return the outputs, 0 after the length of a sequence, and the state after its last step.
+
+        By default the sequences are packed for :meth:`run`.
+
+        Args:
+            x: inputs (B, T, D).
+            lengths: number of steps of each sequence, int64 (B,), each in 1..T.
+            state: parts of the state before the first step, None for zeros.
+        """
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         order, back = packed.sorted_indices, packed.unsorted_indices
-        if given is not None and order is not None:
-            given = tuple(part.index_select(self.batch_axis, order) for part in given)
-        data, after = self.run(packed.data, packed.batch_sizes, given)
+        if state is not None and order is not None:
+            state = tuple(part.index_select(self.batch_axis, order) for part in state)
+        data, after = self.run(packed.data, packed.batch_sizes, state)
         if back is not None:
             after = tuple(part.index_select(self.batch_axis, back) for part in after)
         repacked = PackedSequence(data, packed.batch_sizes, order, back)
-        y = pad_packed_sequence(repacked, batch_first=True, total_length=x.shape[1])[0]  # (B, T, R)
-        return y, after if self.cell == "lstm" else after[0]
+        return pad_packed_sequence(repacked, batch_first=True, total_length=x.shape[1])[0], after  # (B, T, R)
+
+    def _parts(self, x: Tensor, state: Any) -> RecurrentState | None:
+        """Parts of a state, with the number of rows of the inputs."""
+        if state is None:
+            return None
+        parts = tuple(state) if self.cell == "lstm" else (state,)
+        for part in parts:
+            if not isinstance(part, Tensor) or part.dim() <= self.batch_axis or part.shape[self.batch_axis] != len(x):
+                shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+                raise ValueError(
+                    f"state holds {shape}, where axis {self.batch_axis} must have the {len(x)} rows of the inputs; "
+                    "give the state that this layer returned for the same sequences"
+                )
+        return parts
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 3 or x.shape[2] != self.input_size:
