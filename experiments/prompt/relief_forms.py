@@ -9,9 +9,9 @@ from lightning.pytorch import LightningDataModule
 from experiments.prompt.arms import RELIEF, Length, arms, pretrained, trained
 from experiments.prompt.relief_molecules import KINDS, PASSES, PRETRAINING
 from graphseq.bench import Above, BestAbove, Effect, Row, Rule, Scale, Seeds, all_of, any_of, new
-from graphseq.core.batches import batch_target
+from graphseq.core import batch_target
 from graphseq.nn import EmbeddedGraphs
-from graphseq.tasks.prompt.base import PromptTask
+from graphseq.tasks import PromptTask
 
 PROTOCOL = """\
 Data, encoder, head and shots are those of effect.relief_molecules on BBBP with attribute masking, where RELIEF lost

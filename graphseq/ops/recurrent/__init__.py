@@ -1,21 +1,27 @@
 """Stacked recurrent layers of torch, called with weights that are given, such as masked ones."""
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import torch
 from torch import _VF, Tensor
 from torch.nn import functional
 
-from graphseq.ops.gru import sequence
 from graphseq.ops.processor import use_compiled
+from graphseq.ops.recurrent import elman, gru
 
 __all__ = ["recurrent_gates", "recurrent_layers"]
 
 RecurrentMode = Literal["rnn_tanh", "rnn_relu", "gru", "lstm"]
 RecurrentState: TypeAlias = tuple[Tensor, ...]
 _GATES: dict[RecurrentMode, int] = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4}
+_COMPILED: dict[RecurrentMode, Callable[..., tuple[Tensor, Tensor]]] = {
+    "rnn_tanh": functools.partial(elman.elman_layer, False),
+    "rnn_relu": functools.partial(elman.elman_layer, True),
+    "gru": gru.gru_layer,
+}
 
 
 def recurrent_gates(mode: RecurrentMode) -> int:
@@ -49,7 +55,7 @@ def recurrent_layers(
 
     It calls the kernels of ``torch.nn.RNN``, ``GRU`` and ``LSTM``: one matrix product for the inputs of all steps, and
     a compiled loop over the steps. Unlike those modules it takes the weights as an argument, so that a mask is applied
-    once a call and not once a step. On a processor a GRU of few units is one compiled loop, faster
+    once a call and not once a step. On a processor a layer of few units, but for an LSTM, is one compiled loop, faster
     than torch's; it cannot be differentiated twice.
 
     Args:
@@ -81,9 +87,9 @@ def recurrent_layers(
         size = len(x) if batch_sizes is None else int(batch_sizes[0])
         zeros = x.new_zeros(layers, size, weights[1].shape[1])
         state = (zeros, zeros) if mode == "lstm" else (zeros,)
-    narrow = mode == "gru" and weights[1].shape[1] <= sequence.WIDEST and not torch.is_autocast_enabled("cpu")
+    narrow = mode != "lstm" and weights[1].shape[1] <= gru.WIDEST and not torch.is_autocast_enabled("cpu")
     if narrow and use_compiled(x, *state, *weights):
-        return _compiled_gru(x, state[0], weights, batch_sizes, dropout if training else 0.0)
+        return _compiled_layers(_COMPILED[mode], x, state[0], weights, batch_sizes, dropout if training else 0.0)
     initial: object = state if mode == "lstm" else state[0]
     options = (list(weights), True, layers, dropout, training, False)
     kernel = getattr(_VF, mode)  # torch.nn.RNN and its subclasses call these by name, too
@@ -96,19 +102,24 @@ def recurrent_layers(
     return y, tuple(after)
 
 
-def _compiled_gru(
-    x: Tensor, state: Tensor, weights: Sequence[Tensor], batch_sizes: Tensor | None, dropout: float
+def _compiled_layers(
+    layer: Callable[..., tuple[Tensor, Tensor]],
+    x: Tensor,
+    state: Tensor,
+    weights: Sequence[Tensor],
+    batch_sizes: Tensor | None,
+    dropout: float,
 ) -> tuple[Tensor, RecurrentState]:
     if batch_sizes is None:
         step = x.permute(1, 2, 0)  # (T, D, B)
         sizes = torch.full((len(step),), len(x))
     else:
         sizes = batch_sizes
-        known = torch.arange(int(sizes[0])) < sizes[:, None]  # (T, B)
+        known = gru.known_steps(sizes)
         step = x.new_zeros(*known.shape, x.shape[1]).masked_scatter(known[..., None], x).transpose(1, 2)
     last = []
     for number, before in enumerate(state.unbind(0)):
         step = functional.dropout(step, dropout) if number else step
-        step, after = sequence.gru_layer(sizes, step, before, *weights[4 * number : 4 * number + 4])
+        step, after = layer(sizes, step, before, *weights[4 * number : 4 * number + 4])
         last.append(after)
     return step.permute(2, 0, 1) if batch_sizes is None else step.transpose(1, 2)[known], (torch.stack(last),)

@@ -21,6 +21,15 @@ WIDEST = 32
 """Number of units up to which the compiled loop is faster than torch's products, by measurement."""
 
 
+def known_steps(sizes: Tensor) -> Tensor:
+    """Return which sequences have a step, bool (T, B).
+
+    Args:
+        sizes: number of sequences that have a step, not increasing, the first B, int64 (T,).
+    """
+    return torch.arange(int(sizes[0])) < sizes[:, None]
+
+
 @compile_loop
 def _forward(gates, sizes, weight, h, before, candidate, y):  # type: ignore[no-untyped-def]
     """Run the recurrence, with inputs and gates as :func:`graphseq.ops.gru.compiled._gate` orders them.
@@ -149,9 +158,8 @@ class _GRULayer(Function):
         entering = inner[:, : 3 * dim]
         rows = inner.transpose(0, 1).flatten(1)  # (4 D, T B)
         of_bias = rows.sum(1)
-        # before is not written where a sequence has no step; the gradient there is 0, and 0 times NaN is not
-        known = torch.arange(x.shape[2]) < sizes[:, None]
-        states = before.masked_fill(~known[:, None], 0).transpose(0, 1).flatten(1)
+        # not written where a sequence has no step; the gradient there is 0, and 0 times NaN would not be
+        states = before.masked_fill(~known_steps(sizes)[:, None], 0).transpose(0, 1).flatten(1)
         of_hidden = torch.cat([rows[:both], rows[3 * dim :]]) @ states.t()
         return (
             None,
