@@ -1,11 +1,16 @@
 from graphseq.ops.additive_attention import additive_scores as additive_scores
 from graphseq.ops.attention import neighbor_attention as neighbor_attention
+from graphseq.ops.causal_convolution import causal_convolution as causal_convolution
 from graphseq.ops.decorrelation import cluster_variables as cluster_variables
 from graphseq.ops.decorrelation import correlation_dissimilarity as correlation_dissimilarity
 from graphseq.ops.decorrelation import decorrelation_loss as decorrelation_loss
 from graphseq.ops.decorrelation import effective_sample_size as effective_sample_size
 from graphseq.ops.decorrelation import random_fourier_features as random_fourier_features
 from graphseq.ops.decorrelation import weighted_cross_covariance as weighted_cross_covariance
+from graphseq.ops.gated_linear import gated_linear_attention as gated_linear_attention
+from graphseq.ops.gated_linear.chunkwise import gated_linear_chunkwise as gated_linear_chunkwise
+from graphseq.ops.gated_linear.chunkwise import gated_linear_quadratic as gated_linear_quadratic
+from graphseq.ops.gated_linear.recurrent import gated_linear_recurrent as gated_linear_recurrent
 from graphseq.ops.graph_views import growth_times as growth_times
 from graphseq.ops.graph_views import hop_distances as hop_distances
 from graphseq.ops.graph_views import induced_edges as induced_edges
