@@ -2,7 +2,15 @@ from graphseq.nn.activations import SELU as SELU
 from graphseq.nn.activations import AlphaDropout as AlphaDropout
 from graphseq.nn.attention.feedback import PointFeedback as PointFeedback
 from graphseq.nn.attention.feedback import SymbolFeedback as SymbolFeedback
+from graphseq.nn.attention.gated_linear import GatedLinearAttention as GatedLinearAttention
+from graphseq.nn.attention.gates import ConstantGate as ConstantGate
+from graphseq.nn.attention.gates import LowRankGate as LowRankGate
 from graphseq.nn.attention.pointer import PointerAttention as PointerAttention
+from graphseq.nn.attention.softmax import CausalAttention as CausalAttention
+from graphseq.nn.blocks.feed_forward import SwiGLU as SwiGLU
+from graphseq.nn.blocks.stack import BlockStack as BlockStack
+from graphseq.nn.blocks.stack import SequenceBlock as SequenceBlock
+from graphseq.nn.conv.causal import CausalConvolution as CausalConvolution
 from graphseq.nn.conv.patches import PatchEncoder as PatchEncoder
 from graphseq.nn.dense.snn import SNN as SNN
 from graphseq.nn.dense.snn import lecun_normal_ as lecun_normal_

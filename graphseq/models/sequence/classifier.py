@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from graphseq.core import Recorded
 from graphseq.core.batches import step_mask
+from graphseq.models.sequence.tokens import checked_tokens
 from graphseq.nn.recurrent.stack import Cell, RecurrentStack, SequenceLayer, layer_outputs
 
 __all__ = ["SequenceClassifier", "SequenceTagger"]
@@ -99,9 +100,7 @@ class SequenceTagger(Recorded, nn.Module):
             lengths: number of steps of each sequence, int64 (B,); None if all have T.
         """
         if self.embedding is not None:
-            if x.dim() != 2 or x.is_floating_point():
-                raise ValueError(f"inputs are {x.dtype} {tuple(x.shape)}; token numbers must be integers (B, T)")
-            x = self.embedding(x)  # (B, T, H)
+            x = self.embedding(checked_tokens(x, self.embedding.num_embeddings, "inputs are"))  # (B, T, H)
         elif x.dim() != 3 or x.shape[2] != self.in_channels:
             raise ValueError(f"inputs have shape {tuple(x.shape)}, where (B, T, {self.in_channels}) is needed")
         return layer_outputs(self.recurrent, x, lengths)  # (B, T, H)

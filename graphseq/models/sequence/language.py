@@ -7,6 +7,7 @@ from torch import Generator, Tensor, nn
 
 from graphseq.core import Recorded
 from graphseq.models.sequence.classifier import output_size
+from graphseq.models.sequence.tokens import checked_tokens
 from graphseq.nn.recurrent.stack import Cell, RecurrentStack, layer_outputs
 
 __all__ = ["RecurrentLanguageModel", "generate_tokens"]
@@ -95,9 +96,7 @@ class RecurrentLanguageModel(Recorded, nn.Module):
         return self.head(self.projection(self.dropout(y)))  # (B, T, H) -> (B, T, V)
 
     def _embedded(self, ids: Tensor) -> Tensor:
-        if ids.dim() != 2 or ids.is_floating_point():
-            raise ValueError(f"ids is {ids.dtype} {tuple(ids.shape)}; token numbers must be integers (B, T)")
-        return self.dropout(self.embedding(ids))  # (B, T, D)
+        return self.dropout(self.embedding(checked_tokens(ids, self.vocab_size, "ids is")))  # (B, T, D)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return logits of the next token at each step; those at padding have no meaning.

@@ -1,0 +1,1 @@
+"""Residual blocks of sequence layers, and stacks of them."""

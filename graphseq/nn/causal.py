@@ -1,0 +1,100 @@
+"""What causal sequence layers share: checks of inputs and lengths, and outputs without the state."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphseq.core.batches import step_mask
+
+__all__: list[str] = []
+
+
+class CausalLayer(nn.Module):
+    """Base class of layers ``(x, state, lengths) -> (y, state)`` whose outputs do not depend on later steps.
+
+    Attributes:
+        input_size: number of features of each step.
+        output_size: number of features of each output.
+    """
+
+    input_size: int
+    output_size: int
+
+    def outputs(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the outputs without the state; outputs after the length of a sequence are 0.
+
+        Args:
+            x: inputs (B, T, D).
+            lengths: number of steps of each sequence, int64 (B,), each in 0..T; None if all have T.
+        """
+        return self(x, None, lengths)[0]
+
+    def reset_parameters(self) -> None:
+        """Reinitialise all weights; defined by each subclass that has any."""
+
+    def checked(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Check the inputs, and return them with 0 for padding, which may hold anything, and what is no padding.
+
+        Args:
+            x: inputs.
+            lengths: number of steps of each sequence.
+
+        Returns:
+            inputs (B, T, D), and whether each step lies within its sequence, bool (B, T, 1), None if all do.
+
+        Raises:
+            ValueError: if ``x`` is not (B, T, D) with T of at least 1, or a length is not in 0..T; on an accelerator
+                values of lengths are not read, since that would synchronise.
+        """
+        if x.dim() != 3 or x.shape[2] != self.input_size or not x.shape[1]:
+            raise ValueError(
+                f"inputs have shape {tuple(x.shape)}, where (B, T, {self.input_size}) with T of at least 1 is needed"
+            )
+        if lengths is None:
+            return x, None
+        if lengths.shape != x.shape[:1] or lengths.is_floating_point():
+            raise ValueError(f"lengths is {lengths.dtype} {tuple(lengths.shape)}; give integers ({len(x)},)")
+        if lengths.device.type == "cpu" and len(lengths) and not (
+            int(lengths.min()) >= 0 and int(lengths.max()) <= x.shape[1]
+        ):  # fmt: skip
+            raise ValueError(
+                f"lengths reach from {int(lengths.min())} to {int(lengths.max())}; they must be in 0..{x.shape[1]}"
+            )
+        inside = step_mask(lengths.to(x.device), x.shape[1])[..., None]
+        return x.masked_fill(~inside, 0), inside
+
+
+def last_steps(known: Tensor, number: int, lengths: Tensor | None) -> Tensor:
+    """Return the last steps of each sequence, (B, number, D), to go on from there.
+
+    Args:
+        known: ``number`` steps before the inputs and then the inputs, (B, number + T, D).
+        number: number of steps to keep.
+        lengths: number of steps of each sequence among the inputs, int64 (B,); None if all have T.
+
+    Example:
+        >>> last_steps(torch.arange(5.0).view(1, 5, 1), 2, torch.tensor([1])).flatten().tolist()
+        [1.0, 2.0]
+    """
+    if lengths is None:
+        return known[:, known.shape[1] - number :]
+    place = lengths.to(known.device)[:, None] + torch.arange(number, device=known.device)  # (B, number)
+    return known.gather(1, place[..., None].expand(-1, -1, known.shape[2]))
+
+
+def positive(**sizes: Any) -> None:
+    """Check that sizes are at least 1.
+
+    Args:
+        **sizes: sizes by the names of their arguments.
+
+    Raises:
+        ValueError: if one is below 1.
+
+    Example:
+        >>> positive(dim=3)
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}; give a whole number of at least 1")
