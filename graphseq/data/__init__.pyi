@@ -88,6 +88,8 @@ from graphseq.data.sequences.pairs import SequencePairStore as SequencePairStore
 from graphseq.data.sequences.reber import SyntheticReberDataModule as SyntheticReberDataModule
 from graphseq.data.sequences.reber import is_reber_string as is_reber_string
 from graphseq.data.sequences.reber import reber_strings as reber_strings
+from graphseq.data.sequences.recall import AssociativeRecallDataModule as AssociativeRecallDataModule
+from graphseq.data.sequences.recall import associative_recall as associative_recall
 from graphseq.data.sequences.state_tracking import StateTrackingDataModule as StateTrackingDataModule
 from graphseq.data.sequences.state_tracking import group_products as group_products
 from graphseq.data.sequences.store import SequenceStore as SequenceStore
