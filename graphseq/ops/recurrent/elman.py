@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from graphseq.ops.gru.compiled import _ONE, _TWO, _sigmoid
 from graphseq.ops.processor import arrays, compile_loop
 from graphseq.ops.recurrent.gru import known_steps
+from graphseq.ops.sigmoid import sigmoid
 
 __all__: list[str] = []
+
+_ONE, _TWO = np.float32(1), np.float32(2)
 
 
 @compile_loop
@@ -54,7 +56,7 @@ def _forward(inputs, sizes, weight, h, before, y, rectified):  # type: ignore[no
             else:
                 for b in range(count):
                     row[b] = _TWO * row[b]
-                _sigmoid(row[:count], opened, exponent, power)
+                sigmoid(row[:count], opened, exponent, power)
                 for b in range(count):
                     out[b] = _TWO * opened[b] - _ONE  # tanh x = 2 sigmoid 2 x - 1
             for b in range(count):

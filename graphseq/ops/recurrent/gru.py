@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from graphseq.ops.gru.compiled import _ONE, _TWO, _sigmoid
 from graphseq.ops.processor import arrays, compile_loop
+from graphseq.ops.sigmoid import sigmoid
 
 __all__: list[str] = []
+
+_ONE, _TWO = np.float32(1), np.float32(2)
 
 WIDEST = 32
 """Number of units up to which the compiled loop is faster than torch's products, by measurement."""
@@ -65,7 +67,7 @@ def _forward(gates, sizes, weight, h, before, candidate, y):  # type: ignore[no-
                 for b in range(count):
                     row[b] += factor * column[b]
         for j in range(2 * dim):
-            _sigmoid(gates[t, j, :count], opened, exponent, power)  # not in place: such a loop stays scalar
+            sigmoid(gates[t, j, :count], opened, exponent, power)  # not in place: such a loop stays scalar
             for b in range(count):
                 gates[t, j, b] = opened[b]
         for i in range(dim):
@@ -73,7 +75,7 @@ def _forward(gates, sizes, weight, h, before, candidate, y):  # type: ignore[no-
             first, second = gates[t, 2 * dim + i], gates[t, 3 * dim + i]
             for b in range(count):
                 entering[b] = _TWO * (first[b] + reset[b] * second[b])
-            _sigmoid(entering[:count], opened, exponent, power)
+            sigmoid(entering[:count], opened, exponent, power)
             old, new, out = h[i], candidate[t, i], y[t, i]
             for b in range(count):
                 new[b] = _TWO * opened[b] - _ONE  # tanh x = 2 sigmoid 2 x - 1
