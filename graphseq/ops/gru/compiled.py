@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graphseq.ops.gru import fused
 from graphseq.ops.processor import arrays, compile_loop, use_compiled
-from graphseq.ops.sigmoid import sigmoid as _sigmoid
+from graphseq.ops.sigmoid import sigmoid
 
 __all__: list[str] = []
 
@@ -55,11 +55,11 @@ def _gate(gates, own, candidate, new):  # type: ignore[no-untyped-def]
     power = exponent.view(np.float32)
     opened, entering = np.empty(2 * dim, gates.dtype), np.empty(dim, gates.dtype)
     for row in range(own.shape[0]):
-        _sigmoid(gates[row, : 2 * dim], opened, exponent, power)  # not in place: such a loop stays scalar
+        sigmoid(gates[row, : 2 * dim], opened, exponent, power)  # not in place: such a loop stays scalar
         gates[row, : 2 * dim] = opened
         for i in range(dim):
             entering[i] = _TWO * (gates[row, 2 * dim + i] + opened[i] * gates[row, 3 * dim + i])
-        _sigmoid(entering, candidate[row], exponent, power)
+        sigmoid(entering, candidate[row], exponent, power)
         for i in range(dim):
             candidate[row, i] = _TWO * candidate[row, i] - _ONE  # tanh x = 2 sigmoid 2 x - 1
             new[row, i] = candidate[row, i] + gates[row, dim + i] * (own[row, i] - candidate[row, i])

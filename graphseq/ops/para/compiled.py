@@ -247,9 +247,13 @@ def _lstm_gradients(arriving, gates, weight, initial, states, to_gates, to_weigh
     leaving = np.empty(2 * dim, gates.dtype)
     exponent = np.empty(2 * dim, np.int32)
     power = exponent.view(np.float32)
-    carry, sums = np.empty((2, dim), gates.dtype), np.empty((5, dim), gates.dtype)
+    carry_c, carry_h = np.empty(dim, gates.dtype), np.empty(dim, gates.dtype)
+    to_c, to_f = np.empty(dim, gates.dtype), np.empty(dim, gates.dtype)
+    to_z, to_o = np.empty(dim, gates.dtype), np.empty(dim, gates.dtype)
+    sums = np.empty((5, dim), gates.dtype)
     for row in range(gates.shape[0]):
-        carry[:] = 0
+        carry_c[:] = 0
+        carry_h[:] = 0
         sums[:] = 0
         for t in range(gates.shape[1] - 1, -1, -1):
             before = states[row, t - 1] if t > 0 else initial[row]
@@ -262,24 +266,34 @@ def _lstm_gradients(arriving, gates, weight, initial, states, to_gates, to_weigh
                 entering[i] = weight[2, i] * before[1, i] + weight[4, i] * now[0, i] + gates[row, t, 2 * dim + i]
                 entering[dim + i] = _TWO * now[0, i]
             sigmoid(entering, leaving, exponent, power)
+            # short loops: with more arrays in one of them it is not made of vector instructions
             for i in range(dim):
-                c, h = before[0, i], before[1, i]
-                f, z = opened[i], _TWO * opened[dim + i] - _ONE
                 o, g = leaving[i], _TWO * leaving[dim + i] - _ONE
-                to_h = arriving[row, t, 1, i] + carry[1, i]
-                to_o = to_h * g * o * (_ONE - o)
-                to_c = arriving[row, t, 0, i] + carry[0, i] + to_h * o * (_ONE - g * g) + to_o * weight[4, i]
-                to_f = to_c * (c - z) * f * (_ONE - f)
-                to_z = to_c * (_ONE - f) * (_ONE - z * z)
-                to_gates[row, t, i] = to_f
-                to_gates[row, t, dim + i] = to_z
-                to_gates[row, t, 2 * dim + i] = to_o
-                sums[0, i] += to_f * h
-                sums[1, i] += to_z * h
-                sums[2, i] += to_o * h
-                sums[3, i] += to_f * c
-                sums[4, i] += to_o * now[0, i]
-                carry[0, i] = to_c * f + to_f * weight[3, i]
-                carry[1, i] = to_f * weight[0, i] + to_z * weight[1, i] + to_o * weight[2, i]
-        to_initial[row] = carry
+                to_h = arriving[row, t, 1, i] + carry_h[i]
+                to_o[i] = to_h * g * o * (_ONE - o)
+                to_c[i] = to_h * o * (_ONE - g * g)
+            for i in range(dim):
+                to_c[i] = to_c[i] + arriving[row, t, 0, i] + carry_c[i] + to_o[i] * weight[4, i]
+            for i in range(dim):
+                f, z = opened[i], _TWO * opened[dim + i] - _ONE
+                to_f[i] = to_c[i] * (before[0, i] - z) * f * (_ONE - f)
+                to_z[i] = to_c[i] * (_ONE - f) * (_ONE - z * z)
+            for i in range(dim):
+                carry_c[i] = to_c[i] * opened[i] + to_f[i] * weight[3, i]
+            for i in range(dim):
+                carry_h[i] = to_f[i] * weight[0, i] + to_z[i] * weight[1, i] + to_o[i] * weight[2, i]
+            for i in range(dim):
+                to_gates[row, t, i] = to_f[i]
+                to_gates[row, t, dim + i] = to_z[i]
+                to_gates[row, t, 2 * dim + i] = to_o[i]
+            for i in range(dim):
+                sums[0, i] += to_f[i] * before[1, i]
+                sums[3, i] += to_f[i] * before[0, i]
+            for i in range(dim):
+                sums[1, i] += to_z[i] * before[1, i]
+            for i in range(dim):
+                sums[2, i] += to_o[i] * before[1, i]
+                sums[4, i] += to_o[i] * now[0, i]
+        to_initial[row, 0] = carry_c
+        to_initial[row, 1] = carry_h
         to_weight += sums
