@@ -86,6 +86,17 @@ def test_single_precision(cell, mode):
     assert all(torch.allclose(a.double(), b, rtol=1e-4, atol=1e-4) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_newton_equals_the_loop_on_a_device(cell, device):
+    parts = [part.detach().to(device).requires_grad_() for part in draw(cell, steps=70)]
+    states, report = CELLS[cell][0](*parts, mode="parallel")
+    assert bool(report.converged)
+    expected = recorded_loop(cell, *parts)
+    assert torch.allclose(states, expected, rtol=0, atol=1e-12)
+    ours, theirs = (torch.autograd.grad(y.square().sum(), parts) for y in (states, expected))
+    assert all(torch.allclose(one, other, rtol=0, atol=1e-10) for one, other in zip(ours, theirs, strict=True))
+
+
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("cell", CELLS)
 def test_gates_that_are_shut_or_open(cell):
