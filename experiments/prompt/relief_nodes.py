@@ -28,11 +28,11 @@ Length: RELIEF has 12 epochs, published are 100 (``full``: 50). Its head takes 2
 gradients train has 240 epochs of one step: every arm but the one of equal passes trains its head by 240 steps
 (``full``: 1000). Validation chooses the epoch among 4 for each arm (``full``: 10).
 
-Seen before: the same rule with features divided by their sum after the reduction, seeds 200 to 204: not reproduced, 2 of
-14 conditions (E on both sets); RELIEF 22 (Cora) and 36 (CiteSeer) in accuracy, linear head 39 and 59, fine-tuning 71 and
-61. A prompt of 0.1 in each of 100 features was ten times as long as the features of a node, which is not the published
-setting: there features are not divided, and are three times as long as such a prompt. Seeds begin at 300, which nothing
-was run with.
+Seen before: the same rule with features divided by their sum after the reduction, seeds 200 to 204: not reproduced, 2
+of 14 conditions (E on both sets); RELIEF 22 (Cora) and 36 (CiteSeer) in accuracy, linear head 39 and 59, fine-tuning 71
+and 61. A prompt of 0.1 in each of 100 features was ten times as long as the features of a node, which is not the
+published setting: there features are not divided, and are three times as long as such a prompt. Seeds begin at 300,
+which nothing was run with.
 
 Conditions, on Cora with the encoder of hidden edges and on CiteSeer with that of contrast: (A) RELIEF less fine-tuning
 lies above 0; (B) RELIEF less training from scratch, and less the other arm that validation prefers, lie above 0; (C)
