@@ -1,4 +1,4 @@
-"""Why RELIEF does not gain on BBBP: its rewards, horizon, critic, deviation and size of prompts, changed one at a time."""
+"""Why RELIEF does not gain on BBBP: rewards, horizon, critic, deviation and size of prompts, changed one by one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,8 +37,8 @@ Seen before this rule was written: the record of effect.relief_molecules, where 
 uniform choice covers (0.63). Seeds begin at 310, which nothing was run with; the quick scale tried the code with 300.
 
 Conditions: (A) of RELIEF, the return on the shots lies above 0: the policy lowers the loss that it is rewarded for; (B)
-so it does with *all three*; (C) with the prompts RELIEF scores higher than the same head without them; (D) the form that
-validation prefers lies above fine-tuning, and above the other arm that validation prefers.
+so it does with *all three*; (C) with the prompts RELIEF scores higher than the same head without them; (D) the form
+that validation prefers lies above fine-tuning, and above the other arm that validation prefers.
 
 Rule: *reproduced* if (D) holds: some form gains; *partly* if (A) or (B) does: the policy lowers the loss of the shots,
 and what fails is their generalization; else *not reproduced*: it does not even lower that.
