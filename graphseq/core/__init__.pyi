@@ -27,6 +27,7 @@ from graphseq.core.protocols import PointingNetwork as PointingNetwork
 from graphseq.core.protocols import PromptableEncoder as PromptableEncoder
 from graphseq.core.protocols import SequenceNetwork as SequenceNetwork
 from graphseq.core.protocols import SeriesSource as SeriesSource
+from graphseq.core.protocols import StreamedText as StreamedText
 from graphseq.core.protocols import StreamNetwork as StreamNetwork
 from graphseq.core.protocols import TeacherForcedNetwork as TeacherForcedNetwork
 from graphseq.core.protocols import TextSource as TextSource

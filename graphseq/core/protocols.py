@@ -24,6 +24,7 @@ __all__ = [
     "SequenceNetwork",
     "SeriesSource",
     "StreamNetwork",
+    "StreamedText",
     "TeacherForcedNetwork",
     "TextSource",
     "missing_members",
@@ -422,6 +423,21 @@ class TextSource(Protocol):
     @property
     def vocabulary(self) -> Vocabulary:
         """Vocabulary made of the tokens of the training split."""
+
+
+@runtime_checkable
+class StreamedText(Protocol):
+    """Data module of text that says whether its batches go on from one to the next.
+
+    Example:
+        >>> from graphseq.data import SyntheticTextDataModule
+        >>> isinstance(SyntheticTextDataModule(200), StreamedText)
+        True
+    """
+
+    @property
+    def in_streams(self) -> bool:
+        """Whether each row of a batch goes on where the same row of the batch before ended."""
 
 
 @runtime_checkable

@@ -68,6 +68,7 @@ from graphseq.data.images.files import read_idx_pair as read_idx_pair
 from graphseq.data.images.files import read_jpeg_archive as read_jpeg_archive
 from graphseq.data.images.files import read_usps_hdf5 as read_usps_hdf5
 from graphseq.data.images.module import ImageDataModule as ImageDataModule
+from graphseq.data.images.pixels import PixelSequenceDataModule as PixelSequenceDataModule
 from graphseq.data.loader import BatchLoader as BatchLoader
 from graphseq.data.nodes.module import NodeDataModule as NodeDataModule
 from graphseq.data.nodes.sets import ActorDataModule as ActorDataModule
@@ -79,6 +80,10 @@ from graphseq.data.sequences.base import PaddedDataModule as PaddedDataModule
 from graphseq.data.sequences.files import LabelledSequences as LabelledSequences
 from graphseq.data.sequences.files import read_sequence_csv as read_sequence_csv
 from graphseq.data.sequences.files import read_ts as read_ts
+from graphseq.data.sequences.generated.memory import AddingDataModule as AddingDataModule
+from graphseq.data.sequences.generated.memory import CopyMemoryDataModule as CopyMemoryDataModule
+from graphseq.data.sequences.generated.memory import adding_problem as adding_problem
+from graphseq.data.sequences.generated.memory import copy_memory as copy_memory
 from graphseq.data.sequences.loader import BucketLoader as BucketLoader
 from graphseq.data.sequences.module import JapaneseVowelsDataModule as JapaneseVowelsDataModule
 from graphseq.data.sequences.module import SequenceCSVDataModule as SequenceCSVDataModule
@@ -113,10 +118,12 @@ from graphseq.data.store import TensorStore as TensorStore
 from graphseq.data.tabular import TabularDataModule as TabularDataModule
 from graphseq.data.text.module import CharacterDataModule as CharacterDataModule
 from graphseq.data.text.module import TextDataModule as TextDataModule
+from graphseq.data.text.module import TextOptions as TextOptions
 from graphseq.data.text.module import TinyShakespeareDataModule as TinyShakespeareDataModule
 from graphseq.data.text.module import WikiText2SmallDataModule as WikiText2SmallDataModule
 from graphseq.data.text.module import WordDataModule as WordDataModule
 from graphseq.data.text.store import TokenStore as TokenStore
+from graphseq.data.text.streams import StreamLoader as StreamLoader
 from graphseq.data.text.synthetic import SyntheticTextDataModule as SyntheticTextDataModule
 from graphseq.data.text.synthetic import sentence_text as sentence_text
 from graphseq.data.transforms import Compose as Compose

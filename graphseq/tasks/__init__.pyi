@@ -23,6 +23,7 @@ from graphseq.tasks.prompt.base import PromptOptions as PromptOptions
 from graphseq.tasks.prompt.base import PromptTask as PromptTask
 from graphseq.tasks.prompt.gradient import PromptTuning as PromptTuning
 from graphseq.tasks.prompt.reinforced import ReinforcedPromptTuning as ReinforcedPromptTuning
+from graphseq.tasks.sequence.carried import CarriedLanguageModeling as CarriedLanguageModeling
 from graphseq.tasks.sequence.classification import SequenceClassification as SequenceClassification
 from graphseq.tasks.sequence.language import LanguageModeling as LanguageModeling
 from graphseq.tasks.sequence.pointing import Pointing as Pointing

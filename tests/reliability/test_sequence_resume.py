@@ -8,7 +8,7 @@ import torch
 
 from graphseq.data import ConvexHullDataModule, SyntheticSequencesDataModule, SyntheticTextDataModule
 from graphseq.models import PointerNet, RecurrentLanguageModel, SequenceTagger
-from graphseq.tasks import LanguageModeling, Pointing, SequenceTagging
+from graphseq.tasks import CarriedLanguageModeling, LanguageModeling, Pointing, SequenceTagging
 from tests.reliability.runs import trainer, weights
 from tests.reliability.test_resume import Interrupted, SaveAndStop, assert_same
 
@@ -17,6 +17,13 @@ def text():
     data = SyntheticTextDataModule(100, length=32, stride=20, batch_size=16)
     model = RecurrentLanguageModel(data.vocab_size, 6, 8, num_layers=2, dropout=0.3)
     return LanguageModeling(model, data.vocab_size, optimizer=functools.partial(torch.optim.Adam, lr=0.01)), data
+
+
+def streams():
+    data = SyntheticTextDataModule(100, length=16, order="streams", batch_size=12, eval_batch_size=5)
+    model = RecurrentLanguageModel(data.vocab_size, 6, 8, num_layers=2, dropout=0.3)
+    adam = functools.partial(torch.optim.Adam, lr=0.01)
+    return CarriedLanguageModeling(model, data.vocab_size, optimizer=adam), data
 
 
 def waves():
@@ -35,7 +42,7 @@ def build(kind):
     return kind()
 
 
-@pytest.fixture(scope="module", params=[text, waves, hulls])
+@pytest.fixture(scope="module", params=[text, streams, waves, hulls])
 def case(request):
     task, data = build(request.param)
     trainer().fit(task, data)

@@ -11,22 +11,42 @@ from torch import Tensor
 
 from graphseq.core.errors import DataError
 from graphseq.core.vocabulary import UNKNOWN, Vocabulary, split_tokens
-from graphseq.data.base import DataOptions
+from graphseq.data.base import DataOptions, Stage
 from graphseq.data.cache import raw_files
+from graphseq.data.loader import BatchLoader
 from graphseq.data.sequences.base import PaddedDataModule
 from graphseq.data.splits import check_fractions
 from graphseq.data.text.files import read_text
 from graphseq.data.text.store import TokenStore, smallest_integers, windows
+from graphseq.data.text.streams import StreamLoader
 
 __all__ = [
     "CharacterDataModule",
     "TextDataModule",
+    "TextOptions",
     "TinyShakespeareDataModule",
     "WikiText2SmallDataModule",
     "WordDataModule",
 ]
 
 _SPLITS = ("train", "val", "test")
+
+Order = Literal["shuffled", "streams"]
+
+
+class TextOptions(DataOptions, total=False):
+    """Arguments that data modules of text pass on to :class:`TextDataModule` as ``**options: Unpack[TextOptions]``.
+
+    Args:
+        order: order of the windows: ``shuffled`` in training, or in ``streams``, see :class:`TextDataModule`; default
+            ``shuffled``.
+
+    Example:
+        >>> "order" in TextOptions.__annotations__
+        True
+    """
+
+    order: Order
 
 
 class TextDataModule(PaddedDataModule):
@@ -52,6 +72,9 @@ class TextDataModule(PaddedDataModule):
         fractions: shares of training, validation and test split in the tokens of ``path``; the share of a split with
             its own file is ignored, and the others keep their proportion.
         min_count: smallest number of occurrences of a token in the training split to be in the vocabulary, at least 1.
+        order: ``shuffled`` draws the order of training windows anew in each epoch; in ``streams`` each row of a batch
+            goes on where the same row of the batch before ended, in all splits, as
+            :class:`graphseq.tasks.CarriedLanguageModeling` needs it, and fewer windows than rows are left out.
         options: further arguments of :class:`PaddedDataModule`; ``pool_batches`` has little effect, since all windows
             have one length.
 
@@ -81,9 +104,16 @@ class TextDataModule(PaddedDataModule):
         stride: int | None = None,
         fractions: Sequence[float] = (0.9, 0.05, 0.05),
         min_count: int = 1,
+        order: Order = "shuffled",
         **options: Unpack[DataOptions],
     ) -> None:
         super().__init__(**options)
+        if order not in ("shuffled", "streams"):
+            raise ValueError(f"order is {order!r}; it must be 'shuffled' or 'streams'")
+        if order == "streams" and stride not in (None, length):
+            raise ValueError(
+                f"stride is {stride} with order 'streams'; windows that overlap do not go on: leave it out"
+            )
         if length < 1:
             raise ValueError(f"length is {length}; it must be at least 1")
         if stride is not None and not 1 <= stride <= length:
@@ -95,6 +125,7 @@ class TextDataModule(PaddedDataModule):
         self.stride = stride
         self.fractions = check_fractions(fractions)
         self.min_count = min_count
+        self.order: Order = order
         self._vocabulary: Vocabulary | None = None
         self._unknown: dict[str, int] = {}
         self._bounds: dict[str, tuple[int, int]] = {}
@@ -122,6 +153,25 @@ class TextDataModule(PaddedDataModule):
         """Number of unknown tokens of each split."""
         self.load()
         return dict(self._unknown)
+
+    @property
+    def in_streams(self) -> bool:
+        """Whether each row of a batch goes on where the same row of the batch before ended."""
+        return self.order == "streams"
+
+    def loader(self, stage: Stage) -> BatchLoader:
+        """Return the loader of one stage.
+
+        Args:
+            stage: name of the split.
+        """
+        plain = super().loader(stage)
+        if not self.in_streams:
+            return plain
+        return StreamLoader(
+            plain.store, plain.batch_size, index=plain.index, world_size=plain.world_size, rank=plain.rank,
+            device=plain.device,
+        )  # fmt: skip
 
     def texts(self) -> dict[str, str]:
         """Return the text of ``path`` and of each split that has its own file."""
@@ -336,7 +386,7 @@ class TinyShakespeareDataModule(CharacterDataModule):
         stride: int | None = None,
         fractions: Sequence[float] = (0.9, 0.05, 0.05),
         verify_checksums: bool = True,
-        **options: Unpack[DataOptions],
+        **options: Unpack[TextOptions],
     ) -> None:
         super().__init__("input.txt", length=length, stride=stride, fractions=fractions, **options)
         self.verify_checksums = verify_checksums
@@ -388,7 +438,7 @@ class WikiText2SmallDataModule(WordDataModule):
         val_fraction: float = 0.1,
         min_count: int = 2,
         verify_checksums: bool = True,
-        **options: Unpack[DataOptions],
+        **options: Unpack[TextOptions],
     ) -> None:
         if not 0 < val_fraction < 1:
             raise ValueError(f"val_fraction is {val_fraction}; it must be in (0, 1)")

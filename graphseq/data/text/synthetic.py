@@ -5,8 +5,7 @@ from typing import Unpack
 import torch
 from torch import Generator, Tensor
 
-from graphseq.data.base import DataOptions
-from graphseq.data.text.module import CharacterDataModule
+from graphseq.data.text.module import CharacterDataModule, TextOptions
 
 __all__ = ["SyntheticTextDataModule", "sentence_text"]
 
@@ -81,7 +80,7 @@ class SyntheticTextDataModule(CharacterDataModule):
         *,
         length: int = 64,
         stride: int | None = None,
-        **options: Unpack[DataOptions],
+        **options: Unpack[TextOptions],
     ) -> None:
         super().__init__("generated", length=length, stride=stride, fractions=(0.8, 0.1, 0.1), **options)
         self.num_sentences = num_sentences

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from graphseq.core import Recorded
 from graphseq.core.batches import step_mask
 from graphseq.models.sequence.tokens import checked_tokens
+from graphseq.nn.recurrent.composed import Bidirectional, LayerStack
 from graphseq.nn.recurrent.stack import Cell, RecurrentStack, SequenceLayer, layer_outputs
 
 __all__ = ["SequenceClassifier", "SequenceTagger"]
@@ -177,7 +178,7 @@ class SequenceClassifier(SequenceTagger):
         if pool not in ("last", "mean"):
             raise ValueError(f"pool is {pool!r}; it must be 'last' or 'mean'")
         self.pool = pool
-        self.two_ends = isinstance(self.recurrent, RecurrentStack) and self.recurrent.bidirectional
+        self.two_ends = is_bidirectional(self.recurrent)
 
     def encode(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return one vector for each sequence, the input of the head, (B, H).
@@ -209,6 +210,21 @@ class SequenceClassifier(SequenceTagger):
             lengths: number of steps of each sequence, int64 (B,); None if all have T.
         """
         return self.head(self.dropout(self.encode(x, lengths)))  # (B, H) -> (B, K)
+
+
+def is_bidirectional(layer: nn.Module) -> bool:
+    """Return whether the last outputs of a layer are those of both directions, one half each.
+
+    Args:
+        layer: any sequence layer.
+
+    Example:
+        >>> is_bidirectional(RecurrentStack(3, 5, bidirectional=True))
+        True
+    """
+    if isinstance(layer, LayerStack):
+        return is_bidirectional(layer.layers[-1])
+    return isinstance(layer, RecurrentStack | Bidirectional) and layer.bidirectional
 
 
 def output_size(layer: nn.Module) -> int:

@@ -9,6 +9,7 @@ from torch.nn import functional
 from graphseq.models.sequence.classifier import output_size
 from graphseq.models.sequence.decoding import DecoderMemory, DecodingNetwork
 from graphseq.models.sequence.pointer import checked_symbols, encoded
+from graphseq.models.sequence.tokens import checked_tokens
 from graphseq.nn.attention.feedback import SymbolFeedback
 from graphseq.nn.attention.pointer import PointerAttention
 from graphseq.nn.recurrent.stack import RecurrentStack
@@ -95,9 +96,10 @@ class EncoderDecoder(DecodingNetwork):
             x: features (B, T, D), or token numbers (B, T).
             lengths: number of steps of each input, int64 (B,); None if all have T.
         """
-        if self.embedding is not None and (x.dim() != 2 or x.is_floating_point()):
-            raise ValueError(f"inputs are {x.dtype} {tuple(x.shape)}; token numbers must be integers (B, T)")
-        e, state, known = encoded(self.encoder, x if self.embedding is None else self.embedding(x), lengths)
+        steps = x
+        if self.embedding is not None:
+            steps = self.embedding(checked_tokens(x, self.embedding.num_embeddings, "inputs are"))
+        e, state, known = encoded(self.encoder, steps, lengths)
         allowed = torch.ones(len(x), self.num_symbols + 1, dtype=torch.bool, device=x.device)
         allowed[:, 0] = self.end_token
         return DecoderMemory(x, e, allowed, known, state)

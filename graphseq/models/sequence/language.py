@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 from graphseq.core import Recorded
 from graphseq.models.sequence.classifier import output_size
 from graphseq.models.sequence.tokens import checked_tokens
+from graphseq.nn.recurrent.composed import Bidirectional, LayerStack
 from graphseq.nn.recurrent.stack import Cell, RecurrentStack, layer_outputs
 
 __all__ = ["RecurrentLanguageModel", "generate_tokens"]
@@ -66,7 +67,7 @@ class RecurrentLanguageModel(Recorded, nn.Module):
                 raise ValueError(f"{name} is {size}; give a whole number of at least 1")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is {dropout}; give a probability in [0, 1)")
-        if isinstance(recurrent, RecurrentStack) and recurrent.bidirectional:
+        if isinstance(recurrent, RecurrentStack | Bidirectional | LayerStack) and recurrent.bidirectional:
             raise ValueError("recurrent is bidirectional, so that each step would see the token it has to predict")
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, embedding_channels)

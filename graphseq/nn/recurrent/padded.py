@@ -1,5 +1,6 @@
 """What recurrent layers of our own share: outputs and states of padded and of packed sequences."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ class PaddedRecurrence(nn.Module):
     """Base class of layers whose :meth:`run` takes padded or packed sequences.
 
     Attributes:
-        cell: kind of cell; the state of an LSTM is a pair.
+        cell: kind of cell; the state of ``lstm`` is a pair.
         input_size: number of features of each step.
         batch_axis: axis of the batch in a part of the state.
     """
@@ -23,6 +24,11 @@ class PaddedRecurrence(nn.Module):
     cell: RecurrentMode
     input_size: int
     batch_axis = 0
+
+    @property
+    def state_is_pair(self) -> bool:
+        """Whether the state has two parts, h and c; else it is h alone."""
+        return self.cell == "lstm"
 
     def run(self, x: Tensor, batch_sizes: Tensor | None, state: RecurrentState | None) -> tuple[Tensor, RecurrentState]:
         """Return the outputs and the state after the last step; defined by each subclass.
@@ -62,7 +68,7 @@ class PaddedRecurrence(nn.Module):
         else:
             check_lengths(lengths, x.shape[0], x.shape[1])
             y, after = self.run_padded(x, lengths, given)
-        return y, after if self.cell == "lstm" else after[0]
+        return y, after if self.state_is_pair else after[0]
 
     def run_padded(self, x: Tensor, lengths: Tensor, state: RecurrentState | None) -> tuple[Tensor, RecurrentState]:
         """Return the outputs, 0 after the length of a sequence, and the state after its last step.
@@ -88,16 +94,34 @@ class PaddedRecurrence(nn.Module):
         """Parts of a state, with the number of rows of the inputs."""
         if state is None:
             return None
-        parts = tuple(state) if self.cell == "lstm" else (state,)
-        for part in parts:
-            if not isinstance(part, Tensor) or part.dim() <= self.batch_axis or part.shape[self.batch_axis] != len(x):
-                shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
-                raise ValueError(
-                    f"state holds {shape}, where axis {self.batch_axis} must have the {len(x)} rows of the inputs; "
-                    "give the state that this layer returned for the same sequences"
-                )
+        parts = tuple(state) if self.state_is_pair else (state,)
+        check_state(parts, len(x), self.batch_axis)
         return parts
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 3 or x.shape[2] != self.input_size:
             raise ValueError(f"inputs have shape {tuple(x.shape)}, where (B, T, {self.input_size}) is needed")
+
+
+def check_state(state: Sequence[Any], rows: int, batch_axis: int) -> None:
+    """Refuse a state that is that of another number of rows.
+
+    Args:
+        state: parts of the state.
+        rows: number of rows of the inputs.
+        batch_axis: axis of the batch in a part of the state.
+
+    Raises:
+        ValueError: if a part is no tensor, or has another number of rows.
+
+    Example:
+        >>> import torch
+        >>> check_state((torch.zeros(1, 2, 5),), 2, 1)
+    """
+    for part in state:
+        if not isinstance(part, Tensor) or part.dim() <= batch_axis or part.shape[batch_axis] != rows:
+            shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+            raise ValueError(
+                f"state holds {shape}, where axis {batch_axis} must have the {rows} rows of the inputs; "
+                "give the state that this layer returned for the same sequences"
+            )

@@ -1,16 +1,20 @@
 """Stacks of torch's recurrent layers over padded sequences."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from graphseq.core import Recorded
-from graphseq.core.batches import step_mask
+from graphseq.core.batches import check_lengths, step_mask
+from graphseq.nn.recurrent.initializations import RecurrentInitialization
+from graphseq.nn.recurrent.padded import check_state
 
 __all__ = ["RecurrentStack"]
 
-Cell = Literal["lstm", "gru", "rnn"]
+Cell = Literal["lstm", "gru", "rnn", "rnn_relu"]
 State = Tensor | tuple[Tensor, Tensor]
 
 
@@ -48,9 +52,11 @@ class RecurrentStack(Recorded, nn.Module):
         input_size: number of features D of each step.
         hidden_size: size H of the hidden state of each layer.
         num_layers: number of layers, at least 1.
-        cell: kind of recurrent layer: ``lstm``, ``gru``, or ``rnn`` for the Elman network with tanh.
+        cell: kind of recurrent layer: ``lstm``, ``gru``, or the Elman network with tanh (``rnn``) or ReLU
+            (``rnn_relu``).
         dropout: probability in [0, 1) of setting an output of a layer to zero before the next layer.
         bidirectional: whether a second stack processes each sequence backwards; outputs are concatenated.
+        initialization: initialisation of the weights, such as :class:`OrthogonalRecurrence`; None for torch's own.
 
     Shape:
         x (B, T, D), state as torch's layer takes it, lengths (B,) -> y (B, T, H), or (B, T, 2 H) in both directions
@@ -74,6 +80,7 @@ class RecurrentStack(Recorded, nn.Module):
         cell: Cell = "lstm",
         dropout: float = 0.0,
         bidirectional: bool = False,
+        initialization: RecurrentInitialization | None = None,
     ) -> None:
         super().__init__()
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
@@ -82,9 +89,14 @@ class RecurrentStack(Recorded, nn.Module):
                 raise ValueError(f"{name} is {size}; give a whole number of at least 1")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is {dropout}; give a probability in [0, 1)")
-        cells: dict[str, type[nn.LSTM | nn.GRU | nn.RNN]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+        cells: dict[str, Callable[..., nn.LSTM | nn.GRU | nn.RNN]] = {
+            "lstm": nn.LSTM,
+            "gru": nn.GRU,
+            "rnn": nn.RNN,
+            "rnn_relu": partial(nn.RNN, nonlinearity="relu"),
+        }
         if cell not in cells:
-            raise ValueError(f"cell is {cell!r}; give 'lstm', 'gru' or 'rnn'")
+            raise ValueError(f"cell is {cell!r}; give 'lstm', 'gru', 'rnn' or 'rnn_relu'")
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.output_size = 2 * hidden_size if bidirectional else hidden_size
@@ -97,10 +109,15 @@ class RecurrentStack(Recorded, nn.Module):
             dropout=dropout if num_layers > 1 else 0.0,
             bidirectional=bidirectional,
         )
+        self.initialization = initialization
+        if initialization is not None:
+            initialization(self.layers)
 
     def reset_parameters(self) -> None:
         """Reinitialise all weights as in the constructor."""
         self.layers.reset_parameters()
+        if self.initialization is not None:
+            self.initialization(self.layers)
 
     def outputs(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the outputs without the state.
@@ -128,8 +145,11 @@ class RecurrentStack(Recorded, nn.Module):
             lengths: number of steps of each sequence, int64 (B,), each in 1..T; None if all have T.
         """
         self._check(x)
+        if state is not None:
+            check_state((state,) if isinstance(state, Tensor) else state, len(x), 1)
         if lengths is None:
             return self.layers(x, state)
+        check_lengths(lengths, x.shape[0], x.shape[1])
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         y, state = self.layers(packed, state)
         return pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0], state  # (B, T, H)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from graphseq.core.batches import TokenBatch
+from graphseq.core.batches import TokenBatch, apply_model
 from graphseq.core.checkpoint import Checkpoint
 from graphseq.core.errors import DataError
 from graphseq.core.protocols import TextSource
@@ -88,10 +88,19 @@ class LanguageModeling(Task[object]):
         lengths = batch.lengths if isinstance(batch, TokenBatch) else torch.full_like(ids[:, 0], ids.shape[1])
         known = lengths - 1
         # a row of one token has no target, but the network gets a length of at least 1
-        output = self(TokenBatch(ids[:, :-1], known.clamp(min=1)))
+        output = self.outputs(TokenBatch(ids[:, :-1], known.clamp(min=1)), stage)
         logits, target = self.target_kind.align(output, ids[:, 1:], self.model, known)
         loss, size = self.target_kind.loss(logits, target)
         return Step(loss, logits, target, size)
+
+    def outputs(self, batch: TokenBatch, stage: Stage) -> Tensor:
+        """Return the logits of the next token at each position, (B, T, V).
+
+        Args:
+            batch: tokens that are read.
+            stage: stage of the run.
+        """
+        return apply_model(self.model, batch)
 
     def prediction_rows(self, batch: object, output: Tensor, split: str, data: object = None) -> PredictionRows:
         """Refuse: a table would have a row for each token of the text.

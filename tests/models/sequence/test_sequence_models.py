@@ -4,8 +4,14 @@ from torch import nn
 
 from graphseq.core import SequenceBatch, apply_model, make
 from graphseq.core.spec import import_path
-from graphseq.models import RecurrentLanguageModel, SequenceClassifier, SequenceTagger, generate_tokens
-from graphseq.nn import RecurrentStack
+from graphseq.models import (
+    AttentionEncoderDecoder,
+    RecurrentLanguageModel,
+    SequenceClassifier,
+    SequenceTagger,
+    generate_tokens,
+)
+from graphseq.nn import Bidirectional, ClassicalLSTM, LayerStack, RecurrentStack
 
 LENGTHS = torch.tensor([7, 1, 4])
 
@@ -187,3 +193,25 @@ def test_generation_refuses(options, message):
 def test_refused(make_one, message):
     with pytest.raises(ValueError, match=message):
         make_one()
+
+
+@pytest.mark.parametrize("ids", [[[0, 9]], [[-1, 2]]])
+def test_tokens_outside_the_vocabulary(ids):
+    networks = (SequenceTagger(3, vocab_size=9), RecurrentLanguageModel(9), AttentionEncoderDecoder(3, vocab_size=9))
+    for network in networks:
+        with pytest.raises(ValueError, match=r"from .* with vocab_size=9 token numbers must be in 0\.\.8"):
+            network.encode(torch.tensor(ids)) if isinstance(network, AttentionEncoderDecoder) else network(
+                torch.tensor(ids)
+            )
+
+
+def test_any_pair_of_directions_is_read_at_both_ends():
+    layers = [ClassicalLSTM(2, 4), ClassicalLSTM(2, 4, peepholes=True)]
+    model = SequenceClassifier(3, in_channels=2, recurrent=LayerStack([Bidirectional(*layers)])).double()
+    x = torch.randn(1, 6, 2, dtype=torch.float64, requires_grad=True)
+    encoded = model.encode(x)
+    for half in (encoded[0, :4], encoded[0, 4:]):
+        (gradient,) = torch.autograd.grad(half.sum(), x, retain_graph=True)
+        assert (gradient != 0).all()
+    with pytest.raises(ValueError, match="recurrent is bidirectional"):
+        RecurrentLanguageModel(5, 2, recurrent=Bidirectional(*layers))

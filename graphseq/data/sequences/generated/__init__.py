@@ -1,0 +1,1 @@
+"""Generated tasks on sequences that ask for a memory."""
