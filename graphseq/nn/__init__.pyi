@@ -1,5 +1,7 @@
 from graphseq.nn.activations import SELU as SELU
 from graphseq.nn.activations import AlphaDropout as AlphaDropout
+from graphseq.nn.attention.chunked import ChunkedAttention as ChunkedAttention
+from graphseq.nn.attention.chunked import GatedChunkedAttention as GatedChunkedAttention
 from graphseq.nn.attention.feedback import PointFeedback as PointFeedback
 from graphseq.nn.attention.feedback import SymbolFeedback as SymbolFeedback
 from graphseq.nn.attention.gated_linear import GatedLinearAttention as GatedLinearAttention
@@ -11,7 +13,9 @@ from graphseq.nn.blocks.feed_forward import SwiGLU as SwiGLU
 from graphseq.nn.blocks.stack import BlockStack as BlockStack
 from graphseq.nn.blocks.stack import SequenceBlock as SequenceBlock
 from graphseq.nn.conv.causal import CausalConvolution as CausalConvolution
+from graphseq.nn.conv.moving_average import MovingAverage as MovingAverage
 from graphseq.nn.conv.patches import PatchEncoder as PatchEncoder
+from graphseq.nn.conv.tree import TreeConvolution as TreeConvolution
 from graphseq.nn.dense.snn import SNN as SNN
 from graphseq.nn.dense.snn import lecun_normal_ as lecun_normal_
 from graphseq.nn.graph.convolutions import gin_mlp as gin_mlp

@@ -1,6 +1,7 @@
 from graphseq.ops.additive_attention import additive_scores as additive_scores
 from graphseq.ops.attention import neighbor_attention as neighbor_attention
-from graphseq.ops.causal_convolution import causal_convolution as causal_convolution
+from graphseq.ops.chunks import chunked_attention as chunked_attention
+from graphseq.ops.convolution import causal_convolution as causal_convolution
 from graphseq.ops.decorrelation import cluster_variables as cluster_variables
 from graphseq.ops.decorrelation import correlation_dissimilarity as correlation_dissimilarity
 from graphseq.ops.decorrelation import decorrelation_loss as decorrelation_loss
@@ -17,6 +18,9 @@ from graphseq.ops.graph_views import induced_edges as induced_edges
 from graphseq.ops.graph_views import random_edges as random_edges
 from graphseq.ops.graph_views import random_non_edges as random_non_edges
 from graphseq.ops.gru import mail_gru as mail_gru
+from graphseq.ops.moving_average import ema_convolution as ema_convolution
+from graphseq.ops.moving_average import ema_kernel as ema_kernel
+from graphseq.ops.moving_average import ema_recurrence as ema_recurrence
 from graphseq.ops.newton import NewtonReport as NewtonReport
 from graphseq.ops.newton import newton_solve as newton_solve
 from graphseq.ops.newton import sequential_solve as sequential_solve

@@ -4,15 +4,21 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
+from graphseq.core import make
 from graphseq.core.spec import import_path
 from graphseq.nn import (
     BlockStack,
     CausalAttention,
     CausalConvolution,
+    ChunkedAttention,
     ConstantGate,
+    GatedChunkedAttention,
     GatedLinearAttention,
+    MovingAverage,
     SequenceBlock,
+    TreeConvolution,
 )
 
 DIM = 8
@@ -22,6 +28,13 @@ LAYERS = {
     "gated linear": lambda: GatedLinearAttention(DIM, 2),
     "gated linear with convolution": lambda: GatedLinearAttention(DIM, 2, kernel_size=4),
     "linear": lambda: GatedLinearAttention(DIM, 2, gate=ConstantGate(DIM // 2)),
+    "tree": lambda: TreeConvolution(DIM, 3, 2, initialization="normal"),
+    "tree with activation": lambda: TreeConvolution(DIM, 2, 3, activation=make(nn.SiLU), initialization="normal"),
+    "moving average": lambda: MovingAverage(DIM, 3),
+    "chunks": lambda: ChunkedAttention(DIM, chunk_size=4),
+    "chunks over a tree": lambda: ChunkedAttention(DIM, TreeConvolution(DIM, 3, 2), chunk_size=3),
+    "gated chunks over a tree": lambda: GatedChunkedAttention(DIM, TreeConvolution(DIM, 3, 2), 4, 5, 6),
+    "gated chunks over averages": lambda: GatedChunkedAttention(DIM, MovingAverage(DIM, 2), chunk_size=1),
     "stack": lambda: BlockStack(
         [SequenceBlock(CausalConvolution(DIM, 4)), SequenceBlock(GatedLinearAttention(DIM, 2)),
          SequenceBlock(CausalAttention(DIM, 2))]
@@ -31,8 +44,8 @@ NAMES = list(LAYERS)
 
 
 def leaves(state):
-    if isinstance(state, torch.Tensor):
-        return [state]
+    if not isinstance(state, tuple | list):
+        return [] if state is None else [state]
     return [leaf for part in state for leaf in leaves(part)]
 
 
