@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from experiments.attention import gla, gla_recall
+from experiments.attention import gla, gla_recall, tcnca, tcnca_recall
 from graphseq.bench.speeds.speed import OutputsDiffer, Setting
 
 
@@ -51,9 +51,35 @@ def test_rule_of_recall():
     assert gla_recall.effect.conclude(list(rows())).verdict == "not reproduced"
 
 
+def test_rule_of_recall_from_outside_the_chunk():
+    def rows(**scores):
+        for arm in tcnca_recall.effect.arms:
+            for seed in range(3):
+                score = scores.get(arm.replace(" ", "_"), 0.95) + seed / 1e4
+                yield {"arm": arm, "seed": seed, "weights": 1, "test": {"": {"acc": score}}}
+
+    assert tcnca_recall.effect.conclude(list(rows(no_mixer=0.3))).verdict == "reproduced"
+    assert tcnca_recall.effect.conclude(list(rows(no_mixer=0.3, tree=0.8))).verdict == "partly"
+    assert tcnca_recall.effect.conclude(list(rows())).verdict == "not reproduced"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("effect", [gla_recall.effect], ids=lambda effect: effect.name)
+@pytest.mark.parametrize("effect", [gla_recall.effect, tcnca_recall.effect], ids=lambda effect: effect.name)
 def test_a_cell_of_each_arm_runs(effect):
     for cell in effect.cells("quick", None):
         row = effect.run({**cell, "seed": 1100}, "quick")
         assert 0 <= row["test"][""]["acc"] <= 1
+
+
+def test_filters_equal_their_other_forms_and_a_wrong_one_is_seen(monkeypatch):
+    for case in tcnca.cases("quick"):
+        subject = tcnca.prepare(case, Setting("quick"))
+        calls = {name: make(subject) for name, make in tcnca.speed.contenders.items()}
+        assert tcnca.speed.equal(subject, calls)["difference"] < 1e-3
+        assert [len(call()) for call in calls.values()] == ([5, 6, 3] if case["part"] == "training" else [1, 1, 1])
+    monkeypatch.setattr(tcnca, "ema_recurrence", lambda x, *given: (x, None))
+    with pytest.raises(OutputsDiffer):
+        tcnca.speed.equal(subject, calls)
+    rows = [{"part": "forward", "steps": steps, "ms": {"tree": steps**1.2}} for steps in (1024, 4096, 65536)]
+    (check,) = tcnca.growth(rows)
+    assert (check.value, check.holds) == (pytest.approx(1.2), False)
