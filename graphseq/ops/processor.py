@@ -61,7 +61,7 @@ def _numba_imports() -> bool:
         import numba  # noqa: F401
     except ImportError as error:
         warnings.warn(
-            f"numba cannot be imported ({error}): networks over event streams take half as much time again on this "
+            f"numba cannot be imported ({error}): networks over event streams and recurrent layers take longer on this "
             "processor. Install numba, or a release of it that knows this Python and this NumPy",
             stacklevel=4,
         )
