@@ -27,7 +27,7 @@ from graphseq.bench.command import main
 from graphseq.bench.docstrings import arxiv_id, module_docstrings
 from graphseq.bench.experiment import Check, Conclusion, Experiment, SkipCell
 from graphseq.bench.records.files import finite, read_records, write_json
-from graphseq.bench.records.report import print_record, results_markdown
+from graphseq.bench.records.report import print_record, results_markdown, verdict_sentence
 from graphseq.bench.records.rows import RowFile, default_state_dir, fingerprint, plain
 from graphseq.bench.records.table import print_table
 from graphseq.bench.runner import run_experiment
@@ -333,6 +333,14 @@ def test_all_skipped_gives_a_record_without_verdict():
     record = run_experiment(Skipped())
     assert record["verdict"] is None
     assert record["rows"] == [{"arm": "peer", "seed": 0, "skipped": "peer-package is not installed"}]
+
+
+def test_a_record_says_why_there_is_no_verdict():
+    """Without a rule none is asked for; with one, a claim lacks rows."""
+    record = {"kind": "effect", "verdict": None, "rows": [], "checks": [{"claim": "x", "value": 1.0, "holds": True}]}
+    assert verdict_sentence(record) == "No verdict is asked for: the one claim holds."
+    for checks in ([{"claim": "x", "value": None, "holds": False}], []):
+        assert verdict_sentence({**record, "checks": checks}).startswith("No verdict for too little could run: ")
 
 
 def test_wrong_experiments_are_refused():

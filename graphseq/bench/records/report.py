@@ -70,7 +70,7 @@ def print_record(record: Row, console: "Console") -> None:
         console.print(wrapped, style=style or None, markup=False, highlight=False)
 
     if record["kind"] == "effect":
-        say(f"verdict: {record['verdict'] or 'none, too little could run'}", "bold")
+        say(f"verdict: {record['verdict'] or f'none {_no_verdict(record)}'}", "bold")
     if record.get("scale") == "quick":
         say("scale quick tries the code path and decides nothing")
     say(_environment_line(record["environment"]), "dim")
@@ -181,7 +181,13 @@ def verdict_sentence(record: Row) -> str:
     if record["kind"] == "speed":
         return f"{claims[0].upper()}{claims[1:]}."
     words = {"reproduced": "Reproduced", "partly": "Reproduced in part", "not reproduced": "Not reproduced"}
-    return f"{words.get(record['verdict'], 'No verdict, for too little could run')}: {claims}."
+    return f"{words.get(record['verdict']) or f'No verdict {_no_verdict(record)}'}: {claims}."
+
+
+def _no_verdict(record: Row) -> str:
+    """Why a record has no verdict: a rule gives one as soon as all its claims have a value."""
+    complete = record["checks"] and all(check["value"] is not None for check in record["checks"])
+    return "is asked for" if complete else "for too little could run"
 
 
 def details_markdown(record: Row, figure: str | None) -> str:
