@@ -34,7 +34,8 @@ Columns: the return, the mean decrease of the loss of a molecule by its prompts,
 molecules; and how much the score exceeds that of the same head when the prompts are taken away.
 
 Seen before this rule was written: the record of effect.relief_molecules, where RELIEF covers the share of atoms that a
-uniform choice covers (0.63). Seeds begin at 310, which nothing was run with; the quick scale tried the code with 300.
+uniform choice covers (0.63). Seeds begin at 320, which nothing was run with: the quick scale tried the code with 300,
+and a run that was broken off after six cells, whose scores nobody read, had 310.
 
 Conditions: (A) of RELIEF, the return on the shots lies above 0: the policy lowers the loss that it is rewarded for; (B)
 so it does with *all three*; (C) with the prompts RELIEF scores higher than the same head without them; (D) the form
@@ -112,7 +113,7 @@ effect = Effect(
         **{name: {**_MADE[RELIEF], **changes} for name, changes in CHANGES.items()},
     },
     scales={"quick": {"data.num_shots": 10}, "full": {}},
-    seeds=Seeds(first=310, default=5, into=["data.seed"]),
+    seeds=Seeds(first=320, default=5, into=["data.seed"]),
     run=run,
     score=score,
     choose="val/auroc",

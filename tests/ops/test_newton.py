@@ -46,7 +46,10 @@ def loop(step, x, initial):
 @pytest.mark.parametrize("steps", [1, 2, 30])
 def test_equals_the_recorded_loop(solve, function, steps):
     weight, x, initial = draw(function is pair, steps=steps)
-    step = lambda state, x: function(weight, state, x)  # noqa: E731
+
+    def step(state, x):
+        return function(weight, state, x)
+
     expected = loop(step, x, initial)
     found = solve(step, x, initial)
     if solve is newton_solve:
@@ -83,7 +86,10 @@ def test_a_linear_recurrence_takes_one_iteration():
 def test_errors_are_squared_and_first_steps_are_exact(monkeypatch):
     """After k iterations the first k states are those of the loop, and the others' error falls quadratically."""
     weight, x, initial = draw(False, steps=200)
-    step = lambda state, x: cell(weight, state, x)  # noqa: E731
+
+    def step(state, x):
+        return cell(weight, state, x)
+
     with torch.no_grad():
         expected = loop(step, x, initial)
         errors = []
@@ -142,7 +148,10 @@ def test_an_accelerator_reads_the_residual_once_or_never(monkeypatch):
     monkeypatch.setattr("graphseq.ops.newton.reads_are_free", lambda device: False)
     monkeypatch.setattr(processor, "_numba_imports", lambda: False)
     weight, x, initial = draw(False)
-    step = lambda state, x: cell(weight, state, x)  # noqa: E731
+
+    def step(state, x):
+        return cell(weight, state, x)
+
     read = []
     real = torch.Tensor.__bool__
     monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: read.append(1) or real(tensor))
@@ -176,7 +185,10 @@ def test_nothing_of_the_iterations_is_kept():
 def test_parameters_of_a_module_get_their_gradient():
     layer = nn.Linear(4, 3).double()
     x, initial = torch.randn(2, 9, 4, **DOUBLE), torch.zeros(2, 3, **DOUBLE)
-    step = lambda state, x: torch.tanh(0.5 * state + layer(x))  # noqa: E731
+
+    def step(state, x):
+        return torch.tanh(0.5 * state + layer(x))
+
     ours = torch.autograd.grad(newton_solve(step, x, initial)[0].sum(), list(layer.parameters()))
     theirs = torch.autograd.grad(loop(step, x, initial).sum(), list(layer.parameters()))
     assert all(torch.allclose(one, other) for one, other in zip(ours, theirs, strict=True))

@@ -43,7 +43,7 @@ class Bidirectional(Recorded, nn.Module):
 
     Args:
         ahead: sequence layer ``(x, state, lengths) -> (y, state)`` for the direction of time, with an ``output_size``.
-        back: the same against it.
+        back: sequence layer of the same kind for the opposite direction.
 
     Shape:
         x (B, T, D), state a pair of states, lengths (B,) -> y (B, T, both output sizes), pair of states

@@ -74,7 +74,7 @@ def _backward(of_y, sizes, weight, y, arriving, inner, rectified):  # type: igno
         y: state after each step (T, D, B).
         arriving: gradient of the last state, written with that of the first (D, B).
         inner: gradient of the inputs of the units, zeros, written where a sequence has a step (T, D, B).
-        rectified: see :func:`_forward`.
+        rectified: whether the units are rectifiers; else hyperbolic tangents.
 
     Example:
         >>> gradient, inner, one = np.ones((1, 1)), np.zeros((1, 1, 1)), np.ones((1, 1, 1))

@@ -29,7 +29,7 @@ def gradients(arriving: Tensor, a: Tensor, h: Tensor, initial: Tensor, reverse: 
         a: matrices.
         h: states that :func:`scan` returned.
         initial: state before the first step.
-        reverse: as it was given to :func:`scan`.
+        reverse: whether the recurrence runs from the last step to the first.
     """
     to_a, to_b = torch.empty(a.shape, dtype=a.dtype), torch.empty(h.shape, dtype=h.dtype)
     to_initial = torch.zeros(initial.shape, dtype=h.dtype)

@@ -47,7 +47,7 @@ def adjoint(arriving: Tensor, a: Tensor, method: str = "auto") -> Tensor:
     Args:
         arriving: gradients of the states (B, T, D) or (B, T, 2, D).
         a: matrices (B, T, D) or (B, T, 2, 2, D).
-        method: as for :func:`scan`.
+        method: name of the form of the scan, see :func:`scan`.
     """
     block = is_block(a, arriving)
     later = transpose(torch.cat([a[:, 1:], a[:, :1]], 1), block)  # the last one meets a state of zeros
