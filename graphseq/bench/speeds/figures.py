@@ -13,6 +13,8 @@ __all__ = ["draw_groups", "draw_ratios", "draw_sizes", "ratios_in_words"]
 def ratios_in_words(rows: Sequence[Row]) -> str:
     """Return the smallest and the largest median ratio of the first contender to the second, in words.
 
+    Cases in which the second took no part are left out.
+
     Args:
         rows: rows of the cases that ran.
 
@@ -20,10 +22,11 @@ def ratios_in_words(rows: Sequence[Row]) -> str:
         >>> ratios_in_words([{"ratio": {"ours/PyG": {"median": median}}} for median in (2.0, 5.0)])
         'ours is 2 to 5 times as fast as PyG in 2 cases'
     """
-    pairs = [next(iter(row["ratio"].items())) for row in rows if row.get("ratio")]
-    if not pairs:
+    first = next((pair for row in rows for pair in row.get("ratio", {})), "")
+    if not first:
         return ""
-    (ours, _, peer), medians = pairs[0][0].partition("/"), sorted(ratio["median"] for _, ratio in pairs)
+    ours, _, peer = first.partition("/")
+    medians = sorted(row["ratio"][first]["median"] for row in rows if first in row.get("ratio", {}))
     low, high = f"{medians[0]:.3g}", f"{medians[-1]:.3g}"
     cases = f"in {len(medians)} cases" if len(medians) > 1 else ""
     return f"{ours} is {low if low == high else f'{low} to {high}'} times as fast as {peer} {cases}".rstrip()
@@ -44,7 +47,7 @@ def draw_ratios(rows: Sequence[Row], figure: Any, finding: str, bounds: Callable
         >>> rows = [{"data": "NCI1", "ratio": {"ours/PyG": {"median": 2.0, "low": 1.5, "high": 2.5}}}]
         >>> draw_ratios(rows, figure, "Ours is faster.", lambda row, pair: [1.2])
         >>> figure.axes[0].get_xlabel()
-        'times as fast as PyG, higher is better\nmedian and range over rounds; vertical marks: claims'
+        'times as fast as PyG, higher is better\nmedian and range over rounds\nvertical marks: claims'
     """
     dots = [(row, pair, ratio) for row in rows for pair, ratio in row.get("ratio", {}).items()]
     pairs = list(dict.fromkeys(pair for _, pair, _ in dots))
@@ -62,7 +65,7 @@ def draw_ratios(rows: Sequence[Row], figure: Any, finding: str, bounds: Callable
     axes.set_yticks(range(len(dots)), names)
     axes.set_ylim(max(len(dots), 1) - 0.5, -0.5)
     peer = pairs[0].partition("/")[2] if len(pairs) == 1 else "the other"
-    label = f"times as fast as {peer}, higher is better\nmedian and range over rounds; vertical marks: claims"
+    label = f"times as fast as {peer}, higher is better\nmedian and range over rounds\nvertical marks: claims"
     axes.set_xlabel(label, fontsize=9)
     medians = [ratio["median"] for _, _, ratio in dots]
     if medians and max(medians) > 30 * min(medians):
