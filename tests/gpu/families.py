@@ -13,12 +13,34 @@ from graphseq.data import (
     ImageDataModule,
     MotifDataModule,
     NodeDataModule,
+    StateTrackingDataModule,
     StoreDataModule,
     SyntheticEventsDataModule,
+    SyntheticReberDataModule,
     TensorStore,
 )
-from graphseq.models import JODIE, MLP, TGN, ConvNet, GraphClassifier, NodeClassifier
-from graphseq.tasks import Classification, NodeClassification, Regression, Reweighted, TemporalLinkPrediction
+from graphseq.models import (
+    JODIE,
+    MLP,
+    TGN,
+    ConvNet,
+    G2GNet,
+    GraphClassifier,
+    NodeClassifier,
+    SequenceClassifier,
+    SequenceTagger,
+)
+from graphseq.nn import BlockStack, GatedLinearAttention, GraphRNN, MaskedRNN, ParaGRU, SequenceBlock
+from graphseq.sparsity import RandomDAG
+from graphseq.tasks import (
+    Classification,
+    NodeClassification,
+    Regression,
+    Reweighted,
+    SequenceClassification,
+    SequenceTagging,
+    TemporalLinkPrediction,
+)
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-2)
 
@@ -64,6 +86,44 @@ def images(**options):
     return Classification(network, num_outputs=10, optimizer=ADAM), data
 
 
+def group_to_group(**options):
+    network = G2GNet((1, 8, 8), 10, width=32, depth=2, groups=4)
+    data = ImageDataModule("digits", batch_size=64, **options)
+    return Classification(network, num_outputs=10, optimizer=ADAM), data
+
+
+def strings(recurrent, **options):
+    data = SyntheticReberDataModule(num_strings=400, batch_size=32, **options)
+    network = SequenceClassifier(2, vocab_size=data.vocab_size, hidden_channels=16, recurrent=recurrent)
+    return SequenceClassification(network, 2, optimizer=ADAM), data
+
+
+def graph_rnn(**options):
+    structure = RandomDAG("watts_strogatz", 12, {"neighbors": 4, "p": 1.0}, seed=0)
+    return strings(GraphRNN(structure, 16, cell="gru"), **options)
+
+
+def masked_rnn(**options):
+    recurrent = MaskedRNN(16, 16, cell="lstm")
+    recurrent.prune_(0.5)
+    return strings(recurrent, **options)
+
+
+def tagged(recurrent, **options):
+    data = StateTrackingDataModule(200, max_length=32, batch_size=32, **options)
+    network = SequenceTagger(2, vocab_size=data.vocab_size, hidden_channels=16, recurrent=recurrent)
+    return SequenceTagging(network, 2, optimizer=ADAM), data
+
+
+def para_gru(**options):
+    # whether to fall back is asked of the device
+    return tagged(ParaGRU(16, 16, mode="parallel", fallback=False), **options)
+
+
+def linear_attention(**options):
+    return tagged(BlockStack([SequenceBlock(GatedLinearAttention(16, num_heads=2))], 2), **options)
+
+
 def table(**options):
     return Regression(MLP(5, 1, hidden_features=16), optimizer=ADAM), Table(32, **options)
 
@@ -84,9 +144,22 @@ def jodie(**options):
     return TemporalLinkPrediction(network, optimizer=ADAM), data
 
 
-SAMPLES = {"graphs": graphs, "weighted": weighted, "nodes": nodes, "images": images, "table": table}
+SAMPLES = {
+    "graphs": graphs,
+    "weighted": weighted,
+    "nodes": nodes,
+    "images": images,
+    "table": table,
+    "group to group": group_to_group,
+}
+SEQUENCES = {
+    "graph RNN": graph_rnn,
+    "masked RNN": masked_rnn,
+    "parallel GRU": para_gru,
+    "linear attention": linear_attention,
+}
 STREAMS = {"TGN": tgn, "JODIE": jodie}
-FAMILIES = {**SAMPLES, **STREAMS}
+FAMILIES = {**SAMPLES, **SEQUENCES, **STREAMS}
 
 
 def build(family, seed=0, **options):
