@@ -19,6 +19,8 @@ from graphseq.models.graph.node import NodeClassifier as NodeClassifier
 from graphseq.models.graph.pretrained import EncoderClassifier as EncoderClassifier
 from graphseq.models.graph.pyg import FromPyG as FromPyG
 from graphseq.models.highway import HighwayMLP as HighwayMLP
+from graphseq.models.kan import AFKAN as AFKAN
+from graphseq.models.kan import ReLUKAN as ReLUKAN
 from graphseq.models.mlp import MLP as MLP
 from graphseq.models.sequence.classifier import SequenceClassifier as SequenceClassifier
 from graphseq.models.sequence.classifier import SequenceTagger as SequenceTagger

@@ -16,6 +16,9 @@ from graphseq.nn.conv.causal import CausalConvolution as CausalConvolution
 from graphseq.nn.conv.moving_average import MovingAverage as MovingAverage
 from graphseq.nn.conv.patches import PatchEncoder as PatchEncoder
 from graphseq.nn.conv.tree import TreeConvolution as TreeConvolution
+from graphseq.nn.dense.af_kan import AFKANLayer as AFKANLayer
+from graphseq.nn.dense.af_kan import AFKANOptions as AFKANOptions
+from graphseq.nn.dense.af_kan import ReLUKANLayer as ReLUKANLayer
 from graphseq.nn.dense.snn import SNN as SNN
 from graphseq.nn.dense.snn import lecun_normal_ as lecun_normal_
 from graphseq.nn.graph.convolutions import gin_mlp as gin_mlp

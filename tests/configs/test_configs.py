@@ -17,6 +17,7 @@ WITHOUT_FILES = {"gine_digits", "convnet_digits", "l2r_digits", "erm_digits", "l
 WITHOUT_FILES |= {"lstm_characters", "gru_synthetic", "regenn_drivers", "graph_rnn_reber", "pruned_lstm_reber"}
 WITHOUT_FILES |= {"pointer_hull", "pointer_tour", "pointer_delaunay", "gla_recall"}
 WITHOUT_FILES |= {"lstm_adding", "lstm_copy", "lstm_carried", "lstm_pixels", "tcnca_recall"}
+WITHOUT_FILES |= {"afkan_digits"}
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
 
 
