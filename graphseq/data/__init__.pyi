@@ -4,6 +4,9 @@ from graphseq.data.cache import cache_folder as cache_folder
 from graphseq.data.cache import cached as cached
 from graphseq.data.cache import checksum as checksum
 from graphseq.data.cache import raw_files as raw_files
+from graphseq.data.clips.motion import MotionClipsDataModule as MotionClipsDataModule
+from graphseq.data.clips.motion import moving_images as moving_images
+from graphseq.data.clips.store import ClipStore as ClipStore
 from graphseq.data.events.adjacency import TemporalAdjacency as TemporalAdjacency
 from graphseq.data.events.batching import AdaptiveBatches as AdaptiveBatches
 from graphseq.data.events.batching import Batching as Batching

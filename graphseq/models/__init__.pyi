@@ -43,3 +43,5 @@ from graphseq.models.temporal.tgn import TGN as TGN
 from graphseq.models.vision.convnet import ConvNet as ConvNet
 from graphseq.models.vision.g2gnet import G2GNet as G2GNet
 from graphseq.models.vision.g2gnet import PatchMLP as PatchMLP
+from graphseq.models.vision.p3d import P3DResNet as P3DResNet
+from graphseq.models.vision.p3d import inflate_from_2d as inflate_from_2d

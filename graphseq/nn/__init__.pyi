@@ -15,6 +15,7 @@ from graphseq.nn.blocks.stack import SequenceBlock as SequenceBlock
 from graphseq.nn.conv.causal import CausalConvolution as CausalConvolution
 from graphseq.nn.conv.moving_average import MovingAverage as MovingAverage
 from graphseq.nn.conv.patches import PatchEncoder as PatchEncoder
+from graphseq.nn.conv.pseudo3d import P3DBlock as P3DBlock
 from graphseq.nn.conv.tree import TreeConvolution as TreeConvolution
 from graphseq.nn.dense.af_kan import AFKANLayer as AFKANLayer
 from graphseq.nn.dense.af_kan import AFKANOptions as AFKANOptions

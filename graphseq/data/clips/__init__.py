@@ -1,0 +1,1 @@
+"""Clips of video: their store on one device, and generated clips of moving images."""
