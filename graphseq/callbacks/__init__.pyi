@@ -10,6 +10,7 @@ from graphseq.callbacks.forecasts import draw_forecasts as draw_forecasts
 from graphseq.callbacks.forecasts import draw_mixing as draw_mixing
 from graphseq.callbacks.forecasts import draw_mixing_network as draw_mixing_network
 from graphseq.callbacks.moments import MomentMonitor as MomentMonitor
+from graphseq.callbacks.probes import LinearProbe as LinearProbe
 from graphseq.callbacks.prompts import PromptReport as PromptReport
 from graphseq.callbacks.recurrent_pruning import RecurrentPruning as RecurrentPruning
 from graphseq.callbacks.rewiring import DynamicSparse as DynamicSparse

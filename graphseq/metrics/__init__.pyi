@@ -35,6 +35,8 @@ from graphseq.metrics.pointing.tours import tour_length as tour_length
 from graphseq.metrics.pointing.triangles import TriangleAccuracy as TriangleAccuracy
 from graphseq.metrics.pointing.triangles import TriangleCoverage as TriangleCoverage
 from graphseq.metrics.pointing.triangles import shared_triangles as shared_triangles
+from graphseq.metrics.probing import effective_rank as effective_rank
+from graphseq.metrics.probing import linear_probe as linear_probe
 from graphseq.metrics.prompts import PromptCoverage as PromptCoverage
 from graphseq.metrics.prompts import PromptMagnitude as PromptMagnitude
 from graphseq.metrics.prompts import prompt_coverage as prompt_coverage

@@ -32,11 +32,17 @@ from graphseq.nn.graph.pooling import GraphPool as GraphPool
 from graphseq.nn.graph.pooling import graph_index as graph_index
 from graphseq.nn.graph.virtual_node import VirtualNode as VirtualNode
 from graphseq.nn.losses.coherence import memory_coherence_loss as memory_coherence_loss
+from graphseq.nn.losses.contrastive import ContrastiveLoss as ContrastiveLoss
+from graphseq.nn.losses.contrastive import NTXentLoss as NTXentLoss
+from graphseq.nn.losses.contrastive import SpectralContrastiveLoss as SpectralContrastiveLoss
+from graphseq.nn.losses.contrastive import SupervisedContrastiveLoss as SupervisedContrastiveLoss
 from graphseq.nn.losses.environments import CORAL as CORAL
 from graphseq.nn.losses.environments import EnvironmentBatch as EnvironmentBatch
 from graphseq.nn.losses.environments import GroupDRO as GroupDRO
 from graphseq.nn.losses.environments import InvariantRisk as InvariantRisk
 from graphseq.nn.losses.environments import VarianceRisk as VarianceRisk
+from graphseq.nn.pretrain.heads import FixedReweightingHead as FixedReweightingHead
+from graphseq.nn.pretrain.heads import ProjectionHead as ProjectionHead
 from graphseq.nn.pretrain.views import DropEdges as DropEdges
 from graphseq.nn.pretrain.views import DropNodes as DropNodes
 from graphseq.nn.pretrain.views import GraphView as GraphView

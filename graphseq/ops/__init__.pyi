@@ -1,6 +1,9 @@
 from graphseq.ops.additive_attention import additive_scores as additive_scores
 from graphseq.ops.attention import neighbor_attention as neighbor_attention
 from graphseq.ops.chunks import chunked_attention as chunked_attention
+from graphseq.ops.contrastive import nt_xent_loss as nt_xent_loss
+from graphseq.ops.contrastive import spectral_contrastive_loss as spectral_contrastive_loss
+from graphseq.ops.contrastive import supervised_contrastive_loss as supervised_contrastive_loss
 from graphseq.ops.convolution import causal_convolution as causal_convolution
 from graphseq.ops.decorrelation import cluster_variables as cluster_variables
 from graphseq.ops.decorrelation import correlation_dissimilarity as correlation_dissimilarity

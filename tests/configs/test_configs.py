@@ -16,6 +16,7 @@ CONFIGS = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name != "t
 WITHOUT_FILES = {"gine_digits", "convnet_digits", "l2r_digits", "erm_digits", "l2r_motif", "erm_motif", "snn_digits"}
 WITHOUT_FILES |= {"lstm_characters", "gru_synthetic", "regenn_drivers", "graph_rnn_reber", "pruned_lstm_reber"}
 WITHOUT_FILES |= {"pointer_hull", "pointer_tour", "pointer_delaunay", "gla_recall"}
+WITHOUT_FILES |= {"projection_head_digits", "projection_head_contrast_digits"}
 WITHOUT_FILES |= {"lstm_adding", "lstm_copy", "lstm_carried", "lstm_pixels", "tcnca_recall"}
 WITHOUT_FILES |= {"afkan_digits"}
 

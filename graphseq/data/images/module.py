@@ -70,6 +70,9 @@ class ImageDataModule(StoreDataModule):
     Args:
         name: name of the set.
         val_fraction: share of the training images for the validation split, stratified by class, in [0, 1); 0 for none.
+        class_groups: groups of the 10 classes, each class in one of them; the number of its group becomes the label of
+            an image, such as ``[[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]`` for even and odd digits. The class itself stays in
+            :attr:`fine_labels`, and splits are those without groups. None for the classes as labels.
         augmentation: augmentation of training images: ``none``, ``crop`` (shifts by up to an eighth of the side on each
             axis, 4 pixels for 28 and 32), or ``crop_flip`` (also flips with probability 1/2: not for digits).
         verify_checksums: whether to refuse raw files with another SHA-256 than the known ones.
@@ -99,6 +102,7 @@ class ImageDataModule(StoreDataModule):
         name: ImageSetName,
         *,
         val_fraction: float = 0.1,
+        class_groups: list[list[int]] | None = None,
         augmentation: Augmentation = "none",
         verify_checksums: bool = True,
         **options: Unpack[DataOptions],
@@ -117,12 +121,16 @@ class ImageDataModule(StoreDataModule):
             )
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction is {val_fraction}; it must be in [0, 1)")
+        if class_groups is not None:
+            _check_groups(class_groups)
         self.name: ImageSetName = name
+        self.class_groups = class_groups
         self.val_fraction = val_fraction
         self.augmentation: Augmentation = augmentation
         self.verify_checksums = verify_checksums
         self._own_train, self._own_eval = self.train_transform, self.eval_transform
         self._source = ""
+        self._fine_labels = torch.empty(0, dtype=torch.int64)
         self._mean: list[float] = []
         self._std: list[float] = []
 
@@ -151,8 +159,14 @@ class ImageDataModule(StoreDataModule):
 
     @property
     def num_outputs(self) -> int:
-        """Number of classes."""
-        return _NUM_CLASSES
+        """Number of classes, or of their groups."""
+        return _NUM_CLASSES if self.class_groups is None else len(self.class_groups)
+
+    @property
+    def fine_labels(self) -> Tensor:
+        """Class of each image before classes are grouped, int64 (N,)."""
+        self.load()
+        return self._fine_labels
 
     @property
     def mean(self) -> list[float]:
@@ -180,6 +194,9 @@ class ImageDataModule(StoreDataModule):
         inner = random_split(len(training), shares, self.seed, labels[training])
         splits = {"train": training[inner["train"]], "val": training[inner["val"]], "test": test}
         self._set_statistics(*_moments(images, splits["train"]), side=min(images.shape[2:]))
+        self._fine_labels = labels
+        if self.class_groups is not None:
+            labels = _group_of_class(self.class_groups)[labels]
         return TensorStore(images, labels), splits
 
     def _set_statistics(self, mean: list[float], std: list[float], side: int) -> None:
@@ -210,6 +227,19 @@ class ImageDataModule(StoreDataModule):
                 f"{self.num_features}; use the data set it was trained on"
             )
         self._set_statistics(list(state_dict["mean"]), list(state_dict["std"]), side=min(self.image_shape[1:]))
+
+
+def _check_groups(groups: list[list[int]]) -> None:
+    members = sorted(member for group in groups for member in group)
+    if len(groups) < 2 or members != list(range(_NUM_CLASSES)):
+        raise ValueError(
+            f"class_groups is {groups}; give at least two groups that hold each of the classes 0 to "
+            f"{_NUM_CLASSES - 1} once"
+        )
+
+
+def _group_of_class(groups: list[list[int]]) -> Tensor:
+    return torch.tensor([next(g for g, group in enumerate(groups) if c in group) for c in range(_NUM_CLASSES)])
 
 
 def _moments(images: Tensor, index: Tensor) -> tuple[list[float], list[float]]:

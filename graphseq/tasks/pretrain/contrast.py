@@ -5,7 +5,7 @@ from typing import Unpack
 import torch
 from torch import nn
 
-from graphseq.nn import DropNodes, GrowSubgraph
+from graphseq.nn import ContrastiveLoss, DropNodes, GrowSubgraph
 from graphseq.ops import info_nce_loss, mutual_information_loss
 from graphseq.tasks.base import Stage, Step, TaskOptions
 from graphseq.tasks.pretrain.base import PretrainingTask
@@ -18,7 +18,7 @@ class GraphContrast(PretrainingTask):
 
     .. math:: L = \mathrm{InfoNCE}\bigl(p(f(v_1(G))),\, p(f(v_2(G)))\bigr)
 
-    with a projection p of two linear maps, see :func:`graphseq.ops.info_nce_loss`.
+    with a projection p, by default of two linear maps, see :func:`graphseq.ops.info_nce_loss`.
 
     Procedure:
         1. two views of each graph of the batch, on the device; 2. encode, pool, project; 3. the loss above over the
@@ -33,11 +33,15 @@ class GraphContrast(PretrainingTask):
         model: encoder such as :class:`graphseq.models.GraphEncoder`.
         views: two modules that make the views; default ``DropNodes(0.2)`` and ``GrowSubgraph(0.8)``, which are
             recommended for molecules.
-        temperature: temperature of the similarities, above 0.
+        temperature: temperature of the similarities of the default loss, above 0.
+        projection: projection head, such as :class:`graphseq.nn.FixedReweightingHead`; None for two linear maps with
+            ReLU between them, as wide as a graph vector.
+        loss: loss of the projections of two views, such as :class:`graphseq.nn.NTXentLoss`; None for InfoNCE.
         options: arguments of :class:`Task`.
 
     Raises:
-        ValueError: if there are not two views, or the temperature is not above 0.
+        ValueError: if there are not two views, the loss reads labels or does not take two views, or the temperature is
+            not above 0.
 
     Example:
         >>> from graphseq.models import GraphEncoder
@@ -53,6 +57,8 @@ class GraphContrast(PretrainingTask):
         *,
         views: list[nn.Module] | None = None,
         temperature: float = 0.1,
+        projection: nn.Module | None = None,
+        loss: ContrastiveLoss | None = None,
         **options: Unpack[TaskOptions],
     ) -> None:
         super().__init__(model, **options)
@@ -61,10 +67,18 @@ class GraphContrast(PretrainingTask):
             raise ValueError(f"views has {len(chosen)} entries; give two")
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; it must be above 0")
+        if loss is not None:
+            loss.check_views(2)
+            if loss.needs_labels:
+                raise ValueError(
+                    f"loss is {type(loss).__name__}, which reads labels; GraphContrast trains without them"
+                )
         self.views = nn.ModuleList(chosen)
         self.temperature = temperature
+        self.loss = loss
         width = self.encoder.graph_channels
-        self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+        default = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+        self.projection = default if projection is None else projection
 
     def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the contrastive loss of the graphs of a batch.
@@ -76,7 +90,10 @@ class GraphContrast(PretrainingTask):
         view = self.embedded(batch)
         generator = self.generator(stage, view)
         first, second = (self.projection(make(view, generator).encode(self.encoder)[0]).float() for make in self.views)
-        loss = info_nce_loss(first, second, self.temperature)
+        if self.loss is None:
+            loss = info_nce_loss(first, second, self.temperature)
+        else:
+            loss = self.loss(torch.stack([first, second]))
         with torch.no_grad():
             similar = nn.functional.normalize(first, dim=1) @ nn.functional.normalize(second, dim=1).T
             own = similar.argmax(1) == torch.arange(len(first), device=first.device)
