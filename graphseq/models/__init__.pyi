@@ -42,6 +42,9 @@ from graphseq.models.temporal.memory_network import MemoryNetwork as MemoryNetwo
 from graphseq.models.temporal.memory_network import MemoryUpdate as MemoryUpdate
 from graphseq.models.temporal.tgat import TGAT as TGAT
 from graphseq.models.temporal.tgn import TGN as TGN
+from graphseq.models.transformer.classifier import TransformerClassifier as TransformerClassifier
+from graphseq.models.transformer.encoder_decoder import TransformerEncoderDecoder as TransformerEncoderDecoder
+from graphseq.models.transformer.language import TransformerLanguageModel as TransformerLanguageModel
 from graphseq.models.vision.convnet import ConvNet as ConvNet
 from graphseq.models.vision.g2gnet import G2GNet as G2GNet
 from graphseq.models.vision.g2gnet import PatchMLP as PatchMLP

@@ -53,16 +53,30 @@ class CausalLayer(nn.Module):
             )
         if lengths is None:
             return x, None
-        if lengths.shape != x.shape[:1] or lengths.is_floating_point():
-            raise ValueError(f"lengths is {lengths.dtype} {tuple(lengths.shape)}; give integers ({len(x)},)")
-        if lengths.device.type == "cpu" and len(lengths) and not (
-            int(lengths.min()) >= 0 and int(lengths.max()) <= x.shape[1]
-        ):  # fmt: skip
-            raise ValueError(
-                f"lengths reach from {int(lengths.min())} to {int(lengths.max())}; they must be in 0..{x.shape[1]}"
-            )
+        checked_lengths(lengths, len(x), x.shape[1], "lengths")
         inside = step_mask(lengths.to(x.device), x.shape[1])[..., None]
         return x.masked_fill(~inside, 0), inside
+
+
+def checked_lengths(lengths: Tensor, rows: int, steps: int, name: str) -> None:
+    """Check numbers of steps; on an accelerator their values are not read, since that would synchronise.
+
+    Args:
+        lengths: number of steps of each sequence.
+        rows: number of sequences B.
+        steps: padded number of steps T.
+        name: name of the argument, for messages.
+
+    Raises:
+        ValueError: if they are not integers (B,), or one is not in 0..T.
+
+    Example:
+        >>> checked_lengths(torch.tensor([0, 3]), 2, 3, "lengths")
+    """
+    if lengths.shape != (rows,) or lengths.is_floating_point():
+        raise ValueError(f"{name} is {lengths.dtype} {tuple(lengths.shape)}; give integers ({rows},)")
+    if lengths.device.type == "cpu" and rows and not (int(lengths.min()) >= 0 and int(lengths.max()) <= steps):
+        raise ValueError(f"{name} reach from {int(lengths.min())} to {int(lengths.max())}; they must be in 0..{steps}")
 
 
 def last_steps(known: Tensor, number: int, lengths: Tensor | None) -> Tensor:

@@ -29,6 +29,7 @@ from graphseq.tasks.sequence.classification import SequenceClassification as Seq
 from graphseq.tasks.sequence.language import LanguageModeling as LanguageModeling
 from graphseq.tasks.sequence.pointing import Pointing as Pointing
 from graphseq.tasks.sequence.tagging import SequenceTagging as SequenceTagging
+from graphseq.tasks.sequence.translation import SequenceToSequence as SequenceToSequence
 from graphseq.tasks.streams.links import TemporalLinkPrediction as TemporalLinkPrediction
 from graphseq.tasks.streams.nodes import TemporalNodeClassification as TemporalNodeClassification
 from graphseq.tasks.streams.nodes import static_node_embeddings as static_node_embeddings

@@ -16,7 +16,10 @@ from graphseq.nn import (
     ConstantGate,
     GatedChunkedAttention,
     GatedLinearAttention,
+    LearnedPositions,
+    MixLNStack,
     MovingAverage,
+    NoPositions,
     SequenceBlock,
     TreeConvolution,
 )
@@ -25,6 +28,9 @@ DIM = 8
 LAYERS = {
     "convolution": lambda: CausalConvolution(DIM, 3, dilation=2),
     "attention": lambda: CausalAttention(DIM, 2),
+    "attention with biases": lambda: CausalAttention(DIM, 4, NoPositions(), bias=True),
+    "learned positions": lambda: LearnedPositions(DIM, 100),
+    "Mix-LN": lambda: MixLNStack(CausalAttention(DIM, 2), 2, 0.5, positions=LearnedPositions(DIM, 100)),
     "gated linear": lambda: GatedLinearAttention(DIM, 2),
     "gated linear with convolution": lambda: GatedLinearAttention(DIM, 2, kernel_size=4),
     "linear": lambda: GatedLinearAttention(DIM, 2, gate=ConstantGate(DIM // 2)),
@@ -41,6 +47,7 @@ LAYERS = {
     ),
 }  # fmt: skip
 NAMES = list(LAYERS)
+GROWING = ("attention", "attention with biases", "Mix-LN", "stack")
 
 
 def leaves(state):
@@ -102,7 +109,7 @@ def test_no_output_depends_on_later_steps(name):
     assert not torch.allclose(y[:, 5], other[:, 5])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("attention", "stack")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in GROWING])
 def test_the_state_does_not_grow(name):
     layer = LAYERS[name]()
     sizes = [[leaf.shape for leaf in leaves(layer(torch.randn(1, steps, DIM))[1])] for steps in (1, 5, 100)]

@@ -95,28 +95,32 @@ class MeanOverSets(Metric):
 
 
 class ExactMatch(MeanOverSets):
-    """Share of the sets whose predicted positions are the true ones, in their order; see :func:`exact_match`.
+    """Share of the outputs that equal their targets in every symbol; see :func:`exact_match`.
 
     Args:
         kwargs: arguments of ``torchmetrics.Metric``.
 
     Example:
         >>> metric = ExactMatch()
-        >>> metric.update(torch.tensor([[1, 0]]), torch.tensor([[1, 0]]), torch.rand(1, 2, 2), torch.tensor([2]))
+        >>> metric.update(torch.tensor([[1, 0]]), torch.tensor([[1, 0]]))
         >>> metric.compute()
         tensor(1.)
     """
 
-    def numbers(self, preds: Tensor, target: Tensor, points: Tensor, lengths: Tensor) -> Tensor:
-        """Return 1 for each set that is right, else 0.
+    def update(
+        self, preds: Tensor, target: Tensor, points: Tensor | None = None, lengths: Tensor | None = None
+    ) -> None:
+        """Add one batch.
 
         Args:
-            preds: predicted positions int64 (B, M), negative after the last of each.
-            target: true positions int64 (B, m), negative after the last of each.
-            points: points, which are not read.
-            lengths: number of points of each set, which is not read.
+            preds: predicted symbols int64 (B, M), negative after the last of each.
+            target: true symbols int64 (B, m), negative after the last of each.
+            points: inputs, which are not read; metrics of points share their arguments.
+            lengths: number of steps of each input, which is not read.
         """
-        return exact_match(preds, target)
+        right = exact_match(preds, target)
+        self.total += right.sum()
+        self.count += len(right)
 
 
 def taken(points: Tensor, sequences: Tensor) -> Tensor:

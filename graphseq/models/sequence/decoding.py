@@ -53,12 +53,13 @@ class DecoderMemory:
         """
         if times == 1:
             return self
-        return DecoderMemory(
-            self.x.repeat_interleave(times, 0),
-            self.keys.repeat_interleave(times, 0),
-            self.allowed.repeat_interleave(times, 0),
-            self.lengths.repeat_interleave(times, 0),
-            tuple(part.repeat_interleave(times, 1) for part in self.state),
+        return replace(
+            self,
+            x=self.x.repeat_interleave(times, 0),
+            keys=self.keys.repeat_interleave(times, 0),
+            allowed=self.allowed.repeat_interleave(times, 0),
+            lengths=self.lengths.repeat_interleave(times, 0),
+            state=tuple(part.repeat_interleave(times, 1) for part in self.state),
         )
 
 

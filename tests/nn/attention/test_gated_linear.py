@@ -123,7 +123,6 @@ def test_mixed_precision_keeps_the_state_in_single():
         (lambda: BlockStack([GatedLinearAttention(8)], 0), ValueError, "repeats is 0"),
         (lambda: BlockStack([GatedLinearAttention(8), GatedLinearAttention(16)]), ValueError, "widths 8, 16"),
         (lambda: SequenceBlock(make(torch.nn.Linear, 3, 3)), TypeError, "mixer is a Linear"),
-        (lambda: SequenceBlock(GatedLinearAttention(8), dropout=1.0), ValueError, "dropout is 1"),
         (lambda: RecurrentLanguageModel(5)(torch.tensor([[1, 5]])), ValueError, "ids is from 1 to 5"),
         (lambda: RecurrentLanguageModel(5)(torch.tensor([[-1, 2]])), ValueError, "0..4"),
     ],
