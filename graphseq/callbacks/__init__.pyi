@@ -12,6 +12,9 @@ from graphseq.callbacks.forecasts import draw_mixing_network as draw_mixing_netw
 from graphseq.callbacks.moments import MomentMonitor as MomentMonitor
 from graphseq.callbacks.probes import LinearProbe as LinearProbe
 from graphseq.callbacks.prompts import PromptReport as PromptReport
+from graphseq.callbacks.pruning.iterative import ActivatingPruning as ActivatingPruning
+from graphseq.callbacks.pruning.iterative import IterativePruning as IterativePruning
+from graphseq.callbacks.pruning.neurons import DeadNeuronMonitor as DeadNeuronMonitor
 from graphseq.callbacks.recurrent_pruning import RecurrentPruning as RecurrentPruning
 from graphseq.callbacks.rewiring import DynamicSparse as DynamicSparse
 from graphseq.callbacks.weights import WeightReport as WeightReport

@@ -95,7 +95,9 @@ from graphseq.nn.reweighting.outer import UnrolledOuter as UnrolledOuter
 from graphseq.nn.reweighting.weights import FeatureQueue as FeatureQueue
 from graphseq.nn.reweighting.weights import SampleWeights as SampleWeights
 from graphseq.nn.sparse.group import GroupToGroupLinear as GroupToGroupLinear
+from graphseq.nn.sparse.masked import MaskedConv2d as MaskedConv2d
 from graphseq.nn.sparse.masked import MaskedLinear as MaskedLinear
+from graphseq.nn.sparse.masked import mask_layers as mask_layers
 from graphseq.nn.sparse.random import ERLinear as ERLinear
 from graphseq.nn.sparse.rewirable import RewirableLayer as RewirableLayer
 from graphseq.nn.temporal.apan import APANEncoder as APANEncoder

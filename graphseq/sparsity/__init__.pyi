@@ -20,11 +20,15 @@ from graphseq.sparsity.masks import group_labels as group_labels
 from graphseq.sparsity.masks import group_mask as group_mask
 from graphseq.sparsity.masks import group_units as group_units
 from graphseq.sparsity.masks import random_mask as random_mask
+from graphseq.sparsity.prune import prune_lowest as prune_lowest
+from graphseq.sparsity.rectified import ReLUTrace as ReLUTrace
+from graphseq.sparsity.rectified import trace_relus as trace_relus
 from graphseq.sparsity.regrow import Rewiring as Rewiring
 from graphseq.sparsity.regrow import rewire_mask as rewire_mask
 from graphseq.sparsity.schedules import drop_fraction as drop_fraction
 from graphseq.sparsity.schedules import gradual_sparsity as gradual_sparsity
 from graphseq.sparsity.scores import RunningCorrelation as RunningCorrelation
+from graphseq.sparsity.scores import distance_score as distance_score
 from graphseq.sparsity.scores import gradient_score as gradient_score
 from graphseq.sparsity.scores import keep_highest as keep_highest
 from graphseq.sparsity.scores import magnitude_score as magnitude_score

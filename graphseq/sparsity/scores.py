@@ -5,6 +5,7 @@ from torch import Generator, Tensor, nn
 
 __all__ = [
     "RunningCorrelation",
+    "distance_score",
     "gradient_score",
     "keep_highest",
     "magnitude_score",
@@ -69,6 +70,22 @@ def movement_score(weight: Tensor, grad: Tensor) -> Tensor:
         tensor([ 2., -2.])
     """
     return -(weight * grad).detach()
+
+
+def distance_score(weight: Tensor, start: Tensor) -> Tensor:
+    r"""Return :math:`|w - w_0|`: how far each weight has moved since training, or its last rewinding, began.
+
+    Source: the criterion of arXiv 2212.06145 among negative weights.
+
+    Args:
+        weight: weights of any shape.
+        start: weights at the beginning, of the same shape.
+
+    Example:
+        >>> distance_score(torch.tensor([1.0, -1.0]), torch.tensor([0.5, 1.0]))
+        tensor([0.5000, 2.0000])
+    """
+    return (weight.detach() - start).abs()
 
 
 def keep_highest(score: Tensor, density: float, among: Tensor | None = None) -> Tensor:

@@ -21,6 +21,7 @@ WITHOUT_FILES |= {"lstm_adding", "lstm_copy", "lstm_carried", "lstm_pixels", "tc
 WITHOUT_FILES |= {"afkan_digits"}
 
 WITHOUT_FILES |= {"p3d_motion"}
+WITHOUT_FILES |= {"ap_digits"}
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
 
 

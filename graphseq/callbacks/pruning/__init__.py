@@ -1,0 +1,1 @@
+"""Pruning while a network trains, and what it does to the neurons."""
