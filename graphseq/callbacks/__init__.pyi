@@ -16,5 +16,6 @@ from graphseq.callbacks.pruning.iterative import ActivatingPruning as Activating
 from graphseq.callbacks.pruning.iterative import IterativePruning as IterativePruning
 from graphseq.callbacks.pruning.neurons import DeadNeuronMonitor as DeadNeuronMonitor
 from graphseq.callbacks.recurrent_pruning import RecurrentPruning as RecurrentPruning
+from graphseq.callbacks.relinear import ReLinear as ReLinear
 from graphseq.callbacks.rewiring import DynamicSparse as DynamicSparse
 from graphseq.callbacks.weights import WeightReport as WeightReport

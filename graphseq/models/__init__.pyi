@@ -24,6 +24,7 @@ from graphseq.models.kan import ReLUKAN as ReLUKAN
 from graphseq.models.mlp import MLP as MLP
 from graphseq.models.projected import ProjectedClassifier as ProjectedClassifier
 from graphseq.models.projected import ProjectedNetwork as ProjectedNetwork
+from graphseq.models.quadratic import QuadraticNetwork as QuadraticNetwork
 from graphseq.models.sequence.classifier import SequenceClassifier as SequenceClassifier
 from graphseq.models.sequence.classifier import SequenceTagger as SequenceTagger
 from graphseq.models.sequence.decoding import DecoderMemory as DecoderMemory

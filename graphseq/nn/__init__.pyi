@@ -32,6 +32,10 @@ from graphseq.nn.conv.tree import TreeConvolution as TreeConvolution
 from graphseq.nn.dense.af_kan import AFKANLayer as AFKANLayer
 from graphseq.nn.dense.af_kan import AFKANOptions as AFKANOptions
 from graphseq.nn.dense.af_kan import ReLUKANLayer as ReLUKANLayer
+from graphseq.nn.dense.quadratic import QuadraticConv2d as QuadraticConv2d
+from graphseq.nn.dense.quadratic import QuadraticLinear as QuadraticLinear
+from graphseq.nn.dense.quadratic import quadratize as quadratize
+from graphseq.nn.dense.quadratic import relinear_param_groups as relinear_param_groups
 from graphseq.nn.dense.snn import SNN as SNN
 from graphseq.nn.dense.snn import lecun_normal_ as lecun_normal_
 from graphseq.nn.graph.convolutions import gin_mlp as gin_mlp
