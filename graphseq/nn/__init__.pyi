@@ -27,6 +27,10 @@ from graphseq.nn.blocks.stack import SequenceBlock as SequenceBlock
 from graphseq.nn.conv.causal import CausalConvolution as CausalConvolution
 from graphseq.nn.conv.moving_average import MovingAverage as MovingAverage
 from graphseq.nn.conv.patches import PatchEncoder as PatchEncoder
+from graphseq.nn.conv.poset import MixedPool2d as MixedPool2d
+from graphseq.nn.conv.poset import PosetConv2d as PosetConv2d
+from graphseq.nn.conv.poset import PosetGraphPool as PosetGraphPool
+from graphseq.nn.conv.poset import PosetPool2d as PosetPool2d
 from graphseq.nn.conv.pseudo3d import P3DBlock as P3DBlock
 from graphseq.nn.conv.tree import TreeConvolution as TreeConvolution
 from graphseq.nn.dense.af_kan import AFKANLayer as AFKANLayer

@@ -29,6 +29,9 @@ from graphseq.ops.newton import newton_solve as newton_solve
 from graphseq.ops.newton import sequential_solve as sequential_solve
 from graphseq.ops.para import para_gru as para_gru
 from graphseq.ops.para import para_lstm as para_lstm
+from graphseq.ops.posets import tropical_polynomial as tropical_polynomial
+from graphseq.ops.posets.order import Poset as Poset
+from graphseq.ops.posets.order import poset_classes as poset_classes
 from graphseq.ops.pretraining import info_nce_loss as info_nce_loss
 from graphseq.ops.pretraining import link_loss as link_loss
 from graphseq.ops.pretraining import masked_cross_entropy as masked_cross_entropy

@@ -1,5 +1,6 @@
 """Convolutional networks for small images."""
 
+import copy
 import itertools
 
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ class ConvNet(Recorded, nn.Module):
         hidden_channels: number of channels of the first block; block i has :math:`2^{i-1}` times as many.
         num_layers: number of blocks L, at least 1; the images need :math:`2^L` pixels on each side, so 3 for 8 x 8.
         dropout: probability in [0, 1) of setting a feature before the head to zero in training.
+        pooling: modules between batch norm and ReLU, in this order, that halve rows and columns; each block gets copies
+            of its own. None for the maximum over 2 x 2.
 
     Shape:
         x (B, in_channels, Y, X) real -> (B, out_channels)
@@ -50,6 +53,7 @@ class ConvNet(Recorded, nn.Module):
         hidden_channels: int = 32,
         num_layers: int = 3,
         dropout: float = 0.0,
+        pooling: list[nn.Module] | None = None,
     ) -> None:
         super().__init__()
         sizes = {
@@ -63,6 +67,8 @@ class ConvNet(Recorded, nn.Module):
                 raise ValueError(f"{name} is {size}; give a whole number of at least 1")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is {dropout}; give a probability in [0, 1)")
+        if pooling is not None and not pooling:
+            raise ValueError("pooling is empty; give at least one module, or None for the maximum")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.num_layers = num_layers
@@ -73,8 +79,9 @@ class ConvNet(Recorded, nn.Module):
                 nn.Sequential(
                     nn.Conv2d(before, after, kernel_size=3, padding=1, bias=False),  # batch norm has the bias
                     nn.BatchNorm2d(after),
-                    nn.MaxPool2d(2),  # before the ReLU: the same numbers, and a quarter of them left for it
-                    nn.ReLU(inplace=True),
+                    # the maximum before the ReLU: the same numbers, and a quarter of them left for it
+                    *([nn.MaxPool2d(2)] if pooling is None else copy.deepcopy(pooling)),
+                    nn.ReLU(inplace=pooling is None),  # the gradient of another module may need its output
                 )
                 for before, after in itertools.pairwise(widths)
             )
@@ -85,8 +92,9 @@ class ConvNet(Recorded, nn.Module):
     def reset_parameters(self) -> None:
         """Reinitialise all weights as in the constructor, and the statistics of the batch norms."""
         for module in self.blocks.modules():
-            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
-                module.reset_parameters()
+            reset = getattr(module, "reset_parameters", None)  # of any pooling that was given
+            if callable(reset):
+                reset()
         self.head.reset_parameters()
 
     def encode(self, x: Tensor) -> Tensor:
