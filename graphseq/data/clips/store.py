@@ -114,6 +114,7 @@ class ClipStore:
         a_frame = self._frames[0].nbytes
         block_bytes = BLOCK_BYTES if self.device.type == "cpu" else DEVICE_BLOCK_BYTES
         listed = batch_sizes(len(index), sizes)
+        index = index.to(self.device)  # once, not block by block
         for rows, block_sizes in blocks(index, listed, a_frame * self.clip_frames * self.num_clips, block_bytes):
             clips, labels = self.take(rows)
             if device is not None:

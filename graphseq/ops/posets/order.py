@@ -1,6 +1,5 @@
 """Partially ordered sets of few points: upper sets, linear extensions, sums, and all of a size."""
 
-import functools
 import itertools
 import re
 from collections.abc import Sequence
@@ -124,11 +123,7 @@ class Poset:
             lower: first point.
             upper: second point.
         """
-        return (lower, upper) in self._pairs
-
-    @functools.cached_property
-    def _pairs(self) -> frozenset[tuple[int, int]]:
-        return frozenset(self.relations)
+        return (lower, upper) in self.relations
 
     def covers(self) -> tuple[tuple[int, int], ...]:
         """Return the pairs with no point between them, from which the order follows."""

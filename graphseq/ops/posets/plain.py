@@ -1,5 +1,6 @@
 """Tropical polynomial of a partially ordered set from the sums over all upper sets: the equation as it stands."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -20,5 +21,11 @@ def tropical_polynomial(values: Sequence[Tensor], poset: Poset) -> Tensor:
         tensor(2.)
     """
     x = torch.stack(list(values), -1)  # (*, n)
-    filters = torch.tensor(poset.filters(), dtype=x.dtype, device=x.device)  # (F, n)
-    return (x @ filters.T).amax(-1)
+    return (x @ _filters(poset, x.dtype, x.device).T).amax(-1)
+
+
+@functools.lru_cache(maxsize=64)
+def _filters(poset: Poset, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Upper sets as rows (F, n), kept for each device, for a copy to it would stop every step."""
+    with torch.inference_mode(False):  # what is made in inference mode could not be used in training
+        return torch.tensor(poset.filters(), dtype=dtype, device=device)
