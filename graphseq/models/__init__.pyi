@@ -51,3 +51,6 @@ from graphseq.models.vision.g2gnet import G2GNet as G2GNet
 from graphseq.models.vision.g2gnet import PatchMLP as PatchMLP
 from graphseq.models.vision.p3d import P3DResNet as P3DResNet
 from graphseq.models.vision.p3d import inflate_from_2d as inflate_from_2d
+from graphseq.models.vision.resnet import ResNetClassifier as ResNetClassifier
+from graphseq.models.vision.resnet import ResNetEncoder as ResNetEncoder
+from graphseq.models.vision.selfie import SelfieNetwork as SelfieNetwork

@@ -8,6 +8,7 @@ from graphseq.nn.attention.gated_linear import GatedLinearAttention as GatedLine
 from graphseq.nn.attention.gates import ConstantGate as ConstantGate
 from graphseq.nn.attention.gates import LowRankGate as LowRankGate
 from graphseq.nn.attention.pointer import PointerAttention as PointerAttention
+from graphseq.nn.attention.pooling import AttentionPooling as AttentionPooling
 from graphseq.nn.attention.positions import LearnedPositions as LearnedPositions
 from graphseq.nn.attention.positions import NoPositions as NoPositions
 from graphseq.nn.attention.positions import RotaryPositions as RotaryPositions
@@ -32,6 +33,8 @@ from graphseq.nn.conv.poset import PosetConv2d as PosetConv2d
 from graphseq.nn.conv.poset import PosetGraphPool as PosetGraphPool
 from graphseq.nn.conv.poset import PosetPool2d as PosetPool2d
 from graphseq.nn.conv.pseudo3d import P3DBlock as P3DBlock
+from graphseq.nn.conv.residual import ResidualBlock as ResidualBlock
+from graphseq.nn.conv.residual import ResidualStage as ResidualStage
 from graphseq.nn.conv.tree import TreeConvolution as TreeConvolution
 from graphseq.nn.dense.af_kan import AFKANLayer as AFKANLayer
 from graphseq.nn.dense.af_kan import AFKANOptions as AFKANOptions

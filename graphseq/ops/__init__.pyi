@@ -29,6 +29,9 @@ from graphseq.ops.newton import newton_solve as newton_solve
 from graphseq.ops.newton import sequential_solve as sequential_solve
 from graphseq.ops.para import para_gru as para_gru
 from graphseq.ops.para import para_lstm as para_lstm
+from graphseq.ops.patches import choose_patches as choose_patches
+from graphseq.ops.patches import patchify as patchify
+from graphseq.ops.patches import unpatchify as unpatchify
 from graphseq.ops.posets import tropical_polynomial as tropical_polynomial
 from graphseq.ops.posets.order import Poset as Poset
 from graphseq.ops.posets.order import poset_classes as poset_classes

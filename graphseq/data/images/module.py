@@ -16,6 +16,7 @@ from graphseq.core.errors import DataError
 from graphseq.data.base import DataOptions, StoreDataModule
 from graphseq.data.cache import cache_folder, cached, checksum, mirror_folder, raw_files
 from graphseq.data.images.files import read_cifar_batches, read_idx_pair, read_jpeg_archive, read_usps_hdf5
+from graphseq.data.shots import few_shots
 from graphseq.data.splits import random_split
 from graphseq.data.store import BLOCK_BYTES, TensorStore
 from graphseq.data.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip
@@ -75,6 +76,9 @@ class ImageDataModule(StoreDataModule):
             :attr:`fine_labels`, and splits are those without groups. None for the classes as labels.
         augmentation: augmentation of training images: ``none``, ``crop`` (shifts by up to an eighth of the side on each
             axis, 4 pixels for 28 and 32), or ``crop_flip`` (also flips with probability 1/2: not for digits).
+        num_shots: number of labelled training images, drawn with ``seed`` from the training split, see
+            :func:`few_shots`; with the same seed a larger number contains the images of a smaller one. None for all.
+        shots_per_class: number of labelled training images of each class, drawn with ``seed``; None for all.
         verify_checksums: whether to refuse raw files with another SHA-256 than the known ones.
         options: further arguments of :class:`StoreDataModule`; ``train_transform`` replaces augmentation and
             normalisation of training batches, and ``eval_transform`` the normalisation of all others; their inputs are
@@ -84,8 +88,10 @@ class ImageDataModule(StoreDataModule):
         images float32 (B, C, Y, X), or the output of your transform, and labels int64 (B,).
 
     Raises:
-        ValueError: if an argument is out of range, or both ``augmentation`` and ``train_transform`` are given.
-        DataError: when the data are read, if raw files are missing, corrupt, or do not have the known checksums.
+        ValueError: if an argument is out of range, or both ``augmentation`` and ``train_transform``, or both numbers of
+            shots, are given.
+        DataError: when the data are read, if raw files are missing, corrupt, or do not have the known checksums, or if
+            there are too few images for the shots, or none of a class among them.
         OptionalDependencyError: when the data are read, if USPS needs h5py or JPEG archives need Pillow.
 
     Example:
@@ -104,6 +110,8 @@ class ImageDataModule(StoreDataModule):
         val_fraction: float = 0.1,
         class_groups: list[list[int]] | None = None,
         augmentation: Augmentation = "none",
+        num_shots: int | None = None,
+        shots_per_class: int | None = None,
         verify_checksums: bool = True,
         **options: Unpack[DataOptions],
     ) -> None:
@@ -123,7 +131,13 @@ class ImageDataModule(StoreDataModule):
             raise ValueError(f"val_fraction is {val_fraction}; it must be in [0, 1)")
         if class_groups is not None:
             _check_groups(class_groups)
+        if num_shots is not None and shots_per_class is not None:
+            raise ValueError(f"num_shots is {num_shots} and shots_per_class is {shots_per_class}; give one of them")
+        for title, number in (("num_shots", num_shots), ("shots_per_class", shots_per_class)):
+            if number is not None and number < 1:
+                raise ValueError(f"{title} is {number}; it must be at least 1")
         self.name: ImageSetName = name
+        self.num_shots, self.shots_per_class = num_shots, shots_per_class
         self.class_groups = class_groups
         self.val_fraction = val_fraction
         self.augmentation: Augmentation = augmentation
@@ -193,10 +207,13 @@ class ImageDataModule(StoreDataModule):
             training, test = torch.arange(num_train), torch.arange(num_train, len(images))
         inner = random_split(len(training), shares, self.seed, labels[training])
         splits = {"train": training[inner["train"]], "val": training[inner["val"]], "test": test}
-        self._set_statistics(*_moments(images, splits["train"]), side=min(images.shape[2:]))
         self._fine_labels = labels
         if self.class_groups is not None:
             labels = _group_of_class(self.class_groups)[labels]
+        if not self.predicting and (self.num_shots is not None or self.shots_per_class is not None):
+            shots = {"num_shots": self.num_shots, "shots_per_class": self.shots_per_class}
+            splits["train"] = few_shots(splits["train"], labels, self.seed, **shots)
+        self._set_statistics(*_moments(images, splits["train"]), side=min(images.shape[2:]))
         return TensorStore(images, labels), splits
 
     def _set_statistics(self, mean: list[float], std: list[float], side: int) -> None:
