@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from graphseq.nn.activations import SELU
+from graphseq.nn.activations.self_normalizing import SELU
 from graphseq.ops.self_normalizing import SELU_ALPHA, SELU_SCALE, moment_map
 
 __all__ = ["MomentMonitor"]

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from graphseq.core.spec import Recorded
-from graphseq.nn.activations import SELU, AlphaDropout
+from graphseq.nn.activations.self_normalizing import SELU, AlphaDropout
 
 __all__ = ["SNN", "lecun_normal_"]
 

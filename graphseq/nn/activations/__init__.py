@@ -1,0 +1,1 @@
+"""Activations: self-normalising, polynomial, and rectified ones with a correction or a threshold."""
