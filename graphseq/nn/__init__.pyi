@@ -68,6 +68,10 @@ from graphseq.nn.losses.environments import EnvironmentBatch as EnvironmentBatch
 from graphseq.nn.losses.environments import GroupDRO as GroupDRO
 from graphseq.nn.losses.environments import InvariantRisk as InvariantRisk
 from graphseq.nn.losses.environments import VarianceRisk as VarianceRisk
+from graphseq.nn.policies.masks import AdditiveNoise as AdditiveNoise
+from graphseq.nn.policies.masks import BetaMaskPolicy as BetaMaskPolicy
+from graphseq.nn.policies.masks import PerturbedImages as PerturbedImages
+from graphseq.nn.policies.masks import RandomMask as RandomMask
 from graphseq.nn.pretrain.heads import FixedReweightingHead as FixedReweightingHead
 from graphseq.nn.pretrain.heads import ProjectionHead as ProjectionHead
 from graphseq.nn.pretrain.views import DropEdges as DropEdges

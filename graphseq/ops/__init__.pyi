@@ -1,5 +1,6 @@
 from graphseq.ops.additive_attention import additive_scores as additive_scores
 from graphseq.ops.attention import neighbor_attention as neighbor_attention
+from graphseq.ops.blur import gaussian_blur as gaussian_blur
 from graphseq.ops.chunks import chunked_attention as chunked_attention
 from graphseq.ops.contrastive import nt_xent_loss as nt_xent_loss
 from graphseq.ops.contrastive import spectral_contrastive_loss as spectral_contrastive_loss
@@ -44,7 +45,9 @@ from graphseq.ops.recurrent import recurrent_gates as recurrent_gates
 from graphseq.ops.recurrent import recurrent_layers as recurrent_layers
 from graphseq.ops.reinforcement import clipped_surrogate as clipped_surrogate
 from graphseq.ops.reinforcement import generalized_advantage as generalized_advantage
+from graphseq.ops.reinforcement import leave_one_out_mean as leave_one_out_mean
 from graphseq.ops.reinforcement import policy_divergence as policy_divergence
+from graphseq.ops.reinforcement import reinforce_loss as reinforce_loss
 from graphseq.ops.scan import linear_scan as linear_scan
 from graphseq.ops.segment.backends import segment_backend as segment_backend
 from graphseq.ops.segment.reduce import segment_argmax as segment_argmax

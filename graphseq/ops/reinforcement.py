@@ -1,4 +1,4 @@
-"""Advantages of trajectories of different lengths, and the clipped objective of proximal policy optimisation."""
+"""Policy gradients: REINFORCE, advantages of trajectories, and the clipped objective of proximal optimisation."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,67 @@ from torch.nn import functional
 
 from graphseq.ops.segment.index import row_segments
 
-__all__ = ["clipped_surrogate", "generalized_advantage", "policy_divergence"]
+__all__ = [
+    "clipped_surrogate", "generalized_advantage", "leave_one_out_mean", "policy_divergence", "reinforce_loss",
+]  # fmt: skip
+
+
+def reinforce_loss(log_prob: Tensor, cost: Tensor, baseline: Tensor | None = None) -> Tensor:
+    r"""Return a loss whose gradient estimates, without bias, that of the expected cost of a policy's draws.
+
+    .. math:: L = \frac{1}{B} \sum_b (c_b - v_b)\, \log \pi(m_b), \qquad
+        \mathbb{E}\bigl[\nabla L\bigr] = \nabla\, \mathbb{E}_{m \sim \pi}[c(m)]
+
+    The factor is constant for the gradient. A baseline that does not depend on the draw of its own row leaves the mean
+    of the estimate as it is and lowers its variance. The value of the loss means nothing.
+
+    Source: R. J. Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning",
+    Machine Learning 8, 1992.
+
+    Args:
+        log_prob: logarithm of the probability, or density, of all that was drawn for a row.
+        cost: cost of the row, to be lowered; for a reward its negative.
+        baseline: baseline of each row, such as :func:`leave_one_out_mean`; None for 0.
+
+    Shape:
+        log_prob (B,), cost (B,), baseline (B,) -> scalar
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> logit = torch.zeros(2, requires_grad=True)
+        >>> reinforce_loss(logit, torch.tensor([3.0, 1.0]), torch.tensor([1.0, 3.0])).backward()
+        >>> logit.grad
+        tensor([ 1., -1.])
+    """
+    advantage = cost if baseline is None else cost - baseline
+    if log_prob.shape != advantage.shape or log_prob.shape != cost.shape or cost.dim() != 1:
+        raise ValueError(
+            f"log_prob is {tuple(log_prob.shape)}, cost {tuple(cost.shape)}, baseline "
+            f"{None if baseline is None else tuple(baseline.shape)}; all must be (B,)"
+        )
+    return (advantage.detach() * log_prob).mean()
+
+
+def leave_one_out_mean(cost: Tensor) -> Tensor:
+    r"""Return for each row the mean of the others: a baseline that does not depend on the draw of the row.
+
+    .. math:: v_b = \frac{1}{B - 1} \sum_{i \ne b} c_i
+
+    Of a single row there are no others, and the baseline is 0.
+
+    Args:
+        cost: cost of each row.
+
+    Shape:
+        (B,) -> (B,)
+
+    Example:
+        >>> leave_one_out_mean(torch.tensor([1.0, 2.0, 6.0]))
+        tensor([4.0000, 3.5000, 1.5000])
+    """
+    return (cost.sum() - cost) / max(1, len(cost) - 1)
 
 
 def generalized_advantage(

@@ -19,6 +19,7 @@ from graphseq.tasks.pretrain.context import ContextPrediction as ContextPredicti
 from graphseq.tasks.pretrain.contrast import GraphContrast as GraphContrast
 from graphseq.tasks.pretrain.contrast import Infomax as Infomax
 from graphseq.tasks.pretrain.links import EdgePrediction as EdgePrediction
+from graphseq.tasks.pretrain.noise_mask import NoiseMaskPretraining as NoiseMaskPretraining
 from graphseq.tasks.pretrain.patches import SelfiePretraining as SelfiePretraining
 from graphseq.tasks.pretrain.representation import RepresentationLearning as RepresentationLearning
 from graphseq.tasks.prompt.base import PromptOptions as PromptOptions

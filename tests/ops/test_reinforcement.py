@@ -5,7 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphseq.ops import clipped_surrogate, generalized_advantage, policy_divergence
+from graphseq.ops import (
+    clipped_surrogate,
+    generalized_advantage,
+    leave_one_out_mean,
+    policy_divergence,
+    reinforce_loss,
+)
 from tests.reference import relief
 
 
@@ -79,3 +85,73 @@ def test_divergence_is_an_unbiased_estimate():
         torch.distributions.Categorical(old), torch.distributions.Categorical(new)
     )
     torch.testing.assert_close((old * policy_divergence((new / old).log())).sum(), expected)
+
+
+def beta(logits):
+    return torch.distributions.Beta(*logits.exp())
+
+
+def estimates(logits, cost, loss, count=200_000):
+    """Gradients of many draws, each an estimate of its own (count, 2)."""
+    each = logits.detach().expand(count, 2).clone().requires_grad_()
+    found = torch.distributions.Beta(*each.T.exp())
+    draw = found.sample()
+    (gradient,) = torch.autograd.grad(count * loss(found.log_prob(draw), cost(draw)), each)
+    return gradient
+
+
+@pytest.mark.parametrize("baseline", [None, leave_one_out_mean])
+def test_mean_of_the_estimate_is_the_exact_gradient_and_a_baseline_lowers_its_variance(baseline):
+    """One beta variable with the cost (m - 0.9)^2 + 1, whose expectation is known in closed form."""
+    torch.manual_seed(0)
+    logits = torch.tensor([0.3, 0.8], dtype=torch.float64, requires_grad=True)
+    found = beta(logits)
+    ((found.variance + (found.mean - 0.9) ** 2).sum()).backward()
+
+    def drawn(baseline):
+        return estimates(
+            logits, lambda m: (m - 0.9) ** 2 + 1,
+            lambda log_prob, cost: reinforce_loss(log_prob, cost, None if baseline is None else baseline(cost)),
+        )  # fmt: skip
+
+    gradient = drawn(baseline)
+    error = gradient.std(0) / len(gradient) ** 0.5
+    assert ((gradient.mean(0) - logits.grad).abs() < 3 * error).all()
+    assert (logits.grad.abs() > 10 * error).all(), "the test could not tell it from zero"
+    if baseline is not None:
+        assert (gradient.var(0) < 0.5 * drawn(None).var(0)).all()
+
+
+def test_logarithm_of_a_sum_of_densities_is_no_estimate_of_the_gradient():
+    """What the released code of arXiv 2406.14568 multiplies the cost by, for two cells of which one matters."""
+    torch.manual_seed(0)
+    count, logits = 50_000, torch.tensor([[0.3, 0.8], [0.5, 0.1]], dtype=torch.float64, requires_grad=True)
+    cells = [beta(cell) for cell in logits]
+    (cells[0].variance + (cells[0].mean - 0.9) ** 2).backward()
+
+    def mean_and_error(score):
+        each = logits.detach().expand(count, 2, 2).clone().requires_grad_()
+        found = torch.distributions.Beta(each[..., 0].exp(), each[..., 1].exp())
+        draw = found.sample()  # (count, 2)
+        cost = (draw[:, 0] - 0.9) ** 2
+        cost = cost - cost.mean()
+        (gradient,) = torch.autograd.grad((cost * score(found.log_prob(draw))).sum(), each)
+        return gradient.mean(0), gradient.std(0) / count**0.5
+
+    mean, error = mean_and_error(lambda log_density: log_density.sum(1))
+    assert ((mean - logits.grad).abs() < 4 * error).all()
+    mean, error = mean_and_error(lambda log_density: log_density.logsumexp(1))
+    assert ((mean - logits.grad).abs() > 10 * error).any()
+
+
+def test_others_of_a_row_and_shapes_of_reinforce():
+    cost = torch.tensor([1.0, 2.0, 6.0])
+    expected = [sum(float(other) for b, other in enumerate(cost) if b != a) / 2 for a in range(3)]
+    assert leave_one_out_mean(cost).tolist() == expected
+    assert leave_one_out_mean(torch.tensor([5.0])).tolist() == [0.0]
+    with pytest.raises(ValueError, match=r"log_prob is \(2, 2\)"):
+        reinforce_loss(torch.ones(2, 2), torch.ones(2))
+    cost.requires_grad_()
+    log_prob = torch.ones(3, requires_grad=True)
+    reinforce_loss(log_prob, cost, leave_one_out_mean(cost)).backward()
+    assert cost.grad is None

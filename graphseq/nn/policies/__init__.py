@@ -1,0 +1,1 @@
+"""Policies that draw what a network sees."""
