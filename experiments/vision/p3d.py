@@ -21,12 +21,13 @@ batches. Five seeds from 1200 on, which nothing was run with; the quick scale tr
 are 95 %, paired by seed, in points of accuracy.
 
 Seen before this rule was written: the specification, which expects more than 85 points; seed 0 of *mixed* for 4 epochs,
-92 points; seed 50 of *per frame* for 3 epochs, 14 points, and of *unordered* for 4 epochs, 15 points. A, B and C had
-not been trained.
+92 points, and seed 50 as above, 93; seed 50 of *per frame* as above, 13.4 points, and of *unordered* for 4 epochs, 15
+points. A, B and C had not been trained.
 
-Conditions: (A) A, (B) B, (C) C, (D) mixed, each less unordered, lies above 50; (E) per frame lies within 3 points of
-12.5; (F) mixed is at least 85 in the mean; (G) mixed less A, (H) mixed less C, (I) mixed less B lies above 0: the paper
-reports 0.5, 1.2 and 1.4 points on UCF101.
+Conditions: (A) A, (B) B, (C) C, (D) mixed, each less unordered, lies above 50; (E) per frame less 12.5 lies within 5 of
+0, and not at it, since a network that remembers where training videos went by has some of the axis; (F) mixed is at
+least 85 in the mean; (G) mixed less A, (H) mixed less C, (I) mixed less B lies above 0: the paper reports 0.5, 1.2 and
+1.4 points on UCF101.
 
 Rule: *reproduced* if (A) to (F) hold; *partly* if one of (A) to (D) does; else *not reproduced*. (G) to (I) are
 reported: videos as simple as these do not tell the kinds apart.
@@ -61,7 +62,7 @@ effect = Effect(
     choose="val/acc",
     claims=[
         *(Above(letter, f"{arm} - unordered", 50) for letter, arm in zip("ABCD", [*"ABC", "mixed"], strict=True)),
-        Within("E", "per frame", 3, text="per frame less 12.5", score=lambda row: score(row) - 12.5),
+        Within("E", "per frame", 5, text="per frame less 12.5", score=lambda row: score(row) - 12.5),
         MeanAbove("F", "mixed", 85),
         *(Above(letter, f"mixed - {arm}") for letter, arm in zip("GHI", "ACB", strict=True)),
     ],
