@@ -89,7 +89,7 @@ def spectral_contrastive_loss(first: Tensor, second: Tensor) -> Tensor:
 
     The second mean estimates that over independent samples without bias; for one sample it is 0.
 
-    Source: arXiv 2106.04156, eq. 6.
+    Source: arXiv 2106.04156.
 
     Args:
         first: vectors a of the first views.

@@ -29,7 +29,7 @@ class SelfieNetwork(Recorded, nn.Module):
     or is in evaluation mode. Batch norm in training takes mean and variance over all patches of the batch, masked ones
     too; ``ResNetEncoder(norm="group")`` does not.
 
-    Source: arXiv 1906.02940, section 3. Differs from it: positions are added to the context as well
+    Source: arXiv 1906.02940. Differs from it: positions are added to the context as well
     (``context_positions``), without which A cannot know where a patch lies; scores are divided by the root of D, so
     that the loss begins near that of guessing.
 

@@ -16,7 +16,7 @@ class AttentionPooling(Recorded, nn.Module):
     The layers are those of ``torch.nn.TransformerEncoderLayer`` with GELU and norms after each part. There are no
     positions: the order of the vectors does not matter unless positions have been added to them.
 
-    Source: arXiv 1906.02940, section on attention pooling. Differs from it: none known.
+    Source: arXiv 1906.02940. Differs from it: the width of the feed-forward parts can be chosen.
 
     Args:
         dim: width D of the vectors.

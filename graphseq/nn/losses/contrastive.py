@@ -149,7 +149,7 @@ class NTXentLoss(ContrastiveLoss):
 class SpectralContrastiveLoss(ContrastiveLoss):
     """Spectral contrastive loss of two views, see :func:`graphseq.ops.spectral_contrastive_loss`.
 
-    Source: arXiv 2106.04156, eq. 6.
+    Source: arXiv 2106.04156.
 
     Shape:
         z (2, B, D) -> ()

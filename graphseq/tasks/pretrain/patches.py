@@ -35,7 +35,8 @@ class SelfiePretraining(Task[object]):
 
     .. math:: L = -\frac{1}{B M} \sum_b \sum_{t=1}^{M} \log \operatorname{softmax}_j(s_{btj})_t
 
-    over the M masked patches j of the same image. Labels are never read, and may be missing. The patch network is the
+    over the M masked patches j of the same image. Labels are never read, and may be missing. Images should not be
+    shifted at random: black borders tell where a patch lies, and there is less to learn. The patch network is the
     part ``model.network`` of the checkpoint: a classifier takes it as
     ``Pretrained(path, part="model.network", freeze=False)``, and attention pooling and positions are left behind.
 
@@ -49,7 +50,7 @@ class SelfiePretraining(Task[object]):
         highest score, 1/M for guessing; ``<stage>/ceiling``, the accuracy that can be expected at best, since patches
         that are equal in every pixel cannot be told apart.
 
-    Source: arXiv 1906.02940, section 3. Differs from it: see :class:`graphseq.models.SelfieNetwork`.
+    Source: arXiv 1906.02940. Differs from it: see :class:`graphseq.models.SelfieNetwork`.
 
     Args:
         model: network with ``scores``, ``num_patches`` and ``patch_grid``, such as
