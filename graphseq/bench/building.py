@@ -28,6 +28,7 @@ _LINKS = (
     ("edge_categories", "edge_categories"),
     ("num_nodes", "num_nodes"),
     ("vocab_size", "vocab_size"),
+    ("num_symbols", "num_symbols"),
     ("time_statistics", "time_statistics"),
     ("mean_gap", "mean_gap"),
     ("num_series", "num_series"),

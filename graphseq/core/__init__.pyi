@@ -1,3 +1,4 @@
+from graphseq.core.batches import PrefixBatch as PrefixBatch
 from graphseq.core.batches import SequenceBatch as SequenceBatch
 from graphseq.core.batches import TokenBatch as TokenBatch
 from graphseq.core.batches import apply_model as apply_model

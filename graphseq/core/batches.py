@@ -11,6 +11,7 @@ from graphseq.core.events import shown
 from graphseq.core.wrappers import named_arguments, unwrapped
 
 __all__ = [
+    "PrefixBatch",
     "SequenceBatch",
     "TokenBatch",
     "apply_model",
@@ -75,6 +76,25 @@ class TokenBatch(_OfTensors):
     def mask(self) -> Tensor:
         """True where a position holds a token, False at padding, bool (B, T)."""
         return step_mask(self.lengths, self.ids.shape[1])
+
+
+@dataclass(repr=False)
+class PrefixBatch(TokenBatch):
+    """Rows of tokens whose first ones are given, and of which the others are to be written.
+
+    Args:
+        ids: token numbers, int64 (B, T); positions at or after the length of a row are padding.
+        lengths: number of tokens of each row, int64 (B,), each in 1..T.
+        prefix: number of tokens that are given, which all steps may see and none has to predict, int64 (B,), each in
+            1..length.
+
+    Example:
+        >>> batch = PrefixBatch(torch.tensor([[4, 2, 7]]), torch.tensor([3]), torch.tensor([2]))
+        >>> batch.prefix.tolist()
+        [2]
+    """
+
+    prefix: Tensor
 
 
 @dataclass(repr=False)

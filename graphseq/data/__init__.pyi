@@ -7,6 +7,16 @@ from graphseq.data.cache import raw_files as raw_files
 from graphseq.data.clips.motion import MotionClipsDataModule as MotionClipsDataModule
 from graphseq.data.clips.motion import moving_images as moving_images
 from graphseq.data.clips.store import ClipStore as ClipStore
+from graphseq.data.denoising.mixture import MixtureOfDenoisers as MixtureOfDenoisers
+from graphseq.data.denoising.mixture import PrefixDenoiser as PrefixDenoiser
+from graphseq.data.denoising.mixture import SpanDenoiser as SpanDenoiser
+from graphseq.data.denoising.mixture import ul2_denoisers as ul2_denoisers
+from graphseq.data.denoising.module import DenoisingDataModule as DenoisingDataModule
+from graphseq.data.denoising.spans import corrupt_spans as corrupt_spans
+from graphseq.data.denoising.spans import plan_length as plan_length
+from graphseq.data.denoising.spans import restore_spans as restore_spans
+from graphseq.data.denoising.spans import span_counts as span_counts
+from graphseq.data.denoising.spans import span_mask as span_mask
 from graphseq.data.events.adjacency import TemporalAdjacency as TemporalAdjacency
 from graphseq.data.events.batching import AdaptiveBatches as AdaptiveBatches
 from graphseq.data.events.batching import Batching as Batching

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from graphseq.core.batches import TokenBatch, apply_model
+from graphseq.core.batches import IGNORED, PrefixBatch, TokenBatch, apply_model
 from graphseq.core.checkpoint import Checkpoint
 from graphseq.core.errors import DataError
 from graphseq.core.protocols import TextSource
@@ -25,7 +25,8 @@ class LanguageModeling(Task[object]):
     .. math:: L = -\frac{1}{|M|} \sum_{(b,t) \in M} \log \operatorname{softmax}(f(x_{b,\le t})_t)_{x_{b,t+1}}, \quad
         M = \{(b,t) : t + 1 < n_b\}, \quad \mathrm{perplexity} = e^L, \quad \mathrm{bpc} = L / \log 2
 
-    A window of T + 1 tokens gives T predictions, each from the tokens of the window up to it. Padding is left out.
+    A window of T + 1 tokens gives T predictions, each from the tokens of the window up to it. Padding is left out, and
+    so are the tokens that are given in a ``PrefixBatch``, which a network with a ``prefix`` sees as a whole.
     Checkpoints hold the vocabulary of the data module (:attr:`vocabulary`), so that ``graphseq generate`` needs no
     data.
 
@@ -78,7 +79,7 @@ class LanguageModeling(Task[object]):
         """Return the mean cross-entropy of the predicted tokens.
 
         Args:
-            batch: ``TokenBatch``, or token numbers (B, T) of full rows.
+            batch: ``TokenBatch`` or ``PrefixBatch``, or token numbers (B, T) of full rows.
             stage: stage of the run; the loss does not depend on it.
         """
         ids = batch.ids if isinstance(batch, TokenBatch) else batch
@@ -88,8 +89,12 @@ class LanguageModeling(Task[object]):
         lengths = batch.lengths if isinstance(batch, TokenBatch) else torch.full_like(ids[:, 0], ids.shape[1])
         known = lengths - 1
         # a row of one token has no target, but the network gets a length of at least 1
-        output = self.outputs(TokenBatch(ids[:, :-1], known.clamp(min=1)), stage)
-        logits, target = self.target_kind.align(output, ids[:, 1:], self.model, known)
+        read, target = TokenBatch(ids[:, :-1], known.clamp(min=1)), ids[:, 1:]
+        if isinstance(batch, PrefixBatch):
+            read = PrefixBatch(read.ids, read.lengths, torch.minimum(batch.prefix, read.lengths))
+            is_given = torch.arange(1, ids.shape[1], device=ids.device) < batch.prefix[:, None]
+            target = target.masked_fill(is_given, IGNORED)
+        logits, target = self.target_kind.align(self.outputs(read, stage), target, self.model, known)
         loss, size = self.target_kind.loss(logits, target)
         return Step(loss, logits, target, size)
 
