@@ -38,6 +38,6 @@ def figure(results: Results, drawn: Any, text: str, reruns: Sequence[Results] = 
             WORDS[arm]: list(results.values(arm, data=data).values()) for arm in results.arms(data=data)
         }
         if values:
-            panels.append(Panel(data, values))
+            panels.append(Panel(data, values, scale=data))  # accuracies of the two are far apart
     draw_panels(drawn, panels, finding=text, label="test accuracy in percent", ours=[WORDS["mixer"]],
                 baseline=WORDS["dense"])  # fmt: skip
