@@ -92,6 +92,7 @@ class ReLinear(Callback):
         self.decay_g, self.decay_b = decay_g, decay_b
         self.bound_g, self.bound_b = bound_g, bound_b
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._terms: dict[Tensor, tuple[str, float]] = {}
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Let the task build its optimiser with groups of parameters."""
@@ -108,9 +109,7 @@ class ReLinear(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Give the task back its own optimiser argument."""
-        self._remove()
-        if isinstance(pl_module, Task) and isinstance(pl_module.optimizer, _Grouped):
-            pl_module.optimizer = pl_module.optimizer.given
+        self._restore(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Check the rates of the groups, and register what is done after each step."""
@@ -123,30 +122,27 @@ class ReLinear(Callback):
         if trainer.global_step == 0:
             _check_rates(trainer)
         if any((self.decay_g, self.decay_b)) or (self.bound_g, self.bound_b) != (None, None):
-            terms = _terms(pl_module)
-            for optimizer in trainer.optimizers:
-                self._handles.append(optimizer.register_step_post_hook(lambda built, *_: self._restrain(built, terms)))
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Remove the hooks of the optimisers."""
-        self._remove()
+            self._terms = _terms(pl_module)
+            self._handles += [built.register_step_post_hook(self._restrain) for built in trainer.optimizers]
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Remove the hooks of the optimisers."""
-        self._remove()
+        """Give the task back its own optimiser argument: an interrupted run is not torn down."""
+        self._restore(pl_module)
 
-    def _remove(self) -> None:
+    def _restore(self, task: Any) -> None:
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        self._handles, self._terms = [], {}
+        if isinstance(task, Task) and isinstance(task.optimizer, _Grouped):
+            task.optimizer = task.optimizer.given
 
     @torch.no_grad()
-    def _restrain(self, optimizer: torch.optim.Optimizer, terms: dict[Tensor, tuple[str, float]]) -> None:
+    def _restrain(self, optimizer: torch.optim.Optimizer, *arguments: Any) -> None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                if parameter not in terms:
+                if parameter not in self._terms:
                     continue
-                term, target = terms[parameter]
+                term, target = self._terms[parameter]
                 decay, bound = (self.decay_g, self.bound_g) if term == "gate" else (self.decay_b, self.bound_b)
                 if decay:
                     parameter.sub_(group["lr"] * decay * (parameter - target))

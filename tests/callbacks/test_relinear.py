@@ -118,9 +118,13 @@ def test_quadratized_network_is_in_the_checkpoint(tmp_path):
     assert torch.equal(graphseq.load(tmp_path / "k.ckpt").model(x), task.model(x))
 
 
-def test_refused():
+def test_refused_and_interrupted(tmp_path):
     with pytest.raises(TypeError, match="MLP has no quadratic layers"):
         fit(build(quadratic=False), [ReLinear()])
+    interrupted = build(scheduler=STEP)
+    with pytest.raises(Interrupted):
+        fit(interrupted, [ReLinear(bound_g=1.0), SaveAndStop(1, tmp_path / "k.ckpt")])
+    assert interrupted.optimizer is SGD
     cycle = functools.partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=9)
     with pytest.raises(ValueError, match="scheduler"):
         fit(build(scheduler=cycle), [ReLinear()])

@@ -157,6 +157,9 @@ def test_reset_of_a_network():
     assert not any(torch.equal(model.state_dict()[name], old[name]) for name in
                    ("network.hidden.0.0.linear.weight", "network.head.weight"))  # fmt: skip
     assert not model.network.head.weight.abs().max() > 0.5
+    images = QuadraticNetwork(ConvNet(1, 2, 4, 2), skip=["head"])  # which would draw all its convolutions
+    images.reset_parameters()
+    assert not images.network.blocks[0][0].power.weight.any()
 
 
 def test_groups_hold_each_parameter_once_and_do_not_decay_the_gates_to_0():
