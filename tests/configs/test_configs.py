@@ -31,7 +31,13 @@ SMALLER = {"hiv": "bbbp", "tox21": "bbbp", "CIFAR10": "FashionMNIST"}
 FEWER = ["--data.num_train=200", "--data.num_val=20", "--data.num_test=20"]
 
 
+# images of which other configs try the larger set
+ON_DIGITS = {"afkan_fashion", "quadratic_fashion"}
+
+
 def _smaller(path):
+    if path.stem in ON_DIGITS:
+        return ["--data.name=digits"]
     if path.stem.startswith("pointer_"):
         return FEWER
     if path.stem.startswith("selfie_"):  # reading larger images several times takes seconds
