@@ -2,6 +2,7 @@ from graphseq.nn.activations.polynomial import PolyNorm as PolyNorm
 from graphseq.nn.activations.polynomial import PolyReLU as PolyReLU
 from graphseq.nn.activations.rectified import CRReLU as CRReLU
 from graphseq.nn.activations.rectified import FATReLU as FATReLU
+from graphseq.nn.activations.rectified import SquaredReLU as SquaredReLU
 from graphseq.nn.activations.self_normalizing import SELU as SELU
 from graphseq.nn.activations.self_normalizing import AlphaDropout as AlphaDropout
 from graphseq.nn.attention.chunked import ChunkedAttention as ChunkedAttention

@@ -58,8 +58,10 @@ def span_mask(lengths: Tensor, noise: Tensor, spans: Tensor, steps: int, generat
         >>> int(mask.sum()), bool(mask[0, 0]), bool(mask[0, 7])
         (4, False, True)
     """
-    taken = _parts(noise, spans, steps, generator)  # (B, T), part of each unit, in order
-    kept = _parts(lengths - noise, spans, steps, generator)
+    # of the lowest keys as many are sought as a row may need; on a GPU the largest number would have to be waited for
+    most = int(spans.max()) if spans.device.type == "cpu" and len(spans) else max(steps // 2, 1)
+    taken = _parts(noise, spans, steps, most, generator)  # (B, T), part of each unit, in order
+    kept = _parts(lengths - noise, spans, steps, most, generator)
     # sizes of the parts, kept and taken in turns, give the borders
     before = _sizes(kept, lengths - noise, steps).cumsum(1)  # tokens kept up to span k
     after = _sizes(taken, noise, steps).cumsum(1)  # tokens taken out up to and with span k
@@ -73,13 +75,14 @@ def span_mask(lengths: Tensor, noise: Tensor, spans: Tensor, steps: int, generat
     return edges[:, :steps].cumsum(1) > 0
 
 
-def _parts(total: Tensor, parts: Tensor, steps: int, generator: Generator | None) -> Tensor:
+def _parts(total: Tensor, parts: Tensor, steps: int, most: int, generator: Generator | None) -> Tensor:
     """Split ``total`` units of each row into parts of at least one, uniformly; return the part of each unit (B, T)."""
     keys = torch.rand(len(total), steps, generator=generator, device=total.device)
     gap = torch.arange(steps, device=total.device)
     # a part ends after a unit at the gaps with the lowest keys, of which there is one less than units
-    order = keys.masked_fill(gap >= total[:, None] - 1, 2.0).argsort(1)
-    ends = torch.zeros_like(order).scatter_(1, order, (gap < parts[:, None] - 1).long())
+    lowest = keys.masked_fill(gap >= total[:, None] - 1, 2.0).topk(most, 1, largest=False).indices  # (B, most)
+    ends = torch.zeros(len(total), steps, dtype=torch.int64, device=total.device)
+    ends.scatter_(1, lowest, (gap[:most] < parts[:, None] - 1).long())
     return ends.cumsum(1) - ends
 
 

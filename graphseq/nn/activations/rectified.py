@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from graphseq.core.spec import Recorded
 
-__all__ = ["CRReLU", "FATReLU"]
+__all__ = ["CRReLU", "FATReLU", "SquaredReLU"]
 
 
 class CRReLU(Recorded, nn.Module):
@@ -99,3 +99,27 @@ class FATReLU(Recorded, nn.Module):
     def extra_repr(self) -> str:
         """Return the threshold."""
         return f"threshold={self.threshold:g}"
+
+
+class SquaredReLU(Recorded, nn.Module):
+    r"""Square of the rectified input.
+
+    .. math:: y = \max(0, x)^2
+
+    Source: arXiv 2109.08668, section 4. Differs from it: none.
+
+    Shape:
+        x (*) -> y (*)
+
+    Example:
+        >>> SquaredReLU()(torch.tensor([-1.0, 3.0])).tolist()
+        [0.0, 9.0]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activation of each entry.
+
+        Args:
+            x: inputs (*).
+        """
+        return functional.relu(x).square()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from graphseq.nn import CRReLU, FATReLU
+from graphseq.nn import CRReLU, FATReLU, SquaredReLU
 
 
 def test_values_by_hand():
@@ -19,6 +19,7 @@ def test_without_correction_it_is_relu():
     x = torch.randn(100)
     assert torch.equal(CRReLU(0.0)(x), x.relu())
     assert torch.equal(FATReLU(0.0)(x), x.relu())
+    assert torch.equal(SquaredReLU()(x), x.relu() ** 2)
 
 
 def test_dip_and_limits():
