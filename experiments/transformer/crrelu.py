@@ -13,7 +13,8 @@ GPT-2.
 
 Arms: *ReLU*; *CRReLU*, with one learned epsilon a layer that begins at 0.01; *GELU*; *learned leak*, ReLU with a
 learned slope below zero that begins at 0.01 (PReLU with one parameter): the control that tells the shape of the
-correction from having a parameter and a gradient below zero at all. Scores: accuracy in percent, and 100 less 100 bits per character.
+correction from having a parameter and a gradient below zero at all. Scores: accuracy in percent, and 100 less 100 bits
+per character.
 
 Seen before this rule was written: the quick scale, 3 steps of each arm from another seed, to try the code and to time
 it.
