@@ -1,3 +1,17 @@
+from graphseq.analysis.depth.executor import ChainExecutor as ChainExecutor
+from graphseq.analysis.depth.executor import PreparedChain as PreparedChain
+from graphseq.analysis.depth.path import LayerPath as LayerPath
+from graphseq.analysis.depth.path import PathAction as PathAction
+from graphseq.analysis.depth.path import RepeatLayers as RepeatLayers
+from graphseq.analysis.depth.path import SkipLayers as SkipLayers
+from graphseq.analysis.depth.report import OracleSearchReport as OracleSearchReport
+from graphseq.analysis.depth.report import oracle_search_report as oracle_search_report
+from graphseq.analysis.depth.rewards import certainty_reward as certainty_reward
+from graphseq.analysis.depth.rewards import margin_reward as margin_reward
+from graphseq.analysis.depth.rewards import oracle_reward as oracle_reward
+from graphseq.analysis.depth.search import PathSearchResult as PathSearchResult
+from graphseq.analysis.depth.search import PathTreeSearch as PathTreeSearch
+from graphseq.analysis.depth.search import RandomPathSearch as RandomPathSearch
 from graphseq.analysis.groups import group_graph as group_graph
 from graphseq.analysis.groups import group_modularity as group_modularity
 from graphseq.analysis.structure import Prediction as Prediction

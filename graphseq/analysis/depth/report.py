@@ -1,0 +1,113 @@
+"""What searches by an oracle found over many inputs: shorter paths, repaired answers, layers skipped and repeated."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphseq.analysis.depth.search import PathSearchResult
+
+__all__ = ["OracleSearchReport", "oracle_search_report"]
+
+
+@dataclass(frozen=True)
+class OracleSearchReport:
+    """Findings of searches by :func:`graphseq.analysis.oracle_reward`, one for each input.
+
+    The path of an input is its shortest one with a right answer. All of them are found with the answers known, so that
+    ``oracle_accuracy`` is the share of inputs for which a path exists, not an accuracy that a network reaches.
+
+    Args:
+        num_inputs: number of inputs.
+        accuracy: share of inputs that the network as it is answers right.
+        oracle_accuracy: share of inputs for which a path with the right answer was run.
+        shorter: of the inputs that were right, the share with a shorter right path (C to C).
+        repaired: of the inputs that were wrong, the share with a right path (W to C).
+        mean_length: mean number of layers run on the paths of inputs that were right, and of those repaired.
+        mean_unique: mean number of different layers on these paths.
+        skip_rate: share of the paths without a layer, for each layer.
+        repeat_rate: share of the paths with a layer more than once, for each layer.
+        usage_entropy: entropy in nats of the layers over all places of the paths; ln N if they are used evenly.
+        pareto: oracle accuracy with the paths of at most a length, for each length that raises it.
+
+    Example:
+        >>> from graphseq.analysis import LayerPath
+        >>> right, wrong = ({LayerPath([0, 1]): value, LayerPath([1]): 1.0} for value in (1.0, 0.0))
+        >>> report = oracle_search_report([PathSearchResult(2, rewards) for rewards in (right, wrong)])
+        >>> report.accuracy, report.oracle_accuracy, report.shorter, report.repaired, report.skip_rate
+        (0.5, 1.0, 1.0, 1.0, (1.0, 0.0))
+        >>> print(report.table())
+        layers run | oracle search, share of inputs with a right path
+        1          | 1.000
+        network    | 0.500 (without a search)
+    """
+
+    num_inputs: int
+    accuracy: float
+    oracle_accuracy: float
+    shorter: float
+    repaired: float
+    mean_length: tuple[float, float]
+    mean_unique: tuple[float, float]
+    skip_rate: tuple[float, ...]
+    repeat_rate: tuple[float, ...]
+    usage_entropy: float
+    pareto: tuple[tuple[int, float], ...]
+
+    def table(self) -> str:
+        """Return the Pareto table of length and oracle accuracy as text."""
+        lines = ["layers run | oracle search, share of inputs with a right path"]
+        lines += [f"{length:<10} | {share:.3f}" for length, share in self.pareto]
+        return "\n".join([*lines, f"network    | {self.accuracy:.3f} (without a search)"])
+
+
+def oracle_search_report(results: Sequence[PathSearchResult]) -> OracleSearchReport:
+    """Return what searches by an oracle found, one search for each input.
+
+    Args:
+        results: results of searches with rewards of :func:`graphseq.analysis.oracle_reward` for one input each, 0 or 1.
+
+    Raises:
+        ValueError: if there is no result, a reward is neither 0 nor 1, or networks have different depths.
+
+    Example:
+        >>> from graphseq.analysis import LayerPath
+        >>> rewards = {LayerPath([0, 1]): 0.0, LayerPath([0, 1, 1]): 1.0}
+        >>> oracle_search_report([PathSearchResult(2, rewards)]).repeat_rate
+        (0.0, 1.0)
+    """
+    depths = {result.num_layers for result in results}
+    if len(depths) != 1:
+        raise ValueError(f"results have the depths {sorted(depths)}; give results of one network")
+    (depth,) = depths
+    odd = {reward for result in results for reward in result.rewards.values()} - {0.0, 1.0}
+    if odd:
+        raise ValueError(
+            f"rewards are {sorted(odd)[0]}; an oracle's reward of one input is 0 or 1. Searches by another reward, or "
+            "over batches, say nothing of right and wrong inputs"
+        )
+    before = [result.original == 1.0 for result in results]
+    found = [result.best if result.rewards[result.best] == 1.0 else None for result in results]
+    right = [path for path, was in zip(found, before, strict=True) if was and path is not None]
+    turned = [path for path, was in zip(found, before, strict=True) if not was and path is not None]
+    paths = [*right, *turned]
+    places = Counter(number for path in paths for number in path)
+    total = sum(places.values())
+    lengths = sorted(path.length for path in paths)
+    return OracleSearchReport(
+        num_inputs=len(results),
+        accuracy=sum(before) / len(results),
+        oracle_accuracy=len(paths) / len(results),
+        shorter=_mean([path.length < depth for path in right]),
+        repaired=len(turned) / (len(results) - sum(before)) if not all(before) else math.nan,
+        mean_length=(_mean([path.length for path in right]), _mean([path.length for path in turned])),
+        mean_unique=(_mean([path.unique for path in right]), _mean([path.unique for path in turned])),
+        skip_rate=tuple(_mean([number not in path for path in paths]) for number in range(depth)),
+        repeat_rate=tuple(_mean([path.count(number) > 1 for path in paths]) for number in range(depth)),
+        usage_entropy=sum(-count / total * math.log(count / total) for count in places.values()),
+        pareto=tuple((length, sum(one <= length for one in lengths) / len(results)) for length in sorted(set(lengths))),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
