@@ -29,13 +29,14 @@ from all. Nothing is trained afterwards. 100 words of the test split are asked f
 
 Arms: *network*, as it is, without a search. Four searches for each word by an **oracle**, which knows the answer: its
 reward is 1 for the right answer, and a word counts as right if any path that was run gives it. This is an upper bound,
-not an accuracy that could be had. Each runs 100 different paths, the original one among them, of at most 12 layers:
-*oracle: skip* takes away blocks of 1 to 4 layers, *oracle: repeat* inserts 1 to 4 copies of such blocks, *oracle: skip
-and repeat* is the method, all three by tree search (exploration 0.5, length penalty 0.1, a random child with
-probability 0.1); the control *oracle: random paths* does 1 to 4 random actions of both kinds, with the same number of
-paths and without looking at rewards. *label-free*: skip and repeat by tree search for the margin between the two
-largest probabilities, and the answer of the path with the largest; no answer is known to it, so that its share of right
-answers is an accuracy. All arms of a seed share the network and the words.
+not an accuracy that could be had. Each runs up to 100 different paths, the original one among them, of at most 12
+layers: *oracle: skip* takes away blocks of 1 to 4 layers, for which there are no more than 63 paths, all of which it
+runs; *oracle: repeat* inserts 1 to 4 copies of such blocks, *oracle: skip and repeat* is the method, all three by tree
+search (exploration 0.5, length penalty 0.1, a random child with probability 0.1); the control *oracle: random paths*
+does 1 to 4 random actions of both kinds, with the same number of paths and without looking at rewards. *label-free*:
+skip and repeat by tree search for the margin between the two largest probabilities, and the answer of the path with the
+largest; no answer is known to it, so that its share of right answers is an accuracy. All arms of a seed share the
+network and the words.
 
 Printed with them: for how many words that the network answers right a shorter path does too (a layer that is run twice
 counts twice), how many wrong ones are repaired, the number of different answers per word, and what luck alone would
