@@ -42,9 +42,18 @@ THIRD_PARTY = {
     "networkx": {"sparsity.structures", "analysis.structure", "data"},
     "torch_scatter": {"ops"},
     "numba": {"ops.processor"},
-    "torch_geometric": {"nn.graph", "nn.temporal", "models", "data", "ops", "bench", "analysis.groups"},
+    "torch_geometric": {
+        "nn.graph",
+        "nn.temporal",
+        "models",
+        "data",
+        "ops",
+        "bench",
+        "analysis.groups",
+        "analysis.patching.graphs",
+    },
 }
-ONLY_INSIDE_FUNCTIONS = {"matplotlib": {"callbacks.figures", "bench", "cli"}}
+ONLY_INSIDE_FUNCTIONS = {"matplotlib": {"callbacks.figures", "bench", "cli", "analysis.patching.figures"}}
 
 
 def dotted(path):

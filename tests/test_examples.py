@@ -55,6 +55,12 @@ def test_beats_its_baseline_without_a_warning(path, tmp_path):
     if path.stem == "plain_pytorch":
         accuracy, guessed = numbers[-1]
         assert accuracy > 0.6 > 3 * guessed
+    if path.stem == "patch_a_model":
+        (accuracy, guessed), (attribution, *_), relevance, *_ = numbers
+        assert accuracy > 0.95 > guessed
+        assert relevance[0] > attribution + 0.2
+        assert min(relevance) > 0.9
+        assert (tmp_path / "patched.png").stat().st_size > 10_000
     if path.stem == "forecast_csv":
         reached, usual = numbers[0]
         assert reached < usual - 1

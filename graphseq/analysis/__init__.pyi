@@ -14,6 +14,13 @@ from graphseq.analysis.depth.search import PathTreeSearch as PathTreeSearch
 from graphseq.analysis.depth.search import RandomPathSearch as RandomPathSearch
 from graphseq.analysis.groups import group_graph as group_graph
 from graphseq.analysis.groups import group_modularity as group_modularity
+from graphseq.analysis.patching.experiment import LogitDifference as LogitDifference
+from graphseq.analysis.patching.experiment import PatchingExperiment as PatchingExperiment
+from graphseq.analysis.patching.figures import draw_patching_scores as draw_patching_scores
+from graphseq.analysis.patching.rules import relevance_rules as relevance_rules
+from graphseq.analysis.patching.scores import PatchingScores as PatchingScores
+from graphseq.analysis.patching.sites import PatchingSite as PatchingSite
+from graphseq.analysis.patching.sites import block_sites as block_sites
 from graphseq.analysis.structure import Prediction as Prediction
 from graphseq.analysis.structure import graph_properties as graph_properties
 from graphseq.analysis.structure import predict_performance as predict_performance

@@ -97,6 +97,9 @@ from graphseq.data.sequences.generated.memory import AddingDataModule as AddingD
 from graphseq.data.sequences.generated.memory import CopyMemoryDataModule as CopyMemoryDataModule
 from graphseq.data.sequences.generated.memory import adding_problem as adding_problem
 from graphseq.data.sequences.generated.memory import copy_memory as copy_memory
+from graphseq.data.sequences.indirect_object import IndirectObjectDataModule as IndirectObjectDataModule
+from graphseq.data.sequences.indirect_object import indirect_objects as indirect_objects
+from graphseq.data.sequences.indirect_object import swap_subjects as swap_subjects
 from graphseq.data.sequences.loader import BucketLoader as BucketLoader
 from graphseq.data.sequences.module import JapaneseVowelsDataModule as JapaneseVowelsDataModule
 from graphseq.data.sequences.module import SequenceCSVDataModule as SequenceCSVDataModule

@@ -1,0 +1,1 @@
+"""Effects of a trained network's activations on its output: by patching, by gradients, and by relevance."""
