@@ -125,7 +125,8 @@ def test_sequential_layers_and_post_norm():
     h = torch.randn(1, 3, 8)
     y, state = ChainExecutor(stack)([1], h)
     torch.testing.assert_close(y, stack.norm(stack.blocks[1](h)[0]))
-    with pytest.raises(ValueError, match="state is given"):  # no state that could be taken for the beginning
+    assert state == [()]  # which no layer takes for the beginning of a sequence, as it does None
+    with pytest.raises(ValueError, match="state is given"):
         ChainExecutor(stack)([1], h, state)
 
 
