@@ -19,7 +19,9 @@ from graphseq.metrics.multilabel import MaskedAUROC as MaskedAUROC
 from graphseq.metrics.multilabel import MaskedAveragePrecision as MaskedAveragePrecision
 from graphseq.metrics.multilabel import masked_auroc as masked_auroc
 from graphseq.metrics.multilabel import masked_average_precision as masked_average_precision
+from graphseq.metrics.neurons import ActivationSparsity as ActivationSparsity
 from graphseq.metrics.neurons import DeadNeuronRate as DeadNeuronRate
+from graphseq.metrics.neurons import activation_sparsity as activation_sparsity
 from graphseq.metrics.neurons import dead_neuron_rate as dead_neuron_rate
 from graphseq.metrics.pointing.polygons import AreaCoverage as AreaCoverage
 from graphseq.metrics.pointing.polygons import PolygonAccuracy as PolygonAccuracy

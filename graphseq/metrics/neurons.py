@@ -1,4 +1,4 @@
-"""Dead neurons: units of ReLU layers whose output is zero, and why it is."""
+"""Zeros among activations: their share, and units of ReLU layers whose output is zero, and why it is."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["DeadNeuronRate", "dead_neuron_rate"]
+__all__ = ["ActivationSparsity", "DeadNeuronRate", "activation_sparsity", "dead_neuron_rate"]
 
 
 def dead_neuron_rate(activation: Tensor, connected: Tensor | None = None) -> dict[str, Tensor]:
@@ -127,3 +127,86 @@ class DeadNeuronRate(Metric):
             "static": self.num_static / self.num_seen,
             "always": never.float(),
         }
+
+
+def activation_sparsity(activation: Tensor, inside: Tensor | None = None) -> Tensor:
+    r"""Return the share of zeros among activations.
+
+    .. math:: \frac{1}{N H} \sum_{t, j} [s_{tj} = 0]
+
+    over N tokens that are no padding, and H units.
+
+    Source: arXiv 2402.13516, section 3.1. Differs from it: none.
+
+    Args:
+        activation: activations of the tokens.
+        inside: whether a token counts, bool; None where all do.
+
+    Shape:
+        activation (\*, H), inside (\*) -> scalar, NaN if no token counts
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Example:
+        >>> gate = torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+        >>> float(activation_sparsity(gate, torch.tensor([True, True, False])))
+        0.75
+    """
+    zeros, seen = _zeros(activation, inside)
+    return zeros / seen
+
+
+def _zeros(activation: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the number of zeros, and of entries."""
+    zero = activation.detach() == 0
+    if inside is None:
+        return zero.sum(), torch.tensor(zero.numel(), device=zero.device)
+    if inside.shape != activation.shape[:-1]:
+        raise ValueError(
+            f"inside is {tuple(inside.shape)} and activation {tuple(activation.shape)}; inside must have one entry for "
+            "each token, all dimensions but the last"
+        )
+    return (zero & inside[..., None]).sum(), inside.sum() * zero.shape[-1]
+
+
+class ActivationSparsity(Metric):
+    """Share of zeros among the activations of a layer over all tokens; reduction over processes: sums.
+
+    It computes what :func:`activation_sparsity` does over all batches; NaN before the first one.
+
+    Args:
+        kwargs: further arguments of ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = ActivationSparsity()
+        >>> metric.update(torch.tensor([[0.0, 1.0]]))
+        >>> metric.update(torch.tensor([[0.0, 0.0]]))
+        >>> float(metric.compute())
+        0.75
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    num_zero: Tensor
+    num_seen: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("num_zero", "num_seen"):
+            self.add_state(name, default=torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, activation: Tensor, inside: Tensor | None = None) -> None:
+        """Count one batch.
+
+        Args:
+            activation: activations (*, H).
+            inside: whether a token counts, bool (*); None where all do.
+        """
+        zeros, seen = _zeros(activation, inside)
+        self.num_zero += zeros
+        self.num_seen += seen
+
+    def compute(self) -> Tensor:
+        """Return the share."""
+        return self.num_zero / self.num_seen

@@ -23,6 +23,12 @@ from graphseq.nn.attention.softmax import SelfAttention as SelfAttention
 from graphseq.nn.blocks.feed_forward import FeedForward as FeedForward
 from graphseq.nn.blocks.feed_forward import GatedFeedForward as GatedFeedForward
 from graphseq.nn.blocks.feed_forward import SwiGLU as SwiGLU
+from graphseq.nn.blocks.rectified import SparseGatedFeedForward as SparseGatedFeedForward
+from graphseq.nn.blocks.rectified import calibrate_threshold as calibrate_threshold
+from graphseq.nn.blocks.rectified import gate_activations as gate_activations
+from graphseq.nn.blocks.rectified import rectify_gates as rectify_gates
+from graphseq.nn.blocks.rectified import shift_gates as shift_gates
+from graphseq.nn.blocks.rectified import sparse_decoding as sparse_decoding
 from graphseq.nn.blocks.residual import PostNorm as PostNorm
 from graphseq.nn.blocks.residual import PreNorm as PreNorm
 from graphseq.nn.blocks.residual import SandwichNorm as SandwichNorm

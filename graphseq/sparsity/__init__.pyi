@@ -27,6 +27,7 @@ from graphseq.sparsity.regrow import Rewiring as Rewiring
 from graphseq.sparsity.regrow import rewire_mask as rewire_mask
 from graphseq.sparsity.schedules import drop_fraction as drop_fraction
 from graphseq.sparsity.schedules import gradual_sparsity as gradual_sparsity
+from graphseq.sparsity.schedules import progressive_weight as progressive_weight
 from graphseq.sparsity.scores import RunningCorrelation as RunningCorrelation
 from graphseq.sparsity.scores import distance_score as distance_score
 from graphseq.sparsity.scores import gradient_score as gradient_score

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphseq.metrics import DeadNeuronRate, dead_neuron_rate
+from graphseq.metrics import ActivationSparsity, DeadNeuronRate, activation_sparsity, dead_neuron_rate
 from tests.metrics.replicas import gathered
 
 
@@ -54,3 +54,23 @@ def test_bad_use():
     metric.update(torch.ones(2, 5))
     with pytest.raises(ValueError, match="4 units"):
         metric.update(torch.ones(2, 4))
+
+
+def test_sparsity_is_the_share_of_zeros_of_tokens_that_count():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(5, 3, 7, generator=generator).relu()
+    inside = torch.arange(3) < torch.tensor([1, 3, 2, 3, 1])[:, None]
+    counted = [
+        value == 0 for row, known in zip(x.tolist(), inside.tolist(), strict=True)
+        for token, counts in zip(row, known, strict=True) if counts for value in token
+    ]  # fmt: skip
+    expected = sum(counted) / len(counted)
+    assert float(activation_sparsity(x, inside)) == pytest.approx(expected)
+    metric = ActivationSparsity()
+    for rows in ([0, 1], [2, 3, 4]):
+        metric.update(x[rows], inside[rows])
+    assert float(metric.compute()) == pytest.approx(expected)
+    metric.update(torch.ones(1, 7))
+    assert float(metric.compute()) == pytest.approx(sum(counted) / (len(counted) + 7))
+    with pytest.raises(ValueError, match=r"inside is \(5,\)"):
+        activation_sparsity(x, inside[:, 0])
