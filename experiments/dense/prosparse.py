@@ -32,22 +32,24 @@ progressive was less sparse and more accurate in the pilots, which says nothing 
 
 Seen before this rule was written: the pilots of the specification, with other code: over-fitting a fixed set, a fixed
 penalty was better and sparser; with fresh samples both schedules lay on one frontier within half a point. With
-seed 900: a cell of the default scale (progressive) to time it, with another read-out, under which no sparsity was
-reached; the sparsity, not the accuracy, of some weights of both schedules, to choose the weights; and the quick scale.
+seed 900: three cells of the default scale (progressive 0.24 twice, fixed 0.12) with earlier students and a mean over
+units, under which the penalty left the sparsity as it was; with today's, the sparsity, not the accuracy, of some
+weights, to choose them (fixed 0.01: 55 %, 0.12: 73 %, 0.6: the part dies; progressive 0.03: 54 %, 0.08: 69 %, 0.24:
+87 %); and the quick scale.
 
-Conditions, in points of accuracy or sparsity, paired by seed: (A) progressive less fixed at 75 % sparsity lies above 0.
+Conditions, in points of accuracy or sparsity, paired by seed: (A) progressive less fixed at 65 % sparsity lies above 0.
 (B) Sparsity with the largest weight less that of ReLU lies above 20 for both schedules. (C) Mean sparsity grows with
 every step of the weight, for both. A threshold that cuts a twentieth of the active entries of validation (D) raises the
-sparsity of the progressive arm at 0.24, and (E) changes its accuracy by at most 0.5 points. Reported: as (A) (F) at
-65 % and (G) at 85 %; (H) progressive less fixed at the equal weight 0.08.
+sparsity of the progressive arm at 0.12, and (E) changes its accuracy by at most 0.5 points. Reported: as (A) (F) at
+60 % and (G) at 70 %; (H) progressive less fixed at the equal weight 0.08.
 
 Rule: *reproduced* if (A) to (E) all hold; *partly* if (B) to (E) do: penalty and threshold make gates sparse, but the
 schedule adds nothing, which a tie in (A) means; else *not reproduced*.
 """
 
 STEPS = {"quick": 60, "default": 1500, "full": 6000}
-WEIGHTS = {"SiLU": [0.0], "ReLU": [0.0], "fixed": [0.03, 0.08, 0.24, 0.6], "progressive": [0.03, 0.08, 0.24, 0.6]}
-SPARSITIES = (65, 75, 85)
+WEIGHTS = {"SiLU": [0.0], "ReLU": [0.0], "fixed": [0.02, 0.05, 0.08, 0.12], "progressive": [0.04, 0.08, 0.12, 0.24]}
+SPARSITIES = (60, 65, 70)
 
 
 class TeacherDataModule(StoreDataModule):
@@ -173,14 +175,14 @@ def smallest_growth(results: Results) -> float | None:
 
 def finding(results: Results, checks: Sequence[Check | Row]) -> str:
     """Return both schedules at equal sparsity in a sentence."""
-    lead = results.difference("progressive@0.08", "fixed@0.08", "at 75 %")
+    lead = results.difference("progressive@0.08", "fixed@0.08", "at 65 %")
     means = [results.mean(place) for place in ("ReLU@0.0", "SiLU@0.0")]
     if lead is None or None in means:
         return "not all arms have run"
     deceiving = results.difference("progressive@0.08", "fixed@0.08")
     at_equal_weight = "" if deceiving is None else f" ({deceiving.mean:+.1f} at an equal weight, but less sparse)"
     return (
-        f"at 75 % sparsity the progressive penalty is {lead.mean:+.1f} points from the fixed one{at_equal_weight}; "
+        f"at 65 % sparsity the progressive penalty is {lead.mean:+.1f} points from the fixed one{at_equal_weight}; "
         f"accuracy {means[0]:.1f} with ReLU alone, {means[1]:.1f} with SiLU"
     )
 
@@ -247,16 +249,16 @@ effect = Effect(
         "sparsity after it": lambda row: 100 * row["shifted_sparsity"] if "shifted_sparsity" in row else None,
     },
     claims=[
-        Above("A", _PAIR, text="progressive less fixed at 75 % sparsity", score=matched(75)),
-        Above("B", "fixed@0.6 - ReLU@0.0", 20.0, text="sparsity, fixed@0.6 less ReLU", score=sparsity),
-        Above("B", "progressive@0.6 - ReLU@0.0", 20.0, text="sparsity, progressive@0.6 less ReLU", score=sparsity),
+        Above("A", _PAIR, text="progressive less fixed at 65 % sparsity", score=matched(65)),
+        Above("B", "fixed@0.12 - ReLU@0.0", 20.0, text="sparsity, fixed@0.12 less ReLU", score=sparsity),
+        Above("B", "progressive@0.24 - ReLU@0.0", 20.0, text="sparsity, progressive@0.24 less ReLU", score=sparsity),
         Quantity("C", "smallest growth of the mean sparsity from one weight to the next", smallest_growth, 0.0),
-        Above("D", "progressive@0.24", text="sparsity that the threshold adds",
+        Above("D", "progressive@0.12", text="sparsity that the threshold adds",
               score=shifted("shifted_sparsity", sparsity)),
-        Within("E", "progressive@0.24", 0.5, text="change of accuracy by the threshold",
+        Within("E", "progressive@0.12", 0.5, text="change of accuracy by the threshold",
                score=shifted("shifted_acc", accuracy)),
-        Above("F", _PAIR, text="progressive less fixed at 65 % sparsity", score=matched(65)),
-        Above("G", _PAIR, text="progressive less fixed at 85 % sparsity", score=matched(85)),
+        Above("F", _PAIR, text="progressive less fixed at 60 % sparsity", score=matched(60)),
+        Above("G", _PAIR, text="progressive less fixed at 70 % sparsity", score=matched(70)),
         Above("H", _PAIR, text="progressive less fixed at the equal weight 0.08"),
     ],
     verdict=Rule(reproduced=all_of("ABCDE"), partly=all_of("BCDE")),
