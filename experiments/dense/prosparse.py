@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,6 @@ from graphseq.bench import Above, Check, Effect, Quantity, Results, Row, Rule, S
 from graphseq.bench.records.drawing import plain_axes, set_finding
 from graphseq.core import Recorded
 from graphseq.data import StoreDataModule, TensorStore
-from graphseq.data.base import DataOptions
 from graphseq.metrics import activation_sparsity
 from graphseq.nn import GatedFeedForward, calibrate_threshold, gate_activations, shift_gates
 
@@ -55,7 +54,7 @@ SPARSITIES = (60, 65, 70)
 class TeacherDataModule(StoreDataModule):
     """Points of R^32 with the classes that a random network gives them."""
 
-    def __init__(self, num_train: int = 192_000, num_eval: int = 10_000, **options: Unpack[DataOptions]) -> None:
+    def __init__(self, num_train: int = 192_000, num_eval: int = 10_000, **options: Any) -> None:
         super().__init__(**options)
         self.num_train, self.num_eval = num_train, num_eval
 
