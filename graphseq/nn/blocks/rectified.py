@@ -112,11 +112,10 @@ class SparseGatedFeedForward(GatedFeedForward):
         weight = self.gate_and_value.weight  # (2 H, D)
         hidden = len(weight) // 2
         gate, value_weight = self.activation(functional.linear(x, weight[:hidden])), weight[hidden:]  # (*, H), (H, D)
-        tokens = gate.view(-1, hidden)
-        used = tokens[0] if len(tokens) == 1 else tokens.any(0)  # (H,)
+        used = gate if gate.numel() == hidden else gate.view(-1, hidden).any(0)  # H entries
         if int(used.count_nonzero()) > self.max_density * hidden:  # counting is cheaper than listing
             return self.output(gate * functional.linear(x, value_weight))
-        active = used.nonzero().squeeze(1)  # (A,)
+        active = used.flatten().nonzero().squeeze(1)  # (A,)
         value = functional.linear(x, value_weight.index_select(0, active))  # (*, A)
         rows = self.output.weight.t().index_select(0, active)  # (A, D)
         return (gate.index_select(-1, active) * value) @ rows
