@@ -42,6 +42,7 @@ from graphseq.bench.speeds.loops import trainer_overhead as trainer_overhead
 from graphseq.bench.speeds.ratio_claims import AtLeast as AtLeast
 from graphseq.bench.speeds.ratio_claims import Linear as Linear
 from graphseq.bench.speeds.ratio_claims import TakesAtMost as TakesAtMost
+from graphseq.bench.speeds.saved import saved_bytes as saved_bytes
 from graphseq.bench.speeds.sizes import ConstantTime as ConstantTime
 from graphseq.bench.speeds.sizes import alternately as alternately
 from graphseq.bench.speeds.sizes import microseconds as microseconds

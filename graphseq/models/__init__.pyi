@@ -46,6 +46,8 @@ from graphseq.models.temporal.tgn import TGN as TGN
 from graphseq.models.transformer.classifier import TransformerClassifier as TransformerClassifier
 from graphseq.models.transformer.encoder_decoder import TransformerEncoderDecoder as TransformerEncoderDecoder
 from graphseq.models.transformer.language import TransformerLanguageModel as TransformerLanguageModel
+from graphseq.models.tuned import TunedGraphClassifier as TunedGraphClassifier
+from graphseq.models.tuned import TunedSequenceClassifier as TunedSequenceClassifier
 from graphseq.models.vision.convnet import ConvNet as ConvNet
 from graphseq.models.vision.g2gnet import G2GNet as G2GNet
 from graphseq.models.vision.g2gnet import PatchMLP as PatchMLP

@@ -144,3 +144,15 @@ from graphseq.nn.temporal.neighbor_layers import neighbor_attention as neighbor_
 from graphseq.nn.temporal.node_decoder import NodeDecoder as NodeDecoder
 from graphseq.nn.temporal.pres import PRESCorrector as PRESCorrector
 from graphseq.nn.temporal.time_encoding import TimeEncoder as TimeEncoder
+from graphseq.nn.tuning.frozen import Frozen as Frozen
+from graphseq.nn.tuning.interaction import DenseInteraction as DenseInteraction
+from graphseq.nn.tuning.interaction import EdgeInteraction as EdgeInteraction
+from graphseq.nn.tuning.interaction import IdentityInteraction as IdentityInteraction
+from graphseq.nn.tuning.ladder import LadderSide as LadderSide
+from graphseq.nn.tuning.ladder import LastState as LastState
+from graphseq.nn.tuning.lora import LoRA as LoRA
+from graphseq.nn.tuning.parallel import GatedConfidence as GatedConfidence
+from graphseq.nn.tuning.parallel import UniformConfidence as UniformConfidence
+from graphseq.nn.tuning.parallel import UniPT as UniPT
+from graphseq.nn.tuning.tokens import GraphTokens as GraphTokens
+from graphseq.nn.tuning.tokens import SequenceTokens as SequenceTokens

@@ -12,6 +12,7 @@ from graphseq.ops.decorrelation import decorrelation_loss as decorrelation_loss
 from graphseq.ops.decorrelation import effective_sample_size as effective_sample_size
 from graphseq.ops.decorrelation import random_fourier_features as random_fourier_features
 from graphseq.ops.decorrelation import weighted_cross_covariance as weighted_cross_covariance
+from graphseq.ops.edge_attention import rectified_edge_attention as rectified_edge_attention
 from graphseq.ops.gated_linear import gated_linear_attention as gated_linear_attention
 from graphseq.ops.gated_linear.chunkwise import gated_linear_chunkwise as gated_linear_chunkwise
 from graphseq.ops.gated_linear.chunkwise import gated_linear_quadratic as gated_linear_quadratic

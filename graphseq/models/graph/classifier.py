@@ -180,9 +180,35 @@ class GraphEncoder(Recorded, nn.Module):
         h, edge = self.embed(x, edge_attr)
         return self._propagate(h, edge_index, batch, edge, ptr)
 
+    def hidden_states(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        batch: Tensor | None = None,
+        edge_attr: Tensor | None = None,
+        ptr: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Return the input of the first convolution (N, prompt_channels), and each layer's output (N, hidden_channels).
+
+        Args:
+            x: node features.
+            edge_index: edges from row 0 to row 1.
+            batch: graph of each node; without it and ``ptr`` all nodes are one graph.
+            edge_attr: edge features.
+            ptr: first node of each graph and, last, the number of nodes.
+        """
+        h, edge = self.embed(x, edge_attr)
+        return [h, *self._layers(h, edge_index, batch, edge, ptr)]
+
     def _propagate(
         self, h: Tensor, edge_index: Tensor, batch: Tensor | None, edge: Tensor | None, ptr: Tensor | None
     ) -> Tensor:
+        layers = self._layers(h, edge_index, batch, edge, ptr)
+        return layers[-1] if self.jump is None else self.jump(layers)  # (N, node_channels)
+
+    def _layers(
+        self, h: Tensor, edge_index: Tensor, batch: Tensor | None, edge: Tensor | None, ptr: Tensor | None
+    ) -> list[Tensor]:
         edges = {} if edge is None else {"edge_attr": edge}
         state = None
         if self.virtual_node is not None:
@@ -203,7 +229,7 @@ class GraphEncoder(Recorded, nn.Module):
                 state = self.virtual_node.update(layer, h, state, batch, ptr)  # type: ignore[operator]
             h = h + new if self.residual and h.size(-1) == new.size(-1) else new
             layers.append(h)
-        return h if self.jump is None else self.jump(layers)  # (N, node_channels)
+        return layers
 
     def encode_embedded(
         self,
