@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GradientNormMonitor", "draw_gradient_norms"]
 
+# of the palette viridis, dark for the last step
+_SHADES = ("#bddf26", "#6ccd5a", "#1fa187", "#277f8e", "#365c8d", "#46327e")
+
 
 class GradientNormMonitor(Callback):
     r"""Log the norm of the gradient of each layer of a stack, before it is clipped.
@@ -113,13 +116,11 @@ def draw_gradient_norms(history: Sequence[dict[str, Any]]) -> "Figure":
     """
     if not history:
         raise ValueError("history is empty; there was no step to draw")
-    from matplotlib import colormaps
-
     figure, (axes,) = _figure()
     places = sorted({round(place * (len(history) - 1) / 5) for place in range(6)})
     for number, place in enumerate(places):
         entry = history[place]
-        colour = colormaps["viridis"](0.9 * (1 - number / max(1, len(places) - 1)))  # dark for the last one
+        colour = _SHADES[len(_SHADES) - len(places) + number]
         axes.plot(range(1, len(entry["norms"]) + 1), entry["norms"], marker=".", color=colour, label=f"{entry['step']}")
     axes.set_yscale("log")
     axes.set_xlabel("layer")
