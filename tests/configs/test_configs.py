@@ -41,8 +41,12 @@ def _smaller(path):
         return ["--data.name=digits"]
     if path.stem.startswith("pointer_"):
         return FEWER
+    if path.stem == "graph_rnn_reber":
+        return ["--data.num_strings=600"]
     if path.stem.startswith("selfie_"):  # reading larger images several times takes seconds
         return ["--data.name=digits", "--data.num_shots=200"]
+    if path.parent.name == "language":  # the whole of a batch, and of the text that is decoded, takes seconds
+        return ["--data.batch_size=4", "--data.eval_batch_size=4"]
     (name,) = re.findall(r"\bname: (\w+)", path.read_text())[-1:] or [None]
     return [f"--data.name={SMALLER[name]}"] if name in SMALLER else []
 

@@ -37,9 +37,9 @@ class OracleSearchReport:
         >>> report.accuracy, report.oracle_accuracy, report.shorter, report.repaired, report.skip_rate
         (0.5, 1.0, 1.0, 1.0, (1.0, 0.0))
         >>> print(report.table())
-        layers run | oracle search, share of inputs with a right path
-        1          | 1.000
-        network    | 0.500 (without a search)
+        share of inputs with a right path, found by an oracle search:
+        1.000 with at most 1 layers run
+        0.500 by the network as it is, without a search
     """
 
     num_inputs: int
@@ -56,9 +56,9 @@ class OracleSearchReport:
 
     def table(self) -> str:
         """Return the Pareto table of length and oracle accuracy as text."""
-        lines = ["layers run | oracle search, share of inputs with a right path"]
-        lines += [f"{length:<10} | {share:.3f}" for length, share in self.pareto]
-        return "\n".join([*lines, f"network    | {self.accuracy:.3f} (without a search)"])
+        lines = ["share of inputs with a right path, found by an oracle search:"]
+        lines += [f"{share:.3f} with at most {length} layers run" for length, share in self.pareto]
+        return "\n".join([*lines, f"{self.accuracy:.3f} by the network as it is, without a search"])
 
 
 def oracle_search_report(results: Sequence[PathSearchResult]) -> OracleSearchReport:
