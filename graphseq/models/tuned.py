@@ -62,7 +62,7 @@ class TunedSequenceClassifier(Recorded, _Tuned):
             :class:`graphseq.nn.Pretrained`.
         side: module ``(hidden states, tokens) -> features`` with ``out_channels``.
         out_channels: number of outputs.
-        pool: what stands for a sequence: the ``mean`` of its steps, the ``first`` or the ``last`` one.
+        pool: summary of a sequence: the ``mean`` of its steps, the ``first`` or the ``last`` one.
 
     Shape:
         x (B, T, in_channels) or (B, T) int64, lengths (B,) -> (B, out_channels)

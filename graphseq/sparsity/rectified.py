@@ -31,8 +31,8 @@ class ReLUTrace:
             from ReLUs through poolings, reshapings, sums and the like.
         rectified: names of those whose output goes into a ReLU and nowhere else, possibly through batch norm or a
             pooling.
-        sources: for each call of an ``nn.ReLU`` in the pass, in order, the name of the module and of the layer that it
-            rectifies; None where there is no such layer, as behind a residual sum.
+        sources: names for each call of an ``nn.ReLU`` in the pass, in order: that of the module, and that of the layer
+            which it rectifies; None where there is no such layer, as behind a residual sum.
         num_relus: number of calls of ReLU, those of the function too.
 
     Example:

@@ -21,8 +21,8 @@ class OracleSearchReport:
         num_inputs: number of inputs.
         accuracy: share of inputs that the network as it is answers right.
         oracle_accuracy: share of inputs for which a path with the right answer was run.
-        shorter: of the inputs that were right, the share with a shorter right path (C to C).
-        repaired: of the inputs that were wrong, the share with a right path (W to C).
+        shorter: share of the inputs that were right that have a shorter right path (C to C).
+        repaired: share of the inputs that were wrong that have a right path (W to C).
         mean_length: mean number of layers run on the paths of inputs that were right, and of those repaired.
         mean_unique: mean number of different layers on these paths.
         skip_rate: share of the paths without a layer, for each layer.

@@ -28,7 +28,7 @@ class TransformerClassifier(Recorded, nn.Module):
         layers: blocks of the network.
         in_channels: number of features of each step; give either this or ``vocab_size``.
         vocab_size: number of tokens; give either this or ``in_channels``.
-        pool: what stands for a sequence: the ``mean`` of its steps, the ``first`` or the ``last`` one.
+        pool: summary of a sequence: the ``mean`` of its steps, the ``first`` or the ``last`` one.
         dropout: probability in [0, 1) of setting a feature of an embedded step to zero.
 
     Shape:

@@ -160,7 +160,7 @@ class AFKANOptions(TypedDict, total=False):
         activation: activation :math:`\sigma`, of which each layer gets its own copy; None for ``nn.SiLU()``.
         combination: function of the two activated distances.
         reduction: how the G values of a feature become one.
-        feature_norm: what the values are scaled to [0, 1] over.
+        feature_norm: values that are scaled to [0, 1] together.
         norm: normalisation before the linear map.
         train_grid: whether the ends of the intervals are learned.
         bias: whether the linear map has a bias.
@@ -221,7 +221,7 @@ class AFKANLayer(Recorded, nn.Module):
         activation: activation :math:`\sigma`, copied; None for ``nn.SiLU()``.
         combination: function A of the two activated distances.
         reduction: how the G values of a feature become one.
-        feature_norm: what the values are scaled to [0, 1] over: all values of a ``sample``, those of each ``feature``
+        feature_norm: values that are scaled to [0, 1] together: all values of a ``sample``, those of each ``feature``
             of a sample, the whole ``batch``, or ``none`` for no scaling.
         norm: normalisation before the linear map: ``layer``, ``batch`` over all samples of a batch, or ``none``.
         train_grid: whether the ends of the intervals are learned; they are buffers if not.
