@@ -50,7 +50,7 @@ class PosetPool2d(Recorded, nn.Module):
         stride: rows and columns between windows, or one number for both; None for those of a window.
         padding: ``zero`` for zeros below and to the right, so that windows cover images of any size; ``none`` to refuse
             images that they do not cover.
-        ties: who takes the gradient where upper sets are equally large: ``one`` of them, or all in equal shares,
+        ties: upper sets that take the gradient where they are equally large: ``one`` of them, or all in equal shares,
             ``split``, see :func:`graphseq.ops.tropical_polynomial`.
 
     Shape:
@@ -153,7 +153,7 @@ class PosetConv2d(PosetPool2d):
     Args:
         poset: order of as many points as a window has pixels, see :class:`PosetPool2d`.
         kernel_size: rows and columns of a window, or one number for both.
-        ties: who takes the gradient where upper sets are equally large, see :class:`PosetPool2d`.
+        ties: upper sets that take the gradient where upper sets are equally large, see :class:`PosetPool2d`.
 
     Shape:
         x (B, C, Y, X) real -> (B, C, Y, X)
@@ -193,7 +193,7 @@ class PosetGraphPool(Recorded, nn.Module):
 
     Args:
         poset: order of as many points as a group has places, see :meth:`graphseq.ops.Poset.of`.
-        ties: who takes the gradient where upper sets are equally large, see :class:`PosetPool2d`.
+        ties: upper sets that take the gradient where upper sets are equally large, see :class:`PosetPool2d`.
 
     Shape:
         x (N, D) real, groups int64 (G, n) -> (G, D)

@@ -36,7 +36,7 @@ class P3DBlock(Recorded, nn.Module):
     Args:
         in_channels: number of channels of the input.
         width: number of channels within the block.
-        kind: how the spatial and the temporal part are joined: ``A`` one after the other, ``B`` side by side, ``C`` one
+        kind: arrangement of the spatial and the temporal part: ``A`` one after the other, ``B`` side by side, ``C`` one
             after the other with a connection past the temporal one, or ``2d``, without a temporal part.
         spatial_stride: stride along rows and columns, at least 1.
         expansion: channels of the output for each channel within the block.

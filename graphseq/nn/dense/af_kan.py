@@ -159,7 +159,7 @@ class AFKANOptions(TypedDict, total=False):
         order: order k, at least 0; :math:`G = g + k` intervals of length :math:`(k + 1) / g`.
         activation: activation :math:`\sigma`, of which each layer gets its own copy; None for ``nn.SiLU()``.
         combination: function of the two activated distances.
-        reduction: how the G values of a feature become one.
+        reduction: operation that makes one value of the G values of a feature.
         feature_norm: values that are scaled to [0, 1] together.
         norm: normalisation before the linear map.
         train_grid: whether the ends of the intervals are learned.
@@ -220,7 +220,7 @@ class AFKANLayer(Recorded, nn.Module):
         order: order k, at least 0.
         activation: activation :math:`\sigma`, copied; None for ``nn.SiLU()``.
         combination: function A of the two activated distances.
-        reduction: how the G values of a feature become one.
+        reduction: operation that makes one value of the G values of a feature.
         feature_norm: values that are scaled to [0, 1] together: all values of a ``sample``, those of each ``feature``
             of a sample, the whole ``batch``, or ``none`` for no scaling.
         norm: normalisation before the linear map: ``layer``, ``batch`` over all samples of a batch, or ``none``.

@@ -31,7 +31,7 @@ def tropical_polynomial(values: Sequence[Tensor], poset: Poset, ties: Ties = "on
     Args:
         values: value of each point, n tensors of one shape and dtype.
         poset: order of the n points.
-        ties: who takes the gradient where several upper sets are the largest: ``one`` or all in equal shares,
+        ties: upper sets that take the gradient where several of them are the largest: ``one`` or all in equal shares,
             ``split``.
 
     Returns:
