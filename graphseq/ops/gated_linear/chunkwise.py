@@ -31,8 +31,8 @@ def gated_linear_chunkwise(
     steps that leave the state as it is.
 
     No exponential of a positive number is taken, whatever the gates: A is made of the scores between the two halves of
-    a chunk, of each half, and so on. From one half to the other, :math:`b_i - b_j` is what the gates do up to i in the
-    second half, and after j in the first one, both at most 0.
+    a chunk, of each half, and so on. From one half to the other, :math:`e^{b_i - b_j}` is the product of the gates up
+    to i in the second half and of those after j in the first one, all at most 1: no gate is divided by.
 
     Source: arXiv 2312.06635, sections 4.2 and 4.3 (secondary chunking). Differs from it: halves of halves in place of
     sub-chunks of 16 steps, so that no tensor has an entry for each pair of steps and channel.
@@ -69,14 +69,14 @@ def gated_linear_chunkwise(
         padding = (0, 0, 0, number * size - steps)  # g = 0 and k = 0 leave the state as it is
         chunked = (functional.pad(part, padding).unflatten(2, (number, size)) for part in given[:4])
         qs, ks, vs, gs = chunked  # (B, H, N, C, .)
-        scores, until, after = _scores(qs, ks, gs)
-        decay = until[..., -1:, :].exp().mT  # (B, H, N, K, 1)
-        added = (ks * after.exp()).mT @ vs  # (B, H, N, K, V)
+        scores, reading, writing, total = _scores(qs, ks, gs)
+        decay = total.mT  # (B, H, N, K, 1)
+        added = writing.mT @ vs  # (B, H, N, K, V)
         s, before = given.state, []
         for kept, new in zip(decay.unbind(2), added.unbind(2), strict=True):
             before.append(s)
             s = torch.addcmul(new, kept, s)
-        o = scores @ vs + (qs * until.exp()) @ torch.stack(before, 2)  # (B, H, N, C, V)
+        o = scores @ vs + reading @ torch.stack(before, 2)  # (B, H, N, C, V)
         return o.flatten(2, 3)[:, :, :steps].to(v.dtype), s
 
 
@@ -130,11 +130,12 @@ def _halves(part: Tensor) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def _scores(q: Tensor, k: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the scores A of the steps of a chunk, and the sums of g up to each step and after it.
+def _scores(q: Tensor, k: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the scores A of the steps of a chunk, and what the chunk reads of the state before it and adds to it.
 
-    Blocks of one step are joined in pairs until a block is a chunk. All sums are of numbers of at most 0, never the
-    difference of two of them, so that a gate near 0 costs no precision elsewhere.
+    Blocks of one step are joined in pairs until a block is a chunk. Each query carries the gates from the beginning of
+    its block up to its step, each key those after its step: a join multiplies the queries of the second block by all
+    gates of the first, and the keys of the first by all gates of the second. All factors are at most 1.
 
     Args:
         q: scaled queries (..., C, K), with a power of 2 for C.
@@ -142,18 +143,19 @@ def _scores(q: Tensor, k: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         g: logarithms of the gates (..., C, K).
 
     Returns:
-        scores (..., C, C), 0 above the diagonal; sums (..., C, K) twice.
+        scores (..., C, C), 0 above the diagonal; queries times the gates up to each step (..., C, K); keys times the
+        gates after each step (..., C, K); product of all gates of the chunk (..., 1, K).
     """
-    q, k, until = q[..., None, :], k[..., None, :], g[..., None, :]  # (..., C, 1, K), blocks of one step
+    total = g.exp()[..., None, :]  # (..., C, 1, K), blocks of one step
+    q, k = q[..., None, :], k[..., None, :]
     scores = (q * k).sum(-1, keepdim=True)  # (..., C, 1, 1): nothing decays between a step and itself
-    after = torch.zeros_like(until)
+    q = q * total
     while scores.shape[-3] > 1:
-        (k_first, _), (_, q_second) = _halves(k), _halves(q)
-        (until_first, until_second), (after_first, after_second) = _halves(until), _halves(after)
+        (k_first, k_second), (q_first, q_second), (first, second) = _halves(k), _halves(q), _halves(total)
         earlier, later = _halves(scores)
-        cross = (q_second * until_second.exp()) @ (k_first * after_first.exp()).mT  # (..., N, h, h)
+        cross = q_second @ k_first.mT  # (..., N, h, h)
         scores = torch.cat([functional.pad(earlier, (0, earlier.shape[-1])), torch.cat([cross, later], -1)], -2)
-        after = torch.cat([after_first + until_second[..., -1:, :], after_second], -2)
-        until = torch.cat([until_first, until_second + until_first[..., -1:, :]], -2)
-        q, k = (part.flatten(-3, -2).unflatten(-2, (-1, scores.shape[-1])) for part in (q, k))
-    return scores.squeeze(-3), until.squeeze(-3), after.squeeze(-3)
+        q = torch.cat([q_first, q_second * first], -2)
+        k = torch.cat([k_first * second, k_second], -2)
+        total = first * second
+    return scores.squeeze(-3), q.squeeze(-3), k.squeeze(-3), total.squeeze(-3)
