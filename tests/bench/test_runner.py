@@ -189,10 +189,11 @@ effect = Effect(name="effect.slow", source="none", protocol="", arms={"one": {"x
     "how",
     [
         signal.SIGKILL,  # what no handler sees
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        signal.SIGTERM,
+        signal.SIGINT,
     ],
 )
+@pytest.mark.slow  # three processes import torch
 def test_workers_end_with_the_process_that_started_them(tmp_path, how):
     (tmp_path / "slow.py").write_text(SLOW)
     code = "import sys; from graphseq.bench.command import main; sys.exit(main(sys.argv[1:]))"

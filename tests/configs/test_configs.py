@@ -43,6 +43,8 @@ def _smaller(path):
         return FEWER
     if path.stem == "graph_rnn_reber":
         return ["--data.num_strings=600"]
+    if path.stem == "relief_bbbp":  # rollouts of a whole batch of validation take seconds
+        return ["--data.num_shots=10", "--data.batch_size=10", "--data.eval_batch_size=16"]
     if path.stem.startswith("selfie_"):  # reading larger images several times takes seconds
         return ["--data.name=digits", "--data.num_shots=200"]
     if path.parent.name == "language":  # the whole of a batch, and of the text that is decoded, takes seconds

@@ -2,6 +2,7 @@
 
 import statistics
 
+import pytest
 import torch
 
 from graphseq.ops import decorrelation_loss, effective_sample_size, random_fourier_features
@@ -56,6 +57,7 @@ def errors(x, y, weight, tests):
     return [float((design(a) @ solution - b[:, None]).square().mean().sqrt()) for a, b in tests]
 
 
+@pytest.mark.slow
 def test_clusters_beat_least_squares_and_keep_more_samples_than_all_pairs():
     """The gate of the prototype: 5 % in the mean, 20 % in the spread over environments, 1.8 times the sample size."""
     means, spreads, sizes = {}, {}, {}
