@@ -81,6 +81,7 @@ from graphseq.data.images.files import read_idx_pair as read_idx_pair
 from graphseq.data.images.files import read_jpeg_archive as read_jpeg_archive
 from graphseq.data.images.files import read_usps_hdf5 as read_usps_hdf5
 from graphseq.data.images.module import ImageDataModule as ImageDataModule
+from graphseq.data.images.noisy import NoisyImagesDataModule as NoisyImagesDataModule
 from graphseq.data.images.pixels import PixelSequenceDataModule as PixelSequenceDataModule
 from graphseq.data.loader import BatchLoader as BatchLoader
 from graphseq.data.nodes.module import NodeDataModule as NodeDataModule

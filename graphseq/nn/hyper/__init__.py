@@ -1,0 +1,1 @@
+"""Hypernetworks: networks whose weights are the output of another network."""
