@@ -13,6 +13,23 @@ from graphseq.metrics.forecasting import (
     masked_symmetric_mean_absolute_percentage_error as masked_symmetric_mean_absolute_percentage_error,
 )
 from graphseq.metrics.forecasting import mean_absolute_scaled_error as mean_absolute_scaled_error
+from graphseq.metrics.geometry.alignment import FeatureAlignment as FeatureAlignment
+from graphseq.metrics.geometry.alignment import PartialFeatureAlignment as PartialFeatureAlignment
+from graphseq.metrics.geometry.alignment import centered_kernel as centered_kernel
+from graphseq.metrics.geometry.alignment import feature_alignment as feature_alignment
+from graphseq.metrics.geometry.alignment import kernel_alignment as kernel_alignment
+from graphseq.metrics.geometry.alignment import partial_feature_alignment as partial_feature_alignment
+from graphseq.metrics.geometry.alignment import partial_kernel_alignment as partial_kernel_alignment
+from graphseq.metrics.geometry.dimension import ParticipationRatio as ParticipationRatio
+from graphseq.metrics.geometry.dimension import kernel_participation_ratio as kernel_participation_ratio
+from graphseq.metrics.geometry.dimension import participation_ratio as participation_ratio
+from graphseq.metrics.geometry.generalization import CrossConditionGeneralization as CrossConditionGeneralization
+from graphseq.metrics.geometry.generalization import DichotomyDecodability as DichotomyDecodability
+from graphseq.metrics.geometry.generalization import balanced_dichotomies as balanced_dichotomies
+from graphseq.metrics.geometry.generalization import cross_condition_generalization as cross_condition_generalization
+from graphseq.metrics.geometry.generalization import dichotomy_decodability as dichotomy_decodability
+from graphseq.metrics.geometry.parallelism import ParallelismScore as ParallelismScore
+from graphseq.metrics.geometry.parallelism import parallelism_score as parallelism_score
 from graphseq.metrics.language import BitsPerCharacter as BitsPerCharacter
 from graphseq.metrics.language import bits_per_character as bits_per_character
 from graphseq.metrics.multilabel import MaskedAUROC as MaskedAUROC

@@ -1,0 +1,1 @@
+"""Geometry of representations: alignment with inputs and targets, dimension, parallelism, generalisation."""
