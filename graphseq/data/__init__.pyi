@@ -1,3 +1,6 @@
+from graphseq.data.aligned_tasks import AlignedTaskDataModule as AlignedTaskDataModule
+from graphseq.data.aligned_tasks import aligned_conditions as aligned_conditions
+from graphseq.data.aligned_tasks import simplex_alignment as simplex_alignment
 from graphseq.data.base import DataOptions as DataOptions
 from graphseq.data.base import StoreDataModule as StoreDataModule
 from graphseq.data.cache import cache_folder as cache_folder
