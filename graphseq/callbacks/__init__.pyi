@@ -9,6 +9,8 @@ from graphseq.callbacks.forecasts import draw_errors_by_step as draw_errors_by_s
 from graphseq.callbacks.forecasts import draw_forecasts as draw_forecasts
 from graphseq.callbacks.forecasts import draw_mixing as draw_mixing
 from graphseq.callbacks.forecasts import draw_mixing_network as draw_mixing_network
+from graphseq.callbacks.geometry import RepresentationGeometry as RepresentationGeometry
+from graphseq.callbacks.geometry import draw_representation_geometry as draw_representation_geometry
 from graphseq.callbacks.gradients import GradientNormMonitor as GradientNormMonitor
 from graphseq.callbacks.gradients import draw_gradient_norms as draw_gradient_norms
 from graphseq.callbacks.moments import MomentMonitor as MomentMonitor
