@@ -23,9 +23,9 @@ with inputs 0.584 for tanh and 0.728 for ReLU, with targets 1.000 and 0.976, par
 targets 0.200 and 0.551), and one training of both arms on every task with seed 7 and a third of the epochs: excess
 0.005 and 0.33 on *simplex*, 0.008 and 0.63 on *partial*, and on *square* about 0.01 for both; one of ReLU on *partial*
 with seed 7 and all epochs, excess 0.63; and a test of both arms with seed 0, of which only its bounds are known (excess
-of ReLU larger by 0.08, parallelism smaller by 0.1, after 15 epochs). The partial alignment
-with inputs given the targets was 0.81 for tanh on *simplex*, since it looks at whatever small rest there is: it is
-reported, and no condition rests on it.
+of ReLU larger by 0.08, parallelism smaller by 0.1, after 15 epochs). The partial alignment with inputs given the
+targets was 0.81 for tanh on *simplex*, since it looks at whatever small rest there is: it is reported, and no
+condition rests on it.
 
 Conditions: on *simplex* (A) relu less tanh has an excess above 0.05, (B) tanh less relu a parallelism above 0.1, (C)
 tanh less relu an alignment with targets above 0; on *partial* (D) relu less tanh has an excess above 0.05 and (E) tanh
