@@ -23,4 +23,7 @@ from graphseq.callbacks.pruning.neurons import DeadNeuronMonitor as DeadNeuronMo
 from graphseq.callbacks.recurrent_pruning import RecurrentPruning as RecurrentPruning
 from graphseq.callbacks.relinear import ReLinear as ReLinear
 from graphseq.callbacks.rewiring import DynamicSparse as DynamicSparse
+from graphseq.callbacks.spectra import SpectrumReport as SpectrumReport
+from graphseq.callbacks.spectra import draw_scores_by_snr as draw_scores_by_snr
+from graphseq.callbacks.spectra import draw_spectra as draw_spectra
 from graphseq.callbacks.weights import WeightReport as WeightReport

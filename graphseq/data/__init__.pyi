@@ -125,6 +125,15 @@ from graphseq.data.sequences.strings import pair_rule_accuracy as pair_rule_accu
 from graphseq.data.sequences.synthetic import SyntheticSequencesDataModule as SyntheticSequencesDataModule
 from graphseq.data.sequences.synthetic import switching_waves as switching_waves
 from graphseq.data.shots import few_shots as few_shots
+from graphseq.data.signals.emitters import Emitters as Emitters
+from graphseq.data.signals.emitters import draw_emitters as draw_emitters
+from graphseq.data.signals.emitters import emitter_signals as emitter_signals
+from graphseq.data.signals.emitters import normalized_spectrum as normalized_spectrum
+from graphseq.data.signals.emitters import occupied_bins as occupied_bins
+from graphseq.data.signals.emitters import received as received
+from graphseq.data.signals.modulation import baseband as baseband
+from graphseq.data.signals.modulation import root_raised_cosine as root_raised_cosine
+from graphseq.data.signals.module import WidebandDataModule as WidebandDataModule
 from graphseq.data.splits import check_fractions as check_fractions
 from graphseq.data.splits import group_split as group_split
 from graphseq.data.splits import k_fold_split as k_fold_split

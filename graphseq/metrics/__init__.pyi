@@ -32,6 +32,10 @@ from graphseq.metrics.geometry.parallelism import ParallelismScore as Parallelis
 from graphseq.metrics.geometry.parallelism import parallelism_score as parallelism_score
 from graphseq.metrics.language import BitsPerCharacter as BitsPerCharacter
 from graphseq.metrics.language import bits_per_character as bits_per_character
+from graphseq.metrics.masks import ComplexIoU as ComplexIoU
+from graphseq.metrics.masks import MaskAccuracy as MaskAccuracy
+from graphseq.metrics.masks import complex_iou as complex_iou
+from graphseq.metrics.masks import mask_accuracy as mask_accuracy
 from graphseq.metrics.multilabel import MaskedAUROC as MaskedAUROC
 from graphseq.metrics.multilabel import MaskedAveragePrecision as MaskedAveragePrecision
 from graphseq.metrics.multilabel import masked_auroc as masked_auroc

@@ -34,6 +34,10 @@ from graphseq.models.sequence.encoder_decoder import EncoderDecoder as EncoderDe
 from graphseq.models.sequence.language import RecurrentLanguageModel as RecurrentLanguageModel
 from graphseq.models.sequence.language import generate_tokens as generate_tokens
 from graphseq.models.sequence.pointer import PointerNet as PointerNet
+from graphseq.models.signals.cmusenet import CMuSeNet as CMuSeNet
+from graphseq.models.signals.cmusenet import RealMuSeNet as RealMuSeNet
+from graphseq.models.signals.cmusenet import num_real_parameters as num_real_parameters
+from graphseq.models.signals.detectors import EnergyDetector as EnergyDetector
 from graphseq.models.temporal.apan import APAN as APAN
 from graphseq.models.temporal.dyrep import DyRep as DyRep
 from graphseq.models.temporal.edgebank import EdgeBank as EdgeBank

@@ -36,6 +36,12 @@ from graphseq.nn.blocks.stack import BlockStack as BlockStack
 from graphseq.nn.blocks.stack import CrossBlock as CrossBlock
 from graphseq.nn.blocks.stack import MixLNStack as MixLNStack
 from graphseq.nn.blocks.stack import SequenceBlock as SequenceBlock
+from graphseq.nn.complex.activations import CReLU as CReLU
+from graphseq.nn.complex.activations import SplitActivation as SplitActivation
+from graphseq.nn.complex.dropout import ComplexDropout as ComplexDropout
+from graphseq.nn.complex.initialization import complex_kaiming_normal_ as complex_kaiming_normal_
+from graphseq.nn.complex.initialization import complex_xavier_normal_ as complex_xavier_normal_
+from graphseq.nn.complex.norm import ComplexBatchNorm as ComplexBatchNorm
 from graphseq.nn.conv.causal import CausalConvolution as CausalConvolution
 from graphseq.nn.conv.moving_average import MovingAverage as MovingAverage
 from graphseq.nn.conv.patches import PatchEncoder as PatchEncoder
@@ -80,6 +86,8 @@ from graphseq.nn.losses.environments import EnvironmentBatch as EnvironmentBatch
 from graphseq.nn.losses.environments import GroupDRO as GroupDRO
 from graphseq.nn.losses.environments import InvariantRisk as InvariantRisk
 from graphseq.nn.losses.environments import VarianceRisk as VarianceRisk
+from graphseq.nn.losses.focal import ComplexFocalLoss as ComplexFocalLoss
+from graphseq.nn.losses.focal import FocalLoss as FocalLoss
 from graphseq.nn.policies.masks import AdditiveNoise as AdditiveNoise
 from graphseq.nn.policies.masks import BetaMaskPolicy as BetaMaskPolicy
 from graphseq.nn.policies.masks import PerturbedImages as PerturbedImages

@@ -13,6 +13,8 @@ from graphseq.ops.decorrelation import effective_sample_size as effective_sample
 from graphseq.ops.decorrelation import random_fourier_features as random_fourier_features
 from graphseq.ops.decorrelation import weighted_cross_covariance as weighted_cross_covariance
 from graphseq.ops.edge_attention import rectified_edge_attention as rectified_edge_attention
+from graphseq.ops.focal import complex_focal_loss as complex_focal_loss
+from graphseq.ops.focal import focal_loss as focal_loss
 from graphseq.ops.gated_linear import gated_linear_attention as gated_linear_attention
 from graphseq.ops.gated_linear.chunkwise import gated_linear_chunkwise as gated_linear_chunkwise
 from graphseq.ops.gated_linear.chunkwise import gated_linear_quadratic as gated_linear_quadratic
@@ -23,6 +25,9 @@ from graphseq.ops.graph_views import induced_edges as induced_edges
 from graphseq.ops.graph_views import random_edges as random_edges
 from graphseq.ops.graph_views import random_non_edges as random_non_edges
 from graphseq.ops.gru import mail_gru as mail_gru
+from graphseq.ops.masks import best_threshold as best_threshold
+from graphseq.ops.masks import decided_mask as decided_mask
+from graphseq.ops.masks import mask_iou as mask_iou
 from graphseq.ops.moving_average import ema_convolution as ema_convolution
 from graphseq.ops.moving_average import ema_kernel as ema_kernel
 from graphseq.ops.moving_average import ema_recurrence as ema_recurrence

@@ -42,6 +42,7 @@ from graphseq.tasks.supervised.regression import Regression as Regression
 from graphseq.tasks.supervised.samples import SampleLosses as SampleLosses
 from graphseq.tasks.supervised.samples import SampleOptions as SampleOptions
 from graphseq.tasks.supervised.samples import SampleTask as SampleTask
+from graphseq.tasks.supervised.segmentation import Segmentation as Segmentation
 from graphseq.tasks.supervised.videos import VideoClassification as VideoClassification
 from graphseq.tasks.weighted.environments import MultiEnvironment as MultiEnvironment
 from graphseq.tasks.weighted.reweight import Reweighted as Reweighted

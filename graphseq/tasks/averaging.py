@@ -9,10 +9,11 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from graphseq.core.checkpoint import Checkpoint
 from graphseq.core.errors import UnsupportedStrategyError
+from graphseq.nn.complex.norm import ComplexBatchNorm
 
 __all__: list[str] = []
 
-_STATISTICS = ("running_mean", "running_var")
+_STATISTICS = ("running_mean", "running_var", "running_covariance")
 
 
 def _callbacks(trainer: Trainer | None) -> list[Callback]:
@@ -65,7 +66,7 @@ def named_statistics(module: LightningModule, remove_duplicate: bool = True) -> 
         ['model.running_mean', 'model.running_var']
     """
     for prefix, part in module.named_modules(remove_duplicate=remove_duplicate):
-        if isinstance(part, _NormBase):
+        if isinstance(part, _NormBase | ComplexBatchNorm):
             for name, buffer in part.named_buffers(recurse=False):
                 if name in _STATISTICS:
                     yield f"{prefix}.{name}", buffer

@@ -22,6 +22,7 @@ WITHOUT_FILES |= {"afkan_digits", "quadratic_digits", "p3d_motion", "ap_digits"}
 WITHOUT_FILES |= {"poset_digits", "noise_mask_digits", "noise_mask_finetuning_digits", "transformer_sums"}
 WITHOUT_FILES |= {"indirect_object", "mip_regression"}
 WITHOUT_FILES |= {"geometry_tanh_relu"}
+WITHOUT_FILES |= {"indirect_object", "cmusenet_synthetic"}
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
 
 
@@ -29,7 +30,7 @@ SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer
 SMALLER = {"hiv": "bbbp", "tox21": "bbbp", "CIFAR10": "FashionMNIST"}
 
 
-# exact solutions of 20,000 sets of points take seconds
+# exact solutions of 20,000 sets of points, and thousands of recordings, take seconds
 FEWER = ["--data.num_train=200", "--data.num_val=20", "--data.num_test=20"]
 
 
@@ -40,7 +41,7 @@ ON_DIGITS = {"afkan_fashion", "quadratic_fashion"}
 def _smaller(path):
     if path.stem in ON_DIGITS:
         return ["--data.name=digits"]
-    if path.stem.startswith("pointer_"):
+    if path.stem.startswith("pointer_") or path.stem == "cmusenet_synthetic":
         return FEWER
     if path.stem == "graph_rnn_reber":
         return ["--data.num_strings=600"]

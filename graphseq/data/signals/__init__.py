@@ -1,0 +1,1 @@
+"""Generated wideband signals of several emitters, and the bins that they occupy."""

@@ -1,0 +1,1 @@
+"""Networks on sampled signals and their spectra."""

@@ -1,0 +1,1 @@
+"""Layers on complex numbers that torch does not have: normalisation, dropout, activations, initialisation."""
