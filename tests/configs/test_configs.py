@@ -22,7 +22,7 @@ WITHOUT_FILES |= {"afkan_digits", "quadratic_digits", "p3d_motion", "ap_digits"}
 WITHOUT_FILES |= {"poset_digits", "noise_mask_digits", "noise_mask_finetuning_digits", "transformer_sums"}
 WITHOUT_FILES |= {"indirect_object", "mip_regression"}
 WITHOUT_FILES |= {"geometry_tanh_relu"}
-WITHOUT_FILES |= {"indirect_object", "cmusenet_synthetic"}
+WITHOUT_FILES |= {"cmusenet_synthetic"}
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
 
 
