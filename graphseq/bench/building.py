@@ -39,6 +39,7 @@ _LINKS = (
     ("window", "window"),
     ("horizon", "horizon"),
     ("season", "season"),
+    ("field_statistics", "field_statistics"),
 )
 _TASK_LINKS = ("num_outputs", "node_categories", "edge_categories")
 _ROOMS_WITH_CLASSES = ("tasks", "data", "models", "nn", "callbacks")

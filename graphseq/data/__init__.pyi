@@ -53,6 +53,16 @@ from graphseq.data.events.store import EventStore as EventStore
 from graphseq.data.events.synthetic import SyntheticEventsDataModule as SyntheticEventsDataModule
 from graphseq.data.events.synthetic import periodic_events as periodic_events
 from graphseq.data.events.table import TemporalEvents as TemporalEvents
+from graphseq.data.fields.elliptic import solve_darcy as solve_darcy
+from graphseq.data.fields.elliptic import solve_helmholtz as solve_helmholtz
+from graphseq.data.fields.equations import DarcyDataModule as DarcyDataModule
+from graphseq.data.fields.equations import HelmholtzDataModule as HelmholtzDataModule
+from graphseq.data.fields.equations import PoissonDataModule as PoissonDataModule
+from graphseq.data.fields.equations import VorticityDataModule as VorticityDataModule
+from graphseq.data.fields.files import FieldFileDataModule as FieldFileDataModule
+from graphseq.data.fields.module import FieldDataModule as FieldDataModule
+from graphseq.data.fields.random import gaussian_random_fields as gaussian_random_fields
+from graphseq.data.fields.vorticity import evolve_vorticity as evolve_vorticity
 from graphseq.data.geometry.module import ConvexHullDataModule as ConvexHullDataModule
 from graphseq.data.geometry.module import DelaunayDataModule as DelaunayDataModule
 from graphseq.data.geometry.module import PointsDataModule as PointsDataModule

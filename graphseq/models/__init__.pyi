@@ -22,6 +22,10 @@ from graphseq.models.highway import HighwayMLP as HighwayMLP
 from graphseq.models.kan import AFKAN as AFKAN
 from graphseq.models.kan import ReLUKAN as ReLUKAN
 from graphseq.models.mlp import MLP as MLP
+from graphseq.models.operators.fno import FNO2d as FNO2d
+from graphseq.models.operators.mgno import MgNO as MgNO
+from graphseq.models.operators.scaled import ScaledFields as ScaledFields
+from graphseq.models.operators.unet import UNet2d as UNet2d
 from graphseq.models.projected import ProjectedClassifier as ProjectedClassifier
 from graphseq.models.projected import ProjectedNetwork as ProjectedNetwork
 from graphseq.models.quadratic import QuadraticNetwork as QuadraticNetwork

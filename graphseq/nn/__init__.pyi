@@ -44,6 +44,7 @@ from graphseq.nn.complex.initialization import complex_xavier_normal_ as complex
 from graphseq.nn.complex.norm import ComplexBatchNorm as ComplexBatchNorm
 from graphseq.nn.conv.causal import CausalConvolution as CausalConvolution
 from graphseq.nn.conv.moving_average import MovingAverage as MovingAverage
+from graphseq.nn.conv.multigrid import MgConv2d as MgConv2d
 from graphseq.nn.conv.patches import PatchEncoder as PatchEncoder
 from graphseq.nn.conv.poset import MixedPool2d as MixedPool2d
 from graphseq.nn.conv.poset import PosetConv2d as PosetConv2d
@@ -52,6 +53,7 @@ from graphseq.nn.conv.poset import PosetPool2d as PosetPool2d
 from graphseq.nn.conv.pseudo3d import P3DBlock as P3DBlock
 from graphseq.nn.conv.residual import ResidualBlock as ResidualBlock
 from graphseq.nn.conv.residual import ResidualStage as ResidualStage
+from graphseq.nn.conv.spectral import SpectralConv2d as SpectralConv2d
 from graphseq.nn.conv.tree import TreeConvolution as TreeConvolution
 from graphseq.nn.dense.af_kan import AFKANLayer as AFKANLayer
 from graphseq.nn.dense.af_kan import AFKANOptions as AFKANOptions
@@ -88,6 +90,8 @@ from graphseq.nn.losses.environments import InvariantRisk as InvariantRisk
 from graphseq.nn.losses.environments import VarianceRisk as VarianceRisk
 from graphseq.nn.losses.focal import ComplexFocalLoss as ComplexFocalLoss
 from graphseq.nn.losses.focal import FocalLoss as FocalLoss
+from graphseq.nn.losses.fields import RelativeH1 as RelativeH1
+from graphseq.nn.losses.fields import RelativeL2 as RelativeL2
 from graphseq.nn.policies.masks import AdditiveNoise as AdditiveNoise
 from graphseq.nn.policies.masks import BetaMaskPolicy as BetaMaskPolicy
 from graphseq.nn.policies.masks import PerturbedImages as PerturbedImages

@@ -13,6 +13,7 @@ from graphseq.data import (
     ImageDataModule,
     MotifDataModule,
     NodeDataModule,
+    PoissonDataModule,
     StateTrackingDataModule,
     StoreDataModule,
     SyntheticEventsDataModule,
@@ -26,11 +27,12 @@ from graphseq.models import (
     ConvNet,
     G2GNet,
     GraphClassifier,
+    MgNO,
     NodeClassifier,
     SequenceClassifier,
     SequenceTagger,
 )
-from graphseq.nn import BlockStack, GatedLinearAttention, GraphRNN, MaskedRNN, ParaGRU, SequenceBlock
+from graphseq.nn import BlockStack, GatedLinearAttention, GraphRNN, MaskedRNN, ParaGRU, RelativeL2, SequenceBlock
 from graphseq.sparsity import RandomDAG
 from graphseq.tasks import (
     Classification,
@@ -128,6 +130,12 @@ def table(**options):
     return Regression(MLP(5, 1, hidden_features=16), optimizer=ADAM), Table(32, **options)
 
 
+def fields(**options):
+    data = PoissonDataModule(num_train=40, num_val=8, num_test=8, resolution=15, batch_size=8, **options)
+    network = MgNO(width=4, num_layers=2, levels=3, alignment="vertex")
+    return Regression(network, loss=RelativeL2(), optimizer=ADAM), data
+
+
 def events(**options):
     return SyntheticEventsDataModule(600, num_edge_features=2, batch_size=50, **options)
 
@@ -151,6 +159,7 @@ SAMPLES = {
     "images": images,
     "table": table,
     "group to group": group_to_group,
+    "fields": fields,
 }
 SEQUENCES = {
     "graph RNN": graph_rnn,

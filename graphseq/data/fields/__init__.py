@@ -1,0 +1,1 @@
+"""Fields on a grid: random ones, solutions of differential equations, and data modules of both."""

@@ -1,0 +1,1 @@
+"""Operators between fields on a grid."""

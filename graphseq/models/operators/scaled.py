@@ -1,0 +1,70 @@
+"""Networks on fields in their own units, scaled by numbers that are fitted on the training split."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from graphseq.core import Recorded
+
+__all__ = ["ScaledFields"]
+
+_KEYS = ("input_mean", "input_std", "output_scale")
+
+
+class ScaledFields(Recorded, nn.Module):
+    r"""A network between fields that reads standardised inputs and whose outputs are put into the units of the targets.
+
+    .. math:: y_c = s_c\, f\bigl((x - \mu) / \sigma\bigr)_c
+
+    with one mean, deviation and scale for each channel, so that they hold on any grid. Losses are those of fields in
+    their units. Outputs are scaled and not shifted: zero stays zero, as on an edge where the solution vanishes. The
+    numbers are in the state of the network; data modules of fields fit them on the training split
+    (``field_statistics``), and the command line passes them on.
+
+    Source: one of this library; the released code of arXiv 2310.19809 has a mean and a deviation for each point.
+
+    Args:
+        network: network from fields to fields.
+        field_statistics: ``input_mean`` and ``input_std`` of each input channel, ``output_scale`` of each output
+            channel; None for 0, 1 and 1, to be replaced by those of a checkpoint.
+
+    Shape:
+        x (B, in_channels, Y, X) real -> (B, out_channels, Y, X)
+
+    Raises:
+        ValueError: if an entry is missing or unknown, or a deviation or scale is not above 0.
+
+    Example:
+        >>> from graphseq.core import make
+        >>> statistics = {"input_mean": [2.0], "input_std": [4.0], "output_scale": [10.0]}
+        >>> ScaledFields(make(nn.Identity), statistics)(torch.full((1, 1, 2, 2), 4.0)).unique()
+        tensor([5.])
+    """
+
+    def __init__(self, network: nn.Module, field_statistics: Mapping[str, Sequence[float]] | None = None) -> None:
+        super().__init__()
+        given = {"input_mean": [0.0], "input_std": [1.0], "output_scale": [1.0]}
+        given = given if field_statistics is None else {key: list(v) for key, v in field_statistics.items()}
+        if set(given) != set(_KEYS) or len(given["input_mean"]) != len(given["input_std"]):
+            raise ValueError(
+                f"field_statistics has { ({key: len(v) for key, v in given.items()}) } numbers; give input_mean and "
+                "input_std of each input channel, and output_scale of each output channel"
+            )
+        for key in _KEYS[1:]:
+            if not all(value > 0 for value in given[key]):
+                raise ValueError(f"{key} is {given[key]}; give numbers above 0")
+        self.network = network
+        for key, values in given.items():
+            self.register_buffer(key, torch.tensor(values).view(-1, 1, 1))
+        self.input_mean: Tensor
+        self.input_std: Tensor
+        self.output_scale: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output fields.
+
+        Args:
+            x: input fields (B, in_channels, Y, X).
+        """
+        return self.output_scale * self.network((x - self.input_mean) / self.input_std)
