@@ -53,7 +53,9 @@ THIRD_PARTY = {
         "analysis.patching.graphs",
     },
 }
-ONLY_INSIDE_FUNCTIONS = {"matplotlib": {"callbacks.figures", "bench", "cli", "analysis.patching.figures"}}
+ONLY_INSIDE_FUNCTIONS = {
+    "matplotlib": {"callbacks.figures", "callbacks.fields", "bench", "cli", "analysis.patching.figures"}
+}
 
 
 def dotted(path):

@@ -1,5 +1,7 @@
 from graphseq.callbacks.connectivity import draw_group_strengths as draw_group_strengths
 from graphseq.callbacks.connectivity import draw_mask_evolution as draw_mask_evolution
+from graphseq.callbacks.fields import FieldReport as FieldReport
+from graphseq.callbacks.fields import draw_fields as draw_fields
 from graphseq.callbacks.figures import draw_correlations as draw_correlations
 from graphseq.callbacks.figures import draw_effective_sample_size as draw_effective_sample_size
 from graphseq.callbacks.figures import draw_prompts as draw_prompts
