@@ -88,10 +88,10 @@ from graphseq.nn.losses.environments import EnvironmentBatch as EnvironmentBatch
 from graphseq.nn.losses.environments import GroupDRO as GroupDRO
 from graphseq.nn.losses.environments import InvariantRisk as InvariantRisk
 from graphseq.nn.losses.environments import VarianceRisk as VarianceRisk
-from graphseq.nn.losses.focal import ComplexFocalLoss as ComplexFocalLoss
-from graphseq.nn.losses.focal import FocalLoss as FocalLoss
 from graphseq.nn.losses.fields import RelativeH1 as RelativeH1
 from graphseq.nn.losses.fields import RelativeL2 as RelativeL2
+from graphseq.nn.losses.focal import ComplexFocalLoss as ComplexFocalLoss
+from graphseq.nn.losses.focal import FocalLoss as FocalLoss
 from graphseq.nn.policies.masks import AdditiveNoise as AdditiveNoise
 from graphseq.nn.policies.masks import BetaMaskPolicy as BetaMaskPolicy
 from graphseq.nn.policies.masks import PerturbedImages as PerturbedImages
