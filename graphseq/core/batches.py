@@ -1,5 +1,6 @@
 """Batch types, and access to a batch by networks and tasks: fields by name, target, positions of the samples."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ __all__ = [
     "batch_field",
     "batch_size",
     "batch_target",
+    "content_sums",
     "model_fields",
     "sample_positions",
 ]
@@ -319,3 +321,33 @@ def sample_positions(batch: Any) -> Tensor:
             "(B,); batches of graphseq.data.GraphStore know it, add it to samples of your own"
         )
     return found
+
+
+def content_sums(batch: Any) -> list[list[float]]:
+    r"""Return two sums for each tensor of a batch, by which a checkpoint recognises the values of its data.
+
+    .. math:: \Big(\sum_i |x_i|,\ \sum_i x_i \cos i\Big)
+
+    The second depends on the order of the entries. Values that are not finite are taken as 0.
+
+    Args:
+        batch: tensor, tuple, list, dictionary, batch of this library, PyG ``Data``, or any nesting of them.
+
+    Example:
+        >>> content_sums({"x": torch.tensor([-2.0, 0.0]), "y": torch.tensor([True])})
+        [[2.0, -2.0], [1.0, 1.0]]
+    """
+    if isinstance(batch, Tensor):
+        values = torch.view_as_real(batch.detach().resolve_conj()) if batch.is_complex() else batch.detach()
+        values = values.cpu().flatten().double().nan_to_num(0.0, 0.0, 0.0)
+        signs = torch.arange(len(values), dtype=torch.float64).cos()
+        return [[float(values.abs().sum()), float(values @ signs)]]
+    if isinstance(batch, Mapping):
+        parts = list(batch.values())
+    elif isinstance(batch, tuple | list):
+        parts = list(batch)
+    elif hasattr(batch, "stores"):  # a PyG graph or batch
+        parts = [dict(store) for store in batch.stores]
+    else:
+        parts = list(vars(batch).values()) if hasattr(batch, "__dict__") else []
+    return [sums for part in parts for sums in content_sums(part)]

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
+from graphseq.core.batches import content_sums
 from graphseq.core.checkpoint import read_checkpoint
 from graphseq.core.errors import DataError
 from graphseq.data.loader import BatchLoader
@@ -116,6 +117,7 @@ class StoreDataModule(LightningDataModule):
         self._splits: dict[str, Tensor] = {}
         self._predicted: str | None = None
         self._trained: dict[str, Any] | None = None
+        self._contents: tuple[Store, list[list[float]]] | None = None
 
     def for_prediction(self, checkpoint: str | os.PathLike[str] | None = None, split: str | None = None) -> Self:
         """Read the data to be predicted, and return the data module: targets may then be absent.
@@ -386,16 +388,26 @@ class StoreDataModule(LightningDataModule):
             digest.update(self.splits[name].cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    def contents(self) -> list[list[float]]:
+        """Return sums over eight training samples, by which a checkpoint recognises the values of generated data."""
+        self.load()
+        host = cast(Store, self._host)
+        if self._contents is None or self._contents[0] is not host:  # some modules scale their store again
+            index = self._splits["train"]
+            some = index[torch.linspace(0, len(index) - 1, min(8, len(index))).long()]
+            self._contents = (host, content_sums(host.take(some)) if len(some) else [])
+        return self._contents[1]
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the state for checkpoints: the digest and the sizes of the splits."""
-        return {"fingerprint": self.fingerprint(), "sizes": self.split_sizes()}
+        """Return the state for checkpoints: the digest and the sizes of the splits, and sums over some samples."""
+        return {"fingerprint": self.fingerprint(), "sizes": self.split_sizes(), "contents": self.contents()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that the data match a checkpoint.
 
         Raises:
-            DataError: if training would resume on another split, or the state lacks a name; testing on other data gives
-                a warning.
+            DataError: if training would resume on another split or other values, or the state lacks a name; testing on
+                other splits gives a warning.
         """
         missing = sorted(self.state_dict().keys() - state_dict.keys())
         if missing:
@@ -404,12 +416,28 @@ class StoreDataModule(LightningDataModule):
                 f"{', '.join(sorted(state_dict))}: it is that of another version or of another data module. Resume "
                 "with what wrote it, or start from the weights alone"
             )
+        fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         if state_dict.get("fingerprint") == self.fingerprint() or (self.predicting and self.prediction_split == "all"):
+            if fitting and not _alike(state_dict["contents"], self.contents()):
+                raise DataError(
+                    f"the checkpoint was trained on splits of {self.split_sizes()} samples, as these are, but their "
+                    "values differ; resume with the data that it was trained on: for generated data, with the same "
+                    "seed and options"
+                )
             return
         message = (
             f"the checkpoint was trained on splits of {state_dict.get('sizes')} samples, "
             f"these are {self.split_sizes()} or hold other samples"
         )
-        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+        if fitting:
             raise DataError(f"{message}; resume with the same data, seed and split options")
         warnings.warn(f"{message}; samples of its training split may be among those evaluated", stacklevel=2)
+
+
+def _alike(saved: list[list[float]], found: list[list[float]]) -> bool:
+    """Return whether sums are equal up to what other processors and libraries make of generated values."""
+    return len(saved) == len(found) and all(
+        abs(a - b) <= 1e-3 * max(total, 1e-12)
+        for (total, first), (other, second) in zip(saved, found, strict=True)
+        for a, b in ((total, other), (first, second))
+    )

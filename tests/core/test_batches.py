@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -6,7 +7,8 @@ from torch import nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GCN
 
-from graphseq.core import DataError, apply_model, batch_size, batch_target
+from graphseq.core import DataError, TokenBatch, apply_model, batch_size, batch_target
+from graphseq.core.batches import content_sums
 
 
 def graphs():
@@ -63,3 +65,13 @@ def test_tuples_dictionaries_dataclasses():
 def test_no_target():
     with pytest.raises(DataError, match="target `y`"):
         batch_target(Batch.from_data_list([Data(x=torch.ones(2, 1))]))
+
+
+def test_content_sums_of_any_batch():
+    x, y = torch.tensor([[1.0, -2.0]]), torch.tensor([3])
+    expected = [[3.0, 1.0 - 2.0 * math.cos(1.0)], [3.0, 3.0]]
+    tokens = TokenBatch(x, y)
+    for batch in ((x, y), [x, (y,)], {"x": x, "y": y}, tokens, Batch.from_data_list([Data(x=x, y=y)])):
+        assert content_sums(batch)[:2] == [pytest.approx(pair) for pair in expected]
+    assert content_sums(torch.tensor([2 - 1j, float("nan")]))[0][0] == 3.0
+    assert content_sums(x) != content_sums(x.flip(1))  # the order of entries counts

@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import lightning
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from graphseq.core import DataError
@@ -211,7 +214,35 @@ def test_a_state_of_another_layout_names_what_it_lacks():
     data = Scaled()
     older = {**data.state_dict(), "centre": 2.0}
     del older["mean"]
-    with pytest.raises(DataError, match=r"Scaled .* no mean, only centre, fingerprint, sizes"):
+    with pytest.raises(DataError, match=r"Scaled .* no mean, only centre, contents, fingerprint, sizes"):
         data.load_state_dict(older)
     data.load_state_dict({**data.state_dict(), "centre": 2.0})
     assert data.mean == 2.0
+
+
+class Drawn(Rows):
+    """Data whose values, but not whose splits, depend on an argument."""
+
+    def __init__(self, noise_seed=0, scale=1.0, **options):
+        super().__init__(**options)
+        self.noise_seed, self.scale = noise_seed, scale
+
+    def read(self):
+        _, splits = super().read()
+        x = torch.randn(self.count, 3, generator=torch.Generator().manual_seed(self.noise_seed))
+        return TensorStore(self.scale * x, torch.arange(self.count)), splits
+
+
+def test_generated_values_are_those_of_the_checkpoint(tmp_path):
+    fitting = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING))
+    torch.save(Drawn().state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    same, close, other = Drawn(), Drawn(scale=1 + 1e-6), Drawn(noise_seed=1)
+    for data in (same, close, other):
+        data.trainer = fitting
+    same.load_state_dict(state)
+    close.load_state_dict(state)  # as another processor would generate them
+    with pytest.raises(DataError, match=r"as these are, but their values differ.*with the same seed"):
+        other.load_state_dict(state)
+    other.trainer.state.fn = TrainerFn.TESTING
+    other.load_state_dict(state)
