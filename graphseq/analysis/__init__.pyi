@@ -14,6 +14,16 @@ from graphseq.analysis.depth.search import PathTreeSearch as PathTreeSearch
 from graphseq.analysis.depth.search import RandomPathSearch as RandomPathSearch
 from graphseq.analysis.groups import group_graph as group_graph
 from graphseq.analysis.groups import group_modularity as group_modularity
+from graphseq.analysis.infinite.classifiers import HilbertEstimate as HilbertEstimate
+from graphseq.analysis.infinite.classifiers import InfiniteNetworkClassifier as InfiniteNetworkClassifier
+from graphseq.analysis.infinite.duals import DualActivation as DualActivation
+from graphseq.analysis.infinite.duals import InfiniteDepthRegime as InfiniteDepthRegime
+from graphseq.analysis.infinite.duals import dual_activation as dual_activation
+from graphseq.analysis.infinite.duals import infinite_depth_regime as infinite_depth_regime
+from graphseq.analysis.infinite.kernels import LogKernel as LogKernel
+from graphseq.analysis.infinite.kernels import empirical_ntk as empirical_ntk
+from graphseq.analysis.infinite.kernels import nngp_kernel as nngp_kernel
+from graphseq.analysis.infinite.kernels import ntk_kernel as ntk_kernel
 from graphseq.analysis.patching.experiment import LogitDifference as LogitDifference
 from graphseq.analysis.patching.experiment import PatchingExperiment as PatchingExperiment
 from graphseq.analysis.patching.figures import draw_patching_scores as draw_patching_scores

@@ -1,3 +1,6 @@
+from graphseq.nn.activations.hermite import HermiteActivation as HermiteActivation
+from graphseq.nn.activations.hermite import SineActivation as SineActivation
+from graphseq.nn.activations.hermite import optimal_activation as optimal_activation
 from graphseq.nn.activations.polynomial import PolyNorm as PolyNorm
 from graphseq.nn.activations.polynomial import PolyReLU as PolyReLU
 from graphseq.nn.activations.rectified import CRReLU as CRReLU
