@@ -18,7 +18,7 @@ BLOCK_ENTRIES = 2**21
 """Entries of a kernel between new and training inputs that are held at once: 16 MB in float64."""
 
 
-class _OnTrainingInputs(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class _OnTrainingInputs(ClassifierMixin, BaseEstimator):
     """Base class: checks and encodes the training set, and predicts new inputs in blocks."""
 
     def _read(self, X: ArrayLike, y: ArrayLike) -> tuple[Tensor, Tensor]:
