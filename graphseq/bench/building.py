@@ -27,6 +27,7 @@ _LINKS = (
     ("node_categories", "node_categories"),
     ("edge_categories", "edge_categories"),
     ("num_nodes", "num_nodes"),
+    ("num_tasks", "num_tasks"),
     ("vocab_size", "vocab_size"),
     ("num_symbols", "num_symbols"),
     ("time_statistics", "time_statistics"),
@@ -41,7 +42,7 @@ _LINKS = (
     ("season", "season"),
     ("field_statistics", "field_statistics"),
 )
-_TASK_LINKS = ("num_outputs", "node_categories", "edge_categories")
+_TASK_LINKS = ("num_outputs", "num_tasks", "node_categories", "edge_categories")
 _ROOMS_WITH_CLASSES = ("tasks", "data", "models", "nn", "callbacks")
 
 

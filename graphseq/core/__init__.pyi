@@ -7,6 +7,8 @@ from graphseq.core.batches import batch_size as batch_size
 from graphseq.core.batches import batch_target as batch_target
 from graphseq.core.batches import model_fields as model_fields
 from graphseq.core.batches import sample_positions as sample_positions
+from graphseq.core.continual import TaskBatch as TaskBatch
+from graphseq.core.continual import TaskSource as TaskSource
 from graphseq.core.elastic import Elastic as Elastic
 from graphseq.core.elastic import adopt_sizes as adopt_sizes
 from graphseq.core.errors import CheckpointError as CheckpointError

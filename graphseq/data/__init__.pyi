@@ -10,6 +10,9 @@ from graphseq.data.cache import raw_files as raw_files
 from graphseq.data.clips.motion import MotionClipsDataModule as MotionClipsDataModule
 from graphseq.data.clips.motion import moving_images as moving_images
 from graphseq.data.clips.store import ClipStore as ClipStore
+from graphseq.data.continual.module import PermutedTasksDataModule as PermutedTasksDataModule
+from graphseq.data.continual.module import SplitTasksDataModule as SplitTasksDataModule
+from graphseq.data.continual.module import TaskIncrementalDataModule as TaskIncrementalDataModule
 from graphseq.data.denoising.mixture import MixtureOfDenoisers as MixtureOfDenoisers
 from graphseq.data.denoising.mixture import PrefixDenoiser as PrefixDenoiser
 from graphseq.data.denoising.mixture import SpanDenoiser as SpanDenoiser

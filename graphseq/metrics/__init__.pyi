@@ -2,6 +2,8 @@ from graphseq.metrics.coherence import PendingStatistics as PendingStatistics
 from graphseq.metrics.coherence import memory_coherence as memory_coherence
 from graphseq.metrics.coherence import num_pending_events as num_pending_events
 from graphseq.metrics.coherence import pending_statistics as pending_statistics
+from graphseq.metrics.continual import TaskAccuracy as TaskAccuracy
+from graphseq.metrics.continual import forgetting as forgetting
 from graphseq.metrics.forecasting import AtStep as AtStep
 from graphseq.metrics.forecasting import MaskedMeanSquaredLogError as MaskedMeanSquaredLogError
 from graphseq.metrics.forecasting import (

@@ -76,11 +76,16 @@ from graphseq.nn.graph.evolution import VariableMixing as VariableMixing
 from graphseq.nn.graph.pooling import GraphPool as GraphPool
 from graphseq.nn.graph.pooling import graph_index as graph_index
 from graphseq.nn.graph.virtual_node import VirtualNode as VirtualNode
+from graphseq.nn.hyper.chunked import ChunkedHyperNetwork as ChunkedHyperNetwork
+from graphseq.nn.hyper.chunked import TaskHyperNetwork as TaskHyperNetwork
 from graphseq.nn.hyper.encodings import ComplementEncoding as ComplementEncoding
 from graphseq.nn.hyper.encodings import CosineEncoding as CosineEncoding
 from graphseq.nn.hyper.generated import GeneratedNetwork as GeneratedNetwork
 from graphseq.nn.hyper.generated import call_with_weights as call_with_weights
 from graphseq.nn.hyper.perceptron import HyperNetwork as HyperNetwork
+from graphseq.nn.hyper.recurrent import GrownParameter as GrownParameter
+from graphseq.nn.hyper.recurrent import RNNHyperNetwork as RNNHyperNetwork
+from graphseq.nn.hyper.regularizer import OutputRegularizer as OutputRegularizer
 from graphseq.nn.losses.coherence import memory_coherence_loss as memory_coherence_loss
 from graphseq.nn.losses.contrastive import ContrastiveLoss as ContrastiveLoss
 from graphseq.nn.losses.contrastive import NTXentLoss as NTXentLoss

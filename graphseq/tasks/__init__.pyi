@@ -3,6 +3,13 @@ from graphseq.tasks.base import Step as Step
 from graphseq.tasks.base import Task as Task
 from graphseq.tasks.base import TaskOptions as TaskOptions
 from graphseq.tasks.checkpoints import load as load
+from graphseq.tasks.continual.base import SequentialFinetuning as SequentialFinetuning
+from graphseq.tasks.continual.consolidation import ElasticWeightConsolidation as ElasticWeightConsolidation
+from graphseq.tasks.continual.growth import GrowthRule as GrowthRule
+from graphseq.tasks.continual.growth import extend_optimizer as extend_optimizer
+from graphseq.tasks.continual.hypernet import ContinualHypernet as ContinualHypernet
+from graphseq.tasks.continual.replay import ExperienceReplay as ExperienceReplay
+from graphseq.tasks.continual.replay import ReplayMemory as ReplayMemory
 from graphseq.tasks.forecast.closed_form import ClosedFormForecasting as ClosedFormForecasting
 from graphseq.tasks.forecast.forecasting import Forecasting as Forecasting
 from graphseq.tasks.objectives.classes import Classes as Classes

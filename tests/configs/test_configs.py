@@ -20,10 +20,10 @@ WITHOUT_FILES |= {"projection_head_digits", "projection_head_contrast_digits"}
 WITHOUT_FILES |= {"lstm_adding", "lstm_copy", "lstm_carried", "lstm_pixels", "tcnca_recall"}
 WITHOUT_FILES |= {"afkan_digits", "quadratic_digits", "p3d_motion", "ap_digits"}
 WITHOUT_FILES |= {"poset_digits", "noise_mask_digits", "noise_mask_finetuning_digits", "transformer_sums"}
-WITHOUT_FILES |= {"indirect_object", "mip_regression"}
 WITHOUT_FILES |= {"geometry_tanh_relu"}
 WITHOUT_FILES |= {"cmusenet_synthetic"}
 WITHOUT_FILES |= {"mgno_darcy", "fno_darcy"}
+WITHOUT_FILES |= {"indirect_object", "mip_regression", "rnn_hypernet_digits"}
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
 
 

@@ -1,0 +1,1 @@
+"""Data modules of several tasks that are learned one after another."""

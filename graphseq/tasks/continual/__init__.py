@@ -1,0 +1,1 @@
+"""Procedures that learn tasks one after another."""
