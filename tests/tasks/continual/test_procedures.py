@@ -41,7 +41,7 @@ class Watch(lightning.Callback):
     """What a task held at its first step of each task, and its loss."""
 
     def __init__(self):
-        self.kept, self.noted, self.weights, self.embeddings = {}, {}, {}, {}
+        self.kept, self.noted, self.weights, self.embeddings, self.moments = {}, {}, {}, {}, {}
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         task = batch.task
@@ -56,6 +56,7 @@ class Watch(lightning.Callback):
             batch = TaskBatch(torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64), task)
             self.kept[task] = pl_module.keep(batch)
             self.noted[task] = pl_module.noted.clone()
+            self.moments[task] = len(optimizer.state)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,7 @@ def test_hypernet_notes_weights_before_the_task_and_leaves_embeddings(run):
         assert torch.equal(task.model.task_embeddings[earlier], watch.embeddings[earlier + 1][earlier])
     assert not torch.equal(task.model.task_embeddings[2], watch.embeddings[2][2])
     assert not torch.equal(task.noted, torch.zeros_like(task.noted))
+    assert watch.moments == {0: 0, 1: 0, 2: 0}  # the optimiser starts anew with each task
 
 
 def test_hypernet_penalty_is_the_loop(run):
@@ -139,15 +141,16 @@ class Given(SplitTasksDataModule):
 
 def test_consolidation_and_replay(monkeypatch):
     data = Given("digits", [[0, 1], [2, 3]])
-    ewc = ElasticWeightConsolidation(MLP(4, 4, num_layers=1), 2, 2, num_heads=2, strength=3.0)
-    replay = ExperienceReplay(MLP(4, 4, num_layers=1), 2, 2, num_heads=2, samples_per_task=1)
-    batch = TaskBatch(torch.randn(6, 4), torch.tensor([0, 1, 1, 0, 1, 0]), 1)
+    ewc = ElasticWeightConsolidation(MLP(4, 6, num_layers=1), 2, 3, num_heads=3, strength=3.0)
+    replay = ExperienceReplay(MLP(4, 6, num_layers=1), 2, 3, num_heads=3, samples_per_task=1)
+    batch = TaskBatch(torch.randn(6, 4), torch.tensor([0, 1, 1, 0, 1, 0]), 2)
     for task in (ewc, replay):
         monkeypatch.setattr(type(task), "datamodule", data)
         assert task.keep(TaskBatch(batch.x, batch.y, 0)) is None
         task.end_task(0)
     weight = ewc.model.head.weight
     assert ewc.penalty() == 0
+    ewc.end_task(0)  # once more: importances add up
     anchor = weight.detach().clone()
     with torch.no_grad():
         weight += 0.1 * torch.randn_like(weight)
@@ -157,12 +160,12 @@ def test_consolidation_and_replay(monkeypatch):
         p = torch.softmax((anchor @ x + ewc.model.head.bias.detach())[:2], 0)
         error = p - functional.one_hot(y, 2)
         importance[:2] += (error[:, None] * x).square() / 2  # heads of other tasks have no information
-    torch.testing.assert_close(ewc.penalty(), 1.5 * (importance * (weight - anchor).square()).sum())
+    torch.testing.assert_close(ewc.penalty(), 2 * 1.5 * (importance * (weight - anchor).square()).sum())
     assert ewc.keep(batch) == ewc.penalty()
     memory = replay.memory
     assert len(memory) == 1
     logits = replay.model(memory.x)[:, :2]  # the head of the task of the sample
-    torch.testing.assert_close(replay.keep(batch), functional.cross_entropy(logits, memory.y))
+    torch.testing.assert_close(replay.keep(batch), 2 * functional.cross_entropy(logits, memory.y))
 
 
 def test_growth_after_a_bad_trial_and_only_then():
