@@ -5,6 +5,7 @@ from graphseq.core.batches import apply_model as apply_model
 from graphseq.core.batches import batch_field as batch_field
 from graphseq.core.batches import batch_size as batch_size
 from graphseq.core.batches import batch_target as batch_target
+from graphseq.core.batches import content_sums as content_sums
 from graphseq.core.batches import model_fields as model_fields
 from graphseq.core.batches import sample_positions as sample_positions
 from graphseq.core.continual import TaskBatch as TaskBatch
