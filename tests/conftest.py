@@ -23,7 +23,10 @@ def pytest_terminal_summary(terminalreporter):
     """Say which optional packages the run had: what needs the others was skipped."""
     states = (
         f"{name} {'tested' if importlib.util.find_spec(name) else 'not installed, so not tested'}"
-        for name in ("torch_scatter", "torch_sparse", "numba", "rdkit", "h5py", "PIL", "onnxruntime", "statsmodels")
+        for name in (
+            *("torch_scatter", "torch_sparse", "numba", "rdkit", "h5py", "PIL", "onnxruntime", "statsmodels"),
+            *("skimage", "pywt"),
+        )
     )
     terminalreporter.write_line(f"optional packages: {'; '.join(states)}")
 

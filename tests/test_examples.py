@@ -61,6 +61,12 @@ def test_beats_its_baseline_without_a_warning(path, tmp_path):
         assert relevance[0] > attribution + 0.2
         assert min(relevance) > 0.9
         assert (tmp_path / "patched.png").stat().st_size > 10_000
+    if path.stem == "deblur_with_a_learned_prior":
+        (restored, measured), (first, last), (clean, little, much) = (numbers[0], numbers[1], numbers[2][-3:])
+        assert restored > measured + 2
+        assert last < 0.05 * first
+        assert clean < little < much
+        assert (tmp_path / "deblurred.png").stat().st_size > 10_000
     if path.stem == "forecast_csv":
         reached, usual = numbers[0]
         assert reached < usual - 1

@@ -31,6 +31,11 @@ from graphseq.analysis.patching.rules import relevance_rules as relevance_rules
 from graphseq.analysis.patching.scores import PatchingScores as PatchingScores
 from graphseq.analysis.patching.sites import PatchingSite as PatchingSite
 from graphseq.analysis.patching.sites import block_sites as block_sites
+from graphseq.analysis.restoration import Restoration as Restoration
+from graphseq.analysis.restoration import TotalVariationDenoiser as TotalVariationDenoiser
+from graphseq.analysis.restoration import WaveletDenoiser as WaveletDenoiser
+from graphseq.analysis.restoration import plug_and_play_admm as plug_and_play_admm
+from graphseq.analysis.restoration import plug_and_play_descent as plug_and_play_descent
 from graphseq.analysis.structure import Prediction as Prediction
 from graphseq.analysis.structure import graph_properties as graph_properties
 from graphseq.analysis.structure import predict_performance as predict_performance

@@ -19,6 +19,7 @@ from graphseq.callbacks.moments import MomentMonitor as MomentMonitor
 from graphseq.callbacks.probes import LinearProbe as LinearProbe
 from graphseq.callbacks.prompts import PromptReport as PromptReport
 from graphseq.callbacks.prosparse import ProSparse as ProSparse
+from graphseq.callbacks.proximal import ProximalAnnealing as ProximalAnnealing
 from graphseq.callbacks.pruning.iterative import ActivatingPruning as ActivatingPruning
 from graphseq.callbacks.pruning.iterative import IterativePruning as IterativePruning
 from graphseq.callbacks.pruning.neurons import DeadNeuronMonitor as DeadNeuronMonitor

@@ -91,6 +91,8 @@ from graphseq.data.graphs.superpixels import find_superpixels as find_superpixel
 from graphseq.data.graphs.triangles import TrianglesDataModule as TrianglesDataModule
 from graphseq.data.graphs.triangles import triangle_graphs as triangle_graphs
 from graphseq.data.graphs.tu import TUDataModule as TUDataModule
+from graphseq.data.images.denoising import DenoisingImagesDataModule as DenoisingImagesDataModule
+from graphseq.data.images.denoising import LaplaceDenoisingDataModule as LaplaceDenoisingDataModule
 from graphseq.data.images.files import read_cifar_batches as read_cifar_batches
 from graphseq.data.images.files import read_idx as read_idx
 from graphseq.data.images.files import read_idx_pair as read_idx_pair

@@ -28,6 +28,7 @@ from graphseq.models.operators.scaled import ScaledFields as ScaledFields
 from graphseq.models.operators.unet import UNet2d as UNet2d
 from graphseq.models.projected import ProjectedClassifier as ProjectedClassifier
 from graphseq.models.projected import ProjectedNetwork as ProjectedNetwork
+from graphseq.models.proximal import LearnedProximal as LearnedProximal
 from graphseq.models.quadratic import QuadraticNetwork as QuadraticNetwork
 from graphseq.models.sequence.classifier import SequenceClassifier as SequenceClassifier
 from graphseq.models.sequence.classifier import SequenceTagger as SequenceTagger

@@ -61,6 +61,9 @@ from graphseq.nn.conv.tree import TreeConvolution as TreeConvolution
 from graphseq.nn.dense.af_kan import AFKANLayer as AFKANLayer
 from graphseq.nn.dense.af_kan import AFKANOptions as AFKANOptions
 from graphseq.nn.dense.af_kan import ReLUKANLayer as ReLUKANLayer
+from graphseq.nn.dense.icnn import InputConvexConvNet as InputConvexConvNet
+from graphseq.nn.dense.icnn import InputConvexNetwork as InputConvexNetwork
+from graphseq.nn.dense.icnn import NonNegative as NonNegative
 from graphseq.nn.dense.quadratic import QuadraticConv2d as QuadraticConv2d
 from graphseq.nn.dense.quadratic import QuadraticLinear as QuadraticLinear
 from graphseq.nn.dense.quadratic import quadratize as quadratize
@@ -100,6 +103,12 @@ from graphseq.nn.losses.fields import RelativeH1 as RelativeH1
 from graphseq.nn.losses.fields import RelativeL2 as RelativeL2
 from graphseq.nn.losses.focal import ComplexFocalLoss as ComplexFocalLoss
 from graphseq.nn.losses.focal import FocalLoss as FocalLoss
+from graphseq.nn.losses.proximal import ProximalMatchingLoss as ProximalMatchingLoss
+from graphseq.nn.measurements import Blur as Blur
+from graphseq.nn.measurements import CompressedSensing as CompressedSensing
+from graphseq.nn.measurements import Inpainting as Inpainting
+from graphseq.nn.measurements import LinearMeasurement as LinearMeasurement
+from graphseq.nn.measurements import gaussian_kernel as gaussian_kernel
 from graphseq.nn.policies.masks import AdditiveNoise as AdditiveNoise
 from graphseq.nn.policies.masks import BetaMaskPolicy as BetaMaskPolicy
 from graphseq.nn.policies.masks import PerturbedImages as PerturbedImages

@@ -26,6 +26,7 @@ WITHOUT_FILES |= {"geometry_tanh_relu"}
 WITHOUT_FILES |= {"cmusenet_synthetic"}
 WITHOUT_FILES |= {"mgno_darcy", "fno_darcy"}
 WITHOUT_FILES |= {"indirect_object", "mip_regression", "rnn_hypernet_digits"}
+WITHOUT_FILES |= {"lpn_laplacian"}
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
 
 
