@@ -54,7 +54,7 @@ THIRD_PARTY = {
     },
 }
 ONLY_INSIDE_FUNCTIONS = {
-    "matplotlib": {"callbacks.figures", "callbacks.fields", "bench", "cli", "analysis.patching.figures"}
+    "matplotlib": {"callbacks.reports.figures", "callbacks.reports.fields", "bench", "cli", "analysis.patching.figures"}
 }
 
 

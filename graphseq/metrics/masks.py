@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from graphseq.ops.masks import Decision, decided_mask, mask_iou
+from graphseq.ops.images.masks import Decision, decided_mask, mask_iou
 
 __all__ = ["ComplexIoU", "MaskAccuracy", "complex_iou", "mask_accuracy"]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from graphseq.ops.quantiles import pinball_loss
+from graphseq.ops.losses.quantiles import pinball_loss
 
 __all__ = ["MeanPinballLoss"]
 

@@ -11,7 +11,7 @@ from graphseq.data.cache import cached
 from graphseq.data.graphs.module import GraphOptions, GraphSetDataModule
 from graphseq.data.graphs.store import GraphStore
 from graphseq.data.images.module import ImageDataModule
-from graphseq.ops.ties import first_least
+from graphseq.ops.graphs.ties import first_least
 
 __all__ = ["SuperpixelDataModule", "find_superpixels"]
 

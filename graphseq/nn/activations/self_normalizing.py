@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graphseq.core.spec import Recorded
-from graphseq.ops.self_normalizing import SELU_ALPHA, SELU_SCALE
+from graphseq.ops.activations.self_normalizing import SELU_ALPHA, SELU_SCALE
 
 __all__ = ["SELU", "AlphaDropout"]
 

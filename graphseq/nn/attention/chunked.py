@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from graphseq.core import Recorded
 from graphseq.nn.causal import CausalLayer, positive
-from graphseq.ops.chunks import chunked_attention
+from graphseq.ops.sequences.chunks import chunked_attention
 
 __all__ = ["ChunkedAttention", "GatedChunkedAttention"]
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from graphseq.core import Recorded
-from graphseq.ops.additive_attention import additive_scores
+from graphseq.ops.sequences.additive_attention import additive_scores
 
 __all__ = ["PointerAttention"]
 

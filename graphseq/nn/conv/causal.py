@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from graphseq.core import Recorded
 from graphseq.nn.causal import CausalLayer, last_steps, positive
-from graphseq.ops.convolution import causal_convolution
+from graphseq.ops.sequences.convolution import causal_convolution
 
 __all__ = ["CausalConvolution"]
 

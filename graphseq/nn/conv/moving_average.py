@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from graphseq.core import Recorded
 from graphseq.nn.causal import CausalLayer, positive
-from graphseq.ops.moving_average import ema_convolution, ema_kernel, ema_recurrence
+from graphseq.ops.sequences.moving_average import ema_convolution, ema_kernel, ema_recurrence
 
 __all__ = ["MovingAverage"]
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graphseq.core.spec import Recorded
-from graphseq.ops.variable_graph import co_occurrence
+from graphseq.ops.graphs.variable_graph import co_occurrence
 
 __all__ = ["GraphSoftEvolution", "VariableMixing"]
 

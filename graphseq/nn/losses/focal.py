@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from graphseq.core import Recorded
-from graphseq.ops.focal import complex_focal_loss, focal_loss
+from graphseq.ops.losses.focal import complex_focal_loss, focal_loss
 
 __all__ = ["ComplexFocalLoss", "FocalLoss"]
 

@@ -8,7 +8,7 @@ from torch.distributions import Beta
 from torch.nn import functional
 
 from graphseq.core.spec import Recorded
-from graphseq.ops.blur import gaussian_blur
+from graphseq.ops.images.blur import gaussian_blur
 
 __all__ = ["AdditiveNoise", "BetaMaskPolicy", "PerturbedImages", "RandomMask"]
 

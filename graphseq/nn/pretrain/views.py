@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from graphseq.core import DataError, PromptableEncoder, Recorded, batch_field
 from graphseq.ops import growth_times, random_edges, segment_smallest
-from graphseq.ops.graph_views import mask_positions
+from graphseq.ops.graphs.graph_views import mask_positions
 
 __all__ = ["DropEdges", "DropNodes", "GraphView", "GrowSubgraph", "MaskFeatures", "RandomChoice"]
 

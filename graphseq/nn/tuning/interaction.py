@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from graphseq.core import Recorded
 from graphseq.nn.tuning.tokens import GraphTokens, Tokens
-from graphseq.ops.edge_attention import SMALLEST, rectified_edge_attention
+from graphseq.ops.graphs.edge_attention import SMALLEST, rectified_edge_attention
 
 __all__ = ["DenseInteraction", "EdgeInteraction", "IdentityInteraction"]
 

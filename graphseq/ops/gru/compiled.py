@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphseq.ops.activations.sigmoid import sigmoid
 from graphseq.ops.gru import fused
 from graphseq.ops.processor import arrays, compile_loop, use_compiled
-from graphseq.ops.sigmoid import sigmoid
 
 __all__: list[str] = []
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from graphseq.ops.activations.sigmoid import sigmoid
 from graphseq.ops.processor import arrays, compile_loop
-from graphseq.ops.sigmoid import sigmoid
 
 __all__: list[str] = []
 

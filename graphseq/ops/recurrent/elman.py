@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from graphseq.ops.activations.sigmoid import sigmoid
 from graphseq.ops.processor import arrays, compile_loop
 from graphseq.ops.recurrent.gru import known_steps
-from graphseq.ops.sigmoid import sigmoid
 
 __all__: list[str] = []
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphseq.ops.polynomials import coefficients
+from graphseq.ops.activations.polynomials import coefficients
 from graphseq.ops.processor import arrays, compile_loop, inline_loop
 
 __all__: list[str] = []

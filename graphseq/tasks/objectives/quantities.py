@@ -9,7 +9,7 @@ from torchmetrics import MetricCollection
 
 from graphseq.metrics.quantiles import MeanPinballLoss
 from graphseq.metrics.regression import MaskedMeanAbsoluteError, MaskedRootMeanSquaredError
-from graphseq.ops.quantiles import pinball_loss
+from graphseq.ops.losses.quantiles import pinball_loss
 from graphseq.tasks.objectives.objective import Objective, check_outputs, named_columns, reshaped, wide
 from graphseq.tasks.predictions import Column
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from graphseq.core.protocols import PromptableEncoder
 from graphseq.nn import GraphView
 from graphseq.ops import hop_distances, segment_sample, segment_sum
-from graphseq.ops.graph_views import mask_positions
+from graphseq.ops.graphs.graph_views import mask_positions
 from graphseq.tasks.base import Stage, Step, TaskOptions
 from graphseq.tasks.pretrain.base import PretrainingTask
 

@@ -14,7 +14,7 @@ from graphseq.core.batches import batch_target
 from graphseq.core.errors import UnsupportedStrategyError
 from graphseq.core.protocols import DataSource
 from graphseq.nn.policies.masks import BetaMaskPolicy
-from graphseq.ops.reinforcement import leave_one_out_mean, reinforce_loss
+from graphseq.ops.losses.reinforcement import leave_one_out_mean, reinforce_loss
 from graphseq.tasks.base import Stage, Step, Task, TaskOptions
 from graphseq.tasks.objectives.classes import Classes
 from graphseq.tasks.optimizers import build_optimizer

@@ -9,7 +9,7 @@ from torchmetrics import MetricCollection
 from graphseq.core.batches import batch_target
 from graphseq.core.errors import DataError
 from graphseq.metrics.masks import ComplexIoU, MaskAccuracy
-from graphseq.ops.masks import Decision, decided_mask
+from graphseq.ops.images.masks import Decision, decided_mask
 from graphseq.tasks.base import Stage, Step, Task, TaskOptions
 from graphseq.tasks.predictions import PredictionRows, known_target
 

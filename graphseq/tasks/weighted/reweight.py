@@ -14,7 +14,7 @@ from graphseq.core.errors import DataError, UnsupportedStrategyError
 from graphseq.core.protocols import DataSource
 from graphseq.nn.reweighting.outer import DecorrelationOuter, OuterBatch
 from graphseq.nn.reweighting.weights import FeatureQueue, SampleWeights
-from graphseq.ops.decorrelation import effective_sample_size
+from graphseq.ops.losses.decorrelation import effective_sample_size
 from graphseq.tasks.base import Step
 from graphseq.tasks.optimizers import check_epsilon
 from graphseq.tasks.supervised.samples import SampleLosses, SampleOptions, SampleTask, required_field

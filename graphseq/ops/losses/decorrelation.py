@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.checkpoint import checkpoint
 
-from graphseq.ops.ties import to_steps
+from graphseq.ops.graphs.ties import to_steps
 
 __all__ = [
     "cluster_variables",

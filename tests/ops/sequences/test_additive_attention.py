@@ -22,7 +22,7 @@ def test_pieces_give_the_whole_and_its_gradients(monkeypatch, largest):
     loss = torch.randn(2, 5, 4, dtype=torch.float64)
     whole = additive_scores(*tensors)
     wanted = torch.autograd.grad((whole * loss).sum(), tensors)
-    monkeypatch.setattr("graphseq.ops.additive_attention.LARGEST", largest)
+    monkeypatch.setattr("graphseq.ops.sequences.additive_attention.LARGEST", largest)
     pieces = additive_scores(*tensors)
     assert torch.equal(pieces, whole)
     found = torch.autograd.grad((pieces * loss).sum(), tensors)

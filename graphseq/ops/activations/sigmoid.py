@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from graphseq.ops.polynomials import coefficients
+from graphseq.ops.activations.polynomials import coefficients
 from graphseq.ops.processor import inline_loop
 
 __all__: list[str] = []

@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from graphseq.callbacks.figures import PromptedGraph, draw_prompts, draw_returns
 from graphseq.callbacks.files import save_figure
+from graphseq.callbacks.reports.figures import PromptedGraph, draw_prompts, draw_returns
 from graphseq.core.batches import batch_field
 from graphseq.nn import EmbeddedGraphs
 

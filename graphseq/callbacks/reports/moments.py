@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from graphseq.nn.activations.self_normalizing import SELU
-from graphseq.ops.self_normalizing import SELU_ALPHA, SELU_SCALE, moment_map
+from graphseq.ops.activations.self_normalizing import SELU_ALPHA, SELU_SCALE, moment_map
 
 __all__ = ["MomentMonitor"]
 

@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from graphseq.callbacks.connectivity import draw_mask_evolution
 from graphseq.callbacks.files import save_figure
+from graphseq.callbacks.reports.connectivity import draw_mask_evolution
 from graphseq.core.errors import CheckpointError, UnsupportedStrategyError
 from graphseq.nn import RewirableLayer
 from graphseq.sparsity import (

@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.optim import Optimizer
 
-from graphseq.callbacks.figures import _figure
 from graphseq.callbacks.files import save_figure
+from graphseq.callbacks.reports.figures import _figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

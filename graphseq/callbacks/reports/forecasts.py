@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from graphseq.callbacks.figures import _BLUE, _ORANGE, _figure
+from graphseq.callbacks.reports.figures import _BLUE, _ORANGE, _figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

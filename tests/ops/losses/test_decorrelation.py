@@ -44,7 +44,7 @@ def test_loss_equals_the_loops(estimator, cluster, monkeypatch):
     features, weight = _draw(3)
     total, mean = reference.loss(features.tolist(), weight.tolist(), cluster, estimator)
     for chunk in (1, 40, 2**24):  # blocks of one variable, of one or two, and all at once
-        monkeypatch.setattr("graphseq.ops.decorrelation._CHUNK_ELEMENTS", chunk)
+        monkeypatch.setattr("graphseq.ops.losses.decorrelation._CHUNK_ELEMENTS", chunk)
         for reduction, expected in (("sum", total), ("mean", mean)):
             loss = decorrelation_loss(features, weight, torch.tensor(cluster), estimator=estimator, reduction=reduction)
             assert float(loss) == pytest.approx(expected, rel=1e-10, abs=1e-14)
@@ -167,7 +167,7 @@ def test_blocks_that_are_computed_again_have_the_same_gradient(estimator, monkey
     features, weight = _draw(8, samples=9, variables=5, each=2)
     cluster, gradients = torch.tensor([0, 1, 1, 2, 0]), []
     for chunk in (1, 50, 2**24):
-        monkeypatch.setattr("graphseq.ops.decorrelation._CHUNK_ELEMENTS", chunk)
+        monkeypatch.setattr("graphseq.ops.losses.decorrelation._CHUNK_ELEMENTS", chunk)
         inputs = features.clone().requires_grad_(), weight.clone().requires_grad_()
         gradients.append(
             torch.autograd.grad(decorrelation_loss(inputs[0], inputs[1], cluster, estimator=estimator), inputs)

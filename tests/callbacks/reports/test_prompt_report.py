@@ -7,7 +7,7 @@ from PIL import Image
 from torch_geometric.data import Data
 
 from graphseq.callbacks import PromptReport, draw_prompts
-from graphseq.callbacks.prompts import _molecule, _spectral
+from graphseq.callbacks.reports.prompts import _molecule, _spectral
 from graphseq.data import GraphDataModule
 from graphseq.models import GraphClassifier, GraphEncoder
 from graphseq.tasks import Classification, ReinforcedPromptTuning

@@ -11,9 +11,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from graphseq.callbacks.figures import _BLUE, _ORANGE, _figure
 from graphseq.callbacks.files import save_figure
-from graphseq.callbacks.representations import OF_TARGETS, LayerRows, layer_outputs, present, untouched
+from graphseq.callbacks.reports.figures import _BLUE, _ORANGE, _figure
+from graphseq.callbacks.reports.representations import OF_TARGETS, LayerRows, layer_outputs, present, untouched
 from graphseq.core import DataError, DataSource
 from graphseq.metrics import (
     cross_condition_generalization,

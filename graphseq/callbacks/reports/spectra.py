@@ -12,11 +12,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from graphseq.callbacks.figures import _BLUE, _ORANGE, _figure
 from graphseq.callbacks.files import save_figure, write_file
+from graphseq.callbacks.reports.figures import _BLUE, _ORANGE, _figure
 from graphseq.core.errors import DataError
 from graphseq.metrics.masks import complex_iou, mask_accuracy
-from graphseq.ops.masks import Decision, best_threshold, decided_mask
+from graphseq.ops.images.masks import Decision, best_threshold, decided_mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from graphseq.callbacks.figures import draw_correlations, draw_effective_sample_size, draw_weights
 from graphseq.callbacks.files import save_figure, write_file
+from graphseq.callbacks.reports.figures import draw_correlations, draw_effective_sample_size, draw_weights
 from graphseq.nn.reweighting.outer import DecorrelationOuter
 from graphseq.nn.reweighting.weights import FeatureQueue, SampleWeights
 from graphseq.ops import effective_sample_size

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from graphseq.callbacks.figures import _figure
+from graphseq.callbacks.reports.figures import _figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,1 @@
+"""Losses that are functions of tensors alone."""

@@ -1,0 +1,1 @@
+"""Attention, convolutions and averages along a sequence."""
