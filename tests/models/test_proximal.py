@@ -229,9 +229,11 @@ def test_the_prior_of_digits_grows_with_noise():
     trainer(max_epochs=50, limit_val_batches=0, callbacks=[annealing]).fit(task, data)
     clean = next(data.batches("test"))[1][:100]
     noise = torch.randn_like(clean)
-    priors = torch.stack([network.prior(clean + level * noise, 1e-4) for level in (0.0, 0.05, 0.1, 0.2, 0.3)])
+    priors = torch.stack([network.prior(clean + level * noise, 1e-4) for level in (0.0, 0.05, 0.1, 0.15, 0.2)])
     growing = (priors.diff(dim=0) > 0).all(0)
     assert float(growing.double().mean()) >= 0.9
+    with pytest.raises(ValueError, match="noisy values of the training"):
+        network.prior(clean + 0.5 * noise)
 
 
 @pytest.mark.effect
