@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _INTERRUPTED = 130  # what shells report for Ctrl-C
+_TERMINATED = 143  # and for a process that SIGTERM has ended
 
 
 class _UsageError(Exception):
@@ -211,6 +212,10 @@ def _run_all(chosen: "Sequence[str | Experiment]", arguments: argparse.Namespace
                 print(f"wrote {file}" + (f" and {file.with_name(figure)}" if drawn else ""))
         except KeyboardInterrupt:
             return _INTERRUPTED
+        except SystemExit as stop:  # Lightning's answer to SIGTERM, which has no exit status
+            if type(stop).__name__ == "SIGTERMException":
+                return _TERMINATED
+            raise
         except Exception:
             traceback.print_exc()
             failed.append(name)

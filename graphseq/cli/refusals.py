@@ -70,6 +70,10 @@ _BOILERPLATE = (
 )
 
 
+TERMINATED = 143
+"""Exit status that shells report for a process that SIGTERM has ended."""
+
+
 def reported(command: str, arguments: Sequence[str], action: Callable[[list[str]], Any]) -> int:
     """Run an action on the words of a command, print what it refuses, and return the exit status.
 
@@ -79,7 +83,7 @@ def reported(command: str, arguments: Sequence[str], action: Callable[[list[str]
         action: function of the words without ``--verbose``.
 
     Returns:
-        0 if the action was done, 1 if it failed, 2 if the words were wrong.
+        0 if the action was done, 1 if it failed, 2 if the words were wrong, 143 if SIGTERM ended it.
 
     Example:
         >>> reported("fit", [], print)
@@ -89,6 +93,9 @@ def reported(command: str, arguments: Sequence[str], action: Callable[[list[str]
     try:
         action([word for word in arguments if word != "--verbose"])
     except SystemExit as stop:  # --help and --print_config
+        if type(stop).__name__ == "SIGTERMException":  # Lightning's, which has no exit status
+            print(f"graphseq {command}: ended by SIGTERM; --ckpt_path last continues", file=sys.stderr)
+            return TERMINATED
         return stop.code if isinstance(stop.code, int) else 2
     except BrokenPipeError:
         raise

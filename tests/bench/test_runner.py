@@ -19,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 import graphseq.bench.records.files as records_module
@@ -444,6 +445,7 @@ def test_command_status(tmp_path, capsys, monkeypatch):
     assert [record["name"] for record in json.loads(Path("x.json").read_text())] == ["effect.failing"]
     assert "effect.fake stopped with an error" in capsys.readouterr().err
     assert main(["--seeds", "1", "--fresh"], [Fake(1)]) == 130
+    assert main(["--seeds", "1", "--fresh"], [Fake(1, SIGTERMException)]) == 143
     assert main(["speed.segmant"]) == 2
     assert f"no folder experiments/ in {tmp_path}" in capsys.readouterr().err
     assert main(["mine.py"]) == 2

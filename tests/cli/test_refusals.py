@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from graphseq.cli import main
 from graphseq.cli.refusals import UsageError, refusal, reported
@@ -179,3 +180,11 @@ def test_the_process_says_it_in_six_lines(folder):
     assert done.returncode == 2
     assert len(done.stdout.splitlines()) <= 6, done.stdout
     assert "did you mean optimizer?" in done.stdout
+
+
+def test_a_process_that_is_told_to_end_says_so(capsys):
+    def ended(words):
+        raise SIGTERMException
+
+    assert reported("fit", [], ended) == 143
+    assert capsys.readouterr().err == "graphseq fit: ended by SIGTERM; --ckpt_path last continues\n"
