@@ -68,6 +68,7 @@ def test_description_and_addresses(wheel):
     assert "<5" in bounds
 
 
+@pytest.mark.slow
 def test_used_in_an_empty_folder(wheel, tmp_path):
     installed, folder = tmp_path / "installed", tmp_path / "empty"
     folder.mkdir()

@@ -27,6 +27,12 @@ WITHOUT_FILES |= {"cmusenet_synthetic"}
 WITHOUT_FILES |= {"mgno_darcy", "fno_darcy"}
 WITHOUT_FILES |= {"indirect_object", "mip_regression", "rnn_hypernet_digits"}
 WITHOUT_FILES |= {"lpn_laplacian"}
+# configs that differ from one that is run by default in the data, a layer or a number alone, or that another one runs
+# before itself; they take a minute together
+SIBLINGS = {"gpfplus_bbbp", "supt_bbbp", "scratch_bbbp", "probe_bbbp", "erm_bbbp", "l2r_bbbp", "gine_tox21", "gin_nci1"}
+SIBLINGS |= {"gcn_actor", "convnet_cifar10", "afkan_fashion", "quadratic_fashion", "selfie_pretrain_cifar10"}
+SIBLINGS |= {"noise_mask_digits", "pretrain_attrmask_molecules", "pretrain_links_cora", "gla_shakespeare"}
+SIBLINGS |= {"lstm_wikitext", "mixln_chars", "pointer_tour", "pruned_lstm_reber", "gla_recall", "fno_darcy"}
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
 
 
@@ -61,7 +67,11 @@ def _smaller(path):
     return [f"--data.name={SMALLER[name]}"] if name in SMALLER else []
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def _by_weight(path):
+    return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SIBLINGS else [])
+
+
+@pytest.mark.parametrize("path", map(_by_weight, CONFIGS))
 def test_runs(path, tmp_path, monkeypatch, capsys):
     if path.stem not in WITHOUT_FILES and not os.environ.get("GRAPHSEQ_MIRROR"):
         pytest.skip("GRAPHSEQ_MIRROR is not set: no real data here")

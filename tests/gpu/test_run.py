@@ -72,6 +72,7 @@ def test_without_a_gpu_nothing_is_begun(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_rows_are_on_disk_at_once_and_what_is_left_out_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "plan", lambda: ["speed.segment"])
     clock = iter(range(1000))

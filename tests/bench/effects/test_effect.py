@@ -395,6 +395,7 @@ effect = Effect(
 '''
 
 
+@pytest.mark.slow
 def test_a_users_own_effect_by_path(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)

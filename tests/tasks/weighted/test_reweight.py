@@ -144,6 +144,7 @@ def test_no_gradient_crosses_from_one_step_to_the_other(outer):
     assert task.weights.logit.any()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow():
     class Count(Callback):
         def __init__(self):
