@@ -67,7 +67,7 @@ class _OnTrainingInputs(ClassifierMixin, BaseEstimator):
     _train: Tensor
 
     def _scores(self, inputs: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define scores")
 
 
 class HilbertEstimate(_OnTrainingInputs):
