@@ -32,7 +32,7 @@ WITHOUT_FILES |= {"lpn_laplacian"}
 SIBLINGS = {"gpfplus_bbbp", "supt_bbbp", "scratch_bbbp", "probe_bbbp", "erm_bbbp", "l2r_bbbp", "gine_tox21", "gin_nci1"}
 SIBLINGS |= {"gcn_actor", "convnet_cifar10", "afkan_fashion", "quadratic_fashion", "selfie_pretrain_cifar10"}
 SIBLINGS |= {"noise_mask_digits", "pretrain_attrmask_molecules", "pretrain_links_cora", "gla_shakespeare"}
-SIBLINGS |= {"lstm_wikitext", "mixln_chars", "pointer_tour", "pruned_lstm_reber", "gla_recall", "fno_darcy"}
+SIBLINGS |= {"lstm_wikitext", "pointer_tour", "gla_recall", "fno_darcy"}
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
 
 

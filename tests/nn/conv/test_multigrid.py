@@ -66,7 +66,10 @@ def spread(x, weight, shape, kind):
 
 def cycle(module, f, kind):
     """Two grids: one step and two, one afterwards, residuals restricted if the layer does so."""
-    full = lambda x, conv: stencil(x, conv.weight, *x.shape[2:], kind)  # noqa: E731
+
+    def full(x, conv):
+        return stencil(x, conv.weight, *x.shape[2:], kind)
+
     u = full(f, module.pre[0][0].smoother)
     rest = f - full(u, module.residual[0]) if module.residual_restriction else f
     below, v = halved(rest, module.restrict[0].weight, kind), halved(u, module.project[0].weight, kind)

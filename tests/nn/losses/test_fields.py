@@ -18,9 +18,9 @@ def by_hand(prediction, target, bound):
     for u, v in zip(prediction, target, strict=True):
         sums = [0.0, 0.0]
         for k in range(rows):
-            for l in range(columns):  # noqa: E741
-                wave = torch.exp(-2j * math.pi * (k * y / rows + l * x / columns))
-                low = min(k, rows - k) ** 2 + min(l, columns - l) ** 2
+            for m in range(columns):
+                wave = torch.exp(-2j * math.pi * (k * y / rows + m * x / columns))
+                low = min(k, rows - k) ** 2 + min(m, columns - m) ** 2
                 for place, field in enumerate((u - v, v)):
                     for channel in field:
                         sums[place] = sums[place] + (1 + min(low, bound**2)) * (channel * wave).sum().abs() ** 2
