@@ -53,11 +53,13 @@ def draw_ratios(rows: Sequence[Row], figure: Any, finding: str, bounds: Callable
     pairs = list(dict.fromkeys(pair for _, pair, _ in dots))
     figure.set_size_inches(7.0, max(2.6, 1.3 + 0.22 * len(dots)))
     axes = figure.subplots()
+    marked = False
     for place, (row, pair, ratio) in enumerate(dots):
         spread = [[ratio["median"] - ratio["low"]], [ratio["high"] - ratio["median"]]]
         colour = COLOURS[pairs.index(pair) % len(COLOURS)]
         axes.errorbar([ratio["median"]], [place], xerr=spread, fmt="o", markersize=5, capsize=2.5, color=colour)
         marks = bounds(row, pair)
+        marked = marked or len(marks) > 0
         axes.scatter(marks, [place] * len(marks), s=120, marker="|", linewidths=2, color="black", zorder=3)
         write_value(axes, place, f"{ratio['median']:.3g}", colour)
     cases = [", ".join(str(value) for value in case_of(row).values()) for row, _, _ in dots]
@@ -65,7 +67,8 @@ def draw_ratios(rows: Sequence[Row], figure: Any, finding: str, bounds: Callable
     axes.set_yticks(range(len(dots)), names)
     axes.set_ylim(max(len(dots), 1) - 0.5, -0.5)
     peer = pairs[0].partition("/")[2] if len(pairs) == 1 else "the other"
-    label = f"times as fast as {peer}, higher is better\nmedian and range over rounds\nvertical marks: claims"
+    label = f"times as fast as {peer}, higher is better\nmedian and range over rounds"
+    label += "\nvertical marks: claims" if marked else ""
     axes.set_xlabel(label, fontsize=9)
     medians = [ratio["median"] for _, _, ratio in dots]
     if medians and max(medians) > 30 * min(medians):
