@@ -100,6 +100,7 @@ from graphseq.data.images.files import read_jpeg_archive as read_jpeg_archive
 from graphseq.data.images.files import read_usps_hdf5 as read_usps_hdf5
 from graphseq.data.images.module import ImageDataModule as ImageDataModule
 from graphseq.data.images.noisy import NoisyImagesDataModule as NoisyImagesDataModule
+from graphseq.data.images.overlaid import DigitsOnPhotosDataModule as DigitsOnPhotosDataModule
 from graphseq.data.images.pixels import PixelSequenceDataModule as PixelSequenceDataModule
 from graphseq.data.loader import BatchLoader as BatchLoader
 from graphseq.data.nodes.module import NodeDataModule as NodeDataModule
@@ -170,6 +171,7 @@ from graphseq.data.text.store import TokenStore as TokenStore
 from graphseq.data.text.streams import StreamLoader as StreamLoader
 from graphseq.data.text.synthetic import SyntheticTextDataModule as SyntheticTextDataModule
 from graphseq.data.text.synthetic import sentence_text as sentence_text
+from graphseq.data.transforms import ChannelDrop as ChannelDrop
 from graphseq.data.transforms import Compose as Compose
 from graphseq.data.transforms import GaussianNoise as GaussianNoise
 from graphseq.data.transforms import Normalize as Normalize

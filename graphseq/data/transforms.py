@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from graphseq.core import Recorded
 
-__all__ = ["Compose", "GaussianNoise", "Normalize", "RandomCrop", "RandomHorizontalFlip", "ToFloat"]
+__all__ = ["ChannelDrop", "Compose", "GaussianNoise", "Normalize", "RandomCrop", "RandomHorizontalFlip", "ToFloat"]
 
 # Moving and masking pixels is done on whole numbers of the same width: any dtype takes the quick integer kernels,
 # every bit is kept, and a nan beside the kept pixels cannot spread as it would in a product with zero.
@@ -338,6 +338,52 @@ class GaussianNoise(Recorded, nn.Module):
     def extra_repr(self) -> str:
         """Return the arguments, for ``repr``."""
         return f"std={self.std}"
+
+
+class ChannelDrop(Recorded, nn.Module):
+    """Set a channel to zero with probability p, independently for each image.
+
+    Args:
+        channel: number of the channel, from 0, or from the last, -1, downwards.
+        p: probability of dropping it, in [0, 1].
+
+    Shape:
+        images (B, C, Y, X) of any dtype -> the same; ``forward`` draws from ``generator``, None for the global one
+        of the device.
+
+    Raises:
+        ValueError: if ``p`` is outside [0, 1]; in ``forward`` if the images are not (B, C, Y, X) or have no such
+            channel.
+
+    Example:
+        >>> ChannelDrop(channel=-1, p=1.0)(torch.ones(1, 2, 1, 2)).flatten().tolist()
+        [1.0, 1.0, 0.0, 0.0]
+    """
+
+    def __init__(self, channel: int = -1, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"p is {p}; give a probability in [0, 1]")
+        self.channel, self.p = channel, p
+
+    def forward(self, images: Tensor, generator: Generator | None = None) -> Tensor:
+        """Drop the channel of some images of a batch.
+
+        Args:
+            images: batch of images (B, C, Y, X).
+            generator: source of the choice, on the device of the batch.
+        """
+        _check_images(images)
+        if not -images.size(1) <= self.channel < images.size(1):
+            raise ValueError(f"channel is {self.channel}; images of shape {tuple(images.shape)} have no such channel")
+        drop = torch.rand(len(images), 1, 1, device=images.device, generator=generator) < self.p
+        dropped = images.clone()
+        dropped[:, self.channel].masked_fill_(drop, 0)
+        return dropped
+
+    def extra_repr(self) -> str:
+        """Return the arguments, for ``repr``."""
+        return f"channel={self.channel}, p={self.p}"
 
 
 class Compose(Recorded, nn.Module):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from graphseq.core import make
-from graphseq.data import Compose, GaussianNoise, Normalize, RandomCrop, RandomHorizontalFlip, ToFloat
+from graphseq.data import ChannelDrop, Compose, GaussianNoise, Normalize, RandomCrop, RandomHorizontalFlip, ToFloat
 from tests.reference import image_transforms as reference
 
 DTYPES = [
@@ -258,6 +258,29 @@ class TestNormalizeAndToFloat:
         for transform in (Normalize([0.1], [0.2]), ToFloat()):
             with pytest.raises(TypeError, match=r"images are torch\.int64"):
                 transform(torch.zeros(1, 1, 2, 2, dtype=torch.int64))
+
+
+class TestChannelDrop:
+    def test_equals_reference(self):
+        images = random_images((40, 3, 2, 2)) | 1
+        drawn = torch.rand(40, 1, 1, generator=generator(6)).flatten().tolist()
+        result = ChannelDrop(channel=1, p=0.3)(images, generator(6))
+        for before, after, draw in zip(images, result, drawn, strict=True):
+            assert torch.equal(after[[0, 2]], before[[0, 2]])
+            assert torch.equal(after[1], torch.zeros_like(before[1]) if draw < 0.3 else before[1])
+        assert 0 < sum(draw < 0.3 for draw in drawn) < 40
+
+    def test_none_and_all(self):
+        images = random_images((4, 2, 3, 3)) | 1
+        assert torch.equal(ChannelDrop(p=0.0)(images), images)
+        assert int(ChannelDrop(p=1.0)(images)[:, 1].count_nonzero()) == 0
+        assert int(images.count_nonzero()) == images.numel(), "the batch itself was changed"
+
+    def test_wrong_arguments(self):
+        with pytest.raises(ValueError, match=r"p is 1\.5"):
+            ChannelDrop(p=1.5)
+        with pytest.raises(ValueError, match=r"channel is 2; images of shape \(1, 2, 3, 3\)"):
+            ChannelDrop(channel=2)(random_images((1, 2, 3, 3)))
 
 
 class TestGaussianNoise:
