@@ -31,8 +31,9 @@ class QuadraticNetwork(Recorded, nn.Module):
         those of the network
 
     Raises:
-        ValueError: if ``skip`` names what does not exist, nothing is left, or ``kind`` or ``initialization`` is
-            unknown.
+        TypeError: if ``skip`` is a string.
+        ValueError: if ``skip`` names what does not exist, nothing is left, the network is itself such a layer, or
+            ``kind`` or ``initialization`` is unknown.
 
     Example:
         >>> import torch

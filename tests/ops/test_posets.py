@@ -155,8 +155,24 @@ def test_n_alone_is_not_made_of_the_two_sums():
         (lambda: poset_classes(6), "size is 6"),
         (lambda: tropical_polynomial([torch.zeros(1)] * 3, Poset(4)), "values are 3"),
         (lambda: tropical_polynomial([torch.zeros(1)] * 4, Poset(4), "none"), "ties is 'none'"),
+        (lambda: tropical_polynomial([torch.zeros(2), torch.zeros(1)], Poset(2)), r"shapes \[\(2,\), \(1,\)\]"),
     ],
 )
 def test_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("wrong", [2.0, None])
+def test_order_that_is_neither_name_nor_number(wrong):
+    with pytest.raises(TypeError, match=f"poset is {wrong}.*whole number in 0..15"):
+        Poset.of(wrong)
+
+
+@pytest.mark.parametrize("ties", ["one", "split"])
+def test_sums_keep_their_precision_under_autocast(ties):
+    values, poset = list(torch.randn(4, 100)), Poset.of("N")
+    expected = tropical_polynomial(values, poset, ties)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(tropical_polynomial(values, poset, ties), expected)
+    assert tropical_polynomial([value.to("meta") for value in values], poset, ties).shape == (100,)

@@ -175,7 +175,8 @@ class P3DResNet(Recorded, nn.Module):
         if x.dim() != 5 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f"clips have shape {tuple(x.shape)}, where (B, {self.in_channels}, T, Y, X) is needed; set in_channels "
-                "to the channels of a frame, or add a missing axis with unsqueeze"
+                "to the channels of a frame, put frames behind channels with transpose(1, 2), or add a missing axis "
+                "with unsqueeze"
             )
         if not x.is_floating_point():
             raise TypeError(f"clips are {x.dtype}; give real numbers, such as x.float() / 255")

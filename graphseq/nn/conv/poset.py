@@ -104,10 +104,7 @@ class PosetPool2d(Recorded, nn.Module):
         Args:
             x: images (B, C, Y, X).
         """
-        if x.dim() != 4:
-            raise ValueError(f"images have shape {tuple(x.shape)}, where (B, C, Y, X) is needed; add the missing axis")
-        if not x.is_floating_point():
-            raise TypeError(f"images are {x.dtype}; give real numbers")
+        _check_images(x)
         rows, columns = self._missing(*x.shape[2:])
         if rows or columns:
             if self.padding == "none":
@@ -135,8 +132,7 @@ class PosetPool2d(Recorded, nn.Module):
 
     def extra_repr(self) -> str:
         """Return the order by the relations it follows from, and the windows, for ``repr``."""
-        letters = " ".join(f"{chr(97 + i)}<{chr(97 + j)}" for i, j in self.poset.covers())
-        return f"{letters or 'antichain'}, kernel_size={self.kernel_size}, stride={self.stride}"
+        return f"{_shown(self.poset)}, kernel_size={self.kernel_size}, stride={self.stride}"
 
 
 class PosetConv2d(PosetPool2d):
@@ -199,7 +195,9 @@ class PosetGraphPool(Recorded, nn.Module):
         x (N, D) real, groups int64 (G, n) -> (G, D)
 
     Raises:
-        ValueError: if there is no such order; in ``forward`` if ``x`` or ``groups`` has another shape.
+        ValueError: if there is no such order; in ``forward`` if ``x`` or ``groups`` has another shape, or, on a
+            processor, if a group names a node that does not exist.
+        TypeError: in ``forward``, if ``x`` has an integer type.
 
     Example:
         >>> x = torch.tensor([[1.0], [-2.0], [4.0]])
@@ -231,9 +229,24 @@ class PosetGraphPool(Recorded, nn.Module):
                 f"groups is {groups.dtype} {tuple(groups.shape)}; nodes int64 (G, {self.poset.size}) are needed, -1 "
                 "for a place without one"
             )
+        if not x.is_floating_point():
+            raise TypeError(f"x is {x.dtype}; give real numbers")
+        if groups.device.type == "cpu" and groups.numel():  # elsewhere the check would wait for the device
+            low, high = (int(bound) for bound in groups.aminmax())
+            if not -1 <= low <= high < len(x):
+                raise ValueError(
+                    f"groups reach from {low} to {high} for {len(x)} nodes; give nodes in 0..{len(x) - 1}, or -1 for a "
+                    "place without one"
+                )
+        if not len(x):
+            return x.new_zeros(len(groups), x.shape[1])  # no place has a node
         values = x.index_select(0, groups.clamp(min=0).flatten()).unflatten(0, groups.shape)  # (G, n, D)
         values = values.masked_fill((groups < 0)[..., None], 0.0)
         return tropical_polynomial(values.unbind(1), self.poset, self.ties)
+
+    def extra_repr(self) -> str:
+        """Return the order by the relations it follows from, for ``repr``."""
+        return _shown(self.poset)
 
 
 class MixedPool2d(Recorded, nn.Module):
@@ -253,7 +266,8 @@ class MixedPool2d(Recorded, nn.Module):
         x (B, C, Y, X) real -> as ``torch.nn.MaxPool2d``
 
     Raises:
-        ValueError: if ``share`` is outside (0, 1), or a size below 1.
+        ValueError: if ``share`` is outside (0, 1), or a size below 1; in ``forward`` if ``x`` is not (B, C, Y, X).
+        TypeError: in ``forward``, if ``x`` has an integer type.
 
     Example:
         >>> MixedPool2d(share=0.25)(torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])).item()
@@ -281,13 +295,29 @@ class MixedPool2d(Recorded, nn.Module):
         Args:
             x: images (B, C, Y, X).
         """
+        _check_images(x)
         largest = functional.max_pool2d(x, self.kernel_size, self.stride)
         mean = functional.avg_pool2d(x, self.kernel_size, self.stride)
         return torch.lerp(mean, largest, self.weight.sigmoid().to(x.dtype))
 
+    def extra_repr(self) -> str:
+        """Return the windows and the share at the beginning, for ``repr``."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, share={self.share}"
+
+
+def _check_images(x: Tensor) -> None:
+    if x.dim() != 4:
+        raise ValueError(f"images have shape {tuple(x.shape)}, where (B, C, Y, X) is needed; add the missing axis")
+    if not x.is_floating_point():
+        raise TypeError(f"images are {x.dtype}; give real numbers")
+
+
+def _shown(poset: Poset) -> str:
+    return " ".join(f"{chr(97 + i)}<{chr(97 + j)}" for i, j in poset.covers()) or "antichain"
+
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or min(pair) < 1:
-        raise ValueError(f"{name} is {value}; give a number of at least 1, or one for rows and one for columns")
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2 or not all(isinstance(size, int) and size >= 1 for size in pair):
+        raise ValueError(f"{name} is {value}; give a whole number of at least 1, or one for rows and one for columns")
     return pair[0], pair[1]

@@ -49,6 +49,7 @@ class P3DBlock(Recorded, nn.Module):
     Raises:
         ValueError: if a size is below 1 or ``kind`` unknown; in ``forward`` if ``x`` has another rank or number of
             channels.
+        TypeError: in ``forward``, if ``x`` has an integer type.
 
     Example:
         >>> import torch
@@ -136,6 +137,12 @@ class P3DBlock(Recorded, nn.Module):
                 f"clips have shape {tuple(x.shape)}, where (B, {self.in_channels}, T, Y, X) is needed; frames of one "
                 "clip are an axis of their own after the channels"
             )
+        if not x.is_floating_point():
+            raise TypeError(f"clips are {x.dtype}; give real numbers, such as x.float() / 255")
         shortcut = x if self.downsample is None else self.downsample(x)
         z = self.middle(self.bn1(self.conv1(x)).relu_())
         return self.bn3(self.conv3(z)).add_(shortcut).relu_()
+
+    def extra_repr(self) -> str:
+        """Return the kind, for ``repr``: blocks of all kinds but ``2d`` have the same layers."""
+        return f"kind={self.kind}"

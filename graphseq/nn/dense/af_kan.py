@@ -232,8 +232,9 @@ class AFKANLayer(Recorded, nn.Module):
         x (*, in_features) -> (*, out_features)
 
     Raises:
-        ValueError: if a size or a choice is outside its range; in ``forward`` if ``x`` has other features.
-        TypeError: in ``forward``, if ``x`` has an integer type.
+        ValueError: if a size or a choice is outside its range; in ``forward`` if ``x`` has other features, or in
+            training with ``norm="batch"`` if there is a single sample.
+        TypeError: if ``activation`` cannot be called, or is a class; in ``forward``, if ``x`` has an integer type.
 
     Example:
         >>> layer = AFKANLayer(784, 64)
@@ -268,6 +269,8 @@ class AFKANLayer(Recorded, nn.Module):
         _check_choice("norm", norm, tuple(norms))
         if not eps > 0:
             raise ValueError(f"eps is {eps}; it must be above 0")
+        if activation is not None and (isinstance(activation, type) or not callable(activation)):
+            raise TypeError(f"activation is {activation!r}; give a module, such as torch.nn.SiLU()")
         self.in_features, self.out_features, self.grid, self.order = in_features, out_features, grid, order
         self.combination, self.feature_norm, self.eps = combination, feature_norm, eps
         for name in ("low", "high"):
@@ -284,7 +287,7 @@ class AFKANLayer(Recorded, nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Reinitialise all weights as in the constructor, and the ends of the intervals."""
+        """Reinitialise all weights but those of the activation, and the ends of the intervals."""
         for ends, value in zip((self.low, self.high), _interval_ends(self.grid, self.order), strict=True):
             ends.copy_(value)
         for module in (self.reduction, self.norm, self.linear):
@@ -308,7 +311,7 @@ class AFKANLayer(Recorded, nn.Module):
         Args:
             features: values (*, G, in_features).
         """
-        if self.feature_norm == "none":
+        if self.feature_norm == "none" or not features.numel():
             return features
         # min and max rather than amin and amax, whose gradients take twice the time
         if self.feature_norm == "batch":
@@ -330,7 +333,13 @@ class AFKANLayer(Recorded, nn.Module):
         _check_input(x, self.in_features)
         h = self.reduction(self.scale_features(self.basis(x)))  # (*, D)
         if isinstance(self.norm, nn.BatchNorm1d):
-            h = self.norm(h.reshape(-1, self.in_features)).view(h.shape)
+            rows = h.reshape(-1, self.in_features)
+            if self.norm.training and len(rows) == 1:
+                raise ValueError(
+                    "norm='batch' takes mean and variance over the samples of a batch, and there is one; leave out a "
+                    "last batch of one sample (drop_last=True), or give norm='layer'"
+                )
+            h = self.norm(rows).view(h.shape)
         else:
             h = self.norm(h)
         return self.linear(self.activation(h))

@@ -53,11 +53,14 @@ class _Quadratic(Recorded, nn.Module):
         Args:
             x: inputs.
         """
+        if not x.is_floating_point():
+            raise TypeError(f"x is {x.dtype}; give real numbers, for images after ToFloat or Normalize")
         linear, power = self.linear(x), self.power(x.square())
         if self.gate is None:
             return linear + power
         gate = self.gate(x)
-        if torch.is_autocast_enabled(x.device.type):  # products of two half-precision maps overflow
+        # products of two half-precision maps overflow; the meta device has no autocast
+        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
             linear, gate, power = linear.float(), gate.float(), power.float()
         return torch.addcmul(power, linear, gate)
 
@@ -87,10 +90,12 @@ class QuadraticLinear(_Quadratic):
         initialization: ``relinear``, or ``random`` for all weights.
 
     Shape:
-        x (*, in_features) -> (*, out_features)
+        x (*, in_features) -> (*, out_features), under autocast in float32 for the ``full`` kind
 
     Raises:
-        ValueError: if a size is below 1, or ``kind`` or ``initialization`` is unknown.
+        ValueError: if a size is below 1, or ``kind`` or ``initialization`` is unknown; in ``forward``, if the last axis
+            of ``x`` has not ``in_features`` features.
+        TypeError: in ``forward``, if ``x`` has an integer type.
 
     Example:
         >>> layer = QuadraticLinear(3, 2)
@@ -111,6 +116,16 @@ class QuadraticLinear(_Quadratic):
         maps = tuple(nn.Linear(in_features, out_features, has) for has in (bias, True, bias))
         super().__init__(maps, kind, initialization)  # type: ignore[arg-type]
         self.in_features, self.out_features = in_features, out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs, without an activation.
+
+        Args:
+            x: inputs (*, in_features).
+        """
+        if x.dim() < 1 or x.size(-1) != self.in_features:
+            raise ValueError(f"x has shape {tuple(x.shape)}; its last axis must have {self.in_features} features")
+        return super().forward(x)
 
 
 class QuadraticConv2d(_Quadratic):
@@ -141,6 +156,7 @@ class QuadraticConv2d(_Quadratic):
     Raises:
         ValueError: if a size is below 1, or ``kind`` or ``initialization`` is unknown; in ``forward``, if ``x`` is no
             image of so many channels.
+        TypeError: in ``forward``, if ``x`` has an integer type.
 
     Example:
         >>> QuadraticConv2d(3, 8, 3, padding=1)(torch.randn(2, 3, 5, 5)).shape
@@ -178,7 +194,10 @@ class QuadraticConv2d(_Quadratic):
             x: images (B, in_channels, Y, X).
         """
         if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
-            raise ValueError(f"x has shape {tuple(x.shape)}; it must be images (B, {self.in_channels}, Y, X)")
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}, where images (B, {self.in_channels}, Y, X) are needed; set in_channels "
+                "to the channels of the images, or add a missing axis with unsqueeze"
+            )
         return super().forward(x)
 
 
@@ -233,12 +252,20 @@ def make_quadratic_layers(
         Dotted name of a layer -> its quadratic layer.
 
     Raises:
-        ValueError: if ``skip`` names what does not exist, or nothing is left.
+        TypeError: if ``skip`` is a string.
+        ValueError: if ``skip`` names what does not exist, nothing is left, or the network is itself such a layer.
 
     Example:
         >>> list(make_quadratic_layers(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)), skip=["2"]))
         ['0']
     """
+    if isinstance(skip, str):
+        raise TypeError(f"skip is {skip!r}; give a list of names, [{skip!r}]")
+    if type(network) in (nn.Linear, nn.Conv2d):
+        raise ValueError(
+            f"network is itself a {type(network).__name__}, with no place for another layer; build a QuadraticLinear "
+            "or QuadraticConv2d, or put the layer into a torch.nn.Sequential"
+        )
     named = dict(network.named_modules(remove_duplicate=False))
     unknown = [name for name in skip if name not in named]
     if unknown:
@@ -282,7 +309,8 @@ def quadratize(
         Dotted names of the replaced layers.
 
     Raises:
-        ValueError: if ``skip`` names what does not exist, or nothing is left.
+        TypeError: if ``skip`` is a string.
+        ValueError: if ``skip`` names what does not exist, nothing is left, or the network is itself such a layer.
 
     Example:
         >>> from graphseq.models import MLP
@@ -325,6 +353,7 @@ def relinear_param_groups(
 
     Raises:
         ValueError: if a number is negative.
+        TypeError: if ``parameters`` holds something else, such as pairs of names and parameters.
 
     Example:
         >>> layer = QuadraticLinear(3, 2)
@@ -344,6 +373,11 @@ def relinear_param_groups(
         for name, parameter in layer.gate.named_parameters() if layer.gate is not None else ():
             (gate_biases if name == "bias" else gates)[id(parameter)] = parameter
     every = [p for p in module.parameters() if p.requires_grad] if parameters is None else list(parameters)
+    for parameter in every:
+        if not isinstance(parameter, Tensor):
+            raise TypeError(
+                f"parameters holds a {type(parameter).__name__}; give parameters alone, such as module.parameters()"
+            )
     quadratic = {**gates, **gate_biases, **powers}
     groups: list[dict[str, Any]] = [
         {"params": [p for p in every if id(p) not in quadratic], "relinear": 1.0},

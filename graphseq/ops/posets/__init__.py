@@ -38,7 +38,7 @@ def tropical_polynomial(values: Sequence[Tensor], poset: Poset, ties: Ties = "on
         Tensor of the shape of the values.
 
     Raises:
-        ValueError: if there is not one value for each point, or ``ties`` is unknown.
+        ValueError: if there is not one value for each point, the values differ in shape, or ``ties`` is unknown.
 
     Example:
         >>> import torch
@@ -48,6 +48,8 @@ def tropical_polynomial(values: Sequence[Tensor], poset: Poset, ties: Ties = "on
     """
     if len(values) != poset.size:
         raise ValueError(f"values are {len(values)}, for {poset.size} points of the order; give one for each")
+    if any(value.shape != values[0].shape for value in values[1:]):
+        raise ValueError(f"values have shapes {[tuple(value.shape) for value in values]}; give tensors of one shape")
     if ties not in get_args(Ties):
         raise ValueError(f"ties is {ties!r}; it must be 'one' or 'split'")
     if ties == "one":

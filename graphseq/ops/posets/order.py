@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Self
 
 __all__ = ["Poset", "poset_classes"]
@@ -96,6 +97,7 @@ class Poset:
 
         Raises:
             ValueError: if there is no such name or number.
+            TypeError: if ``order`` is none of these.
 
         Example:
             >>> Poset.of("N") == Poset.of(12) == Poset.parse("a<b c<b c<d")
@@ -112,6 +114,8 @@ class Poset:
                     "relations such as 'a<b c<b<d'"
                 )
             order = NAMED[order]
+        if not isinstance(order, Integral):
+            raise TypeError(f"poset is {order!r}; give a name, a whole number in 0..{len(NUMBERED) - 1}, or a Poset")
         if not 0 <= order < len(NUMBERED):
             raise ValueError(f"poset is {order}; numbers are 0..{len(NUMBERED) - 1}")
         return cls.parse(NUMBERED[order], 4)

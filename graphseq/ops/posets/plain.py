@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -21,7 +22,9 @@ def tropical_polynomial(values: Sequence[Tensor], poset: Poset) -> Tensor:
         tensor(2.)
     """
     x = torch.stack(list(values), -1)  # (*, n)
-    return (x @ _filters(poset, x.dtype, x.device).T).amax(-1)
+    # sums keep the precision of the values under autocast, which the meta device does not have
+    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+        return (x @ _filters(poset, x.dtype, x.device).T).amax(-1)
 
 
 @functools.lru_cache(maxsize=64)

@@ -151,6 +151,7 @@ def test_state_and_reset():
         (lambda: P3DResNet(**SMALL)(torch.zeros(2, 2, 2, 9, 9)), ValueError, "2 frames, fewer than the 3"),
         (lambda: P3DResNet(**SMALL)(torch.zeros(2, 2, 9, 9)), ValueError, r"\(2, 2, 9, 9\)"),
         (lambda: P3DResNet(**SMALL)(torch.zeros(2, 3, 4, 9, 9)), ValueError, "in_channels"),
+        (lambda: P3DResNet(**SMALL)(torch.zeros(2, 4, 2, 9, 9)), ValueError, r"transpose\(1, 2\)"),
         (lambda: P3DResNet(**SMALL)(torch.zeros(2, 2, 4, 2, 9)), ValueError, "frames are 2 x 9"),
         (lambda: P3DResNet(**SMALL)(torch.zeros(2, 2, 4, 9, 9).byte()), TypeError, "uint8"),
     ],

@@ -96,6 +96,7 @@ def test_groups_of_nodes():
     torch.testing.assert_close(layer(x, groups), PosetPool2d("N")(images)[:, :, 0, 0])
     x[0] = float("nan")  # what stands in the place of nobody
     assert not layer(x, groups)[2].isnan().any()
+    assert layer(x[:0], torch.full((2, 4), -1)).tolist() == [[0.0] * 3] * 2  # no nodes
 
 
 def test_mixed_pooling_learns_its_share():
@@ -145,6 +146,12 @@ def test_network_with_pooling_is_rebuilt_from_its_checkpoint(tmp_path):
         (lambda: PosetGraphPool(ties="all"), ValueError, "ties is 'all'"),
         (lambda: PosetGraphPool()(torch.zeros(3), torch.zeros(1, 4).long()), ValueError, r"\(3,\)"),
         (lambda: PosetGraphPool()(torch.zeros(3, 2), torch.zeros(1, 3).long()), ValueError, r"int64 \(G, 4\)"),
+        (lambda: PosetGraphPool()(torch.zeros(3, 2), torch.tensor([[0, 1, 2, 3]])), ValueError, "0 to 3 for 3 nodes"),
+        (lambda: PosetGraphPool()(torch.zeros(3, 2), torch.tensor([[0, 1, 2, -2]])), ValueError, "-2 to 2"),
+        (lambda: PosetGraphPool()(torch.zeros(3, 2).byte(), torch.zeros(1, 4).long()), TypeError, "uint8"),
+        (lambda: PosetPool2d("N", 2.0), ValueError, "kernel_size is 2.0"),
+        (lambda: MixedPool2d()(torch.zeros(3, 4, 4)), ValueError, r"\(3, 4, 4\)"),
+        (lambda: MixedPool2d()(torch.zeros(1, 3, 4, 4).byte()), TypeError, "uint8"),
         (lambda: MixedPool2d(share=1.0), ValueError, "share is 1.0"),
         (lambda: MixedPool2d(stride=0), ValueError, "stride is 0"),
         (lambda: ConvNet(1, 3, pooling=[]), ValueError, "pooling is empty"),

@@ -138,3 +138,10 @@ def test_middle_has_fewer_weights_than_a_convolution_in_space_and_time():
 def test_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_integers_are_refused_and_the_kind_is_shown():
+    block = P3DBlock(4, 2, "B")
+    with pytest.raises(TypeError, match="uint8.*x.float"):
+        block(torch.zeros(2, 4, 3, 4, 4, dtype=torch.uint8))
+    assert "kind=B" in repr(block)

@@ -206,6 +206,22 @@ def test_bad_arguments(kind, options, named):
         kind(4, 2, **options)
 
 
+def test_batches_of_no_sample_and_of_one():
+    for feature_norm in ("sample", "feature", "batch", "none"):
+        assert AFKANLayer(4, 2, feature_norm=feature_norm)(torch.ones(0, 4)).shape == (0, 2)
+    normed = AFKANLayer(4, 2, norm="batch")
+    with pytest.raises(ValueError, match="norm='batch'.*drop_last=True"):
+        normed(torch.ones(1, 4))
+    normed.norm.eval()  # a norm that is frozen takes nothing from the batch
+    assert normed(torch.ones(1, 4)).shape == (1, 2)
+
+
+def test_activation_that_is_no_module():
+    for wrong in ("silu", nn.SiLU):
+        with pytest.raises(TypeError, match="activation is .*SiLU\\(\\)"):
+            AFKANLayer(4, 2, activation=wrong)
+
+
 def test_wrong_inputs():
     for made in (AFKANLayer(4, 2), ReLUKANLayer(4, 2), AFKAN(4, 2)):
         with pytest.raises(ValueError, match="4 features"):

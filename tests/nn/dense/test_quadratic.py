@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from graphseq.core import make
 from graphseq.models import MLP, ConvNet, QuadraticNetwork
 from graphseq.nn import QuadraticConv2d, QuadraticLinear, quadratize, relinear_param_groups
 from graphseq.nn.dense.quadratic import make_quadratic_layers
@@ -221,8 +222,31 @@ def test_products_do_not_overflow_in_half_precision():
         (lambda: QuadraticLinear(2, 2, initialization="zero"), "initialization is 'zero'"),
         (lambda: QuadraticConv2d(3, 2, 3)(torch.ones(2, 1, 8, 8)), r"\(2, 1, 8, 8\).*\(B, 3, Y, X\)"),
         (lambda: QuadraticConv2d(3, 2, 3)(torch.ones(2, 3)), r"\(2, 3\)"),
+        (lambda: QuadraticLinear(3, 2)(torch.ones(2, 4)), r"\(2, 4\).*3 features"),
+        (lambda: quadratize(nn.Linear(2, 2)), "network is itself a Linear"),
+        (lambda: QuadraticNetwork(make(nn.Conv2d, 2, 2, 1)), "network is itself a Conv2d"),
     ],
 )
 def test_bad_arguments(call, named):
     with pytest.raises(ValueError, match=named):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: QuadraticLinear(3, 2)(torch.ones(2, 3).long()), "x is torch.int64"),
+        (lambda: QuadraticConv2d(3, 2, 1)(torch.ones(2, 3, 4, 4).byte()), "x is torch.uint8"),
+        (lambda: quadratize(MLP(3, 2), skip="head"), r"skip is 'head'; give a list of names, \['head'\]"),
+        (lambda: relinear_param_groups(QuadraticLinear(3, 2), 0.1, parameters=MLP(3, 2).named_parameters()), "a tuple"),
+    ],
+)
+def test_wrong_types(call, named):
+    with pytest.raises(TypeError, match=named):
+        call()
+
+
+def test_shapes_without_memory():
+    for kind in ("full", "compact"):
+        layer = QuadraticLinear(3, 2, kind=kind).to("meta")
+        assert layer(torch.ones(4, 3, device="meta")).shape == (4, 2)
