@@ -65,6 +65,8 @@ def _check_images(x: Tensor, channels: int | None = None) -> None:
             f"images have shape {tuple(x.shape)}, where (B, {'C' if channels is None else channels}, Y, X) is needed; "
             "set in_channels to the channels of the images, or add a missing axis with unsqueeze"
         )
+    if not x.is_floating_point():
+        raise TypeError(f"images are {x.dtype}; give real numbers, after ToFloat or Normalize")
 
 
 def _head(in_features: int, hidden_features: int, out_features: int) -> nn.Sequential:
@@ -113,7 +115,8 @@ class BetaMaskPolicy(Recorded, nn.Module):
 
     Raises:
         ValueError: if an argument is outside its range; in ``forward`` if images have another shape or are smaller
-            than grid or blur.
+            than grid or blur, if there is a single one in training, or if the features of ``encoder`` are others.
+        TypeError: in ``forward``, if images have an integer type.
 
     Example:
         >>> policy = BetaMaskPolicy(grid=4)
@@ -156,8 +159,8 @@ class BetaMaskPolicy(Recorded, nn.Module):
             nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
             nn.AdaptiveAvgPool2d(2), nn.Flatten(),
         )  # fmt: skip
-        features = 128 if encoder is None else encoder_features
-        self.heads = nn.ModuleList(_head(features, hidden_features, grid**2) for _ in range(2))
+        self.encoder_features = 128 if encoder is None else encoder_features
+        self.heads = nn.ModuleList(_head(self.encoder_features, hidden_features, grid**2) for _ in range(2))
         self.register_buffer("base", torch.rand(2, grid**2))  # logits of a and b, as released in [0, 1)
 
     def reset_parameters(self) -> None:
@@ -176,6 +179,17 @@ class BetaMaskPolicy(Recorded, nn.Module):
         """
         _check_images(x, self.in_channels)
         features = self.encoder(x)  # (B, D)
+        if features.shape != (len(x), self.encoder_features):
+            raise ValueError(
+                f"the encoder gives features {tuple(features.shape)} for {len(x)} images, where "
+                f"{(len(x), self.encoder_features)} are needed; set encoder_features, or end the encoder with "
+                "torch.nn.Flatten()"
+            )
+        if self.training and len(x) == 1:
+            raise ValueError(
+                "images are a batch of one, and the batch norms of the heads take mean and variance over a batch; "
+                "leave out a last batch of one image (drop_last=True of the data module), or give another batch_size"
+            )
         found = torch.stack([head(features) for head in self.heads])
         return found.to(torch.promote_types(found.dtype, torch.float32))  # densities need it
 
@@ -209,10 +223,18 @@ class BetaMaskPolicy(Recorded, nn.Module):
         found = self.distribution(logits)
         cells = found.sample().clamp(_EDGE, 1 - _EDGE)  # (B, g^2)
         log_prob = found.log_prob(cells).sum(1)
-        with torch.no_grad():
-            self.base.lerp_(logits.mean(1).to(self.base), 1 - self.decay)
+        if len(x):  # an empty batch has no mean
+            with torch.no_grad():
+                self.base.lerp_(logits.mean(1).to(self.base), 1 - self.decay)
         mask = _spread(cells.view(-1, self.grid, self.grid), x, self.blur_kernel_size, self.blur_sigma)
         return PerturbedImages(x * mask, log_prob)
+
+    def extra_repr(self) -> str:
+        """Return the sizes of the mask and the mixing, for ``repr``."""
+        return (
+            f"in_channels={self.in_channels}, grid={self.grid}, mix={self.mix}, decay={self.decay}, "
+            f"blur_kernel_size={self.blur_kernel_size}, blur_sigma={self.blur_sigma}"
+        )
 
 
 class RandomMask(Recorded, nn.Module):
@@ -235,6 +257,7 @@ class RandomMask(Recorded, nn.Module):
     Raises:
         ValueError: if an argument is outside its range; in ``forward`` if images are not (B, C, Y, X), or smaller than
             grid or blur.
+        TypeError: in ``forward``, if images have an integer type.
 
     Example:
         >>> RandomMask(grid=4).eval()(torch.ones(2, 3, 8, 8)).images[0, 0, 0, 0]
@@ -268,8 +291,17 @@ class RandomMask(Recorded, nn.Module):
         if not self.training:
             return PerturbedImages(x * (self.alpha / (self.alpha + self.beta)), nothing)
         shape = (len(x), self.grid, self.grid)
-        found = Beta(x.new_full(shape, self.alpha), x.new_full(shape, self.beta), validate_args=False)
+        wide = torch.promote_types(x.dtype, torch.float32)  # nothing can be drawn in half precision
+        alpha, beta = (x.new_full(shape, each, dtype=wide) for each in (self.alpha, self.beta))
+        found = Beta(alpha, beta, validate_args=False)
         return PerturbedImages(x * _spread(found.sample(), x, self.blur_kernel_size, self.blur_sigma), nothing)
+
+    def extra_repr(self) -> str:
+        """Return the arguments, for ``repr``."""
+        return (
+            f"grid={self.grid}, alpha={self.alpha}, beta={self.beta}, blur_kernel_size={self.blur_kernel_size}, "
+            f"blur_sigma={self.blur_sigma}"
+        )
 
 
 class AdditiveNoise(Recorded, nn.Module):
@@ -285,6 +317,7 @@ class AdditiveNoise(Recorded, nn.Module):
 
     Raises:
         ValueError: if ``std`` is negative; in ``forward`` if images are not (B, C, Y, X).
+        TypeError: in ``forward``, if images have an integer type.
 
     Example:
         >>> AdditiveNoise(0.0)(torch.ones(1, 1, 1, 2)).images
@@ -306,3 +339,7 @@ class AdditiveNoise(Recorded, nn.Module):
         _check_images(x)
         noisy = x + self.std * torch.randn_like(x) if self.training and self.std else x
         return PerturbedImages(noisy, x.new_zeros(len(x)))
+
+    def extra_repr(self) -> str:
+        """Return the standard deviation, for ``repr``."""
+        return f"std={self.std}"

@@ -25,6 +25,7 @@ def gaussian_blur(images: Tensor, kernel_size: int, sigma: float) -> Tensor:
     Raises:
         ValueError: if ``kernel_size`` or ``sigma`` is outside its range, the images are not (B, C, Y, X), or half the
             kernel does not fit into them.
+        TypeError: if the images have an integer type.
 
     Example:
         >>> step = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 1, 4, 4)
@@ -40,6 +41,8 @@ def gaussian_blur(images: Tensor, kernel_size: int, sigma: float) -> Tensor:
             f"images are {tuple(images.shape)}; (B, C, Y, X) with more than {kernel_size // 2} rows and columns is "
             f"needed for a kernel of {kernel_size}"
         )
+    if not images.is_floating_point():
+        raise TypeError(f"images are {images.dtype}; give real numbers, such as images.float() / 255")
     half = kernel_size // 2
     offset = torch.arange(-half, half + 1, dtype=images.dtype, device=images.device)
     kernel = torch.softmax(-offset.square() / (2 * sigma**2), 0)  # the normalised Gaussian

@@ -10,10 +10,10 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import MetricCollection
 
-from graphseq.core.batches import batch_target
-from graphseq.core.errors import UnsupportedStrategyError
+from graphseq.core.batches import batch_field, batch_target
+from graphseq.core.errors import DataError, UnsupportedStrategyError
 from graphseq.core.protocols import DataSource
-from graphseq.nn.policies.masks import BetaMaskPolicy
+from graphseq.nn.policies.masks import BetaMaskPolicy, PerturbedImages
 from graphseq.ops.losses.reinforcement import leave_one_out_mean, reinforce_loss
 from graphseq.tasks.base import Stage, Step, Task, TaskOptions
 from graphseq.tasks.objectives.classes import Classes
@@ -67,8 +67,9 @@ class NoiseMaskPretraining(Task[Any]):
 
     Raises:
         ValueError: if an argument is outside its range; when training starts, if ``max_epochs`` is unknown.
-        TypeError: when training starts, if the classifier has batch norms and the trainer no data module of graphseq.
-        DataError: in a step, if labels are no classes or out of range.
+        TypeError: when training starts, if the classifier has batch norms and the trainer no data module of graphseq;
+            in a step, if the policy does not return :class:`graphseq.nn.PerturbedImages`.
+        DataError: in a step, if the batch has no images, or labels are no classes or out of range.
         UnsupportedStrategyError: if there are several processes.
 
     Example:
@@ -137,7 +138,7 @@ class NoiseMaskPretraining(Task[Any]):
         """Return the cross-entropy of the images under the masks of the policy.
 
         Args:
-            batch: images (B, C, Y, X) and labels (B,).
+            batch: tuple or dictionary with images (B, C, Y, X), ``x``, and labels (B,), ``y``.
             stage: stage of the run; whether masks are drawn depends on the mode of the policy alone.
         """
         step, _, _ = self._costs(batch)
@@ -145,7 +146,13 @@ class NoiseMaskPretraining(Task[Any]):
 
     def _costs(self, batch: Any) -> tuple[Step, Tensor, Tensor]:
         """Return the step, the cost of each image (B,), and the log-density of its mask (B,)."""
-        images, log_prob = self.policy(batch[0])
+        found = self.policy(_images(batch))
+        if not isinstance(found, PerturbedImages):
+            raise TypeError(
+                f"policy is a {type(self.policy).__name__} that returns a {type(found).__name__}; it must return "
+                "graphseq.nn.PerturbedImages, images and log-densities"
+            )
+        images, log_prob = found
         logits, target = self.target_kind.align(self.model(images), batch_target(batch), self.model)
         cost = functional.cross_entropy(logits.float(), target, reduction="none")
         step = Step(cost.mean(), logits, target, len(target))
@@ -211,9 +218,18 @@ class NoiseMaskPretraining(Task[Any]):
             norm.momentum = None  # the mean over all batches
             norm.train()
         for batch in self.prediction_batches(data, "train", _STATISTICS_BATCH):
-            images: Any = batch
-            self.heated(images[0])
+            self.heated(_images(batch))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
+
+
+def _images(batch: object) -> Tensor:
+    x = batch[0] if isinstance(batch, tuple | list) else batch_field(batch, "x")
+    if not isinstance(x, Tensor):
+        raise DataError(
+            f"the batch is a {type(batch).__name__} without images; give a tuple of images (B, C, Y, X) and labels, or "
+            "a dictionary with `x` and `y`"
+        )
+    return x

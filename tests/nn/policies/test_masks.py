@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from graphseq.core import make
 from graphseq.nn import AdditiveNoise, BetaMaskPolicy, RandomMask
 from graphseq.ops import gaussian_blur
 
@@ -119,3 +120,37 @@ def test_an_encoder_of_ones_own_and_fresh_parameters():
 def test_bad_use(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_batches_of_no_image_and_of_one():
+    layer = policy()
+    before = layer.base.clone()
+    assert layer(torch.rand(0, 1, 8, 8, dtype=torch.float64)).images.shape == (0, 1, 8, 8)
+    assert torch.equal(layer.base, before)
+    with pytest.raises(ValueError, match="a batch of one.*drop_last=True"):
+        layer(torch.rand(1, 1, 8, 8, dtype=torch.float64))
+    assert layer.eval()(torch.rand(1, 1, 8, 8, dtype=torch.float64)).images.shape == (1, 1, 8, 8)
+
+
+@pytest.mark.parametrize("layer", [BetaMaskPolicy(), RandomMask(), AdditiveNoise()])
+def test_integers_are_refused_in_training_and_evaluation(layer):
+    for mode in (True, False):
+        with pytest.raises(TypeError, match="uint8.*ToFloat"):
+            layer.train(mode)(torch.ones(2, 1, 8, 8, dtype=torch.uint8))
+
+
+def test_random_masks_in_half_precision():
+    found = RandomMask(grid=4)(torch.ones(3, 1, 8, 8, dtype=torch.bfloat16)).images
+    assert found.dtype == torch.bfloat16
+    assert bool((found > 0).all())
+    assert float(found.std()) > 0
+
+
+def test_an_encoder_of_another_width():
+    with pytest.raises(ValueError, match=r"features \(2, 64\) for 2 images.*\(2, 5\)"):
+        BetaMaskPolicy(encoder=make(nn.Flatten), encoder_features=5)(torch.rand(2, 1, 8, 8))
+
+
+def test_arguments_are_shown():
+    shown = [repr(layer) for layer in (BetaMaskPolicy(grid=4), RandomMask(alpha=2.0), AdditiveNoise(0.3))]
+    assert all(one in text for one, text in zip(("grid=4", "alpha=2.0", "std=0.3"), shown, strict=True))

@@ -52,3 +52,8 @@ def test_equals_a_sum_over_pixels():
 def test_bad_arguments(size, sigma, shape, message):
     with pytest.raises(ValueError, match=message):
         gaussian_blur(torch.ones(shape), size, sigma)
+
+
+def test_integers_are_refused():
+    with pytest.raises(TypeError, match="int64.*float"):
+        gaussian_blur(torch.ones(1, 1, 8, 8, dtype=torch.int64), 3, 1.0)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import graphseq
-from graphseq.core import UnsupportedStrategyError, make
+from graphseq.core import DataError, UnsupportedStrategyError, make
 from graphseq.data import BatchLoader, ImageDataModule, TensorStore
 from graphseq.models import MLP, ConvNet
 from graphseq.nn import BetaMaskPolicy, Pretrained, RandomMask
@@ -135,6 +135,12 @@ def test_without_parameters_the_policy_has_no_optimizer():
 def test_refused():
     with pytest.raises(ValueError, match="average_last is 0"):
         build(average_last=0)
+    images, labels = torch.rand(2, 1, 8, 8), torch.tensor([1, 0])
+    with pytest.raises(TypeError, match="policy is a Identity that returns a Tensor"):
+        build(nn.Identity()).step((images, labels))
+    with pytest.raises(DataError, match="a dict without images"):
+        build().step({"y": labels})
+    assert build().step({"x": images, "y": labels}).size == 2
     loader = data().loader("train")
     with pytest.raises(TypeError, match="ConvNet has batch norms"):
         trainer().fit(build(), loader)
