@@ -74,7 +74,7 @@ class SupervisedContrastiveLoss(ContrastiveLoss):
         z (V, B, D), labels int64 (B,) -> ()
 
     Raises:
-        ValueError: if the temperature is not above 0.
+        ValueError: if the temperature is not above 0; in ``forward``, if ``z`` has another rank.
         DataError: in ``forward``, if there are no labels, or not one whole number for each sample.
 
     Example:
@@ -96,7 +96,8 @@ class SupervisedContrastiveLoss(ContrastiveLoss):
             z: projections of V views of B samples (V, B, D).
             labels: class of each sample, int64 (B,); negative where it is not known.
         """
-        if labels is None or labels.shape != z.shape[1:2] or labels.is_floating_point():
+        _check_projections(z)
+        if labels is None or labels.shape != z.shape[1:2] or labels.is_floating_point() or labels.is_complex():
             given = "None" if labels is None else f"{labels.dtype} {tuple(labels.shape)}"
             raise DataError(
                 f"labels are {given} for {z.shape[1]} samples; the supervised contrastive loss needs one whole number "
@@ -121,7 +122,7 @@ class NTXentLoss(ContrastiveLoss):
         z (V, B, D) with V of at least 2 -> ()
 
     Raises:
-        ValueError: if the temperature is not above 0; in ``forward`` for a single view.
+        ValueError: if the temperature is not above 0; in ``forward``, for a single view, or if ``z`` has another rank.
 
     Example:
         >>> NTXentLoss(temperature=1.0)(torch.eye(2).expand(2, 2, 2))
@@ -141,6 +142,7 @@ class NTXentLoss(ContrastiveLoss):
             z: projections of V views of B samples (V, B, D).
             labels: not read.
         """
+        _check_projections(z)
         self.check_views(len(z))
         samples = torch.arange(z.shape[1], device=z.device).repeat(len(z))
         return supervised_contrastive_loss(z.flatten(0, 1), samples, self.temperature)
@@ -155,7 +157,7 @@ class SpectralContrastiveLoss(ContrastiveLoss):
         z (2, B, D) -> ()
 
     Raises:
-        ValueError: in ``forward``, unless there are two views.
+        ValueError: in ``forward``, unless there are two views, or if ``z`` has another rank.
 
     Example:
         >>> SpectralContrastiveLoss()(torch.eye(3).expand(2, 3, 3))
@@ -172,8 +174,17 @@ class SpectralContrastiveLoss(ContrastiveLoss):
             z: projections of two views of B samples (2, B, D).
             labels: not read.
         """
+        _check_projections(z)
         self.check_views(len(z))
         return spectral_contrastive_loss(z[0], z[1])
+
+
+def _check_projections(z: Tensor) -> None:
+    if z.dim() != 3:
+        raise ValueError(
+            f"z has shape {tuple(z.shape)}, where projections (V, B, D) of V views are needed; stack the views with "
+            "torch.stack, or give z[None] for a single view"
+        )
 
 
 def _positive(temperature: float) -> float:

@@ -1,6 +1,7 @@
 """Projection heads: maps between an encoder and a loss, which are taken off after pre-training."""
 
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,9 @@ class ProjectionHead(Recorded, nn.Module):
         z (*, in_features) -> (*, out_features)
 
     Raises:
-        ValueError: if an argument is below 1.
+        ValueError: if an argument is below 1; in ``forward``, if the last axis of ``z`` has not ``in_features``
+            coordinates.
+        TypeError: in ``forward``, if ``z`` has an integer type.
 
     Example:
         >>> ProjectionHead(64, out_features=32)(torch.randn(5, 64)).shape
@@ -70,6 +73,7 @@ class ProjectionHead(Recorded, nn.Module):
         Args:
             z: representation (*, in_features).
         """
+        _check_representation(z, self.in_features)
         for layer in self.layers[:-1]:
             z = layer(z).relu()
         projected: Tensor = self.layers[-1](z)
@@ -85,7 +89,7 @@ class FixedReweightingHead(Recorded, nn.Module):
     more evenly than the projection that the loss sees. With :math:`\kappa = 1` there is no head.
 
     The factors are a float32 buffer in checkpoints. Those below the least normal number of float32, about 1e-38, are
-    raised to it: for :math:`\kappa = 1.5` from coordinate 215 on.
+    raised to it: for :math:`\kappa = 1.5` from coordinate 215 on. In float16 factors below 6e-8 are 0.
 
     Source: arXiv 2403.11391. Differs from the paper: the floor of the factors.
 
@@ -97,7 +101,10 @@ class FixedReweightingHead(Recorded, nn.Module):
         z (*, in_features) -> (*, in_features)
 
     Raises:
-        ValueError: if ``in_features`` or ``ratio`` is below 1, or ``ratio`` is not finite.
+        ValueError: if ``in_features`` or ``ratio`` is below 1, or ``ratio`` is not finite; in ``forward``, if the last
+            axis of ``z`` has not ``in_features`` coordinates.
+        TypeError: in ``forward``, if ``z`` has an integer type.
+        RuntimeError: in ``load_state_dict``, if the state has the factors of another ratio.
 
     Example:
         >>> FixedReweightingHead(3, ratio=2.0)(torch.ones(1, 3))
@@ -114,8 +121,7 @@ class FixedReweightingHead(Recorded, nn.Module):
             raise ValueError(f"ratio is {ratio}; it must be at least 1 and finite, 1 for no reweighting")
         self.in_features = self.out_features = in_features
         self.ratio = ratio
-        exact = torch.tensor(ratio, dtype=torch.float64) ** -torch.arange(in_features, dtype=torch.float64)
-        self.register_buffer("factor", exact.clamp(min=torch.finfo(torch.float32).tiny).float())
+        self.register_buffer("factor", _factors(in_features, ratio))
 
     def forward(self, z: Tensor) -> Tensor:
         """Return the projection.
@@ -123,8 +129,33 @@ class FixedReweightingHead(Recorded, nn.Module):
         Args:
             z: representation (*, in_features).
         """
+        _check_representation(z, self.in_features)
         return z * self.factor
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        given, messages = state_dict.get(f"{prefix}factor"), arguments[-1]
+        if isinstance(given, Tensor) and given.shape == self.factor.shape and not given.is_meta:
+            expected = _factors(self.in_features, self.ratio).to(given)
+            if not torch.allclose(given, expected, rtol=1e-5, atol=0.0):
+                messages.append(
+                    f"{prefix}factor is of another ratio than {self.ratio}: its second entry is {float(given[1]):.4g}, "
+                    f"that of this head {float(expected[1]):.4g}; build the head with the ratio of the state"
+                )
+                return
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:
         """Return the arguments, for ``repr``."""
         return f"in_features={self.in_features}, ratio={self.ratio}"
+
+
+def _check_representation(z: Tensor, in_features: int) -> None:
+    if z.dim() < 1 or z.size(-1) != in_features:
+        raise ValueError(f"z has shape {tuple(z.shape)}; its last axis must have {in_features} coordinates")
+    if not z.is_floating_point():
+        raise TypeError(f"z is {z.dtype}; give real numbers")
+
+
+def _factors(in_features: int, ratio: float) -> Tensor:
+    exact = torch.tensor(ratio, dtype=torch.float64) ** -torch.arange(in_features, dtype=torch.float64)
+    return exact.clamp(min=torch.finfo(torch.float32).tiny).float()

@@ -87,7 +87,8 @@ def spectral_contrastive_loss(first: Tensor, second: Tensor) -> Tensor:
     .. math::
         L = -\frac{2}{B} \sum_i a_i^\top b_i + \frac{1}{B (B - 1)} \sum_{i \ne j} (a_i^\top b_j)^2
 
-    The second mean estimates that over independent samples without bias; for one sample it is 0.
+    The second mean estimates that over independent samples without bias; for one sample it is 0. Without samples the
+    loss is 0.
 
     Source: arXiv 2106.04156.
 
@@ -106,6 +107,8 @@ def spectral_contrastive_loss(first: Tensor, second: Tensor) -> Tensor:
         (tensor(-2.), tensor(-1.))
     """
     _check_pairs(first, second)
+    if not len(first):
+        return _wide(first).sum()
     with torch.autocast(first.device.type, enabled=False):
         products = _wide(first) @ _wide(second).T  # (B, B)
     own = products.diagonal()

@@ -80,10 +80,7 @@ class RepresentationLearning(Task[object]):
             stage: stage of the run; training draws from torch's own generator, the others from one with a fixed seed.
         """
         if not len(self.views):
-            z = self(batch)
-            if not isinstance(z, Tensor) or z.dim() != 2:
-                given = tuple(z.shape) if isinstance(z, Tensor) else f"a {type(z).__name__}"
-                raise ValueError(f"{type(self.model).__name__} returned {given}; it must return vectors (B, D)")
+            z = self._vectors(self(batch))
             return z[None].to(torch.promote_types(z.dtype, torch.float32))
         x = batch[0] if isinstance(batch, tuple | list) else batch
         if not isinstance(x, Tensor):
@@ -93,8 +90,14 @@ class RepresentationLearning(Task[object]):
             )
         generator = None if stage == "train" else torch.Generator(x.device).manual_seed(_EVALUATION_SEED)
         made = [view(x, generator) if draws else view(x) for view, draws in zip(self.views, self._draws, strict=True)]
-        z = self.model(torch.cat(made))  # one pass, so that batch norm sees the views together
+        z = self._vectors(self.model(torch.cat(made)))  # one pass, so that batch norm sees the views together
         return z.unflatten(0, (len(made), -1)).to(torch.promote_types(z.dtype, torch.float32))
+
+    def _vectors(self, z: object) -> Tensor:
+        if not isinstance(z, Tensor) or z.dim() != 2:
+            given = tuple(z.shape) if isinstance(z, Tensor) else f"a {type(z).__name__}"
+            raise ValueError(f"{type(self.model).__name__} returned {given}; it must return vectors (B, D)")
+        return z
 
     def step(self, batch: object, stage: Stage = "train") -> Step:
         """Return the contrastive loss of a batch.

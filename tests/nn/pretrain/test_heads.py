@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from graphseq.core import DataError, make
+from graphseq.metrics import effective_rank
 from graphseq.models import MLP, ConvNet, GraphEncoder, ProjectedClassifier, ProjectedNetwork
 from graphseq.nn import (
     ContrastiveLoss,
@@ -45,6 +46,8 @@ def test_fixed_head_scales_the_gradient_of_each_coordinate():
 def test_fixed_head_of_ratio_one_is_no_head_and_small_factors_have_a_floor():
     z = torch.randn(2, 6)
     assert torch.equal(FixedReweightingHead(6, ratio=1.0)(z), z)
+    head = FixedReweightingHead(2048, ratio=1.5)
+    head.load_state_dict(copy.deepcopy(head).half().state_dict())  # factors that have lost digits are no other ones
     factor = FixedReweightingHead(2048, ratio=1.5).factor
     assert factor[0] == 1
     assert factor.min() == torch.finfo(torch.float32).tiny
@@ -73,6 +76,52 @@ def test_deeper_layer_of_a_linear_network_weighs_features_as_the_square():
     assert after[0] > 1.2 * after[2]  # features are weighted unequally
     assert conserved.abs().max() < 0.02 * before[0] ** 2  # by steps that are not infinitely small
     assert torch.allclose(before.square(), after, rtol=0.02)
+
+
+def test_features_before_a_trained_head_fill_more_directions_than_those_after_it():
+    torch.manual_seed(0)
+    network, x = ProjectedClassifier(MLP(6, 2, 16), ProjectionHead(16), 2), torch.randn(128, 6)
+    y = (x[:, 0] > 0).long()
+
+    def ranks():
+        with torch.no_grad():
+            return [effective_rank(z) for z in (network.encode(x), network.projection(network.encode(x)))]
+
+    begun, optimizer = ranks(), torch.optim.Adam(network.parameters(), lr=0.02)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(x), y).backward()
+        optimizer.step()
+    before, after = ranks()
+    assert before > 1.5 * after
+    assert after < 0.7 * begun[1]  # by training, not from the beginning
+
+
+def test_minimum_of_the_spectral_loss_of_a_linear_network():
+    """The maps take the directions in which two views agree most, as many as there are outputs, and whiten them."""
+    torch.manual_seed(0)
+    signal = torch.randn(200, 4, dtype=torch.float64) * torch.tensor([1.5, 1.2, 0.8, 0.5], dtype=torch.float64)
+    first, second = (signal + 0.4 * torch.randn_like(signal) for _ in range(2))
+    pairs = torch.stack([torch.cat([first, second]), torch.cat([second, first])])  # symmetric
+    network = nn.Sequential(*(ProjectionHead(*sizes, num_layers=1, bias=False) for sizes in ((4, 4, 3), (3, 3, 2))))
+    network.double()
+    optimizer = torch.optim.LBFGS(network.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        value = SpectralContrastiveLoss()(network(pairs.flatten(0, 1)).unflatten(0, (2, -1)))
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    product = (network[1].layers[0].weight @ network[0].layers[0].weight).detach()
+    covariance, across = pairs[0].T @ pairs[0] / 400, pairs[0].T @ pairs[1] / 400
+    values, vectors = torch.linalg.eigh(covariance)
+    whitening = vectors @ torch.diag(values.rsqrt()) @ vectors.T
+    shares, directions = torch.linalg.eigh(whitening @ across @ whitening)
+    largest = directions[:, 2:] @ torch.diag(shares[2:]) @ directions[:, 2:].T
+    # pairs of a sample with itself are left out of the loss, a share of one in 400
+    torch.testing.assert_close(product.T @ product, whitening @ largest @ whitening, rtol=0, atol=0.04)
 
 
 @pytest.mark.parametrize("network", [lambda: MLP(12, 2, 8), lambda: ConvNet(3, 2, 8, 1)], ids=["mlp", "convolutions"])
@@ -105,6 +154,18 @@ def test_refusals():
         FixedReweightingHead(3, ratio=0.5)
     with pytest.raises(ValueError, match="in_features is 0"):
         FixedReweightingHead(0)
+    for head in (ProjectionHead(3), FixedReweightingHead(3)):
+        with pytest.raises(ValueError, match=r"\(2, 1\).*3 coordinates"):  # which would be repeated
+            head(torch.ones(2, 1))
+        with pytest.raises(TypeError, match="int64"):
+            head(torch.ones(2, 3).long())
+    with pytest.raises(RuntimeError, match="another ratio than 2.0: its second entry is 0.666., that of this head 0.5"):
+        FixedReweightingHead(3, ratio=2.0).load_state_dict(FixedReweightingHead(3, ratio=1.5).half().state_dict())
+    for loss in (NTXentLoss(), SpectralContrastiveLoss()):
+        with pytest.raises(ValueError, match=r"z has shape \(2, 3\).*\(V, B, D\)"):
+            loss(torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"z has shape \(4, 3\).*z\[None\]"):
+        SupervisedContrastiveLoss()(torch.ones(4, 3), torch.zeros(4).long())
     with pytest.raises(ValueError, match="temperature is -1"):
         NTXentLoss(-1)
     with pytest.raises(ValueError, match=r"given 1 view.*at least 2"):

@@ -68,3 +68,9 @@ def test_refusals():
         nt_xent_loss(draw(2, 3), draw(3, 3))
     with pytest.raises(ValueError, match=r"first is \(2,\)"):
         spectral_contrastive_loss(draw(2), draw(2))
+
+
+def test_no_samples_are_no_loss():
+    nothing = torch.zeros(0, 3, requires_grad=True)
+    for loss in (nt_xent_loss, spectral_contrastive_loss):
+        assert loss(nothing, nothing) == 0

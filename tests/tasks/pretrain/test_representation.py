@@ -140,6 +140,8 @@ def test_refusals():
         RepresentationLearning(network(), nn.CrossEntropyLoss())
     with pytest.raises(ValueError, match=r"returned \(4, 2, 3\)"):
         RepresentationLearning(nn.Identity(), SupervisedContrastiveLoss()).step((torch.ones(4, 2, 3), torch.ones(4)))
+    with pytest.raises(ValueError, match=r"Identity returned \(8, 2, 3\)"):
+        RepresentationLearning(nn.Identity(), NTXentLoss(), views=[nn.Identity()] * 2).step((torch.ones(4, 2, 3),))
     with pytest.raises(DataError, match="without a target"):
         RepresentationLearning(nn.Linear(2, 2), SupervisedContrastiveLoss()).step((torch.ones(3, 2),))
     with pytest.raises(DataError, match=r"views are to be made of a .*Batch"):
