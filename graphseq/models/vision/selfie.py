@@ -47,8 +47,8 @@ class SelfieNetwork(Recorded, nn.Module):
 
     Raises:
         TypeError: if ``network`` has no ``encode``.
-        ValueError: if an argument is out of range, or the grid does not divide the image; in a call if images have
-            another shape.
+        ValueError: if an argument is out of range, the grid does not divide the image, or ``pooling`` is of another
+            width than the patch network; in a call if images have another shape.
 
     Example:
         >>> from graphseq.models import ResNetEncoder
@@ -81,6 +81,12 @@ class SelfieNetwork(Recorded, nn.Module):
                 f"patch_grid is {patch_grid}, which does not divide images of {in_shape[1]} x {in_shape[2]}; give a "
                 "divisor of both sides, such as 4 for 28 and 32"
             )
+        pooled = width if pooling is None else getattr(pooling, "dim", width)
+        if isinstance(pooled, int) and pooled != width:
+            raise ValueError(
+                f"pooling has dim={pooled}, the vectors of the {type(network).__name__} have {width} features; give a "
+                f"pooling of dim={width}"
+            )
         self.in_shape = tuple(in_shape)
         self.patch_grid = patch_grid
         self.num_patches = patch_grid**2
@@ -91,6 +97,14 @@ class SelfieNetwork(Recorded, nn.Module):
         self.position_parts = nn.ParameterList(
             nn.Parameter(torch.empty(shape)) for shape in shapes or [(patch_grid, patch_grid, width)]
         )
+        self.reset_positions()
+
+    def reset_parameters(self) -> None:
+        """Reinitialise the patch network and the attention pooling, and draw the vectors of the positions."""
+        for part in (self.network, self.pooling):
+            reset = getattr(part, "reset_parameters", None)  # parts of any library
+            if callable(reset):
+                reset()
         self.reset_positions()
 
     def reset_positions(self) -> None:

@@ -30,6 +30,7 @@ class AttentionPooling(Recorded, nn.Module):
 
     Raises:
         ValueError: if an argument is out of range; in ``forward`` if ``h`` has another shape.
+        TypeError: in ``forward``, if ``h`` has an integer type.
 
     Example:
         >>> AttentionPooling(16)(torch.randn(2, 5, 16)).shape
@@ -78,6 +79,8 @@ class AttentionPooling(Recorded, nn.Module):
         """
         if h.dim() != 3 or h.shape[2] != self.dim:
             raise ValueError(f"vectors have shape {tuple(h.shape)}; (B, N, {self.dim}) is needed")
+        if not h.is_floating_point():
+            raise TypeError(f"vectors are {h.dtype}; give real numbers")
         h = torch.cat([self.start.to(h.dtype).expand(len(h), 1, -1), h], 1)  # (B, 1 + N, dim)
         for layer in self.layers:
             h = layer(h)

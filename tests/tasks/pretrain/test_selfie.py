@@ -85,6 +85,14 @@ def test_positions_of_rows_and_columns():
     assert torch.equal(model.positions, expected)
 
 
+def test_fresh_parameters():
+    model = network()
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 7.0)
+    model.reset_parameters()
+    assert not any(bool((parameter == 7).all()) for parameter in model.parameters())
+
+
 def test_loss_begins_near_guessing_and_equal_patches_bound_the_accuracy():
     task = SelfiePretraining(network(side=16))
     assert task.num_masked == 4
@@ -169,6 +177,10 @@ def test_refusals():
         SelfiePretraining(network(grid=2))
     with pytest.raises(DataError, match=r"batch holds \(2, 8\)"):
         SelfiePretraining(network()).step((torch.ones(2, 8),))
+    with pytest.raises(ValueError, match="pooling has dim=8.*ResNetEncoder have 16"):
+        SelfieNetwork(ResNetEncoder(3, 8, (1, 1)), (3, 8, 8), pooling=AttentionPooling(8))
+    with pytest.raises(TypeError, match="int64"):
+        AttentionPooling(16)(torch.ones(2, 3, 16).long())
     with pytest.raises(ValueError, match="num_heads is 3"):
         AttentionPooling(16, num_heads=3)
     with pytest.raises(ValueError, match=r"shape \(2, 16\)"):
