@@ -134,6 +134,8 @@ class IterativePruning(Callback):
         if not isinstance(pl_module, Task):
             raise TypeError(f"the task is a {type(pl_module).__name__}; pruning needs a task of graphseq")
         self._layers = mask_layers(pl_module.model, self.exclude)
+        if stage == "fit" and trainer.global_step == 0:
+            self.forget()  # what an earlier run left; the state of a resumed run is loaded after this
         if stage == "fit" and trainer.max_epochs is not None and 0 <= trainer.max_epochs < self.num_epochs:
             warnings.warn(
                 f"max_epochs is {trainer.max_epochs}, but {len(self.sparsities) + 1} rounds of {self.epochs_per_round} "
@@ -141,6 +143,10 @@ class IterativePruning(Callback):
                 UserWarning,
                 stacklevel=2,
             )
+
+    def forget(self) -> None:
+        """Drop the history and the weights of an earlier run, so that a callback can be used again."""
+        self.history, self._kept = [], {}
 
     # rounds
 
@@ -343,6 +349,11 @@ class ActivatingPruning(IterativePruning):
         """
         super().load_state_dict(state_dict)
         self._start = {name: value.clone() for name, value in state_dict["start"].items()}
+
+    def forget(self) -> None:
+        """Drop the history and the weights of an earlier run, so that a callback can be used again."""
+        super().forget()
+        self._start = {}
 
     def begin(self, trainer: Trainer, task: Task[Any], batch: Any) -> None:
         """Refuse a network without eligible layers.

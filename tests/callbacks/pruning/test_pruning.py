@@ -235,3 +235,11 @@ def test_the_monitor_counts_what_a_loop_counts_and_changes_nothing(rewound):
     assert pruning.history[-1]["val/dead_dynamic"] == float(logged["val/dead_dynamic"]) > 0
     tested = run.test(watched, build()[1][1], verbose=False)[0]
     assert tested["test/dead_dynamic"] == pytest.approx(float(logged["val/dead_dynamic"]))
+
+
+def test_a_callback_begins_anew_with_each_run():
+    callback = ActivatingPruning([0.5], 1, layers="all")
+    once = weights(fit([callback], epochs=2)[0])
+    history = copy.deepcopy(callback.history)
+    assert_same(weights(fit([callback], epochs=2)[0]), once)
+    assert callback.history == history
