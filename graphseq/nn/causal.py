@@ -1,5 +1,6 @@
 """What causal sequence layers share: checks of inputs and lengths, and outputs without the state."""
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -44,13 +45,15 @@ class CausalLayer(nn.Module):
             inputs (B, T, D), and whether each step lies within its sequence, bool (B, T, 1), None if all do.
 
         Raises:
-            ValueError: if ``x`` is not (B, T, D) with T of at least 1, or a length is not in 0..T; on an accelerator
-                values of lengths are not read, since that would synchronise.
+            ValueError: if ``x`` is not (B, T, D) with T of at least 1, holds integers, or a length is not in 0..T; on
+                an accelerator values of lengths are not read, since that would synchronise.
         """
         if x.dim() != 3 or x.shape[2] != self.input_size or not x.shape[1]:
             raise ValueError(
                 f"inputs have shape {tuple(x.shape)}, where (B, T, {self.input_size}) with T of at least 1 is needed"
             )
+        if not (x.is_floating_point() or x.is_complex()):
+            raise ValueError(f"inputs are {x.dtype}; real numbers are needed: embed token numbers, or call x.float()")
         if lengths is None:
             return x, None
         checked_lengths(lengths, len(x), x.shape[1], "lengths")
@@ -73,7 +76,9 @@ def checked_lengths(lengths: Tensor, rows: int, steps: int, name: str) -> None:
     Example:
         >>> checked_lengths(torch.tensor([0, 3]), 2, 3, "lengths")
     """
-    if lengths.shape != (rows,) or lengths.is_floating_point():
+    if not isinstance(lengths, Tensor):
+        raise ValueError(f"{name} is a {type(lengths).__name__}; give a tensor of integers ({rows},)")
+    if lengths.shape != (rows,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise ValueError(f"{name} is {lengths.dtype} {tuple(lengths.shape)}; give integers ({rows},)")
     if lengths.device.type == "cpu" and rows and not (int(lengths.min()) >= 0 and int(lengths.max()) <= steps):
         raise ValueError(f"{name} reach from {int(lengths.min())} to {int(lengths.max())}; they must be in 0..{steps}")
@@ -98,17 +103,17 @@ def last_steps(known: Tensor, number: int, lengths: Tensor | None) -> Tensor:
 
 
 def positive(**sizes: Any) -> None:
-    """Check that sizes are at least 1.
+    """Check that sizes are whole numbers of at least 1.
 
     Args:
         **sizes: sizes by the names of their arguments.
 
     Raises:
-        ValueError: if one is below 1.
+        ValueError: if one is below 1, or no whole number.
 
     Example:
         >>> positive(dim=3)
     """
     for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} is {size}; give a whole number of at least 1")
+        if not isinstance(size, Integral) or size < 1:
+            raise ValueError(f"{name} is {size!r}; give a whole number of at least 1")

@@ -84,7 +84,7 @@ def check_stages(stages: Sequence[tuple[float, int]]) -> list[tuple[float, int]]
         >>> check_stages([[0, 100], [0.1, 200]])
         [(0.0, 100), (0.1, 200)]
     """
-    if not stages or any(len(stage) != 2 for stage in stages):
+    if not stages or any(not isinstance(stage, Sequence) or len(stage) != 2 for stage in stages):
         raise ValueError(f"stages is {stages}; give at least one pair (weight, last step)")
     for weight, _ in stages:
         if not 0.0 <= weight < float("inf"):

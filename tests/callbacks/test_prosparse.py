@@ -173,6 +173,7 @@ def test_a_run_that_goes_on_from_its_end_trains_with_relu(tmp_path):
     ("make_callback", "message"),
     [
         (lambda: ProSparse([]), "stages is"),
+        (lambda: ProSparse([0.1, 5]), r"stages is \[0.1, 5\]"),
         (lambda: ProSparse([(0.1, 5), (-0.1, 6)]), "weight -0.1"),
         (lambda: ProSparse([(0.1, 5), (0.2, 5)]), r"\[5, 5\]"),
         (lambda: ProSparse(STAGES, start=-1), "start is -1"),

@@ -1,5 +1,6 @@
 """Checks of token numbers before they are embedded."""
 
+import torch
 from torch import Tensor
 
 __all__: list[str] = []
@@ -17,11 +18,10 @@ def checked_tokens(ids: Tensor, vocab_size: int, name: str) -> Tensor:
         ValueError: if they are no integers (B, T), or one is outside the vocabulary.
 
     Example:
-        >>> import torch
         >>> checked_tokens(torch.tensor([[0, 4]]), 5, "ids")
         tensor([[0, 4]])
     """
-    if ids.dim() != 2 or ids.is_floating_point():
+    if ids.dim() != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
         raise ValueError(f"{name} {ids.dtype} {tuple(ids.shape)}; token numbers must be integers (B, T)")
     # on a GPU the check would synchronise; there the kernel of the embedding reports numbers that are out of range
     if ids.device.type == "cpu" and ids.numel():

@@ -8,6 +8,7 @@ from graphseq.core import Recorded
 from graphseq.core.batches import step_mask
 from graphseq.models.sequence.tokens import checked_tokens
 from graphseq.models.transformer.language import checked_stack
+from graphseq.nn.causal import positive
 
 __all__ = ["TransformerClassifier"]
 
@@ -58,8 +59,7 @@ class TransformerClassifier(Recorded, nn.Module):
     ) -> None:
         super().__init__()
         self.layers = checked_stack(layers, "layers")
-        if out_channels < 1:
-            raise ValueError(f"out_channels is {out_channels}; give a whole number of at least 1")
+        positive(out_channels=out_channels)
         if pool not in ("mean", "first", "last"):
             raise ValueError(f"pool is {pool!r}; it must be 'mean', 'first' or 'last'")
         if not 0.0 <= dropout < 1.0:
@@ -117,10 +117,11 @@ def input_layer(in_channels: int | None, vocab_size: int | None, width: int) -> 
             f"in_channels is {in_channels} and vocab_size {vocab_size}; give one of them: in_channels for sequences of "
             "features, vocab_size for token numbers"
         )
-    name, size = ("in_channels", in_channels) if vocab_size is None else ("vocab_size", vocab_size)
-    if size is None or size < 1:
-        raise ValueError(f"{name} is {size}; give a whole number of at least 1")
-    return nn.Linear(size, width) if vocab_size is None else nn.Embedding(size, width)
+    if vocab_size is not None:
+        positive(vocab_size=vocab_size)
+        return nn.Embedding(vocab_size, width)
+    positive(in_channels=in_channels)
+    return nn.Linear(in_channels, width)  # type: ignore[arg-type]
 
 
 def embedded(layer: nn.Linear | nn.Embedding, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from graphseq.models.transformer.classifier import embedded, input_layer
 from graphseq.models.transformer.language import checked_stack
 from graphseq.nn.attention.feedback import SymbolFeedback
 from graphseq.nn.blocks.stack import CrossBlock
+from graphseq.nn.causal import positive
 
 __all__ = ["TransformerEncoderDecoder"]
 
@@ -73,8 +74,7 @@ class TransformerEncoderDecoder(DecodingNetwork):
         end_token: bool = True,
     ) -> None:
         super().__init__(end_token)
-        if num_symbols < 1:
-            raise ValueError(f"num_symbols is {num_symbols}; give a whole number of at least 1")
+        positive(num_symbols=num_symbols)
         self.num_symbols = num_symbols
         self.encoder, self.decoder = checked_stack(encoder, "encoder"), checked_stack(decoder, "decoder")
         for place, block in enumerate(self.decoder.blocks):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from graphseq.core import Recorded
 from graphseq.models.sequence.tokens import checked_tokens
 from graphseq.nn.blocks.stack import BlockStack
+from graphseq.nn.causal import positive
 
 __all__ = ["TransformerLanguageModel"]
 
@@ -55,8 +56,7 @@ class TransformerLanguageModel(Recorded, nn.Module):
 
     def __init__(self, vocab_size: int, layers: nn.Module, dropout: float = 0.0, tie_weights: bool = True) -> None:
         super().__init__()
-        if vocab_size < 1:
-            raise ValueError(f"vocab_size is {vocab_size}; give a whole number of at least 1")
+        positive(vocab_size=vocab_size)
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is {dropout}; give a probability in [0, 1)")
         self.layers = checked_stack(layers, "layers")

@@ -17,8 +17,8 @@ class _Polynomial(nn.Module):
 
     def __init__(self, order: int = 3, recompute: bool = True) -> None:
         super().__init__()
-        if order < 1:
-            raise ValueError(f"order is {order}; the highest power must be at least 1")
+        if not isinstance(order, int) or order < 1:
+            raise ValueError(f"order is {order!r}; the highest power must be a whole number of at least 1")
         self.order, self.recompute = order, recompute
         self.coefficients = nn.Parameter(torch.empty(order + 1))
         self.reset_parameters()
@@ -44,6 +44,8 @@ class _Polynomial(nn.Module):
         Args:
             x: inputs (*, D).
         """
+        if not x.is_floating_point():
+            raise ValueError(f"inputs are {x.dtype}; real numbers are needed: call x.float()")
         # a cube overflows float16 at 40, and bfloat16 has 8 bits
         kind = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
@@ -70,13 +72,14 @@ class PolyReLU(Recorded, _Polynomial):
 
     Args:
         order: highest power r, at least 1.
-        recompute: whether the powers are computed again in the backward pass, so that the input alone is stored.
+        recompute: whether the powers are computed again in the backward pass, so that the input alone is stored; False
+            where ``torch.func`` takes the gradient, which does not support it.
 
     Shape:
         x (*, D) -> y (*, D)
 
     Raises:
-        ValueError: if ``order`` is below 1.
+        ValueError: if ``order`` is below 1; in ``forward`` if the inputs are integers.
 
     Example:
         >>> PolyReLU()(torch.tensor([-1.0, 1.0, 2.0])).tolist()
@@ -103,20 +106,22 @@ class PolyNorm(Recorded, _Polynomial):
     .. math:: y = a_0 + \sum_{i=1}^{r} a_i\, \frac{x^i}{\sqrt{\operatorname{mean}_D(x^{2i}) + \varepsilon}}
 
     The mean is over the last axis, so that the root mean square of an output is at most :math:`\sum_i |a_i|`, whatever
-    the scale of the input. It is no function of single entries.
+    the scale of the input, as long as the square of its highest power is finite in single precision: entries up to
+    :math:`10^6` for order 3. It is no function of single entries.
 
     Source: arXiv 2411.03884, eq. 3 and 6. Differs from it: coefficients are stored by power, the constant first.
 
     Args:
         order: highest power r, at least 1.
         eps: added to the mean squares, above 0.
-        recompute: whether the powers are computed again in the backward pass, so that the input alone is stored.
+        recompute: whether the powers are computed again in the backward pass, so that the input alone is stored; False
+            where ``torch.func`` takes the gradient, which does not support it.
 
     Shape:
         x (*, D) -> y (*, D)
 
     Raises:
-        ValueError: if ``order`` is below 1, or ``eps`` is not above 0.
+        ValueError: if ``order`` is below 1, or ``eps`` is not above 0; in ``forward`` if the inputs are integers.
 
     Example:
         >>> x = torch.randn(2, 5, 8)

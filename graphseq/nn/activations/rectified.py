@@ -26,7 +26,7 @@ class CRReLU(Recorded, nn.Module):
         x (*) -> y (*)
 
     Raises:
-        ValueError: if ``epsilon`` is not finite.
+        ValueError: if ``epsilon`` is not finite; in ``forward`` if the inputs are integers.
 
     Example:
         >>> y = CRReLU(0.5)(torch.tensor([-1.0, 0.0, 1.0]))
@@ -51,6 +51,8 @@ class CRReLU(Recorded, nn.Module):
         Args:
             x: inputs (*).
         """
+        if not x.is_floating_point():  # epsilon would become 0
+            raise ValueError(f"inputs are {x.dtype}; real numbers are needed: call x.float()")
         return functional.relu(x) + self.epsilon.to(x.dtype) * x * torch.exp(-0.5 * x.square())
 
     def extra_repr(self) -> str:
@@ -94,7 +96,8 @@ class FATReLU(Recorded, nn.Module):
         Args:
             x: inputs (*).
         """
-        return torch.where(x >= self.threshold, x, 0.0) if self.threshold else functional.relu(x)
+        # so written, NaN stays NaN, as in ReLU
+        return torch.where(x < self.threshold, 0.0, x) if self.threshold else functional.relu(x)
 
     def extra_repr(self) -> str:
         """Return the threshold."""

@@ -28,6 +28,11 @@ class _SelfAttention(CausalLayer):
         super().__init__()
         _check_heads(dim, num_heads, dropout)
         self.positions = RotaryPositions() if positions is None else positions
+        if isinstance(self.positions, CausalLayer):
+            raise TypeError(
+                f"positions is a {type(positions).__name__}, which changes the inputs of a stack; give it to "
+                "BlockStack, and NoPositions() or RotaryPositions() here"
+            )
         if isinstance(self.positions, RotaryPositions) and dim // num_heads % 2:
             raise ValueError(
                 f"dim is {dim}; with rotary positions it must be a multiple of twice num_heads, {2 * num_heads}"
@@ -83,6 +88,7 @@ class CausalAttention(Recorded, _SelfAttention):
     Raises:
         ValueError: if a size is out of range, or the width of a head is odd with rotary positions; in ``forward`` if
             ``x``, ``state``, ``lengths`` or ``prefix`` does not fit.
+        TypeError: if ``positions`` is one for the inputs of a stack.
 
     Example:
         >>> y, state = CausalAttention(8, num_heads=2)(torch.randn(2, 5, 8))
@@ -156,6 +162,7 @@ class SelfAttention(Recorded, _SelfAttention):
     Raises:
         ValueError: if a size is out of range, or the width of a head is odd with rotary positions; in ``forward`` if
             ``x`` or ``lengths`` does not fit, or a state is given.
+        TypeError: if ``positions`` is one for the inputs of a stack.
 
     Example:
         >>> y, _ = SelfAttention(8, num_heads=2)(torch.randn(2, 5, 8), lengths=torch.tensor([5, 3]))
@@ -255,6 +262,11 @@ class CrossAttention(Recorded, nn.Module):
         if x.dim() != 3 or x.shape[2] != self.dim or len(x) != len(keys):
             raise ValueError(
                 f"inputs have shape {tuple(x.shape)}; ({len(keys)}, T, {self.dim}) is needed, one row for each memory"
+            )
+        if inside is not None and (inside.dtype != torch.bool or inside.shape != (len(keys), keys.shape[2])):
+            raise ValueError(
+                f"inside is {inside.dtype} {tuple(inside.shape)}; a bool tensor {(len(keys), keys.shape[2])}, true "
+                "where a step of the memory exists, is needed"
             )
         mask = None if inside is None else _readable(inside)
         q = self._heads(self.query(x), self.num_heads)

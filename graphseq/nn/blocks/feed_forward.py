@@ -27,6 +27,7 @@ class FeedForward(Recorded, nn.Module):
 
     Raises:
         ValueError: if a size is below 1, or ``dropout`` is outside its range.
+        TypeError: if ``activation`` is no module.
 
     Example:
         >>> import torch
@@ -45,8 +46,10 @@ class FeedForward(Recorded, nn.Module):
         super().__init__()
         hidden = 4 * dim if hidden_channels is None else hidden_channels
         positive(dim=dim, hidden_channels=hidden)
+        _check_activation(activation)
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is {dropout}; give a probability in [0, 1)")
+        self.dim = dim
         self.input = nn.Linear(dim, hidden, bias)
         self.activation = make(nn.GELU) if activation is None else activation
         self.dropout = nn.Dropout(dropout)
@@ -83,6 +86,7 @@ class GatedFeedForward(Recorded, nn.Module):
 
     Raises:
         ValueError: if a size is below 1.
+        TypeError: if ``activation`` is no module.
 
     Example:
         >>> import torch
@@ -94,6 +98,8 @@ class GatedFeedForward(Recorded, nn.Module):
         super().__init__()
         hidden = -(-8 * dim // 24) * 8 if hidden_channels is None else hidden_channels
         positive(dim=dim, hidden_channels=hidden)
+        _check_activation(activation)
+        self.dim = dim
         self.gate_and_value = nn.Linear(dim, 2 * hidden, bias=False)
         self.activation = make(nn.SiLU) if activation is None else activation
         self.output = nn.Linear(hidden, dim, bias=False)
@@ -138,6 +144,11 @@ class SwiGLU(GatedFeedForward):
 
     def __init__(self, dim: int, hidden_channels: int | None = None) -> None:
         super().__init__(dim, hidden_channels)
+
+
+def _check_activation(activation: object) -> None:
+    if activation is not None and not isinstance(activation, nn.Module):
+        raise TypeError(f"activation is {activation!r}; give a module such as torch.nn.GELU() or PolyNorm()")
 
 
 def _reset(module: nn.Module) -> None:

@@ -237,6 +237,11 @@ def sparse_decoding(network: nn.Module, max_density: float = 0.2) -> list[str]:
         ['0']
     """
     names = [name for name, layer in _rectified(network).items() if not isinstance(layer, SparseGatedFeedForward)]
+    if "" in names:
+        raise ValueError(
+            f"network is itself a {type(network).__name__}, which cannot be replaced in place; call "
+            "SparseGatedFeedForward.from_dense"
+        )
     return _exchange(network, names, lambda old: SparseGatedFeedForward.from_dense(old, max_density))  # type: ignore[arg-type]
 
 

@@ -24,6 +24,11 @@ class Residual(nn.Module):
         positive(dim=dim)
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is {dropout}; give a probability in [0, 1)")
+        if norm is not None and not isinstance(norm, nn.Module):
+            raise TypeError(f"norm is {norm!r}; give a module such as torch.nn.LayerNorm({dim})")
+        sizes = getattr(norm, "normalized_shape", (dim,))
+        if tuple(sizes) != (dim,):
+            raise ValueError(f"norm has the shape {tuple(sizes)} and dim is {dim}; give a norm of {dim} features")
         self.dim = dim
         self.norm = nn.RMSNorm(dim, eps=1e-6) if norm is None else norm
         self.dropout = nn.Dropout(dropout)
@@ -68,7 +73,8 @@ class PreNorm(Recorded, Residual):
         x (B, T, D) -> (B, T, D)
 
     Raises:
-        ValueError: if ``dim`` or ``dropout`` is outside its range.
+        ValueError: if ``dim`` or ``dropout`` is outside its range, or the norm is one of another width.
+        TypeError: if ``norm`` is no module.
 
     Example:
         >>> import torch
@@ -103,7 +109,8 @@ class PostNorm(Recorded, Residual):
         x (B, T, D) -> (B, T, D)
 
     Raises:
-        ValueError: if ``dim`` or ``dropout`` is outside its range.
+        ValueError: if ``dim`` or ``dropout`` is outside its range, or the norm is one of another width.
+        TypeError: if ``norm`` is no module.
 
     Example:
         >>> import torch
@@ -139,7 +146,8 @@ class SandwichNorm(Recorded, Residual):
         x (B, T, D) -> (B, T, D)
 
     Raises:
-        ValueError: if ``dim`` or ``dropout`` is outside its range.
+        ValueError: if ``dim`` or ``dropout`` is outside its range, or the norm is one of another width.
+        TypeError: if ``norm`` is no module.
 
     Example:
         >>> import torch

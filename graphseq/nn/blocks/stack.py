@@ -1,6 +1,7 @@
 """Residual blocks around any sequence layer, and stacks of them."""
 
 import copy
+import inspect
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,9 +37,10 @@ class SequenceBlock(Recorded, CausalLayer):
         x (B, T, D), state of the mixer, lengths (B,) -> y (B, T, D)
 
     Raises:
-        ValueError: if the sizes of the mixer differ, or ``residual`` has another width; in ``forward`` if ``x`` or
-            ``lengths`` does not fit.
-        TypeError: if the mixer has no sizes, or ``residual`` is no residual path.
+        ValueError: if the sizes of the mixer differ, or ``feed_forward`` or ``residual`` has another width; in
+            ``forward`` if ``x`` or ``lengths`` does not fit.
+        TypeError: if the mixer has no sizes, or ``residual`` is no residual path; in ``forward`` if ``prefix`` is given
+            to a mixer that takes none.
 
     Example:
         >>> import torch
@@ -58,6 +60,9 @@ class SequenceBlock(Recorded, CausalLayer):
             raise TypeError(f"residual is a {type(path).__name__}; give a residual path such as PreNorm or PostNorm")
         if path.dim != width:
             raise ValueError(f"residual has width {path.dim} and the mixer {width}; they must be equal")
+        fed = getattr(feed_forward, "dim", width)
+        if fed != width:
+            raise ValueError(f"feed_forward has width {fed} and the mixer {width}; they must be equal")
         self.input_size = self.output_size = width
         self.mixer = mixer
         self.feed_forward = SwiGLU(width) if feed_forward is None else feed_forward
@@ -91,6 +96,11 @@ class SequenceBlock(Recorded, CausalLayer):
         return y if inside is None else y.masked_fill(~inside, 0), after
 
     def _mixed(self, x: Tensor, state: Any, lengths: Tensor | None, prefix: Tensor | None) -> tuple[Tensor, Any]:
+        if prefix is not None and not _takes_prefix(self.mixer):
+            raise TypeError(
+                f"prefix is given to a {type(self.mixer).__name__}, which reads steps in their order alone; a prefix "
+                "that all steps see needs CausalAttention"
+            )
         options = {} if prefix is None else {"prefix": prefix}
         mixed, after = self.mixer(self.mixer_residual.enter(x), state, lengths, **options)
         return self.mixer_residual.leave(x, mixed), after
@@ -194,7 +204,7 @@ class BlockStack(Recorded, CausalLayer):
     Raises:
         ValueError: if there are no blocks, widths differ, or ``repeats`` is below 1; in ``forward`` if ``x``, ``state``
             or ``lengths`` does not fit.
-        TypeError: if a block has no sizes.
+        TypeError: if ``blocks`` is no list, or a block has no sizes.
 
     Example:
         >>> import torch
@@ -214,7 +224,9 @@ class BlockStack(Recorded, CausalLayer):
     ) -> None:
         super().__init__()
         positive(repeats=repeats)
-        if not blocks:
+        if isinstance(blocks, nn.Module) and not isinstance(blocks, nn.ModuleList):
+            raise TypeError(f"blocks is a {type(blocks).__name__}; give a list of sequence layers")
+        if not len(blocks):
             raise ValueError("blocks is empty; give at least one sequence layer")
         named = {f"blocks[{place}]": block for place, block in enumerate(blocks)}
         named |= {} if positions is None else {"positions": positions}
@@ -354,13 +366,23 @@ class MixLNStack(BlockStack):
         self.num_post = number
 
 
+def _takes_prefix(layer: nn.Module) -> bool:
+    taken = inspect.signature(layer.forward).parameters
+    return "prefix" in taken or any(each.kind is each.VAR_KEYWORD for each in taken.values())
+
+
 def _width(layer: nn.Module, name: str) -> int:
     """Return the equal sizes of inputs and outputs of a sequence layer."""
     sizes = [getattr(layer, size, None) for size in ("input_size", "output_size")]
     if not all(isinstance(size, int) for size in sizes):
         raise TypeError(
-            f"{name} is a {type(layer).__name__} without input_size and output_size; give a layer "
-            "(x, state, lengths) -> (y, state) with the numbers of its features, such as GatedLinearAttention"
+            f"{name} is a {type(layer).__name__} without input_size and output_size; give a sequence layer "
+            "(x, state, lengths) -> (y, state) that has them, such as "
+            + (
+                "LearnedPositions; RotaryPositions belongs to the attention"
+                if name == "positions"
+                else "CausalAttention"
+            )
         )
     if sizes[0] != sizes[1]:
         raise ValueError(f"{name} has inputs of size {sizes[0]} and outputs of size {sizes[1]}; they must be equal")

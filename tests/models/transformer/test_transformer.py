@@ -168,6 +168,9 @@ def test_saved_and_reset(build, tmp_path):
     ("call", "error", "message"),
     [
         (lambda: TransformerLanguageModel(0, decoder()), ValueError, "vocab_size is 0"),
+        (lambda: TransformerLanguageModel(9.0, decoder()), ValueError, "vocab_size is 9.0"),
+        (lambda: TransformerLanguageModel(9, decoder())(torch.ones(1, 2) > 0), ValueError, "ids is torch.bool"),
+        (lambda: TransformerLanguageModel(9, decoder())(torch.tensor([[1]]), 1), ValueError, "prefix is a int"),
         (lambda: TransformerLanguageModel(9, decoder(), dropout=1.0), ValueError, "dropout is 1"),
         (lambda: TransformerLanguageModel(9, encoder()), ValueError, "layers are bidirectional"),
         (lambda: TransformerLanguageModel(9, make(torch.nn.Linear, 8, 8)), TypeError, "layers is a Linear"),

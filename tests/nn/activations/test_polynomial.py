@@ -121,6 +121,8 @@ def test_half_precision_stays_finite(dtype):
     [
         (lambda: PolyReLU(0), "order is 0"),
         (lambda: PolyNorm(-1), "order is -1"),
+        (lambda: PolyNorm(2.5), "order is 2.5"),
+        (lambda: PolyReLU()(torch.ones(1, 2, dtype=torch.int64)), "inputs are torch.int64"),
         (lambda: PolyNorm(eps=0.0), "eps is 0"),
     ],
 )

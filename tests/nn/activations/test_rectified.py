@@ -53,10 +53,15 @@ def test_threshold_is_kept_and_below_it_nothing_passes():
     assert x.grad.tolist() == [0, 0, 1, 1, 1]
 
 
+def test_a_threshold_hides_no_nan():
+    assert FATReLU(0.1)(torch.tensor([float("nan"), 1.0])).isnan().tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: CRReLU(float("nan")), "epsilon is nan"),
+        (lambda: CRReLU()(torch.ones(2, dtype=torch.int64)), "inputs are torch.int64"),
         (lambda: FATReLU(-0.1), "threshold is -0.1"),
         (lambda: FATReLU(float("inf")), "threshold is inf"),
     ],

@@ -99,6 +99,11 @@ def test_dropout_is_that_of_training():
     assert torch.equal(layer(X)[0], layer(X)[0])
 
 
+def read_memory(inside):
+    layer = CrossAttention(8)
+    return layer(torch.zeros(1, 3, 8), *layer.project(torch.zeros(1, 2, 8)), inside)
+
+
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
@@ -120,6 +125,12 @@ def test_dropout_is_that_of_training():
         (lambda: CrossAttention(8, memory_dim=0), ValueError, "memory_dim is 0"),
         (lambda: CrossAttention(8).project(torch.zeros(1, 2, 7)), ValueError, r"memory has shape \(1, 2, 7\)"),
         (lambda: LearnedPositions(8, 3)(torch.zeros(1, 4, 8)), ValueError, "position 4; there are 3"),
+        (lambda: CausalAttention(8, positions=LearnedPositions(8, 3)), TypeError, "give it to BlockStack"),
+        (lambda: SelfAttention(8)(torch.ones(1, 2, 8).long()), ValueError, "inputs are torch.int64"),
+        (lambda: SelfAttention(8)(torch.zeros(1, 2, 8), lengths=[2]), ValueError, "lengths is a list"),
+        (lambda: SelfAttention(8)(torch.zeros(1, 2, 8), lengths=torch.tensor([True])), ValueError, "torch.bool"),
+        (lambda: read_memory(torch.ones(1, 2)), ValueError, "inside is torch.float32"),
+        (lambda: read_memory(torch.ones(1, 3) > 0), ValueError, r"\(1, 3\); a bool tensor \(1, 2\)"),
     ],
 )
 def test_refused(build, error, message):

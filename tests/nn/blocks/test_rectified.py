@@ -164,6 +164,7 @@ def test_threshold_sets_the_asked_share_of_active_entries_to_zero():
         (lambda: shift_gates(network(), 0.1), TypeError, "blocks.0.feed_forward has the activation SiLU"),
         (lambda: shift_gates(network(make(nn.ReLU)), -1.0), ValueError, "threshold is -1.0"),
         (lambda: sparse_decoding(network()), TypeError, "activation SiLU"),
+        (lambda: sparse_decoding(GatedFeedForward(4, 4, make(nn.ReLU))), ValueError, "from_dense"),
         (lambda: calibrate_threshold({}), ValueError, "no entry above 0"),
         (lambda: calibrate_threshold({"": torch.ones(1, 1)}, 1.0), ValueError, "share is 1.0"),
     ],
