@@ -1,5 +1,6 @@
 """Mixture of denoisers: each sequence of a batch is corrupted by one of several, drawn for it."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from graphseq.core.batches import IGNORED, PrefixBatch, SequenceBatch, TokenBatch, step_mask
+from graphseq.core.batches import IGNORED, PrefixBatch, SequenceBatch, TokenBatch, check_lengths, step_mask
 from graphseq.core.errors import DataError
 from graphseq.data.denoising.spans import corrupt_spans, span_counts, span_mask
 
@@ -91,22 +92,28 @@ def ul2_denoisers(groups: tuple[float, float, float] = (0.4, 0.2, 0.4)) -> list[
     Source: arXiv 2205.05131, table 1 and section 3.1.2. Differs from it: weights are those of public task files.
 
     Args:
-        groups: weights of the regular, sequential and extreme denoisers, each shared equally in its group.
+        groups: weights of the regular, sequential and extreme denoisers, each at least 0 and shared equally in its
+            group; 0 leaves the group out. ``(2, 1, 4)`` gives all seven the same weight.
+
+    Raises:
+        ValueError: if there are not three weights, or one is negative or not finite.
 
     Example:
         >>> len(ul2_denoisers()), round(sum(denoiser.weight for denoiser in ul2_denoisers()), 6)
         (7, 1.0)
     """
+    if len(groups) != 3 or not all(0 <= weight < float("inf") for weight in groups):
+        raise ValueError(f"groups is {groups}; give three finite weights of at least 0: regular, sequential, extreme")
     regular, sequential, extreme = groups
-    return [
-        SpanDenoiser(3, 0.15, "R", regular / 2),
-        SpanDenoiser(8, 0.15, "R", regular / 2),
-        PrefixDenoiser(weight=sequential),
-        SpanDenoiser(3, 0.5, "X", extreme / 4),
-        SpanDenoiser(8, 0.5, "X", extreme / 4),
-        SpanDenoiser(64, 0.15, "X", extreme / 4),
-        SpanDenoiser(64, 0.5, "X", extreme / 4),
-    ]
+    found: list[Denoiser] = []
+    if regular:
+        found += [SpanDenoiser(3, 0.15, "R", regular / 2), SpanDenoiser(8, 0.15, "R", regular / 2)]
+    if sequential:
+        found += [PrefixDenoiser(weight=sequential)]
+    if extreme:
+        spans = ((3, 0.5), (8, 0.5), (64, 0.15), (64, 0.5))
+        found += [SpanDenoiser(mean_span, rate, "X", extreme / 4) for mean_span, rate in spans]
+    return found
 
 
 class MixtureOfDenoisers:
@@ -118,7 +125,8 @@ class MixtureOfDenoisers:
     Token numbers from ``vocab_size`` on are its own: the modes R, S and X, the separator, then the sentinels. The
     number of tokens that are taken out and of spans is exact, and all sequences are corrupted at once, on the device of
     the tokens, without a synchronisation. Random numbers come from a generator of its own that is made of ``seed`` and
-    the number of a batch, so that they depend neither on other random numbers nor on processes that load data.
+    the number of a batch, so that they depend neither on other random numbers nor on processes that load data. It is
+    also the ``collate_fn`` of any ``DataLoader`` whose data set yields token numbers (length,).
 
     Source: arXiv 2205.05131, section 3.1. Differs from it: see :func:`span_mask` for the lengths of spans; the end of a
     target is written by the network (:class:`graphseq.models.TransformerEncoderDecoder`), it is no token here.
@@ -132,12 +140,15 @@ class MixtureOfDenoisers:
         seed: seed of the random numbers.
 
     Shape:
-        ids int64 (B, T), lengths (B,), each at least 2 -> ``pairs``: ``SequenceBatch`` with x (B, T + 1) and y
-        (B, T + 1), -100 after the last; ``joined``: ``PrefixBatch`` with ids (B, 2 T + 3)
+        ids int64 (B, T), lengths (B,), each at least 2, or a list of B tensors int64 (length,) -> ``pairs``:
+        ``SequenceBatch`` with x (B, T + 1) and y (B, T + 1), -100 after the last; ``joined``: ``PrefixBatch`` with ids
+        (B, 2 T + 3)
 
     Raises:
         ValueError: if an argument is outside its range.
-        DataError: in a call, if there may be more spans than sentinels, or a sequence has less than two tokens.
+        TypeError: if a denoiser is of another class.
+        DataError: in a call, if there may be more spans than sentinels, a sequence has less than two tokens, or tokens
+            are not those of the text.
 
     Example:
         >>> mixture = MixtureOfDenoisers(60, [SpanDenoiser(3, 0.5, "X")])
@@ -164,11 +175,29 @@ class MixtureOfDenoisers:
         self.denoisers: list[Denoiser] = ul2_denoisers() if denoisers is None else list(denoisers)
         if not self.denoisers:
             raise ValueError("denoisers is empty; give at least one")
+        for denoiser in self.denoisers:
+            if not isinstance(denoiser, Denoiser):
+                raise TypeError(f"denoisers holds {denoiser!r}; give SpanDenoiser or PrefixDenoiser")
         self.vocab_size, self.layout, self.num_sentinels, self.seed = vocab_size, layout, num_sentinels, seed
         self.modes = {mode: vocab_size + place for place, mode in enumerate(MODES)}
         self.separator = vocab_size + len(MODES)
         self.first_sentinel = self.separator + 1
+        self.epoch = 0
         self._checked = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(vocab_size={self.vocab_size}, {len(self.denoisers)} denoisers, "
+            f"layout={self.layout!r}, num_sentinels={self.num_sentinels}, seed={self.seed})"
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Corrupt batches that come without a number in another way; call it before each epoch.
+
+        Args:
+            epoch: number of the epoch, at least 0.
+        """
+        self.epoch = epoch
 
     @property
     def num_tokens(self) -> int:
@@ -240,24 +269,29 @@ class MixtureOfDenoisers:
         borders = (weights / weights.sum()).cumsum(0)[:-1].to(device, non_blocking=True)
         return torch.bucketize(torch.rand(rows, dtype=torch.float64, generator=generator, device=device), borders)
 
-    def __call__(self, batch: TokenBatch, number: int) -> SequenceBatch | PrefixBatch:
+    def __call__(self, batch: TokenBatch | Sequence[Tensor], number: int | None = None) -> SequenceBatch | PrefixBatch:
         """Return the corrupted batch.
 
         Args:
-            batch: token sequences.
-            number: number of the batch, at least 0, from which the random numbers follow.
+            batch: token sequences, padded, or a list of int64 (length,) tensors as a ``DataLoader`` collects them.
+            number: number of the batch, at least 0, from which the random numbers follow. None, as for the
+                ``collate_fn`` of a ``DataLoader``, to take it from the tokens and the epoch (:meth:`set_epoch`), so
+                that it depends on no process.
 
         Raises:
-            DataError: if there may be more spans than sentinels, or a sequence has less than two tokens.
+            DataError: if there may be more spans than sentinels, a sequence has less than two tokens, or tokens are
+                not those of the text.
         """
+        if not isinstance(batch, TokenBatch):
+            batch = _padded(batch)
         ids, lengths = batch.ids, batch.lengths
+        _check_tokens(ids, lengths, self.vocab_size)
+        if number is None:
+            number = _content(ids, lengths, self.epoch)
+        elif number < 0:
+            raise ValueError(f"number is {number}; give the number of the batch, at least 0")
         rows, steps = ids.shape
         self.check_length(max(steps, 2))
-        # on a GPU the check would synchronise
-        if lengths.device.type == "cpu" and rows and int(lengths.min()) < 2:
-            raise DataError(
-                f"a sequence has {int(lengths.min())} tokens; at least 2 are needed, one to keep and one to take out"
-            )
         generator = self.generator(number, ids.device)
         chosen = self._choice(rows, generator, ids.device)
         noise, spans = self._counts(chosen, lengths, generator)
@@ -294,6 +328,46 @@ class MixtureOfDenoisers:
         known = place < target_lengths[:, None]
         ids.scatter_(1, torch.where(known, prefix[:, None] + place, width), targets)
         return PrefixBatch(ids[:, :width], prefix + target_lengths, prefix)
+
+
+def _padded(sequences: object) -> TokenBatch:
+    """Return a list of sequences as one batch."""
+    if not isinstance(sequences, list | tuple) or not all(
+        isinstance(row, Tensor) and row.dim() == 1 for row in sequences
+    ):
+        given = tuple(sequences.shape) if isinstance(sequences, Tensor) else f"a {type(sequences).__name__}"
+        raise DataError(f"the batch is {given}; give a TokenBatch, or a list of int64 tensors (length,)")
+    lengths = torch.tensor([len(row) for row in sequences], dtype=torch.int64)
+    if not len(lengths):
+        raise DataError("the batch is empty; give at least one sequence")
+    return TokenBatch(torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths)
+
+
+def _check_tokens(ids: Tensor, lengths: Tensor, vocab_size: int) -> None:
+    """Refuse what is no batch of tokens of the text; values are read on a processor only, to avoid synchronisation."""
+    if ids.dim() != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
+        raise DataError(f"ids is {ids.dtype} {tuple(ids.shape)}; token numbers must be integers (B, T)")
+    if lengths.device.type != "cpu" or not ids.numel():
+        return
+    if int(lengths.min()) < 2:
+        raise DataError(
+            f"a sequence has {int(lengths.min())} tokens; at least 2 are needed, one to keep and one to take out"
+        )
+    check_lengths(lengths, len(ids), ids.shape[1])
+    low, high = (int(end) for end in ids.aminmax())
+    if low < 0 or high >= vocab_size:  # perhaps padding alone
+        low, high = (int(end) for end in ids[step_mask(lengths, ids.shape[1])].aminmax())
+    if low < 0 or high >= vocab_size:
+        raise DataError(
+            f"token numbers are from {low} to {high}; with vocab_size={vocab_size} those of the text are in "
+            f"0..{vocab_size - 1}, and the numbers from there on are modes, separator and sentinels"
+        )
+
+
+def _content(ids: Tensor, lengths: Tensor, epoch: int) -> int:
+    """Return a number that tells batches and epochs apart."""
+    told = ids.cpu().numpy().tobytes() + lengths.cpu().numpy().tobytes() + epoch.to_bytes(8, "little")
+    return int.from_bytes(hashlib.blake2b(told, digest_size=4).digest(), "little")
 
 
 def _check_mode(mode: str, weight: float) -> None:

@@ -53,11 +53,23 @@ def span_mask(lengths: Tensor, noise: Tensor, spans: Tensor, steps: int, generat
     Returns:
         bool (B, T), false at padding.
 
+    Raises:
+        ValueError: if a row is longer than ``steps``, or has more spans than its tokens allow.
+
     Example:
         >>> mask = span_mask(torch.tensor([8]), torch.tensor([4]), torch.tensor([2]), 8)
         >>> int(mask.sum()), bool(mask[0, 0]), bool(mask[0, 7])
         (4, False, True)
     """
+    if lengths.device.type == "cpu":  # on a GPU the check would synchronise
+        wrong = (lengths > steps) | (spans < 1) | (spans > noise) | (spans > lengths - noise)
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"row {row} has length {int(lengths[row])} of {steps} steps, {int(noise[row])} tokens to take out and "
+                f"{int(spans[row])} spans; lengths are at most the steps, and spans from 1 to the smaller one of the "
+                "numbers of tokens that are taken out and kept: see span_counts"
+            )
     # of the lowest keys as many are sought as a row may need; on a GPU the largest number would have to be waited for
     most = int(spans.max()) if spans.device.type == "cpu" and len(spans) else max(steps // 2, 1)
     taken = _parts(noise, spans, steps, most, generator)  # (B, T), part of each unit, in order
@@ -117,19 +129,27 @@ def corrupt_spans(ids: Tensor, lengths: Tensor, mask: Tensor, first_sentinel: in
     Returns:
         inputs (B, T), input lengths (B,), targets (B, T + 1), target lengths (B,); padding is 0.
 
+    Raises:
+        ValueError: if ``ids`` and ``mask`` are not of one shape (B, T).
+
     Example:
         >>> mask = torch.tensor([[False, True, True, False, True]])
         >>> found = corrupt_spans(torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([5]), mask, 9)
         >>> found.inputs[0, :4].tolist(), found.targets[0, :6].tolist()
         ([1, 9, 4, 10], [9, 2, 3, 10, 5, 11])
     """
+    if ids.dim() != 2 or mask.shape != ids.shape or mask.dtype != torch.bool:
+        raise ValueError(
+            f"ids is {tuple(ids.shape)} and mask {mask.dtype} {tuple(mask.shape)}; token numbers (B, T) and a bool "
+            "mask of the same shape are needed"
+        )
     rows, steps = ids.shape
     before = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, :-1]], 1)
     begins = mask & ~before  # first token of each span
     span = begins.cumsum(1) - 1  # span that a token of the mask belongs to
     inside = torch.arange(steps, device=ids.device) < lengths[:, None]
     stays = inside & (~mask | begins)
-    sentinel = first_sentinel + span
+    sentinel = (first_sentinel + span).to(ids)
     # all that has no place goes to a last column, which is cut off
     place = torch.where(stays, stays.cumsum(1) - 1, steps)
     inputs = ids.new_zeros(rows, steps + 1).scatter_(1, place, torch.where(begins, sentinel, ids))
@@ -153,13 +173,18 @@ def restore_spans(inputs: list[int], targets: list[int], first_sentinel: int, nu
         num_sentinels: number of sentinels.
 
     Raises:
-        ValueError: if a sentinel of the inputs is not among the targets.
+        ValueError: if the targets do not begin with a sentinel, or lack one of the inputs.
 
     Example:
         >>> restore_spans([1, 9, 4, 10], [9, 2, 3, 10, 5, 11], 9, 4)
         [1, 2, 3, 4, 5]
     """
     sentinels = range(first_sentinel, first_sentinel + num_sentinels)
+    if targets and targets[0] not in sentinels:
+        raise ValueError(
+            f"targets begin with {targets[0]}; a sentinel, {first_sentinel} to {first_sentinel + num_sentinels - 1}, "
+            "stands before each span"
+        )
     spans: dict[int, list[int]] = {}
     for token in targets:
         if token in sentinels:

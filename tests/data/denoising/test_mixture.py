@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 from scipy.stats import chisquare
+from torch.utils.data import DataLoader
 
 from graphseq.core import DataError, PrefixBatch, TokenBatch, make
 from graphseq.data import (
@@ -140,6 +141,26 @@ def test_epochs_and_evaluations():
     assert len({int(mode) for batch in probe.batches("train") for mode in batch.x[:, 0]}) == 3
 
 
+def test_collates_for_a_data_loader_alike_in_any_number_of_processes():
+    rows = [row[:length] for row, length in zip(IDS[:8], LENGTHS[:8].tolist(), strict=True)]
+    mixture = MixtureOfDenoisers(40)
+    torch.manual_seed(1)
+    here = list(DataLoader(rows, 4, collate_fn=mixture))
+    torch.manual_seed(2)
+    there = list(DataLoader(rows, 4, collate_fn=mixture, num_workers=2))
+    assert all(torch.equal(a.x, b.x) and torch.equal(a.y, b.y) for a, b in zip(here, there, strict=True))
+    _, given, written = halves(mixture, here[1], 2)
+    assert restore_spans(given, written, mixture.first_sentinel, mixture.num_sentinels) == rows[6].tolist()
+    mixture.set_epoch(1)
+    assert not torch.equal(next(iter(DataLoader(rows, 4, collate_fn=mixture))).x[:, 1:10], here[0].x[:, 1:10])
+
+
+def test_groups_without_weight_and_other_integers():
+    assert {denoiser.mode for denoiser in ul2_denoisers((1.0, 0.0, 0.0))} == {"R"}
+    small = MixtureOfDenoisers(40)(TokenBatch(IDS.int(), LENGTHS), 0)
+    assert torch.equal(small.x.long(), MixtureOfDenoisers(40)(BATCH, 0).x)
+
+
 def test_loss_of_a_prefix_counts_what_is_to_be_written():
     task = LanguageModeling(network("joined", 9).double(), 9)
     batch = PrefixBatch(torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0]]), torch.tensor([5, 3]), torch.tensor([3, 2]))
@@ -165,6 +186,14 @@ def test_loss_of_a_prefix_counts_what_is_to_be_written():
         (lambda: PrefixDenoiser(1.0), ValueError, "max_share is 1.0"),
         (lambda: MixtureOfDenoisers(0), ValueError, "vocab_size is 0"),
         (lambda: MixtureOfDenoisers(9, []), ValueError, "denoisers is empty"),
+        (lambda: MixtureOfDenoisers(9, "ul2"), TypeError, "denoisers holds 'u'"),
+        (lambda: ul2_denoisers((1.0, 2.0)), ValueError, r"groups is \(1.0, 2.0\)"),
+        (lambda: MixtureOfDenoisers(39)(BATCH, 0), DataError, "from 0 to 39; with vocab_size=39"),
+        (lambda: MixtureOfDenoisers(40)(BATCH, -1), ValueError, "number is -1"),
+        (lambda: MixtureOfDenoisers(40)(IDS, 0), DataError, r"the batch is \(200, 64\)"),
+        (lambda: MixtureOfDenoisers(40)([]), DataError, "the batch is empty"),
+        (lambda: MixtureOfDenoisers(40)(TokenBatch(IDS.float(), LENGTHS), 0), DataError, "ids is torch.float32"),
+        (lambda: MixtureOfDenoisers(40)(TokenBatch(IDS, LENGTHS + 1), 0), ValueError, "lengths reach from 3 to 65"),
         (lambda: MixtureOfDenoisers(9, layout="both"), ValueError, "layout is 'both'"),
         (lambda: MixtureOfDenoisers(9, num_sentinels=1), ValueError, "num_sentinels is 1"),
         (lambda: MixtureOfDenoisers(40, num_sentinels=5)(BATCH, 0), DataError, "64 tokens need 12"),

@@ -76,3 +76,9 @@ def test_refused():
             plan_length(*arguments)
     with pytest.raises(ValueError, match="sentinel 10"):
         restore_spans([1, 9, 10], [9, 2], 9, 4)
+    with pytest.raises(ValueError, match="targets begin with 2"):
+        restore_spans([1, 9], [2, 9, 3], 9, 4)
+    with pytest.raises(ValueError, match="row 0 has length 8 of 8 steps, 8 tokens to take out and 9 spans"):
+        span_mask(torch.tensor([8]), torch.tensor([8]), torch.tensor([9]), 8)
+    with pytest.raises(ValueError, match=r"mask torch.bool \(1, 4\)"):
+        corrupt_spans(torch.zeros(1, 5, dtype=torch.int64), torch.tensor([5]), torch.zeros(1, 4, dtype=torch.bool), 9)
