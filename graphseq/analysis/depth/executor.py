@@ -104,14 +104,19 @@ class ChainExecutor:
         _refuse_state(self.model, inputs, named)
         prepared = PreparedChain(self, inputs, named)
         if not self._is_chain:
-            with torch.no_grad():
+            with torch.no_grad(), _every_layer():
                 own = self.model(*inputs, **named)
-            if not _same(own, prepared(self.original)):
-                raise ValueError(
-                    f"the layers {self.name!r} of {type(self.model).__name__} form no chain: one after the other, with "
-                    "the arguments of the first, they do not give the output of the network. Something stands between "
-                    "them, or each has arguments of its own"
-                )
+            message = (
+                f"the layers {self.name!r} of {type(self.model).__name__} form no chain: one after the other, with "
+                "the arguments of the first, they do not give the output of the network. Something stands between "
+                "them, or each has arguments of its own"
+            )
+            try:
+                same = _same(own, prepared(self.original))
+            except (AssertionError, AttributeError, IndexError, RuntimeError) as error:  # of the network
+                raise ValueError(message) from error
+            if not same:
+                raise ValueError(message)
             self._is_chain = True
         return prepared
 
@@ -164,7 +169,7 @@ class PreparedChain:
         if max(chosen) >= self.num_layers:
             raise ValueError(f"path is {chosen}; there are the layers 0 to {self.num_layers - 1}")
         chain = _Chain(self, chosen)
-        with torch.no_grad(), self.executor._replaced(chain):
+        with torch.no_grad(), _every_layer(), self.executor._replaced(chain):
             output = self.executor.model(*self.inputs, **self.named)
         if chain.calls != 1:
             raise ValueError(
@@ -228,6 +233,17 @@ class _Chain(nn.Module):
             self.prepared.layer_calls += 1
             self.prepared._keep(tuple(self.path[: place + 1]), output)
         return output
+
+
+@contextlib.contextmanager
+def _every_layer() -> Iterator[None]:
+    """Switch off torch's fused path of encoders, which packs padded sequences in a form that no other layer reads."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _hidden(output: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """Paths through the layers of a network, and the actions that change them: skip a block, repeat a block."""
 
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from typing import Self
 
 __all__ = ["LayerPath", "PathAction", "RepeatLayers", "SkipLayers"]
@@ -32,7 +33,11 @@ class LayerPath(tuple[int, ...]):
 
     def __new__(cls, layers: Iterable[int]) -> Self:
         """Check the numbers."""
-        made = super().__new__(cls, layers)
+        if isinstance(layers, str):
+            raise TypeError(f"layers is {layers!r}; give whole numbers of layers, or LayerPath.parse({layers!r})")
+        given = tuple(layers)
+        whole = (int(each) if isinstance(each, Integral) and not isinstance(each, bool) else each for each in given)
+        made = super().__new__(cls, whole)
         if not made:
             raise ValueError("layers is empty; a path runs at least one layer")
         for number in made:

@@ -65,8 +65,11 @@ class _Search:
         self.actions = (SkipLayers(), RepeatLayers()) if actions is None else tuple(actions)
         if not self.actions:
             raise ValueError("actions is empty; give actions such as SkipLayers() and RepeatLayers()")
-        if budget < 1:
-            raise ValueError(f"budget is {budget}; run at least one path")
+        for action in self.actions:
+            if isinstance(action, type) or not callable(action):
+                raise TypeError(f"actions holds {action!r}; give actions such as SkipLayers() and RepeatLayers()")
+        if not isinstance(budget, int) or budget < 1:
+            raise ValueError(f"budget is {budget}; give the number of paths to run, a whole number of at least 1")
         if not max_length >= 1.0:
             raise ValueError(f"max_length is {max_length}; give at least 1, the length of the network")
         if min_length < 1:
@@ -299,6 +302,10 @@ class RandomPathSearch(_Search):
 
 
 def _checked(reward: float, path: LayerPath) -> float:
+    try:
+        reward = float(reward)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"reward of the path {path} is {reward!r}; give a number in [0, 1]") from error
     if not 0.0 <= reward <= 1.0:  # also if it is no number
         raise ValueError(f"reward of the path {path} is {reward}; give rewards in [0, 1]")
-    return float(reward)
+    return reward

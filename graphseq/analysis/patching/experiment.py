@@ -28,6 +28,9 @@ class LogitDifference:
         wrong: wrong answer of each prompt, int64 (B,).
         step: step whose logits count, for outputs (B, T, V).
 
+    Raises:
+        ValueError: if answers are not int64 (B,), or not as many; in a call if the logits do not fit them.
+
     Example:
         >>> LogitDifference(torch.tensor([1]), torch.tensor([0]))(torch.tensor([[[5.0, 5.0], [1.0, 4.0]]]))
         tensor(3.)
@@ -37,8 +40,27 @@ class LogitDifference:
     wrong: Tensor
     step: int = -1
 
+    def __post_init__(self) -> None:
+        """Check the answers."""
+        for name, answers in (("correct", self.correct), ("wrong", self.wrong)):
+            if not isinstance(answers, Tensor) or answers.dim() != 1 or answers.dtype != torch.int64:
+                told = f"{answers.dtype} {tuple(answers.shape)}" if isinstance(answers, Tensor) else f"{answers!r}"
+                raise ValueError(f"{name} is {told}; give a tensor int64 (B,), one answer for each prompt")
+        if self.correct.shape != self.wrong.shape:
+            raise ValueError(
+                f"there are {len(self.correct)} correct answers and {len(self.wrong)} wrong ones; give as many"
+            )
+
     def __call__(self, output: Tensor) -> Tensor:
         """Return the metric of logits (B, T, V) or (B, V)."""
+        if not isinstance(output, Tensor) or output.dim() not in (2, 3) or len(output) != len(self.correct):
+            given = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            raise ValueError(
+                f"the network returned {given}; logits (B, T, V) or (B, V) with B = {len(self.correct)}, the number of "
+                "answers, are needed"
+            )
+        if output.dim() == 3 and not -output.shape[1] <= self.step < output.shape[1]:
+            raise ValueError(f"step is {self.step}; the network returned logits of {output.shape[1]} steps")
         logits = output[:, self.step] if output.dim() == 3 else output
         both = logits.gather(1, torch.stack([self.correct, self.wrong], 1).to(logits.device))
         return (both[:, 0] - both[:, 1]).mean()
@@ -67,7 +89,7 @@ class PatchingExperiment:
     Raises:
         ValueError: if there are no sites, two have one name, or one names no layer; in the methods if clean and
             corrupted inputs do not correspond, a layer does not run exactly once, or the metric is no scalar.
-        TypeError: in the methods if an activation is no tensor.
+        TypeError: if ``sites`` is no list of sites; in the methods if an activation or an input is of another type.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
@@ -79,6 +101,8 @@ class PatchingExperiment:
     """
 
     def __init__(self, model: nn.Module, sites: Sequence[PatchingSite], metric: Callable[[Any], Tensor]) -> None:
+        if isinstance(sites, PatchingSite) or not all(isinstance(site, PatchingSite) for site in sites):
+            raise TypeError(f"sites is {sites!r}; give a list of PatchingSite, such as block_sites()")
         repeated = [name for name, number in Counter(site.name for site in sites).items() if number > 1]
         if not sites or repeated:
             raise ValueError(f"sites are {[site.name for site in sites]}; give at least one, with different names")
@@ -146,6 +170,11 @@ class PatchingExperiment:
             with rules, torch.enable_grad():
                 seen: dict[Place, Tensor] = {}
                 metric = self._metric(self._run(target, self._recorders(seen, _differentiable)))
+                if not metric.requires_grad:
+                    raise ValueError(
+                        "metric has no gradient: it must be computed from the output by functions of torch, without "
+                        "detach, item or argmax, and outside torch.inference_mode"
+                    )
                 gradients = torch.autograd.grad(metric, list(seen.values()), allow_unused=True)
         effects = {}
         for (place, here), gradient in zip(seen.items(), gradients, strict=True):
@@ -238,12 +267,20 @@ def _checked(value: Tensor, other: Tensor, site: PatchingSite) -> Tensor:
 
 def _corresponding(clean: Inputs, corrupted: Inputs) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Return both inputs as positional arguments, with positions that correspond."""
+    for name, inputs in (("clean", clean), ("corrupted", corrupted)):
+        if not isinstance(inputs, Tensor | tuple) or (isinstance(inputs, tuple) and not inputs):
+            raise TypeError(
+                f"{name} is a {type(inputs).__name__}; give the input of the network, or a tuple of its positional "
+                "arguments"
+            )
     source, target = (inputs if isinstance(inputs, tuple) else (inputs,) for inputs in (clean, corrupted))
     if len(source) != len(target):
         raise ValueError(f"clean has {len(source)} arguments and corrupted {len(target)}; give the same ones")
     for place, (one, two) in enumerate(zip(source, target, strict=True)):
         if not (isinstance(one, Tensor) and isinstance(two, Tensor)):
             continue
+        if not place and not one.numel():
+            raise ValueError(f"argument 0 is {tuple(one.shape)} in clean; give at least one prompt with one position")
         if one.shape != two.shape:
             raise ValueError(
                 f"argument {place} is {tuple(one.shape)} in clean and {tuple(two.shape)} in corrupted; prompts must "

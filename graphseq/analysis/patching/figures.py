@@ -21,7 +21,7 @@ def draw_patching_scores(scores: Mapping[str, PatchingScores], positions: Sequen
         positions: names of the positions, such as tokens; None for their numbers.
 
     Raises:
-        ValueError: if there are no estimates, or they are of different sites.
+        ValueError: if there are no estimates, they are of different sites, or there are not as many names as positions.
 
     Example:
         >>> import torch
@@ -35,6 +35,9 @@ def draw_patching_scores(scores: Mapping[str, PatchingScores], positions: Sequen
     if not scores:
         raise ValueError("scores is empty; give at least one estimate")
     first = next(iter(scores.values()))
+    for site, value in first.values.items():
+        if positions is not None and len(positions) != value.shape[1]:
+            raise ValueError(f"positions has {len(positions)} names; the site {site!r} has {value.shape[1]} positions")
     agreement = {name: first.pearson(estimate) for name, estimate in scores.items()}
     sites = list(first.values)
     figure = Figure(figsize=(1.2 + 2.9 * len(scores), 0.6 + 1.9 * len(sites)), layout="constrained")
@@ -48,7 +51,8 @@ def draw_patching_scores(scores: Mapping[str, PatchingScores], positions: Sequen
             )
             told = "" if estimate is first else f", Pearson {agreement[name][site]:.3f}"
             axes.set_title(f"{name}: {site}{told}", loc="left", fontsize=9)
-            axes.set_yticks(range(len(estimate.values[site])))
+            number = len(estimate.values[site])
+            axes.set_yticks(range(0, number, -(-number // 8)))  # a few of many layers, so that they do not overlap
             if positions is not None:
                 axes.set_xticks(range(len(positions)), positions, rotation=90, fontsize=7)
         row[0].set_ylabel("layer")

@@ -62,7 +62,7 @@ def relevance_rules(
         names of the modules that follow each rule.
 
     Raises:
-        ValueError: if there is no such rule.
+        ValueError: if there is no such rule, or ``rules`` is no list.
         RuntimeError: if a module is under rules already.
 
     Example:
@@ -74,6 +74,8 @@ def relevance_rules(
         ({'ln': ['1'], 'identity': ['2'], 'half': []}, True)
     """
     known = get_args(RelevanceRule)
+    if isinstance(rules, str):
+        raise ValueError(f"rules is {rules!r}; give a list of names, such as [{rules!r}]")
     for rule in rules:
         if rule not in known:
             raise ValueError(f"rules has {rule!r}; the rules are {', '.join(known)}")

@@ -77,6 +77,11 @@ class PatchingSite:
                 f"{first.dtype if isinstance(first, Tensor) else type(first).__name__}; a tensor of real numbers is "
                 "needed, as first positional argument or as (first) output"
             )
+        if not -first.dim() <= self.axis < first.dim():
+            raise ValueError(
+                f"axis is {self.axis}, and the {self.where} of layers {self.layers!r} is {tuple(first.shape)}; give "
+                "the axis of the positions: 1 for steps (B, T, D), 0 for nodes (N, D)"
+            )
         new = function(first)
         return (new, *value[1:]) if isinstance(value, tuple) else new
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch_geometric.nn import DeepGCNLayer, GraphConv, JumpingKnowledge
+from torch_geometric.nn import GCN, DeepGCNLayer, GraphConv, JumpingKnowledge
 
 from graphseq.analysis import ChainExecutor, LayerPath
 from graphseq.models import TransformerClassifier, TransformerEncoderDecoder, TransformerLanguageModel
@@ -181,6 +181,22 @@ def test_decoder_whose_blocks_have_memories_of_their_own_is_no_chain():
                 executor.prepare(x, None, x)
         else:
             assert torch.equal(executor([0, 1], x, None, x), network(x, None, x))
+
+
+def test_torchs_encoder_with_padding_and_a_pyg_network():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+    encoder, x = nn.TransformerEncoder(layer, 3).eval(), torch.randn(1, 4, 8)
+    padding = torch.tensor([[False, False, True, True]])
+    fast = torch.backends.mha.get_fastpath_enabled()
+    found = ChainExecutor(encoder, "layers")([0, 2], x, src_key_padding_mask=padding)
+    assert torch.backends.mha.get_fastpath_enabled() == fast
+    with torch.no_grad():
+        expected = encoder.layers[2](encoder.layers[0](x, None, padding), None, padding)
+    torch.testing.assert_close(found[:, :2], expected[:, :2])
+    edge_index = torch.randint(6, (2, 12))
+    with pytest.raises(ValueError, match="form no chain"):  # its activations stand between the layers
+        ChainExecutor(GCN(8, 8, 3, 8).eval(), "convs").prepare(torch.randn(6, 8), edge_index)
 
 
 def test_path_type_is_kept():

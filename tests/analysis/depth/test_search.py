@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from graphseq.analysis import LayerPath, PathSearchResult, PathTreeSearch, RandomPathSearch, RepeatLayers, SkipLayers
@@ -145,6 +146,7 @@ def test_pareto_paths_are_not_dominated():
         (lambda: RepeatLayers([1], [0]), "counts is"),
         (lambda: PathTreeSearch([]), "actions is empty"),
         (lambda: PathTreeSearch(budget=0), "budget is 0"),
+        (lambda: PathTreeSearch(budget=2.5), "budget is 2.5"),
         (lambda: PathTreeSearch(exploration=float("nan")), "exploration is nan"),
         (lambda: PathTreeSearch(length_penalty=-1), "length_penalty is -1"),
         (lambda: PathTreeSearch(random_share=2), "random_share is 2"),
@@ -165,3 +167,15 @@ def test_bad_input(make, message):
 def test_numbers_of_layers_are_whole():
     with pytest.raises(TypeError, match=r"1\.0"):
         LayerPath([0, 1.0])
+    with pytest.raises(TypeError, match="LayerPath.parse"):
+        LayerPath("0-1")
+    path = LayerPath(np.array([0, 2]))
+    assert path == (0, 2)
+    assert str(path) == "0,2"
+
+
+def test_rewards_and_actions_of_other_types():
+    with pytest.raises(TypeError, match="path 0-1 is None"):
+        PathTreeSearch().search(lambda path: None, 2)
+    with pytest.raises(TypeError, match=r"actions holds .*SkipLayers"):
+        PathTreeSearch([SkipLayers])

@@ -205,6 +205,32 @@ def test_sites_and_metrics_that_do_not_fit(transformer):
         twice.activation_patching(torch.ones(1, 2, 3), torch.zeros(1, 2, 3))
 
 
+def test_answers_and_inputs_are_checked(transformer):
+    with pytest.raises(ValueError, match=r"B = 1"):
+        LogitDifference(torch.tensor([1]), torch.tensor([0]))(torch.zeros(3, 5, 9))
+    with pytest.raises(ValueError, match=r"correct is \[1\]"):
+        LogitDifference([1], torch.tensor([0]))
+    with pytest.raises(ValueError, match="1 correct answers and 2 wrong"):
+        LogitDifference(torch.tensor([1]), torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match="step is 7"):
+        LogitDifference(torch.tensor([1]), torch.tensor([0]), 7)(torch.zeros(1, 5, 9))
+    with pytest.raises(TypeError, match="sites is"):
+        PatchingExperiment(transformer, PatchingSite("a", "head"), METRIC)
+    experiment = PatchingExperiment(transformer, block_sites(), METRIC)
+    with pytest.raises(TypeError, match="clean is a list"):
+        experiment.activation_patching([CLEAN], [CORRUPTED])
+    with pytest.raises(ValueError, match="at least one prompt"):
+        experiment.activation_patching(CLEAN[:0], CORRUPTED[:0])
+    with pytest.raises(ValueError, match="rules is 'ln'"):
+        experiment.relevance_patching(CLEAN, CORRUPTED, "ln")
+    with pytest.raises(ValueError, match="metric has no gradient"), torch.inference_mode():
+        experiment.attribution_patching(CLEAN, CORRUPTED)
+    with pytest.raises(ValueError, match=r"axis is 7, and the output .* \(2, 4, 7\)"):
+        PatchingExperiment(transformer, [PatchingSite("a", "head", axis=7)], METRIC).activation_patching(
+            CLEAN, CORRUPTED
+        )
+
+
 def test_scores_agree_as_statistics_say():
     torch.manual_seed(0)
     one, two = torch.randint(-4, 5, (2, 3, 6)).double()
@@ -230,3 +256,5 @@ def test_figure_has_one_scale_for_each_site():
     assert figure.axes[1].get_title(loc="left") == "RelP: mlp, Pearson 1.000"
     with pytest.raises(ValueError, match="empty"):
         draw_patching_scores({})
+    with pytest.raises(ValueError, match="positions has 3 names; the site 'mlp' has 2"):
+        draw_patching_scores({"ActP": scores}, ["a", "b", "c"])
