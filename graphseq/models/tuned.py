@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from graphseq.core import Recorded
 from graphseq.models.transformer.classifier import pooled
 from graphseq.nn import GraphPool, GraphTokens, SequenceTokens
+from graphseq.nn.causal import positive
 from graphseq.nn.tuning.frozen import check_statistics
 
 __all__ = ["TunedGraphClassifier", "TunedSequenceClassifier"]
@@ -21,15 +22,15 @@ class _Tuned(nn.Module):
         if not callable(getattr(backbone, "hidden_states", None)):
             raise TypeError(
                 f"backbone is a {type(backbone).__name__} without hidden_states; give a transformer or a "
-                "graphseq.models.GraphEncoder, or one in graphseq.nn.Pretrained, Frozen or LoRA"
+                "graphseq.models.GraphEncoder, also in graphseq.nn.Pretrained, Frozen or LoRA, or a module of your own "
+                "with a method hidden_states(x) that returns the list of the hidden states"
             )
         if not isinstance(getattr(side, "out_channels", None), int):
             raise TypeError(
                 f"side is a {type(side).__name__} without out_channels; give UniPT, LadderSide or LastState of "
                 "graphseq.nn"
             )
-        if out_channels < 1:
-            raise ValueError(f"out_channels is {out_channels}; give a whole number of at least 1")
+        positive(out_channels=out_channels)
         check_statistics(backbone)
         self.backbone, self.side = backbone, side
         self.head = nn.Linear(side.out_channels, out_channels)  # type: ignore[arg-type]

@@ -21,6 +21,9 @@ class Frozen(Recorded, nn.Module):
     Args:
         module: the network; its parameters are frozen in place.
 
+    Raises:
+        TypeError: if ``module`` is no module.
+
     Example:
         >>> import torch
         >>> from graphseq.core import make
@@ -33,6 +36,8 @@ class Frozen(Recorded, nn.Module):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"module is {module!r}; give a network, an object of a class of torch.nn.Module")
         self.module = module.requires_grad_(False).eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -80,7 +80,7 @@ class LadderSide(Recorded, nn.Module):
             hidden: hidden states, from the first to the last.
             tokens: tokens of each sample.
         """
-        check_states(hidden, self.hidden_channels)
+        check_states(hidden, self.hidden_channels, tokens)
         first, *rest = [down(state) for down, state in zip(self.down, hidden, strict=True)]
         side = first
         blocks = zip(torch.sigmoid(self.gates / 0.1), rest, self.mixing_norms, self.values, self.feed_forward,

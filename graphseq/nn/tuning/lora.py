@@ -103,6 +103,8 @@ class LoRA(Recorded, nn.Module):
 
 def _chosen(module: nn.Module, patterns: list[str] | None) -> dict[str, nn.Linear]:
     """Return the linear layers that the patterns name; all of them without patterns."""
+    if isinstance(patterns, str) or (patterns is not None and not patterns):
+        raise ValueError(f"layers is {patterns!r}; give a list of patterns of names, or None for all linear layers")
     linear = {name: layer for name, layer in module.named_modules() if type(layer) is nn.Linear}
     wrong = [p for p in patterns or [] if not any(fnmatchcase(name, p) for name in linear)]
     if not linear:

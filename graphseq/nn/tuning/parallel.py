@@ -149,7 +149,7 @@ class UniPT(Recorded, nn.Module):
             hidden: hidden states, from the first to the last.
             tokens: tokens of each sample.
         """
-        *states, anchor = self._reduced(hidden)
+        *states, anchor = self._reduced(hidden, tokens)
         mixed = torch.zeros_like(anchor)
         for weight, state in zip(self._weights(anchor, states, tokens), states, strict=True):
             mixed = mixed + tokens.spread(weight) * self.interaction(anchor, state, tokens)
@@ -162,11 +162,11 @@ class UniPT(Recorded, nn.Module):
             hidden: hidden states, from the first to the last.
             tokens: tokens of each sample.
         """
-        *states, anchor = self._reduced(hidden)
+        *states, anchor = self._reduced(hidden, tokens)
         return self._weights(anchor, states, tokens)
 
-    def _reduced(self, hidden: list[Tensor]) -> list[Tensor]:
-        check_states(hidden, self.hidden_channels)
+    def _reduced(self, hidden: list[Tensor], tokens: Tokens) -> list[Tensor]:
+        check_states(hidden, self.hidden_channels, tokens)
         return [norm(down(state)) for norm, down, state in zip(self.norms, self.down, hidden, strict=True)]
 
     def _weights(self, anchor: Tensor, states: list[Tensor], tokens: Tokens) -> Tensor:
@@ -188,6 +188,11 @@ def checked_sizes(hidden_channels: list[int], out_channels: int | None, dim: int
         >>> checked_sizes([8, 6], None, None)
         ([8, 6], 6, 3)
     """
+    if not isinstance(hidden_channels, list | tuple):
+        raise ValueError(
+            f"hidden_channels is {hidden_channels!r}; give a list with the width of each hidden state, the first one "
+            "(the embedding) included"
+        )
     if len(hidden_channels) < 2 or min(hidden_channels) < 1:
         raise ValueError(
             f"hidden_channels is {hidden_channels}; give the widths of at least two hidden states, each at least 1"
@@ -198,21 +203,32 @@ def checked_sizes(hidden_channels: list[int], out_channels: int | None, dim: int
     return list(hidden_channels), out, width
 
 
-def check_states(hidden: list[Tensor], hidden_channels: list[int]) -> None:
-    """Check the number and the widths of hidden states.
+def check_states(hidden: list[Tensor], hidden_channels: list[int], tokens: Tokens) -> None:
+    """Check the number and the shapes of hidden states, and that tokens are given.
 
     Args:
         hidden: hidden states of a network.
         hidden_channels: widths that are expected.
+        tokens: tokens of each sample.
 
     Raises:
         ValueError: if they differ.
+        TypeError: if ``tokens`` is of another class.
 
     Example:
-        >>> check_states([torch.ones(2, 3)], [3])
+        >>> from graphseq.nn import SequenceTokens
+        >>> check_states([torch.ones(1, 2, 3)], [3], SequenceTokens())
     """
     widths = [state.shape[-1] for state in hidden]
     if widths != hidden_channels:
         raise ValueError(
             f"hidden_channels is {hidden_channels} and the network's hidden states have the widths {widths}; give these"
+        )
+    shapes = [tuple(state.shape[:-1]) for state in hidden]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"hidden states are of tokens {shapes}; all must have the same tokens")
+    if not all(callable(getattr(tokens, name, None)) for name in ("mean", "spread", "padded", "unpadded")):
+        raise TypeError(
+            f"tokens is a {type(tokens).__name__}; give SequenceTokens(lengths) for sequences (B, T, D), or "
+            "GraphTokens.of(num_nodes, edge_index, batch) for nodes (N, D)"
         )

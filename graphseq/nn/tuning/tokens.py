@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphseq.core.batches import step_mask
+from graphseq.nn.causal import checked_lengths
 from graphseq.nn.graph.pooling import graph_index
 from graphseq.ops import segment_mean
 
@@ -37,6 +38,9 @@ class SequenceTokens:
     Args:
         lengths: number of steps of each sequence, int64 (B,); None if all have T.
 
+    Raises:
+        ValueError: in the methods, if features are not (B, T, D), or a length is not in 0..T.
+
     Example:
         >>> SequenceTokens(torch.tensor([1])).mean(torch.tensor([[[2.0], [9.0]]]))
         tensor([[2.]])
@@ -46,6 +50,7 @@ class SequenceTokens:
 
     def _inside(self, x: Tensor) -> Tensor:
         assert self.lengths is not None  # of the callers
+        checked_lengths(self.lengths, len(x), x.shape[1], "lengths")
         return step_mask(self.lengths.to(x.device), x.shape[1])[..., None]  # (B, T, 1)
 
     def mean(self, x: Tensor) -> Tensor:
@@ -54,6 +59,10 @@ class SequenceTokens:
         Args:
             x: features (B, T, D).
         """
+        if x.dim() != 3:
+            raise ValueError(
+                f"features are {tuple(x.shape)}; those of sequences are (B, T, D): give GraphTokens for nodes (N, D)"
+            )
         if self.lengths is None:
             return x.mean(1)
         return self.padded(x).sum(1) / self.lengths.to(x.device).clamp(min=1)[:, None]

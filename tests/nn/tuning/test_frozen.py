@@ -70,6 +70,19 @@ def test_lora_changes_the_layers_that_are_named():
         LoRA(Frozen(FeedForward(3, 5)), layers=["*.output", "*.value"])
 
 
+def test_torchs_encoder_is_changed_and_trained_beside():
+    torch.manual_seed(0)
+    encoder = make(nn.TransformerEncoder, make(nn.TransformerEncoderLayer, 8, 2, 8, batch_first=True), 2)
+    network, x = LoRA(Frozen(encoder), rank=1), torch.randn(2, 3, 8)
+    before = network(x)
+    for up in network.up.values():
+        nn.init.ones_(up)
+    with torch.no_grad():  # torch's fused path would read the weights without the change
+        assert not torch.allclose(network(x), before)
+    network(x).sum().backward()
+    assert all(parameter.grad is None for parameter in encoder.parameters())
+
+
 def test_refuses_what_would_not_stay_frozen():
     with pytest.raises(ValueError, match=r"input\.weight and 3 more"):
         LoRA(FeedForward(3, 5))
@@ -80,6 +93,12 @@ def test_refuses_what_would_not_stay_frozen():
     LoRA(by_hand(FeedForward(3, 5)), rank=1)  # nothing in it would move
     with pytest.raises(ValueError, match="rank is 0"):
         LoRA(Frozen(FeedForward(3, 5)), rank=0)
+    with pytest.raises(ValueError, match=r"layers is 'input'"):
+        LoRA(Frozen(FeedForward(3, 5)), layers="input")
+    with pytest.raises(ValueError, match=r"layers is \[\]"):
+        LoRA(Frozen(FeedForward(3, 5)), layers=[])
+    with pytest.raises(TypeError, match="module is .*Linear"):
+        Frozen(nn.Linear)
     with pytest.raises(ValueError, match="alpha is 0"):
         LoRA(Frozen(FeedForward(3, 5)), alpha=0.0)
     with pytest.raises(ValueError, match=r"ReLU without a layer"):

@@ -174,5 +174,17 @@ def test_refuses_what_does_not_fit():
         LadderSide([8, 8], dim=0)
     with pytest.raises(ValueError, match=r"widths \[3, 5\]"):
         UniPT(WIDTHS)([torch.ones(1, 2, 3), torch.ones(1, 2, 5)], SequenceTokens())
+    with pytest.raises(ValueError, match="hidden_channels is 8"):
+        UniPT(8)
+    hidden = [torch.ones(1, 2, width) for width in WIDTHS]
+    for side in (UniPT(WIDTHS), LadderSide(WIDTHS)):
+        with pytest.raises(TypeError, match=r"tokens is a Tensor; give SequenceTokens\(lengths\)"):
+            side(hidden, torch.ones(1, 2, dtype=torch.bool))
+        with pytest.raises(ValueError, match="lengths reach from 3 to 3"):
+            side(hidden, SequenceTokens(torch.tensor([3])))
+        with pytest.raises(ValueError, match="all must have the same tokens"):
+            side([hidden[0][:, :1], *hidden[1:]], SequenceTokens())
+    with pytest.raises(ValueError, match="give GraphTokens"):
+        UniPT(WIDTHS)([state[0] for state in hidden], SequenceTokens())
     with pytest.raises(TypeError, match="SequenceTokens"):
         EdgeInteraction()(torch.ones(1, 2, 3), torch.ones(1, 2, 3), SequenceTokens())
