@@ -22,9 +22,10 @@ def moving_images(
 
     .. math:: f_t[p] = \mathrm{image}[(p - p_0 - t\, v\, d) \bmod S]
 
-    With a uniform start :math:`p_0` every single frame has the same distribution for all directions d, so that one
-    frame tells nothing of the direction. The frames of a clip without their order tell the axis, as a clip backwards is
-    one of the opposite direction: with them the direction is guessed with probability 1/4 at most.
+    With a uniform start :math:`p_0` every single frame has the same distribution for all directions d: no classifier of
+    single frames is right more often than once in eight clips. The frames of a clip without their order can tell the
+    axis but not which of its two directions it is, since a clip played backwards is one of the opposite direction:
+    from them the direction is found in half of the clips at best.
 
     Args:
         images: images (N, C, h, w), not larger than the canvas; the canvas around them is 0.
@@ -40,6 +41,7 @@ def moving_images(
 
     Raises:
         ValueError: if an argument is out of range or of another shape.
+        TypeError: if starts or directions are not integers.
 
     Example:
         >>> clip = moving_images(torch.ones(1, 1, 1, 1), torch.tensor([[0, 2]]), torch.tensor([0]), 3, canvas=4)
@@ -53,6 +55,14 @@ def moving_images(
         raise ValueError(
             f"starts have shape {tuple(starts.shape)} and directions {tuple(directions.shape)} for {count} images; "
             f"({count}, 2) and ({count},) are needed"
+        )
+    for name, given in (("starts", starts), ("directions", directions)):
+        if given.is_floating_point():
+            raise TypeError(f"{name} are {given.dtype}; whole numbers are needed, such as of torch.randint")
+    if directions.numel() and not 0 <= int(directions.min()) <= int(directions.max()) < len(DIRECTIONS):
+        raise ValueError(
+            f"directions reach from {int(directions.min())} to {int(directions.max())}; they must be in "
+            f"0..{len(DIRECTIONS) - 1}"
         )
     if num_frames < 1:
         raise ValueError(f"num_frames is {num_frames}; it must be at least 1")
@@ -80,11 +90,11 @@ class MotionClipsDataModule(StoreDataModule):
     The images of train, validation and test are those of the splits of :class:`ImageDataModule`, so that none is seen
     in two of them; which image moves where is drawn with the seed.
 
-    Videos may be cut into several clips, down to single frames, which then are samples of their own in training by
-    :class:`graphseq.tasks.VideoClassification`.
+    Videos may be cut into several clips, down to single frames. In training :class:`graphseq.tasks.VideoClassification`
+    takes each clip as a sample of its own.
 
-    Source: the task is one of this library. That a single frame does not tell the direction, see
-    :func:`moving_images`, makes temporal convolutions necessary.
+    Source: this data set is an addition of this library. A single frame does not tell the direction, see
+    :func:`moving_images`, so that a network has to compare frames.
 
     Args:
         name: name of the set of images.
