@@ -38,22 +38,23 @@ class _Grouped:
 class ReLinear(Callback):
     r"""Let the quadratic terms of a network grow slowly, so that deep quadratic networks train stably.
 
-    Of the gates g (:math:`W_g`, and :math:`b_g`, which starts from 1) and the power terms b (:math:`W_b, c`) of all
-    quadratic layers, three means, each of which can be used alone; the defaults are the first:
+    It acts on the gates g (:math:`W_g`, and :math:`b_g`, which starts from 1) and the power terms b (:math:`W_b, c`) of
+    all quadratic layers. There are three ways, each of which can be used alone; by default it is the first:
 
     * *shrunk learning rate*: :math:`\eta_g = \gamma_g \eta`, :math:`\eta_b = \gamma_b \eta`. The task's optimiser gets
       the groups of :func:`graphseq.nn.relinear_param_groups`; schedulers have to keep the ratios. With
-      :math:`\gamma = 0` the network stays as it began; 1 is ordinary training. The biases of the gates have no weight
-      decay.
+      :math:`\gamma = 0` the quadratic terms stay as they began; 1 is ordinary training. The biases of the gates have no
+      weight decay.
     * *decay to the linear network*: after each step :math:`W_g \leftarrow W_g - \eta_g \alpha_g W_g`,
       :math:`b_g \leftarrow b_g - \eta_g \alpha_g (b_g - 1)`, and the same for b with :math:`\alpha_b` and target 0,
       where :math:`\eta` is the current rate of their group.
     * *clipping*: after each step :math:`|W_g|, |b_g - 1| \le \beta_g` and :math:`|W_b|, |c| \le \beta_b`.
 
-    It needs no state of its own: the groups are in the state of the optimiser, so that a stopped run goes on bit for
-    bit.
+    The callback has no state of its own: the groups are in the state of the optimiser, so that a stopped run goes on
+    bit for bit.
 
-    Source: arXiv 2110.06081. Differs from the paper: decay and clipping are taken from memory of its algorithm.
+    Source: arXiv 2110.06081 and the official scripts, which have the shrunk learning rate alone. Decay and clipping may
+    differ from the paper's in detail.
 
     Args:
         gamma_g: factor of the learning rate of the gates, at least 0. The paper's code has 1e-4, and 1e-2 where

@@ -40,9 +40,9 @@ class IterativePruning(Callback):
     :class:`graphseq.nn.MaskedConv2d` when a run begins, under their names; their masks are in checkpoints, which load
     without this callback. Biases and norms are not pruned.
 
-    Recorded in ``history``, one entry a round: ``epoch`` of its start, ``sparsity``, number of weights that ``remain``
-    in each layer, and the metrics ``val/...`` of its last validation. History, the weights to rewind to and the
-    generator are in checkpoints, from which a run goes on bit for bit.
+    The attribute ``history`` has one entry for each round: the ``epoch`` of its start, its ``sparsity``, the number of
+    weights that ``remain`` in each layer, and the metrics ``val/...`` of its last validation. It starts anew with each
+    run. History, the weights to rewind to and the generator are in checkpoints, from which a run goes on bit for bit.
 
     Logs:
         ``pruning/sparsity`` at each pruning.
@@ -65,7 +65,7 @@ class IterativePruning(Callback):
 
     Raises:
         ValueError: if an argument is outside its range; when a run begins, if there is no layer to prune.
-        TypeError: when a run begins, if the task is none of graphseq.
+        TypeError: when a run begins, if the task is not a :class:`graphseq.tasks.Task`.
 
     Example:
         >>> IterativePruning([0.2, 0.36, 0.488], epochs_per_round=5).num_epochs
@@ -271,12 +271,12 @@ class ActivatingPruning(IterativePruning):
     norm in between, which centres again, weakens it. Where there are too few such weights, others of the lowest scores
     go in their place, so that the sparsity is that of :class:`IterativePruning`; ``share=0`` is the same training.
 
-    Recorded in ``history`` in addition: ``activating``, the number of weights pruned in this way, and ``shortfall``,
-    that of those missing. :class:`graphseq.callbacks.DeadNeuronMonitor` measures what it does to the neurons.
+    Entries of ``history`` also have ``activating``, the number of weights pruned in this way, and ``shortfall``, how
+    many were missing. :class:`graphseq.callbacks.DeadNeuronMonitor` measures what it does to the neurons.
 
-    Source: arXiv 2212.06145, whose abstract could be read, and the official script. Differs from the script: batch
-    norms and the classifier are not pruned; by default only layers between ReLUs are chosen from; no unit loses its
-    last weight by it; statistics of norms are rewound with the weights; the number of pruned weights is exact.
+    Source: the abstract of arXiv 2212.06145, and the official script. Differs from the script: batch norms and the
+    classifier are not pruned; by default only layers between ReLUs are chosen from; no unit loses its last weight by
+    it; statistics of norms are rewound with the weights; the number of pruned weights is exact.
 
     Args:
         sparsities: see :class:`IterativePruning`.
@@ -294,7 +294,7 @@ class ActivatingPruning(IterativePruning):
     Raises:
         ValueError: if an argument is outside its range; before the first batch, if the network has no ReLU or no
             eligible layer.
-        TypeError: when a run begins, if the task is none of graphseq.
+        TypeError: when a run begins, if the task is not a :class:`graphseq.tasks.Task`.
 
     Example:
         >>> ActivatingPruning([0.2, 0.36], epochs_per_round=5, share=0.1).num_epochs

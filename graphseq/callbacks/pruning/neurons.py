@@ -33,7 +33,7 @@ class DeadNeuronMonitor(Callback):
     rate.
 
     Raises:
-        TypeError: when an evaluation starts, if the task is none of graphseq.
+        TypeError: when an evaluation starts, if the task is not a :class:`graphseq.tasks.Task`.
         ValueError: when an evaluation starts, if the network has no ``nn.ReLU``.
 
     Example:

@@ -21,8 +21,8 @@ class PosetPool2d(Recorded, nn.Module):
     .. math:: y = \max_{U \text{ upper set of } P} \sum_{i \in U} x_i
 
     The pixels of a window are the points a, b, c, d row by row: the upper left is a, the upper right b, the lower left
-    c, the lower right d. The order of two by two has as many forms as there are labels for its points; isomorphic
-    orders are different layers. There are no weights.
+    c, the lower right d. Since labels of points are places in the window, orders that differ in their labels alone are
+    different layers. There are no weights.
 
     The result is at least 0, and a gradient of 1 goes to the pixels of the largest upper set, any number of them.
     **Where no value is negative, every order gives the sum of the window**, four times its average: after a ReLU all
@@ -185,7 +185,8 @@ class PosetGraphPool(Recorded, nn.Module):
     For each feature by itself. Groups are those of a coarsening of the graph; where the order is not an antichain, the
     places of nodes within a group matter.
 
-    Source: arXiv 2412.06097 for the formula; groups of nodes in place of windows are one of this library.
+    Source: arXiv 2412.06097 for the formula. Differs from it: groups of nodes take the place of windows, an addition of
+    this library.
 
     Args:
         poset: order of as many points as a group has places, see :meth:`graphseq.ops.Poset.of`.

@@ -28,7 +28,7 @@ class P3DBlock(Recorded, nn.Module):
     1 x 1 x 1 with batch norm where shapes differ. Space is strided in the first convolution and in the shortcut, time
     never. Frames outside the clip count as zeros.
 
-    The kind ``2d`` treats each frame by itself, so that a stage of such blocks is one of a network on images.
+    The kind ``2d`` treats each frame by itself: a stage of such blocks equals a stage of a ResNet on single images.
 
     Source: arXiv 1711.10305, section 3.2 and figure 3; where the ReLUs stand, from the official definition of the
     network. Differs from it: weights are drawn by He's rule, not with standard deviation 0.001.

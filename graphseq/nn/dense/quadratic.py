@@ -77,8 +77,9 @@ class QuadraticLinear(_Quadratic):
     The ``compact`` kind has no product: :math:`y = W_r x + b_r + W_b (x \odot x) + c`. ReLinear starts from
     :math:`W_g = 0, b_g = 1, W_b = 0, c = 0`, where the layer is exactly the linear map r, and lets the others grow
     slowly: see :func:`relinear_param_groups` and :class:`graphseq.callbacks.ReLinear`. Weights r are drawn by Kaiming's
-    normal distribution, :math:`N(0, 2 / \mathrm{fan\_in})`, biases are 0; with ``random``, so are g and b, under which
-    deep networks do not train: what two layers multiply grows with the power :math:`2^L` of their number.
+    normal distribution, :math:`N(0, 2 / \mathrm{fan\_in})`, and their biases are 0. With ``random`` the gates and power
+    terms are drawn in the same way, and deep networks do not train: their output is a polynomial of degree :math:`2^L`
+    in the input after L layers, which soon overflows.
 
     Source: arXiv 2110.06081. Differs from the paper: none known.
 
@@ -154,8 +155,8 @@ class QuadraticConv2d(_Quadratic):
         x (B, in_channels, Y, X) -> (B, out_channels, Y', X'), as of ``torch.nn.Conv2d``
 
     Raises:
-        ValueError: if a size is below 1, or ``kind`` or ``initialization`` is unknown; in ``forward``, if ``x`` is no
-            image of so many channels.
+        ValueError: if a size is below 1, or ``kind`` or ``initialization`` is unknown; in ``forward``, if ``x`` is
+            not (B, in_channels, Y, X).
         TypeError: in ``forward``, if ``x`` has an integer type.
 
     Example:
@@ -336,7 +337,8 @@ def relinear_param_groups(
     .. math:: \eta_g = \gamma_g \eta, \qquad \eta_b = \gamma_b \eta
 
     The biases of the gates are a group without weight decay, which would take them from 1 to 0, away from the linear
-    network; the weights of all quadratic terms decay to 0, which is the linear network. A factor of 0 keeps it.
+    network; the weights of all quadratic terms decay to 0, which is the linear network. With a factor of 0 the terms
+    that it belongs to stay as they are.
 
     Source: arXiv 2110.06081 (ReLinear by a shrunk learning rate).
 

@@ -65,7 +65,7 @@ def unpatchify(patches: Tensor, columns: int) -> Tensor:
 def choose_patches(
     num_images: int, num_patches: int, num_chosen: int, device: torch.device | str, generator: Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Draw positions of patches of each image, every set as likely, and return them with the positions of the others.
+    """Draw positions of patches of each image, all sets equally likely, and return them with the remaining positions.
 
     Args:
         num_images: number of images B.
