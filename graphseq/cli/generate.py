@@ -105,7 +105,9 @@ def _text(path: Path, prompt: str, length: int, temperature: float, top_k: int |
     vocabulary = task.vocabulary
     if vocabulary is None:
         raise CheckpointError(
-            f"{path} holds no vocabulary: it was trained without a data module of text, such as CharacterDataModule"
+            f"{path} holds no vocabulary: it was trained without a data module of plain text, such as "
+            "CharacterDataModule. Denoisers (DenoisingDataModule) add tokens that no text has; call the network of "
+            "graphseq.load(path) on the tokens of a MixtureOfDenoisers"
         )
     model = unwrapped(task.model)
     if not isinstance(model, DecodesByState):

@@ -196,7 +196,12 @@ class MixtureOfDenoisers:
 
         Args:
             epoch: number of the epoch, at least 0.
+
+        Raises:
+            ValueError: if ``epoch`` is negative.
         """
+        if epoch < 0:
+            raise ValueError(f"epoch is {epoch}; give the number of the epoch, at least 0")
         self.epoch = epoch
 
     @property

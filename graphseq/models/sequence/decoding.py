@@ -122,7 +122,8 @@ class DecodingNetwork(Recorded, nn.Module):
         Returns:
             int64 (B, M + 1), or (B, M) without ``end_token``; symbols after the last have no meaning.
         """
-        start = torch.full_like(y[:, :1], -1)
+        # also where all outputs are empty, the end is a step
+        start = y.new_full((len(y), 1), -1) if self.end_token else torch.full_like(y[:, :1], -1)
         return torch.cat([start, y if self.end_token else y[:, :-1]], 1).clamp(min=-1)
 
     def slots(self, y: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ class DecodingNetwork(Recorded, nn.Module):
         slots = torch.where(y == IGNORED, IGNORED, y + 1)
         if not self.end_token:
             return slots
-        slots = torch.cat([slots, torch.full_like(y[:, :1], IGNORED)], 1)
+        slots = torch.cat([slots, y.new_full((len(y), 1), IGNORED)], 1)
         ends = (y != IGNORED).sum(1, keepdim=True)
         return slots.scatter(1, ends, END)
 

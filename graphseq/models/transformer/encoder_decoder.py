@@ -52,7 +52,7 @@ class TransformerEncoderDecoder(DecodingNetwork):
 
     Raises:
         ValueError: if not exactly one of ``in_channels`` and ``vocab_size`` is given, a size does not fit, or the
-            decoder is bidirectional; in ``forward`` if ``x`` does not fit, or ``y`` is missing.
+            decoder is bidirectional; in ``forward`` if ``x`` does not fit, or ``y`` is missing or holds other symbols.
         TypeError: if ``encoder`` or ``decoder`` is no stack, or a block of the decoder does not attend to a memory.
 
     Example:
@@ -133,8 +133,15 @@ class TransformerEncoderDecoder(DecodingNetwork):
             lengths: number of steps of each input, int64 (B,); None if all have T.
             y: symbols of the outputs, int64 (B, M), -100 after the last of each.
         """
+        symbols = checked_symbols(y, x)
+        # on a GPU the check would synchronise
+        if symbols.device.type == "cpu" and symbols.numel() and int(symbols.max()) >= self.num_symbols:
+            raise ValueError(
+                f"y reaches {int(symbols.max())}; with num_symbols={self.num_symbols} symbols are in "
+                f"0..{self.num_symbols - 1}, and -100 stands after the last one"
+            )
         memory = self.encode(x, lengths)
-        return self._run(self.shifted(checked_symbols(y, x)), memory)[0]
+        return self._run(self.shifted(symbols), memory)[0]
 
     def _run(self, previous: Tensor, memory: DecoderMemory) -> tuple[Tensor, DecoderMemory]:
         """Return the logits (B, M, S + 1) after the symbols before, (B, M), and the memory after them."""

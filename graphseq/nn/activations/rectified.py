@@ -15,7 +15,8 @@ class CRReLU(Recorded, nn.Module):
     .. math:: y = \max(0, x) + \varepsilon\, x\, e^{-x^2 / 2}
 
     With a positive :math:`\varepsilon` there is a dip of :math:`-\varepsilon e^{-1/2}` at x = -1, so that units whose
-    inputs are a little below zero still have a gradient; with 0 it is ReLU.
+    inputs are a little below zero still have a gradient; with 0 it is ReLU. Put :math:`\varepsilon` into a parameter
+    group without weight decay.
 
     Source: arXiv 2405.12954, eq. 12, by way of public implementations. Differs from it: none that is known.
 

@@ -190,6 +190,7 @@ def test_loss_of_a_prefix_counts_what_is_to_be_written():
         (lambda: ul2_denoisers((1.0, 2.0)), ValueError, r"groups is \(1.0, 2.0\)"),
         (lambda: MixtureOfDenoisers(39)(BATCH, 0), DataError, "from 0 to 39; with vocab_size=39"),
         (lambda: MixtureOfDenoisers(40)(BATCH, -1), ValueError, "number is -1"),
+        (lambda: MixtureOfDenoisers(40).set_epoch(-1), ValueError, "epoch is -1"),
         (lambda: MixtureOfDenoisers(40)(IDS, 0), DataError, r"the batch is \(200, 64\)"),
         (lambda: MixtureOfDenoisers(40)([]), DataError, "the batch is empty"),
         (lambda: MixtureOfDenoisers(40)(TokenBatch(IDS.float(), LENGTHS), 0), DataError, "ids is torch.float32"),

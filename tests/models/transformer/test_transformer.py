@@ -130,6 +130,14 @@ def test_decoding_step_by_step_equals_training(end_token):
     torch.testing.assert_close(log_prob[ended], total[ended].to(log_prob))
 
 
+def test_outputs_that_are_all_empty():
+    model, x = writer(), torch.tensor([[1, 2], [0, 1]])
+    empty = torch.zeros(2, 0, dtype=torch.int64)
+    padded = torch.full((2, 1), -100)
+    torch.testing.assert_close(model(x, None, empty)[:, 0], model(x, None, padded)[:, 0])
+    assert model.slots(empty).tolist() == [[0], [0]]
+
+
 def test_beam_search_keeps_states_apart():
     model = writer(end_token=False)
     x = torch.randint(9, (2, 3))
@@ -194,6 +202,7 @@ def test_saved_and_reset(build, tmp_path):
             "attends to 4 features",
         ),
         (lambda: writer()(torch.tensor([[1]])), ValueError, "y is missing"),
+        (lambda: writer()(torch.tensor([[1]]), None, torch.tensor([[99]])), ValueError, "y reaches 99"),
     ],
 )
 def test_refused(call, error, message):
