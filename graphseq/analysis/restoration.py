@@ -81,7 +81,7 @@ def plug_and_play_admm(
         ValueError: if an argument is out of range, the measurements are not finite or do not fit the operator, the
             denoiser changes the shape, or :math:`A^\top v` lies outside the range of the values that a
             :class:`graphseq.models.LearnedProximal` was trained on.
-        TypeError: if the measurements are not real.
+        TypeError: if the measurements are not real, the operator has no adjoint, or the denoiser cannot be called.
 
     Example:
         >>> from graphseq.nn import Inpainting
@@ -91,7 +91,7 @@ def plug_and_play_admm(
         tensor([[[[4., 4.],
                   [4., 4.]]]])
     """
-    _check(measurement, num_iterations, rho=rho, tolerance=tolerance, max_inner=max_inner)
+    _check(measurement, operator, denoiser, num_iterations, rho=rho, tolerance=tolerance, max_inner=max_inner)
     if order not in get_args(Order):
         raise ValueError(f"order is {order!r}; it must be {' or '.join(map(repr, get_args(Order)))}")
     back = operator.adjoint(measurement)
@@ -149,7 +149,7 @@ def plug_and_play_descent(
         tensor([[[[4., 4.],
                   [4., 4.]]]])
     """
-    _check(measurement, num_iterations, step=1.0 if step is None else step)
+    _check(measurement, operator, denoiser, num_iterations, step=1.0 if step is None else step)
     x = operator.adjoint(measurement)
     _check_range(denoiser, x)
     length = 1 / operator.squared_norm(x) if step is None else step
@@ -220,14 +220,22 @@ def _change(new: Tensor, old: Tensor) -> Tensor:
     return (new - old).double().square().mean().sqrt()
 
 
-def _check(measurement: Tensor, num_iterations: int, **numbers: float) -> None:
+def _check(measurement: Tensor, operator: object, denoiser: object, num_iterations: int, **numbers: float) -> None:
     if not isinstance(measurement, Tensor) or not measurement.is_floating_point():
         given = measurement.dtype if isinstance(measurement, Tensor) else type(measurement).__name__
         raise TypeError(f"measurement is {given}; give a tensor of real floating-point numbers")
-    if not bool(measurement.isfinite().all()):
-        raise ValueError("measurement holds NaN or infinite values; give finite numbers")
-    if num_iterations < 1:
-        raise ValueError(f"num_iterations is {num_iterations}; it must be at least 1")
+    if not callable(getattr(operator, "adjoint", None)):
+        raise TypeError(
+            f"operator is a {type(operator).__name__} without adjoint(v); give a graphseq.nn.LinearMeasurement"
+        )
+    if not callable(denoiser):
+        raise TypeError(f"denoiser is a {type(denoiser).__name__}; give a network, or a function from images to images")
+    if not measurement.numel() or not bool(measurement.isfinite().all()):
+        raise ValueError(
+            f"measurement {tuple(measurement.shape)} is empty or holds NaN or infinite values; give finite numbers"
+        )
+    if not isinstance(num_iterations, int) or num_iterations < 1:
+        raise ValueError(f"num_iterations is {num_iterations}; it must be a whole number of at least 1")
     for name, number in numbers.items():
         if not 0 < number < math.inf:
             raise ValueError(f"{name} is {number}; it must be above 0 and finite")

@@ -49,7 +49,10 @@ class ProximalAnnealing(Callback):
         if not stages:
             raise ValueError("stages is empty; give (steps, gamma, learning rate) of at least one stage")
         largest = math.inf
-        for place, (steps, gamma, rate) in enumerate(stages):
+        for place, each in enumerate(stages):
+            if len(each) != 3:
+                raise ValueError(f"stages[{place}] is {each}; give (steps, gamma, learning rate)")
+            steps, gamma, rate = each
             if steps < 1 or not 0 < rate < math.inf:
                 raise ValueError(
                     f"stages[{place}] has {steps} steps and learning rate {rate}; give at least 1, and a rate above 0"

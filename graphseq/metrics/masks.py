@@ -14,6 +14,8 @@ __all__ = ["ComplexIoU", "MaskAccuracy", "complex_iou", "mask_accuracy"]
 def _masks(logits: Tensor, target: Tensor, decision: Decision) -> tuple[Tensor, Tensor]:
     if logits.shape != target.shape or logits.dim() < 2:
         raise ValueError(f"logits are {tuple(logits.shape)}, targets {tuple(target.shape)}; both must be (B, N)")
+    if target.is_complex():
+        raise TypeError(f"targets are {target.dtype}; masks are real, 0 and 1")
     return decided_mask(logits, decision).flatten(1), (target > 0.5).flatten(1)
 
 

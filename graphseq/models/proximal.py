@@ -97,10 +97,11 @@ class LearnedProximal(Recorded, nn.Module):
         """
         _check_real(y, "y")
         differentiable = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        if self.training and differentiable:
+        if self.training and differentiable and y.numel():
             with torch.no_grad():
-                self.lowest.copy_(torch.minimum(self.lowest, y.min()))
-                self.highest.copy_(torch.maximum(self.highest, y.max()))
+                # a NaN is passed over, for no value could be compared with it afterwards
+                self.lowest.copy_(torch.fmin(self.lowest, y.min()))
+                self.highest.copy_(torch.fmax(self.highest, y.max()))
         # half precision would round the gradient so far that it is no gradient any more
         autocast = torch.autocast(y.device.type, enabled=False)
         with torch.inference_mode(False), torch.enable_grad(), autocast:
@@ -160,8 +161,8 @@ class LearnedProximal(Recorded, nn.Module):
             raise ValueError(
                 f"tolerance is {tolerance} and max_iterations {max_iterations}; give a number above 0, and at least 1"
             )
-        if not bool(x.isfinite().all()):
-            raise ValueError("x holds NaN or infinite values; give finite numbers")
+        if not x.numel() or not bool(x.isfinite().all()):
+            raise ValueError(f"x {tuple(x.shape)} is empty or holds NaN or infinite values; give finite numbers")
         self.check_range(x, "x")
         with torch.inference_mode(False), torch.enable_grad():
             network = copy.deepcopy(self).double().eval().requires_grad_(False)
@@ -202,6 +203,8 @@ class LearnedProximal(Recorded, nn.Module):
         Raises:
             ValueError: if a value lies outside of the range.
         """
+        if not y.numel():
+            return
         low, high = float(self.lowest), float(self.highest)
         least, largest = float(y.detach().min()), float(y.detach().max())
         margin = 0.01 * (high - low)

@@ -82,7 +82,9 @@ class Blur(LinearMeasurement):
         x (B, C, Y, X) -> (B, C, Y, X)
 
     Raises:
-        ValueError: if the kernel is no matrix of an odd number of rows and columns, or not finite.
+        ValueError: if the kernel is no matrix of an odd number of rows and columns, not finite, or 0; in a call, if
+            images have another shape.
+        TypeError: in a call, if images are integers.
 
     Example:
         >>> image = torch.zeros(1, 1, 3, 3)
@@ -95,12 +97,11 @@ class Blur(LinearMeasurement):
 
     def __init__(self, kernel: Sequence[Sequence[float]]) -> None:
         super().__init__()
-        if len({len(row) for row in kernel}) != 1:
-            raise ValueError("kernel has rows of different lengths, or none; give a matrix")
-        given = torch.as_tensor(kernel, dtype=torch.get_default_dtype())
-        if any(size % 2 == 0 for size in given.shape) or not bool(given.isfinite().all()):
+        given = _matrix(kernel, "kernel")
+        if any(size % 2 == 0 for size in given.shape) or not bool(given.isfinite().all()) or not bool(given.any()):
             raise ValueError(
-                f"kernel has shape {tuple(given.shape)}; give finite numbers, an odd number of rows and of columns"
+                f"kernel has shape {tuple(given.shape)}; give finite numbers, not all of them 0, an odd number of rows "
+                "and of columns"
             )
         self.register_buffer("kernel", given)
 
@@ -120,11 +121,16 @@ class Blur(LinearMeasurement):
         """
         return functional.conv_transpose2d(v, self._weights(v), padding=self._padding, groups=v.size(1))
 
+    def extra_repr(self) -> str:
+        """Return the size of the kernel."""
+        return f"{self.kernel.size(0)} x {self.kernel.size(1)}"
+
     @property
     def _padding(self) -> tuple[int, int]:
         return self.kernel.size(0) // 2, self.kernel.size(1) // 2
 
     def _weights(self, x: Tensor) -> Tensor:
+        _check_images(x)
         if x.dim() != 4:
             raise ValueError(f"images have shape {tuple(x.shape)}; (B, C, Y, X) is needed")
         return self.kernel.to(x.dtype).expand(x.size(1), 1, -1, -1)
@@ -143,6 +149,7 @@ class Inpainting(LinearMeasurement):
 
     Raises:
         ValueError: if the mask is no matrix of zeros and ones, or has no 1; in a call, if images have another size.
+        TypeError: in a call, if images are integers.
 
     Example:
         >>> Inpainting([[True, False], [True, True]])(torch.full((1, 1, 2, 2), 5.0))[0, 0].tolist()
@@ -153,9 +160,7 @@ class Inpainting(LinearMeasurement):
 
     def __init__(self, mask: Sequence[Sequence[bool | float]]) -> None:
         super().__init__()
-        if len({len(row) for row in mask}) != 1:
-            raise ValueError("mask has rows of different lengths, or none; give a matrix")
-        given = torch.as_tensor(mask, dtype=torch.get_default_dtype())
+        given = _matrix(mask, "mask")
         if not bool(((given == 0) | (given == 1)).all()) or not bool(given.any()):
             raise ValueError("mask must hold 0 and 1 alone, 1 where a pixel is known, and at least one 1")
         self.register_buffer("mask", given)
@@ -166,6 +171,7 @@ class Inpainting(LinearMeasurement):
         Args:
             x: images.
         """
+        _check_images(x)
         if x.dim() != 4 or x.shape[2:] != self.mask.shape:
             needed = ", ".join(map(str, self.mask.shape))
             raise ValueError(f"images have shape {tuple(x.shape)}; (B, C, {needed}) is needed for this mask")
@@ -195,6 +201,7 @@ class CompressedSensing(LinearMeasurement):
 
     Raises:
         ValueError: if a number is below 1; in a call, if the shape is another one.
+        TypeError: in a call, if images are integers.
 
     Example:
         >>> sensing = CompressedSensing(20, (1, 8, 8))
@@ -222,6 +229,7 @@ class CompressedSensing(LinearMeasurement):
         Args:
             x: images.
         """
+        _check_images(x)
         if tuple(x.shape[1:]) != self.image_shape:
             needed = ", ".join(map(str, self.image_shape))
             raise ValueError(f"images have shape {tuple(x.shape)}; (B, {needed}) is needed")
@@ -233,9 +241,21 @@ class CompressedSensing(LinearMeasurement):
         Args:
             v: measurements (B, M).
         """
+        _check_images(v)
         if v.dim() != 2 or v.size(1) != self.num_measurements:
             raise ValueError(f"measurements have shape {tuple(v.shape)}; (B, {self.num_measurements}) is needed")
         return (v @ self.matrix.to(v.dtype)).unflatten(1, self.image_shape)
+
+
+def _matrix(rows: Sequence[Sequence[float]], name: str) -> Tensor:
+    if not all(hasattr(row, "__len__") for row in rows) or len({len(row) for row in rows}) != 1:
+        raise ValueError(f"{name} has rows of different lengths, or none; give a matrix")
+    return torch.as_tensor(rows, dtype=torch.get_default_dtype())
+
+
+def _check_images(x: Tensor) -> None:
+    if not (x.is_floating_point() or x.is_complex()):  # weights would be rounded to integers
+        raise TypeError(f"images or measurements are {x.dtype}; give floating-point numbers, such as images / 255")
 
 
 def gaussian_kernel(size: int, sigma: float) -> list[list[float]]:

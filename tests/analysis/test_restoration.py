@@ -150,3 +150,13 @@ def test_a_missing_package_is_named(kind, monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.restoration", None)
     with pytest.raises(OptionalDependencyError, match=r"scikit-image.*graphseq\[restoration\]"):
         kind()
+
+
+def test_what_is_no_operator_denoiser_or_measurement():
+    v, known = torch.ones(1, 1, 2, 2), Inpainting([[1, 1], [1, 1]])
+    with pytest.raises(TypeError, match="without adjoint"):
+        plug_and_play_admm(v, nn.Identity(), nn.Identity())
+    with pytest.raises(TypeError, match="denoiser is a NoneType"):
+        plug_and_play_descent(v, known, None)
+    with pytest.raises(ValueError, match="is empty"):
+        plug_and_play_descent(v[:0], known, nn.Identity())

@@ -247,3 +247,13 @@ def test_errors_to_the_soft_threshold():
         slopes += [row["slope"] for row in rows if arm == "matching"]
     assert error["matching"] < 0.6 * error["L1"] < 0.6 * error["L2"]
     assert max(abs(slope - 1) for slope in slopes) < 0.1
+
+
+def test_nan_and_empty_batches_leave_the_range_of_the_training():
+    network = LearnedProximal(InputConvexNetwork(2, 4, 2), alpha=0.1)
+    network(torch.tensor([[-1.0, 2.0]]))
+    network(torch.full((1, 2), math.nan))
+    assert network(torch.zeros(0, 2)).shape == (0, 2)
+    assert (float(network.lowest), float(network.highest)) == (-1, 2)
+    with pytest.raises(ValueError, match="is empty"):
+        network.invert(torch.zeros(0, 2))

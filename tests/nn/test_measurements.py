@@ -83,3 +83,15 @@ def test_wrong_arguments(build, words):
 def test_a_subclass_defines_both_maps():
     with pytest.raises(TypeError, match="adjoint"):
         LinearMeasurement()(torch.ones(1))
+
+
+def test_numbers_that_are_not_measured():
+    images = torch.ones(1, 1, 2, 2, dtype=torch.int64)
+    for operator in (Blur([[0.5]]), Inpainting([[1, 0], [1, 1]]), CompressedSensing(3, (1, 2, 2))):
+        with pytest.raises(TypeError, match="torch.int64"):
+            operator(images)
+    for build in (lambda: Blur([0.5, 0.5]), lambda: Inpainting([1, 0]), lambda: Blur([[1.0], [1.0, 2.0]])):
+        with pytest.raises(ValueError, match="give a matrix"):
+            build()
+    with pytest.raises(ValueError, match="not all of them 0"):
+        Blur([[0.0]])

@@ -6,7 +6,10 @@ from typing import Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import Tensor, nn
 
 from graphseq.analysis.infinite.duals import infinite_depth_regime
@@ -28,12 +31,18 @@ class _OnTrainingInputs(ClassifierMixin, BaseEstimator):
             X: inputs.
             y: classes.
         """
-        inputs, labels = _inputs(X), np.asarray(y)
+        inputs = _inputs(X)
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        labels = column_or_1d(_array(y), warn=True)
+        check_classification_targets(labels)
         if labels.shape != (len(inputs),):
             raise ValueError(f"y is of shape {labels.shape} for {len(inputs)} inputs; give one class for each")
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"all {len(labels)} inputs are of class {self.classes_[0]}; at least two are needed")
+            raise ValueError(
+                f"all {len(labels)} inputs are of class {self.classes_[0]}: y has 1 class, and at least two are needed"
+            )
         self.n_features_in_ = inputs.shape[1]
         one_hot = nn.functional.one_hot(torch.from_numpy(codes), len(self.classes_)).double()
         return inputs, 2 * one_hot[:, 1:] - 1 if len(self.classes_) == 2 else one_hot
@@ -46,9 +55,13 @@ class _OnTrainingInputs(ClassifierMixin, BaseEstimator):
         Args:
             X: inputs (M, D).
         """
+        check_is_fitted(self, "_train")
         inputs = _inputs(X)
         if inputs.shape[1] != self.n_features_in_:
-            raise ValueError(f"X has {inputs.shape[1]} features; the classifier was fitted with {self.n_features_in_}")
+            raise ValueError(
+                f"X has {inputs.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
+                "features as input: those it was fitted with"
+            )
         rows = max(1, BLOCK_ENTRIES // len(self._train))
         scores = torch.cat([self._scores(block) for block in inputs.split(rows)]).numpy()
         return scores[:, 0] if len(self.classes_) == 2 else scores
@@ -189,13 +202,28 @@ class InfiniteNetworkClassifier(_OnTrainingInputs):
 
 
 def _inputs(X: ArrayLike) -> Tensor:
-    inputs = torch.from_numpy(np.array(X, dtype=np.float64))
+    if issparse(X):
+        raise TypeError("X is a sparse matrix, and sparse input is not supported; give X.toarray()")
+    given = _array(X)
+    if np.iscomplexobj(given):
+        raise ValueError(
+            "Complex data not supported: X holds complex numbers; give real and imaginary parts as features"
+        )
+    inputs = torch.from_numpy(np.array(given, dtype=np.float64))
+    if inputs.dim() == 1:
+        raise ValueError(f"X is of shape {tuple(inputs.shape)}. Reshape your data: give inputs (N, D), one row each")
     if inputs.dim() != 2 or not len(inputs):
         raise ValueError(f"X is of shape {tuple(inputs.shape)}; give at least one input, (N, D)")
+    if not inputs.shape[1]:
+        raise ValueError(f"X has 0 feature(s) (shape={tuple(inputs.shape)}) while a minimum of 1 is required")
     if not bool(inputs.isfinite().all()):
         row = int((~inputs.isfinite()).any(1).nonzero()[0])
-        raise ValueError(f"row {row} of X has a value that is not finite: {inputs[row].tolist()}")
+        raise ValueError(f"row {row} of X has a value that is not finite, NaN or inf: {inputs[row].tolist()}")
     return inputs
+
+
+def _array(values: ArrayLike | Tensor) -> NDArray[np.generic]:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def _on_sphere(inputs: Tensor) -> Tensor:

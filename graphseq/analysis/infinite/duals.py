@@ -1,5 +1,6 @@
 """Dual activations: expected products of activations of two correlated normal variables."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -68,12 +69,15 @@ def dual_activation(activation: nn.Module) -> DualActivation:
 
     Raises:
         ValueError: if the first 64 coefficients hold less than 1 - 1e-7 of :math:`E\,\varphi(z)^2`, or it is 0 or
-            infinite.
+            infinite, or if entries do not map by themselves.
+        TypeError: if ``activation`` is no module.
 
     Example:
         >>> dual_activation(nn.ReLU())(torch.tensor([0.0, 1.0])).tolist()
         [0.3183..., 1.0]
     """
+    if not isinstance(activation, nn.Module):
+        raise TypeError(f"activation is {activation!r}; give a module, such as torch.nn.ReLU()")
     if isinstance(activation, HermiteActivation):
         return _series([value * value for value in activation.coefficients])
     if isinstance(activation, SineActivation):
@@ -129,8 +133,11 @@ def _squares(activation: nn.Module, terms: int = 64) -> list[float]:
     """Return the squares of the first coefficients of the Hermite series of an activation, which add up to 1."""
     points, weights = np.polynomial.hermite_e.hermegauss(300)
     x, weight = torch.from_numpy(points), torch.from_numpy(weights / weights.sum())
+    activation = copy.deepcopy(activation).double()  # of any network: it may have parameters
     with torch.no_grad():
         values = activation(x)
+        if values.shape != x.shape or not torch.allclose(values[::2], activation(x[::2]), rtol=1e-9):
+            raise ValueError(f"{activation} does not map each entry by itself, or is random; give such an activation")
     power = float(weight @ values.square())
     if not 0.0 < power < math.inf:
         raise ValueError(f"the mean square of {activation} under the normal distribution is {power}; it has no dual")

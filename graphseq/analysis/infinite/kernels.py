@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphseq.analysis.infinite.duals import DualActivation, dual_activation
 
@@ -136,15 +137,30 @@ def empirical_ntk(model: nn.Module, x: Tensor, y: Tensor | None = None) -> Tenso
         x: inputs (N, *).
         y: other inputs (M, *); None for ``x``.
 
+    Raises:
+        ValueError: if the network has no parameters or several outputs, or a batch norm is in training mode.
+
     Example:
         >>> empirical_ntk(nn.Linear(2, 1, bias=False), torch.tensor([[1.0, 2.0], [0.0, 1.0]]))
         tensor([[5., 2.],
                 [2., 1.]])
     """
     parameters = {name: value.detach() for name, value in model.named_parameters()}
+    if not parameters:
+        raise ValueError(f"{type(model).__name__} has no parameters, and therefore no neural tangent kernel")
+    for layer in model.modules():
+        if isinstance(layer, _BatchNorm) and layer.training:
+            raise ValueError(
+                f"{type(layer).__name__} is in training mode, where outputs depend on others; call model.eval()"
+            )
 
     def output(values: dict[str, Tensor], one: Tensor) -> Tensor:
-        return torch.func.functional_call(model, values, (one[None],)).reshape(())
+        result = torch.func.functional_call(model, values, (one[None],))
+        if result.numel() != 1:
+            raise ValueError(
+                f"{type(model).__name__} gives {result.numel()} numbers for one input; give a network with one output"
+            )
+        return result.reshape(())
 
     per_input = torch.func.vmap(torch.func.grad(output), (None, 0))
 
@@ -157,8 +173,12 @@ def empirical_ntk(model: nn.Module, x: Tensor, y: Tensor | None = None) -> Tenso
 
 def _given(x: Tensor, y: Tensor | None, activation: nn.Module, depth: int) -> tuple[DualActivation, Tensor, Tensor]:
     """Return the dual, the correlations (N, M), and where they are of an input with itself."""
-    if depth < 0:
-        raise ValueError(f"depth is {depth}; it is a number of hidden layers, at least 0")
+    if not isinstance(depth, int) or depth < 0:
+        raise ValueError(f"depth is {depth}; it is a whole number of hidden layers, at least 0")
+    for name, inputs in {"x": x, "y": y}.items():
+        if inputs is not None and (not isinstance(inputs, Tensor) or inputs.is_complex()):
+            given = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise TypeError(f"{name} is {given}; give a tensor of real numbers")
     x = x.double()
     y = x if y is None else y.double()
     for name, inputs in {"x": x, "y": y}.items():
@@ -171,6 +191,8 @@ def _given(x: Tensor, y: Tensor | None, activation: nn.Module, depth: int) -> tu
                 f"row {row} of {name} has norm {float(inputs[row].norm()):.6g}; all inputs must lie on the unit "
                 "sphere: divide them by their norms"
             )
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"x has {x.shape[1]} features and y {y.shape[1]}; they must have the same")
     x, y = x / x.norm(dim=1, keepdim=True), y / y.norm(dim=1, keepdim=True)
     correlation = (x @ y.T).clamp(-1.0, 1.0)
     same = correlation >= 1.0 - 1e-15

@@ -89,7 +89,8 @@ class RepresentationGeometry(Callback):
         figure: name of the figure; None for none.
 
     Raises:
-        ValueError: if a number is too small, there is no layer or no measure, or a measure is unknown.
+        ValueError: if a number is too small, there is no layer or no measure, a measure is unknown, or ``probe`` is a
+            single batch or an iterator.
         DataError: at the start of a run, if a name matches no layer; at the first probe, if there are no such data,
             rows of a layer fit neither samples nor nodes, all targets are equal, or conditions are missing.
 
@@ -118,6 +119,15 @@ class RepresentationGeometry(Callback):
         for name, (number, least) in numbers.items():
             if number < least:
                 raise ValueError(f"{name} is {number}; it must be at least {least}")
+        if isinstance(measures, str):
+            raise ValueError(f"measures is {measures!r}; give a list of names")
+        if isinstance(probe, Iterator):
+            raise ValueError(
+                f"probe is a {type(probe).__name__}, which gives its batches only once; give a list, or a loader"
+            )
+        one = isinstance(probe, Tensor) or hasattr(probe, "keys")  # a dictionary, or graphs of PyG
+        if one or (isinstance(probe, tuple | list) and any(isinstance(each, Tensor) for each in probe)):
+            raise ValueError("probe is one batch; give a list of batches, such as [batch]")
         if isinstance(layers, str) or not layers:
             raise ValueError(f"layers is {layers!r}; give a list of names of layers, such as ['model.hidden.0']")
         unknown = [name for name in measures if name not in get_args(Measure)]

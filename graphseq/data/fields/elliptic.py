@@ -1,5 +1,6 @@
 """Solutions of elliptic equations on the unit square by finite volumes and sparse direct factorisation."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def solve_darcy(coefficient: Tensor, forcing: Tensor | float = 1.0) -> Tensor:
         raise DataError(
             f"coefficient is {where}; the equation needs numbers above 0 everywhere, such as the exponential of a field"
         )
-    f = torch.full_like(a, forcing) if isinstance(forcing, int | float) else _field(forcing, "forcing")
+    f = torch.full_like(a, _number(forcing)) if isinstance(forcing, int | float) else _field(forcing, "forcing")
     a, f = _samples(a, f, "coefficient")
     faces_y = 2 / (1 / a[:, 1:] + 1 / a[:, :-1])  # (M, Y - 1, X)
     faces_x = 2 / (1 / a[:, :, 1:] + 1 / a[:, :, :-1])
@@ -79,11 +80,12 @@ def solve_helmholtz(wavenumber: Tensor, flux: Tensor, forcing: Tensor | float = 
     """
     k = _field(wavenumber, "wavenumber")
     rows, columns = k.shape[1:]
-    g = flux.detach().double()
+    _real(flux, "flux")
+    g = flux.detach().double().cpu()
     if g.dim() != 2 or g.shape[1] != columns or not bool(g.isfinite().all()):
         raise DataError(f"flux has shape {tuple(g.shape)}; finite numbers (N, {columns}) are needed, for each column")
     if isinstance(forcing, int | float):
-        f = torch.full((len(g), rows, columns), float(forcing), dtype=torch.float64)
+        f = torch.full((len(g), rows, columns), _number(forcing), dtype=torch.float64)
     else:
         f = _field(forcing, "forcing")
     if len(f) != len(g):
@@ -94,8 +96,21 @@ def solve_helmholtz(wavenumber: Tensor, flux: Tensor, forcing: Tensor | float = 
     return _solved(faces[:, 1:], faces[:, :, 1:], -k.square(), f, torch.ones(rows, columns, dtype=torch.bool))
 
 
+def _real(values: object, name: str) -> None:
+    if not isinstance(values, Tensor) or values.is_complex():
+        given = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise DataError(f"{name} is {given}; a tensor of real numbers is needed, such as torch.as_tensor gives")
+
+
+def _number(value: float) -> float:
+    if not math.isfinite(value):
+        raise DataError(f"forcing is {value}; give a finite number")
+    return float(value)
+
+
 def _field(values: Tensor, name: str) -> Tensor:
-    if values.dim() != 3 or min(values.shape[1:]) < 3 or values.is_complex():
+    _real(values, name)
+    if values.dim() != 3 or min(values.shape[1:]) < 3:
         raise DataError(f"{name} has shape {tuple(values.shape)}; real numbers (N, Y, X) are needed, at least 3 x 3")
     if not bool(values.isfinite().all()):
         raise DataError(f"{name} is not finite everywhere; remove NaN and infinite numbers")

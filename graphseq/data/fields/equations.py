@@ -29,8 +29,8 @@ class _Generated(FieldDataModule):
             ("num_test", num_test, 0),
             ("resolution", resolution, 3),
         ):
-            if value < least:
-                raise ValueError(f"{name} is {value}; it must be at least {least}")
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value}; it must be a whole number of at least {least}")
         self.counts = {"train": num_train, "val": num_val, "test": num_test}
         self.resolution = resolution
 

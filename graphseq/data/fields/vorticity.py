@@ -36,7 +36,8 @@ def evolve_vorticity(
 
     Raises:
         ValueError: if a number is out of range.
-        DataError: if the vorticity is not (N, Y, X), or not finite at the end, which too few time steps cause.
+        DataError: if the vorticity is not (N, Y, X) or not finite, the source does not fit, or the vorticity is not
+            finite at the end, which too few time steps cause.
 
     Example:
         >>> x = torch.arange(16).double() / 16 * 2 * torch.pi
@@ -50,8 +51,13 @@ def evolve_vorticity(
             f"viscosity is {viscosity}, duration {duration} and num_steps {num_steps}; they must be at least 0, above "
             "0 and at least 1"
         )
-    if vorticity.dim() != 3 or vorticity.is_complex():
-        raise DataError(f"vorticity has shape {tuple(vorticity.shape)}; real numbers (N, Y, X) are needed")
+    if vorticity.dim() != 3 or vorticity.is_complex() or not len(vorticity):
+        raise DataError(
+            f"vorticity is {vorticity.dtype} {tuple(vorticity.shape)}; real numbers (N, Y, X) are needed, of at least "
+            "one sample"
+        )
+    if not bool(vorticity.isfinite().all()):
+        raise DataError("vorticity is not finite everywhere; remove NaN and infinite numbers")
     w = vorticity.double()
     rows, columns = w.shape[1:]
     wave_y = torch.fft.fftfreq(rows, 1 / rows, dtype=torch.float64, device=w.device)[:, None]
@@ -60,7 +66,13 @@ def evolve_vorticity(
     laplacian = -((2 * math.pi) ** 2) * (wave_y.square() + wave_x.square())  # (Y, X / 2 + 1)
     inverse = torch.where(laplacian < 0, -1 / laplacian, 0.0)
     kept = (wave_y.abs() < rows / 3) & (wave_x < columns / 3)
-    source = torch.as_tensor(forcing, dtype=torch.float64, device=w.device).expand(w.shape)
+    source = torch.as_tensor(forcing, dtype=torch.float64, device=w.device)
+    if source.shape not in ((), w.shape[1:], w.shape) or not bool(source.isfinite().all()):
+        raise DataError(
+            f"forcing has shape {tuple(source.shape)}; finite numbers {tuple(w.shape[1:])} or {tuple(w.shape)} are "
+            "needed, as of the vorticity, or one number"
+        )
+    source = source.expand(w.shape)
     force = torch.fft.rfft2(source) * (laplacian < 0)
     step = duration / num_steps
     half = torch.exp(viscosity * laplacian * step / 2)

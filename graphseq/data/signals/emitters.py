@@ -169,12 +169,19 @@ def received(signals: Tensor, snr: Tensor, generator: Generator | None = None) -
         generator: generator of the noise; None for torch's global one.
 
     Raises:
-        DataError: if a recording has no emitter.
+        DataError: if a recording has no emitter, or signals or ratios are of another type or shape.
 
     Example:
         >>> received(torch.ones(1, 2, 4, dtype=torch.complex64), torch.tensor([300.0])).real.round(decimals=3)
         tensor([[2., 2., 2., 2.]])
     """
+    if not signals.is_complex() or signals.dim() != 3 or snr.shape != signals.shape[:1]:
+        raise DataError(
+            f"signals are {signals.dtype} {tuple(signals.shape)} and snr {tuple(snr.shape)}; complex signals (B, M, N) "
+            "and a ratio for each recording (B,) are needed"
+        )
+    if not signals.shape[1]:
+        raise DataError("signals have no place for an emitter; give at least one signal that is not 0")
     power = (signals.real.square() + signals.imag.square()).mean(2)  # (B, M)
     weakest = torch.where(power > 0, power, float("inf")).amin(1)
     if not bool(torch.isfinite(weakest).all()):

@@ -81,8 +81,8 @@ class WidebandDataModule(StoreDataModule):
         for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        if not len(snr) or not all(abs(level) < 200 for level in snr):
-            raise ValueError(f"snr is {list(snr)}; give at least one number of decibels")
+        if isinstance(snr, int | float) or not len(snr) or not all(abs(level) < 200 for level in snr):
+            raise ValueError(f"snr is {snr}; give a list of at least one number of decibels")
         if not 0 < roll_off <= 1:
             raise ValueError(f"roll_off is {roll_off}; it must be in (0, 1]")
         self.counts = {"train": num_train, "val": num_val, "test": num_test}

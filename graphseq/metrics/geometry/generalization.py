@@ -32,7 +32,9 @@ def _ridge_scores(train: Tensor, sides: Tensor, test: Tensor, penalty: float) ->
     share = penalty * train.square().sum((-2, -1), keepdim=True) / gram.shape[-1]
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     ridge = gram + share.clamp(min=torch.finfo(gram.dtype).tiny) * eye
-    if n <= width:
+    if penalty == 0:
+        weight = torch.linalg.pinv(train) @ (sides - level)  # the limit of small penalties
+    elif n <= width:
         weight = train.mT @ torch.linalg.solve(ridge, sides - level)  # (*, N, M)
     else:
         weight = torch.linalg.solve(ridge, train.mT @ (sides - level))
@@ -189,9 +191,9 @@ def balanced_dichotomies(num_conditions: int, most: int = 1000, generator: Gener
 
 def dichotomy_decodability(
     features: Tensor,
-    condition: Tensor,
+    condition: Tensor | Sequence[int],
     test_features: Tensor | None = None,
-    test_condition: Tensor | None = None,
+    test_condition: Tensor | Sequence[int] | None = None,
     *,
     penalty: float = 1e-3,
     most_dichotomies: int = 1000,
@@ -234,7 +236,8 @@ def dichotomy_decodability(
     if not penalty >= 0:
         raise ValueError(f"penalty is {penalty}; it must be at least 0")
     there = rows if test_features is None else checked_rows(test_features, "test_features", 1)
-    asked = condition if test_condition is None else test_condition
+    condition = torch.as_tensor(condition, device=rows.device)
+    asked = condition if test_condition is None else torch.as_tensor(test_condition, device=rows.device)
     for name, part, numbers in (("condition", rows, condition), ("test_condition", there, asked)):
         if numbers.shape != part.shape[:1] or numbers.is_floating_point():
             raise ValueError(f"{name} is {numbers.dtype} {tuple(numbers.shape)} for {len(part)} rows; give integers")

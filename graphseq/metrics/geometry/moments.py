@@ -29,7 +29,10 @@ def checked_rows(features: Tensor, name: str, least: int = 2) -> Tensor:
         torch.float64
     """
     if features.dim() != 2 or not features.shape[1] or features.is_complex():
-        raise ValueError(f"{name} is {features.dtype} {tuple(features.shape)}; give real numbers (n, D), one row each")
+        raise ValueError(
+            f"{name} is {features.dtype} {tuple(features.shape)}; give real numbers (n, D), one row each: further axes "
+            "by flatten(1), classes as one-hot rows"
+        )
     if len(features) < least:
         raise ValueError(f"{name} has {len(features)} rows; this score needs at least {least}")
     features = features.double()
@@ -212,6 +215,8 @@ class FeatureMoments(Metric):
         given = [tuple(part.shape) for part in parts]
         if given != [(len(parts[0]), size) for size in self.sizes]:
             raise ValueError(f"features are {given}; equally many rows of widths {self.sizes} are needed")
+        if any(part.is_complex() for part in parts):
+            raise ValueError("features are complex; give real numbers, such as real and imaginary parts as features")
         rows = torch.cat([part.detach().double() for part in parts], 1)
         if self.num_conditions is not None:
             self._collect_conditions(rows, condition)
@@ -233,6 +238,33 @@ class FeatureMoments(Metric):
             raise ValueError(f"condition reaches from {low} to {high}; it must be in 0..{len(self.counts) - 1}")
         self.sums.index_add_(0, condition.long(), rows)
         self.counts.index_add_(0, condition.long(), self.counts.new_ones(len(rows)))
+
+    def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
+        """Take what another metric of the same kind has collected, or its states by name.
+
+        Args:
+            incoming_state: the other metric, of the same sizes, or its states.
+
+        Raises:
+            ValueError: if it is of another kind or other sizes.
+        """
+        names = _STATES if self.num_conditions is None else ("sums", "counts")
+        theirs = incoming_state if isinstance(incoming_state, dict) else vars(incoming_state)
+        if any(name not in theirs or theirs[name].shape != getattr(self, name).shape for name in names):
+            raise ValueError(f"the states of {type(incoming_state).__name__} are not those of {type(self).__name__}")
+        given = {name: theirs[name].to(getattr(self, name)) for name in names}
+        if self.num_conditions is None:
+            here = self._collected()
+            pairs = [torch.stack([getattr(here, name), given[name]]) for name in names]
+            both = Moments(here.blocks, *pairs).merged()
+            given = {name: getattr(both, name) for name in names}
+        else:
+            given = {name: getattr(self, name) + each for name, each in given.items()}
+        for name, each in given.items():
+            setattr(self, name, each)
+        if isinstance(incoming_state, Metric):
+            self._update_count += incoming_state.update_count
+        self._computed = None
 
     def _collected(self) -> Moments:
         return Moments(self.blocks.to(self.mean), *(getattr(self, name) for name in _STATES))

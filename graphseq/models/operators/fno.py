@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from graphseq.core import Recorded
 from graphseq.nn.causal import positive
-from graphseq.nn.conv.spectral import SpectralConv2d
+from graphseq.nn.conv.spectral import SpectralConv2d, check_real_fields
 
 __all__ = ["FNO2d"]
 
@@ -37,6 +37,7 @@ class FNO2d(Recorded, nn.Module):
 
     Raises:
         ValueError: if an argument is out of range; in ``forward`` if ``x`` has another shape, or too few points.
+        TypeError: in ``forward``, if ``x`` is complex or of integers.
 
     Example:
         >>> FNO2d(1, 1, width=8, num_layers=2, modes=6)(torch.randn(2, 1, 31, 40)).shape
@@ -76,6 +77,7 @@ class FNO2d(Recorded, nn.Module):
         Args:
             x: input fields (B, in_channels, Y, X).
         """
+        check_real_fields(x)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"fields have shape {tuple(x.shape)}, where (B, {self.in_channels}, Y, X) is needed")
         height, width = x.shape[2:]

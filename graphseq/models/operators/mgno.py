@@ -54,6 +54,7 @@ class MgNO(Recorded, nn.Module):
     Raises:
         ValueError: if an argument is out of range; in ``forward`` if ``x`` has another shape, or a size that does not
             coarsen.
+        TypeError: if ``activation`` is no module; in ``forward`` if ``x`` is complex or of integers.
 
     Example:
         >>> import torch
@@ -78,6 +79,8 @@ class MgNO(Recorded, nn.Module):
     ) -> None:
         super().__init__()
         positive(in_channels=in_channels, out_channels=out_channels, width=width, num_layers=num_layers)
+        if activation is not None and not isinstance(activation, nn.Module):
+            raise TypeError(f"activation is {activation!r}; give a module, such as torch.nn.GELU()")
         pairs = list(itertools.pairwise([in_channels, *[width] * num_layers]))
         self.cycles = nn.ModuleList(
             MgConv2d(before, after, levels, pre, post, boundary, alignment, residual_restriction)

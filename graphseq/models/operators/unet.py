@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from graphseq.core import Recorded
 from graphseq.nn.causal import positive
+from graphseq.nn.conv.spectral import check_real_fields
 
 __all__ = ["UNet2d"]
 
@@ -35,6 +36,7 @@ class UNet2d(Recorded, nn.Module):
     Raises:
         ValueError: if a size is below 1; in ``forward`` if ``x`` has another shape, or fewer than 2^(levels - 1) points
             along an axis.
+        TypeError: in ``forward``, if ``x`` is complex or of integers.
 
     Example:
         >>> import torch
@@ -63,6 +65,7 @@ class UNet2d(Recorded, nn.Module):
         Args:
             x: input fields (B, in_channels, Y, X).
         """
+        check_real_fields(x)
         if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < 2 ** (self.levels - 1):
             raise ValueError(
                 f"fields have shape {tuple(x.shape)}, where (B, {self.in_channels}, Y, X) is needed, with at least "

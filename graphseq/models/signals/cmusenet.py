@@ -141,6 +141,7 @@ class _ResidualSpectrum(Recorded, nn.Module):
                 f"the spectrum has shape {tuple(x.shape)}, where (B, {self.out_features}) is needed: the network has "
                 "one output for each bin"
             )
+        x = x.resolve_conj()
         if x.device.type == "cpu" and not bool(torch.isfinite(torch.view_as_real(x)).all()):
             raise DataError("the spectrum holds NaN or infinite numbers; leave such recordings out")
         x = x.unsqueeze(1)

@@ -46,7 +46,13 @@ class EnergyDetector(Recorded, nn.Module):
             raise ValueError(f"window is {window}; it must be an odd number of at least 1")
         if not 0 < quantile < 1:
             raise ValueError(f"quantile is {quantile}; it must be in (0, 1)")
+        if not math.isfinite(threshold):
+            raise ValueError(f"threshold is {threshold}; give a finite number of decibels")
         self.window, self.threshold, self.quantile = window, threshold, quantile
+
+    def extra_repr(self) -> str:
+        """Return the arguments for ``repr``."""
+        return f"window={self.window}, threshold={self.threshold:g}, quantile={self.quantile:g}"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of the bins.
@@ -56,8 +62,10 @@ class EnergyDetector(Recorded, nn.Module):
         """
         if not x.is_complex():
             raise TypeError(f"the spectrum is {x.dtype}; EnergyDetector takes complex numbers (B, N)")
-        if x.dim() != 2:
+        if x.dim() != 2 or not x.shape[1]:
             raise ValueError(f"the spectrum has shape {tuple(x.shape)}, where (B, N) is needed")
+        if not len(x):
+            return x.real.clone()
         power = x.real.square() + x.imag.square()
         noise = power.quantile(self.quantile, 1, keepdim=True) / -math.log1p(-self.quantile)
         smooth = nn.functional.avg_pool1d(

@@ -128,7 +128,7 @@ def optimal_activation(
         family: ``"hermite"`` or ``"sine"``.
 
     Raises:
-        ValueError: if ``dimension`` is below 1, or for ``"sine"`` outside 2..100.
+        ValueError: if ``dimension`` is below 1, or for ``"sine"`` outside 2..100, or the family is another word.
 
     Example:
         >>> optimal_activation(2)
@@ -138,6 +138,8 @@ def optimal_activation(
     """
     if dimension < 1:
         raise ValueError(f"dimension is {dimension}; the data have at least one dimension")
+    if family not in ("hermite", "sine"):
+        raise ValueError(f"family is {family!r}; give 'hermite' or 'sine'")
     if family == "sine":
         return SineActivation(_rate(dimension))
     if dimension == 1:

@@ -90,4 +90,4 @@ class CReLU(SplitActivation):
             x: complex input.
         """
         check_complex(x, self)
-        return torch.view_as_complex(torch.view_as_real(x).relu())  # one pass over both parts
+        return torch.view_as_complex(torch.view_as_real(x.resolve_conj()).relu())  # one pass over both parts

@@ -1,6 +1,8 @@
 """Batch normalisation of complex numbers by whitening of their real and imaginary parts."""
 
 import math
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ class ComplexBatchNorm(Recorded, nn.Module):
 
     Raises:
         ValueError: if an argument is out of range; in ``forward`` if the number of channels differs, or in training
-            if there is only one value for each channel.
+            if there is only one value for each channel, or none.
         TypeError: in ``forward``, if the input is real.
 
     Example:
@@ -74,6 +76,14 @@ class ComplexBatchNorm(Recorded, nn.Module):
             self.running_mean.zero_()
             self.bias.zero_()
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        # module.to(torch.complex128) casts real tensors, too; the matrices are real
+        if self.weight.is_complex():
+            self.weight = nn.Parameter(self.weight.detach().real.clone(), self.weight.requires_grad)
+            self.running_covariance = self.running_covariance.real.clone()
+        return self
+
     def extra_repr(self) -> str:
         """Return the arguments for ``repr``."""
         return f"{self.num_features}, eps={self.eps:g}, momentum={self.momentum:g}"
@@ -88,12 +98,12 @@ class ComplexBatchNorm(Recorded, nn.Module):
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise ValueError(f"the input has shape {tuple(x.shape)}, where (B, {self.num_features}, *) is needed")
         column = (self.num_features, *[1] * (x.dim() - 2), 2)
-        parts = torch.view_as_real(x)  # (B, C, *, 2): real arithmetic is faster than complex
+        parts = torch.view_as_real(x.resolve_conj())  # (B, C, *, 2): real arithmetic is faster than complex
         if self.training:
-            if x.numel() == x.shape[1]:
+            if x.numel() <= x.shape[1]:
                 raise ValueError(
-                    f"the input has shape {tuple(x.shape)}, one value for each channel, which has no variance; train "
-                    "with batches of at least 2"
+                    f"the input has shape {tuple(x.shape)}, one value for each channel or none, which has no variance; "
+                    "train with batches of at least 2"
                 )
             others = [dim for dim in range(x.dim()) if dim != 1]
             mean = parts.mean(others)  # (C, 2)
@@ -103,8 +113,9 @@ class ComplexBatchNorm(Recorded, nn.Module):
                 [*squares.unbind(1), (centred[..., 0] * centred[..., 1]).mean(others)]
             )  # (3, C): rr, ii, ri
             with torch.no_grad():
-                torch.view_as_real(self.running_mean).lerp_(mean.to(self.weight), self.momentum)
-                self.running_covariance.lerp_(covariance.to(self.weight), self.momentum)
+                running = torch.view_as_real(self.running_mean)
+                running.lerp_(mean.to(running), self.momentum)
+                self.running_covariance.lerp_(covariance.to(self.running_covariance), self.momentum)
         else:
             covariance = self.running_covariance
             centred = parts - torch.view_as_real(self.running_mean).to(parts.dtype).view(column)

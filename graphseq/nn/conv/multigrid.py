@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from graphseq.core import Recorded
 from graphseq.nn.causal import positive
+from graphseq.nn.conv.spectral import check_real_fields
 
 __all__ = ["MgConv2d"]
 
@@ -70,6 +71,7 @@ class MgConv2d(Recorded, nn.Module):
     Raises:
         ValueError: if an argument is out of range; in ``forward`` if ``f`` has another shape, or a size that does not
             coarsen.
+        TypeError: in ``forward``, if ``f`` is complex or of integers.
 
     Example:
         >>> import torch
@@ -95,6 +97,9 @@ class MgConv2d(Recorded, nn.Module):
             raise ValueError(f"boundary is {boundary!r}; it must be one of {', '.join(get_args(Boundary))}")
         if alignment not in get_args(Alignment):
             raise ValueError(f"alignment is {alignment!r}; it must be 'vertex' or 'cell'")
+        for name, numbers in (("pre", pre), ("post", post)):
+            if isinstance(numbers, int):
+                raise ValueError(f"{name} is {numbers}; give a list with one number a level")
         before = [1] * (levels - 1) + [2] if pre is None else list(pre)
         after = [0] * (levels - 1) if post is None else list(post)
         if len(before) != levels or before[0] < 1 or min(before) < 0:
@@ -139,6 +144,9 @@ class MgConv2d(Recorded, nn.Module):
         Raises:
             ValueError: if the size does not coarsen as often as the layer has coarser grids.
         """
+        least = 2 if (self.boundary, self.alignment) == ("neumann", "vertex") else 1  # to be mirrored at a vertex
+        if size < least:
+            raise ValueError(f"there are {size} points along an axis; at least {least} are needed")
         sizes = [size]
         for _ in range(self.levels - 1):
             last = sizes[-1]
@@ -165,6 +173,7 @@ class MgConv2d(Recorded, nn.Module):
         Args:
             f: fields (B, in_channels, Y, X).
         """
+        check_real_fields(f)
         if f.dim() != 4 or f.shape[1] != self.in_channels:
             raise ValueError(f"fields have shape {tuple(f.shape)}, where (B, {self.in_channels}, Y, X) is needed")
         self.grid_sizes(f.shape[2]), self.grid_sizes(f.shape[3])

@@ -9,6 +9,25 @@ from graphseq.nn.causal import positive
 __all__ = ["SpectralConv2d"]
 
 
+def check_real_fields(f: Tensor) -> None:
+    """Check that fields are real floating-point numbers.
+
+    Args:
+        f: fields.
+
+    Raises:
+        TypeError: if they are complex, or integers.
+
+    Example:
+        >>> check_real_fields(torch.zeros(1, 1, 4, 4))
+    """
+    if not f.is_floating_point():
+        raise TypeError(
+            f"fields are {f.dtype}; give real floating-point numbers: real and imaginary parts as two channels, "
+            "integers after .float()"
+        )
+
+
 class SpectralConv2d(Recorded, nn.Module):
     r"""Linear operator between channels of periodic fields, given by a matrix for each of the lowest Fourier modes.
 
@@ -31,6 +50,7 @@ class SpectralConv2d(Recorded, nn.Module):
     Raises:
         ValueError: if a size is below 1; in ``forward`` if ``f`` has another shape, or fewer than 2 M points along an
             axis.
+        TypeError: in ``forward``, if ``f`` is complex or of integers.
 
     Example:
         >>> SpectralConv2d(3, 8, modes=4)(torch.randn(2, 3, 16, 20)).shape
@@ -55,12 +75,15 @@ class SpectralConv2d(Recorded, nn.Module):
         Args:
             f: fields (B, in_channels, Y, X).
         """
+        check_real_fields(f)
         if f.dim() != 4 or f.shape[1] != self.in_channels or min(f.shape[2:]) < 2 * self.modes:
             raise ValueError(
                 f"fields have shape {tuple(f.shape)}, where (B, {self.in_channels}, Y, X) is needed, with at least "
                 f"{2 * self.modes} points along Y and X for modes={self.modes}"
             )
         height, width = f.shape[2:]
+        if not len(f):  # of which there are no transforms
+            return f.new_zeros(0, self.out_channels, height, width)
         wide = torch.promote_types(f.dtype, torch.float32)
         with torch.autocast(f.device.type, enabled=False):
             spectrum = torch.fft.rfft2(f.to(wide), norm="forward")

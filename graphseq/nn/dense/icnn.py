@@ -18,10 +18,15 @@ __all__ = ["InputConvexConvNet", "InputConvexNetwork", "NonNegative"]
 class _Projection(torch.autograd.Function):
     """Projection onto numbers of at least 0, whose gradient is 0 where it would push a number further below 0."""
 
+    generate_vmap_rule = True  # for torch.func, such as per-sample weights of a hypernetwork
+
     @staticmethod
-    def forward(context: Any, free: Tensor) -> Tensor:
-        context.save_for_backward(free)
+    def forward(free: Tensor) -> Tensor:
         return free.clamp(min=0)
+
+    @staticmethod
+    def setup_context(context: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        context.save_for_backward(*inputs)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
@@ -134,7 +139,8 @@ class InputConvexNetwork(_InputConvex):
     convex, and so is a convex increasing function of a convex one. The layers :math:`H_k`, which read the input, are
     free. The gradient is a proximal operator: see :class:`graphseq.models.LearnedProximal`. Sums of non-negative terms
     are divided by their number n: such terms do not cancel, and a step of an optimiser moves all weights of a sum the
-    same way, which would change sums by n times as much as single weights.
+    same way, which would change sums by n times as much as single weights. torch does not pickle modules with
+    parametrised weights: save the ``state_dict``.
 
     Source: arXiv 2310.14344, section 3. Differs from the authors' code: weights are non-negative by
     :class:`NonNegative`, not by clamping after each step; the division by n; weights begin positive, with a mean of 1.
@@ -246,6 +252,11 @@ class InputConvexConvNet(_InputConvex):
         beta: float = 10.0,
         constraint: nn.Module | None = None,
     ) -> None:
+        if isinstance(image_size, int) or isinstance(strides, int):
+            raise ValueError(
+                f"image_size is {image_size} and strides {strides}; give rows and columns, such as (28, 28), and the "
+                "step of each layer, such as (1, 2, 1, 2)"
+            )
         sizes = {f"image_size[{axis}]": size for axis, size in enumerate(image_size)}
         sizes.update({f"strides[{place}]": stride for place, stride in enumerate(strides)})
         _check(beta, channels=channels, hidden_channels=hidden_channels, features=features, **sizes)

@@ -134,9 +134,14 @@ class TaskHyperNetwork(GeneratedNetwork, Elastic):
         Raises:
             ValueError: if there is no such task.
         """
+        if isinstance(task, Tensor) and task.dim():
+            raise ValueError(
+                f"task is a tensor {tuple(task.shape)}; give one number: all samples of a call share a task"
+            )
         if not 0 <= task < self.num_tasks:
             raise ValueError(
-                f"task is {task}, and there are {self.num_tasks}; give num_tasks of at least {task + 1}, or add_task()"
+                f"task is {task}, and there are {self.num_tasks}, numbered from 0; for more, give a larger num_tasks "
+                "or call add_task()"
             )
         return self.task_embeddings[task]
 

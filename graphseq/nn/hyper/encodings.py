@@ -11,6 +11,8 @@ __all__ = ["ComplementEncoding", "CosineEncoding"]
 
 
 def _check_range(z: Tensor) -> None:
+    if z.is_complex():
+        raise ValueError(f"inputs are {z.dtype}; real numbers in [0, 1] are needed")
     # a device would have to be waited for
     if z.device.type != "cpu" or torch.compiler.is_compiling() or not z.numel():
         return

@@ -103,7 +103,8 @@ class GeneratedNetwork(Recorded, nn.Module):
         network: network whose weights are generated; the module itself is changed.
 
     Raises:
-        ValueError: if no parameter of the network requires a gradient.
+        ValueError: if no parameter of the network requires a gradient, or one is complex.
+        TypeError: if ``network`` is no module.
 
     Example:
         >>> generated = GeneratedNetwork(nn.Linear(3, 2))
@@ -115,6 +116,8 @@ class GeneratedNetwork(Recorded, nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"network is a {type(network).__name__}; give a torch.nn.Module")
         self.network = network
         places: dict[int, list[str]] = {}
         found: dict[int, nn.Parameter] = {}
@@ -126,6 +129,9 @@ class GeneratedNetwork(Recorded, nn.Module):
             raise ValueError(
                 f"no parameter of {type(network).__name__} requires a gradient, so there are no weights to generate"
             )
+        for key, names in places.items():
+            if found[key].is_complex():
+                raise ValueError(f"weight {names[0]!r} is {found[key].dtype}; only real weights can be generated")
         self._places = list(places.values())
         self.shapes = {names[0]: found[key].shape for key, names in places.items()}
         self._sizes = [shape.numel() for shape in self.shapes.values()]

@@ -48,6 +48,7 @@ class HyperNetwork(GeneratedNetwork):
         ValueError: if a size is below 1, no parameter of the network requires a gradient, or ``exact_start`` is given
             without ``residual``; in ``forward`` if the condition has another shape, is refused by the encoding, or
             differs within a batch of a batch norm that trains.
+        TypeError: if ``network`` is no module, or a condition is no tensor.
 
     Example:
         >>> from graphseq.nn import CosineEncoding
@@ -68,6 +69,8 @@ class HyperNetwork(GeneratedNetwork):
         exact_start: bool = False,
     ) -> None:
         super().__init__(network)
+        if isinstance(hidden_sizes, int):
+            raise ValueError(f"hidden_sizes is {hidden_sizes}; give a list, such as [16, 128]")
         for name, size in (("condition_size", condition_size), *(("hidden_sizes", size) for size in hidden_sizes)):
             if size < 1:
                 raise ValueError(f"{name} holds {size}; sizes must be at least 1")
@@ -76,6 +79,8 @@ class HyperNetwork(GeneratedNetwork):
                 "exact_start is true and residual false: without the residual form all weights would begin at 0; "
                 "give residual=True"
             )
+        if encoding is not None and not callable(encoding):
+            raise TypeError(f"encoding is {encoding!r}; give a module, such as graphseq.nn.CosineEncoding(), or None")
         self.condition_size = condition_size
         self.encoding = nn.Identity() if encoding is None else encoding
         self.residual, self.exact_start = residual, exact_start
@@ -111,6 +116,10 @@ class HyperNetwork(GeneratedNetwork):
         Raises:
             ValueError: if the condition has not D entries, or the encoding refuses it.
         """
+        if not isinstance(condition, Tensor):
+            raise TypeError(
+                f"condition is a {type(condition).__name__}; give a tensor, torch.tensor([0.5]) for a whole batch"
+            )
         if not condition.dim() or condition.shape[-1] != self.condition_size:
             raise ValueError(
                 f"condition has shape {tuple(condition.shape)}; (*, {self.condition_size}) is needed, for "
@@ -125,6 +134,6 @@ class HyperNetwork(GeneratedNetwork):
             x: inputs of the network, (B, *).
             condition: one condition (D,), or one for each sample, (B, D).
         """
-        if condition.dim() > 2:
+        if isinstance(condition, Tensor) and condition.dim() > 2:
             raise ValueError(f"condition has shape {tuple(condition.shape)}; one (D,), or (B, D), is needed")
         return self.call(self.weights(condition), x)

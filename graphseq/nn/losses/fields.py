@@ -13,8 +13,8 @@ class RelativeL2(Recorded, nn.Module):
 
     .. math:: \frac{1}{B} \sum_b \frac{\lVert u_b - v_b \rVert_2}{\lVert v_b \rVert_2}
 
-    Norms run over the channels and points of a sample. The number does not depend on the grid, nor on a factor common
-    to predictions and targets.
+    Norms run over the channels and points of a sample, in float32 or wider. The number does not depend on
+    the grid, nor on a factor common to predictions and targets.
 
     Source: arXiv 2010.08895, section 5. Differs from it: none.
 
@@ -48,7 +48,10 @@ class RelativeL2(Recorded, nn.Module):
             target: true fields (B, C, Y, X).
         """
         check_fields(prediction, target)
-        error, size = ((prediction - target).flatten(1).norm(dim=1), target.flatten(1).norm(dim=1))  # (B,)
+        # squares leave the range of half precision
+        wide = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
+        prediction, target = prediction.to(wide), target.to(wide)
+        error, size = (field.flatten(1).norm(dim=1) for field in (prediction - target, target))  # (B,)
         return (error / size.clamp(min=self.least)).mean()
 
 
@@ -100,8 +103,8 @@ class RelativeH1(Recorded, nn.Module):
         check_fields(prediction, target)
         wide = torch.promote_types(target.dtype, torch.float32)
         height, width = target.shape[2:]
-        along_y = torch.fft.fftfreq(height, 1 / height, device=target.device, dtype=wide)
-        along_x = torch.fft.fftfreq(width, 1 / width, device=target.device, dtype=wide)
+        along_y = torch.fft.fftfreq(height, 1 / height, device=target.device, dtype=wide.to_real())
+        along_x = torch.fft.fftfreq(width, 1 / width, device=target.device, dtype=wide.to_real())
         squared = along_y[:, None].square() + along_x.square()  # (Y, X)
         weight = (1 + squared.clamp(max=self.max_frequency**2)).sqrt()
         error, size = (
@@ -129,3 +132,5 @@ def check_fields(prediction: Tensor, target: Tensor) -> None:
             f"predictions have shape {tuple(prediction.shape)} and targets {tuple(target.shape)}; both must be whole "
             "fields (B, C, Y, X). A task takes fields with NaN apart: leave out samples with unknown values"
         )
+    if not len(target) or not (target.is_floating_point() or target.is_complex()):
+        raise DataError(f"targets are {target.dtype} {tuple(target.shape)}; give at least one field, of real numbers")

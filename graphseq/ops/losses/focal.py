@@ -29,7 +29,7 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: float = 1.0, gamma: float 
         logits (*), target (*) -> (*)
 
     Raises:
-        TypeError: if the logits are not real.
+        TypeError: if the logits or the target are complex.
         ValueError: if the shapes differ, or an argument is out of range.
 
     Example:
@@ -38,6 +38,8 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: float = 1.0, gamma: float 
     """
     if not logits.is_floating_point():
         raise TypeError(f"logits are {logits.dtype}; give real logits, and complex ones to complex_focal_loss")
+    if target.is_complex():
+        raise TypeError(f"target is {target.dtype}; masks are real, 0 and 1")
     if logits.shape != target.shape:
         raise ValueError(f"logits are {tuple(logits.shape)}, target {tuple(target.shape)}; they must be equal")
     if not (alpha > 0 and gamma >= 0):

@@ -17,6 +17,14 @@ from graphseq.tasks.objectives.classes import Classes
 __all__ = ["SequentialFinetuning"]
 
 
+def _check_batch(batch: object) -> None:
+    if not isinstance(batch, TaskBatch):
+        raise DataError(
+            f"a batch is a {type(batch).__name__}, which does not say of which task it is; give a TaskBatch, as "
+            "graphseq.data.SplitTasksDataModule does"
+        )
+
+
 class SequentialFinetuning(Task[TaskBatch]):
     r"""Train one network on one task after the other, with nothing that keeps the earlier ones.
 
@@ -44,7 +52,8 @@ class SequentialFinetuning(Task[TaskBatch]):
 
     Raises:
         ValueError: if a number is out of range, or there are more tasks than heads and more than one head.
-        DataError: in a run, if tasks do not come in the order of their numbers, or are more than ``num_tasks``.
+        DataError: if a batch is no ``TaskBatch``; in a run, if tasks do not come in the order of their numbers, or are
+            more than ``num_tasks``.
 
     Example:
         >>> task = SequentialFinetuning(nn.Linear(4, 6), num_outputs=2, num_tasks=3, num_heads=3)
@@ -130,6 +139,7 @@ class SequentialFinetuning(Task[TaskBatch]):
 
     def on_train_batch_start(self, batch: TaskBatch, batch_idx: int) -> None:
         """Change the task if the batch is of the next one."""
+        _check_batch(batch)
         if batch.task == self._current:
             return
         if batch.task != self._current + 1 or batch.task >= self.num_tasks:
@@ -173,6 +183,7 @@ class SequentialFinetuning(Task[TaskBatch]):
         Args:
             batch: samples of one task.
         """
+        _check_batch(batch)
         return self.head_of(self.outputs(batch.x, batch.task), batch.task)
 
     def outputs(self, x: Tensor, task: int) -> Tensor:
@@ -193,8 +204,12 @@ class SequentialFinetuning(Task[TaskBatch]):
             task: number of the task, or one for each sample, (B,).
 
         Raises:
-            ValueError: if the network has another number of outputs.
+            ValueError: if the network has another number of outputs, or there is no such task.
         """
+        if isinstance(task, int) and not 0 <= task < max(self.num_heads, self.num_tasks):
+            raise ValueError(
+                f"a batch is of task {task}; with num_tasks={self.num_tasks} it must be in 0..{self.num_tasks - 1}"
+            )
         if output.dim() != 2 or output.shape[1] != self.num_heads * self.num_outputs:
             raise ValueError(
                 f"{type(self.model).__name__} returned {tuple(output.shape)}; (B, {self.num_heads * self.num_outputs}) "

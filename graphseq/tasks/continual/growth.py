@@ -1,5 +1,6 @@
 """Growth of a hypernetwork in the middle of a run, and of the optimiser with it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,8 @@ class GrowthRule:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
+        if math.isnan(self.threshold):
+            raise ValueError("threshold is NaN; give a mean loss")
         for name, number, least in (("num_units", self.num_units, 1), ("trial_steps", self.trial_steps, 2)):
             if number < least:
                 raise ValueError(f"{name} is {number}; it must be at least {least}")

@@ -66,6 +66,8 @@ class ReplayMemory(Elastic):
         Args:
             count: number of samples.
         """
+        if not len(self):
+            raise ValueError("the memory holds no samples; add() some before draw()")
         chosen = torch.randint(len(self), (count,)).to(self.y.device)
         return self.x[chosen], self.y[chosen], self.task[chosen]
 

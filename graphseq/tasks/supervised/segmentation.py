@@ -90,7 +90,15 @@ class Segmentation(Task[object]):
             raise DataError("masks must hold 0 and 1; other numbers, or NaN, were given")
         wide = torch.promote_types(logits.dtype, torch.float32)  # complex types stay complex
         logits = logits.to(wide)
-        return Step(self.loss(logits, mask.to(logits.real.dtype)), logits, mask, len(mask))
+        try:
+            loss = self.loss(logits, mask.to(logits.real.dtype))
+        except NotImplementedError as error:
+            kind = "complex" if logits.is_complex() else "real"
+            raise TypeError(
+                f"{type(self.loss).__name__} does not take the {kind} logits of {type(self.model).__name__}; give "
+                "graphseq.nn.ComplexFocalLoss() for complex logits, graphseq.nn.FocalLoss() for real ones"
+            ) from error
+        return Step(loss, logits, mask, len(mask))
 
     def prediction_rows(self, batch: Any, output: Any, split: str, data: object = None) -> PredictionRows:
         """Return the predicted mask of each sample, and the true one where it is known.

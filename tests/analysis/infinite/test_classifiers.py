@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
+from sklearn.exceptions import DataConversionWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
@@ -100,7 +103,7 @@ def test_bad_input():
         deep.fit(x, [1] * 6)
     with pytest.raises(ValueError, match=r"y is of shape \(5,\) for 6 inputs"):
         deep.fit(x, y[:5])
-    with pytest.raises(ValueError, match="X has 2 features; the classifier was fitted with 3"):
+    with pytest.raises(ValueError, match="X has 2 features, but InfiniteNetworkClassifier is expecting 3"):
         deep.fit(x, [0, 1, 0, 1, 0, 1]).predict(x[:, :2])
     with pytest.raises(ValueError, match="kernel is 'rbf'"):
         InfiniteNetworkClassifier(nn.ReLU(), kernel="rbf").fit(x, [0, 1, 0, 1, 0, 1])
@@ -108,3 +111,31 @@ def test_bad_input():
         HilbertEstimate(0.0).fit(x, [0, 1, 0, 1, 0, 1])
     with pytest.raises(ValueError, match="singular to double precision"):
         InfiniteNetworkClassifier(nn.Sigmoid(), depth=200).fit(x, [0, 1, 0, 1, 0, 1])
+
+
+def test_used_as_scikit_learn_uses_estimators():
+    x, y = classes(12, 3, 0)
+    deep = InfiniteNetworkClassifier(optimal_activation(2), depth=3)
+    with pytest.raises(NotFittedError):
+        deep.predict(x)
+    grid = GridSearchCV(deep, {"depth": [2, 5], "kernel": ["nngp", "ntk"]}, cv=2, error_score="raise").fit(x, y)
+    assert set(grid.best_params_) == {"depth", "kernel"}
+    fitted = deep.fit(torch.tensor(x, requires_grad=True), y).predict(x)
+    with pytest.warns(DataConversionWarning):
+        assert (deep.fit(x, y[:, None]).predict(x) == fitted).all()
+    for given, target, error, said in [
+        (csr_matrix(x), y, TypeError, "sparse"),
+        (x + 1j, y, ValueError, "Complex data not supported"),
+        (x[:, 0], y, ValueError, "Reshape your data"),
+        (x, x[:, 0], ValueError, "Unknown label type"),
+        (x, None, ValueError, "requires y"),
+    ]:
+        with pytest.raises(error, match=said):
+            deep.fit(given, target)
+    for activation, error, said in [
+        ("relu", TypeError, "activation is 'relu'"),
+        (nn.Softmax(0), ValueError, "each entry by itself"),
+        (nn.Dropout(), ValueError, "random"),
+    ]:
+        with pytest.raises(error, match=said):
+            InfiniteNetworkClassifier(activation).fit(x, y)

@@ -140,3 +140,21 @@ def test_bad_input(kernel):
         kernel(torch.eye(2), nn.ReLU(), -1)
     with pytest.raises(ValueError, match=r"depth is 1100: .*nearest-neighbour"):
         kernel(on_sphere(3, 3), HermiteActivation([0, 0, 1]), 1100)
+
+
+def test_networks_without_a_kernel_and_inputs_of_other_kinds():
+    x = torch.eye(3)
+    with pytest.raises(ValueError, match="gives 2 numbers"):
+        empirical_ntk(nn.Linear(3, 2), x)
+    with pytest.raises(ValueError, match="BatchNorm1d is in training mode"):
+        empirical_ntk(nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1)), x)
+    with pytest.raises(ValueError, match="no parameters"):
+        empirical_ntk(nn.ReLU(), x)
+    with pytest.raises(TypeError, match="x is ndarray"):
+        nngp_kernel(x.numpy(), nn.ReLU(), 2)
+    with pytest.raises(ValueError, match="x has 3 features and y 2"):
+        ntk_kernel(x, nn.ReLU(), 2, torch.eye(2))
+    with pytest.raises(ValueError, match=r"depth is 2\.5"):
+        ntk_kernel(x, nn.ReLU(), 2.5)
+    with pytest.raises(ValueError, match="family is 'cosine'"):
+        optimal_activation(2, "cosine")

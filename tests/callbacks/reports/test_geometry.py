@@ -224,3 +224,15 @@ def test_tanh_takes_the_geometry_of_the_targets_and_relu_keeps_more_of_the_input
     assert found["tanh"]["target_alignment"] > 0.99
     assert found["relu"]["input_alignment"] > found["tanh"]["input_alignment"] + 0.08
     assert found["tanh"]["parallelism"] > found["relu"]["parallelism"] + 0.1
+
+
+def test_a_probe_is_several_batches_that_can_be_read_again():
+    batch = (torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))
+    graph = Data(x=torch.zeros(2, 2), edge_index=torch.zeros(2, 1, dtype=torch.int64))
+    for probe in (batch, {"x": batch[0]}, graph):
+        with pytest.raises(ValueError, match="probe is one batch"):
+            RepresentationGeometry(["model"], probe=probe)
+    with pytest.raises(ValueError, match="only once"):
+        RepresentationGeometry(["model"], probe=iter([batch]))
+    with pytest.raises(ValueError, match="measures is 'parallelism'"):
+        RepresentationGeometry(["model"], measures="parallelism")

@@ -211,3 +211,19 @@ def test_bad_equations():
 def test_bad_arguments(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+def test_numbers_that_no_solver_takes():
+    one, w = torch.ones(1, 5, 5), torch.zeros(1, 8, 8)
+    for call, said in [
+        (lambda: solve_darcy(one.numpy()), "coefficient is ndarray"),
+        (lambda: solve_darcy(one, math.nan), "forcing is nan"),
+        (lambda: solve_helmholtz(one, torch.ones(1, 5) * 1j), "flux is torch.complex64"),
+        (lambda: evolve_vorticity(w * math.nan, viscosity=0.1, duration=1, num_steps=1), "vorticity is not finite"),
+        (lambda: evolve_vorticity(w[:0], viscosity=0.1, duration=1, num_steps=1), "at least one"),
+        (lambda: evolve_vorticity(w, viscosity=0.1, duration=1, num_steps=1, forcing=w[0, 1:]), r"shape \(7, 8\)"),
+    ]:
+        with pytest.raises(DataError, match=said):
+            call()
+    with pytest.raises(ValueError, match=r"resolution is 15\.5"):
+        DarcyDataModule(resolution=15.5)

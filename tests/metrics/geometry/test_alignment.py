@@ -174,3 +174,20 @@ def test_bad_input():
         ParticipationRatio(3, 1)
     with pytest.raises(ValueError, match=r"\[0\]"):
         ParticipationRatio(0)
+
+
+@pytest.mark.parametrize("conditions", [None, 4])
+def test_collected_parts_are_merged(conditions):
+    x, y, numbers = torch.randn(12, 3), torch.randn(12, 2), torch.arange(12) % 4
+    one, other, whole = (FeatureAlignment(3, 2, conditions, unbiased=True) for _ in range(3))
+    for metric, rows in ((one, slice(5)), (other, slice(5, 12)), (whole, slice(12))):
+        metric.update(x[rows], y[rows], None if conditions is None else numbers[rows])
+    one.merge_state(other)
+    torch.testing.assert_close(one.compute(), whole.compute())
+    one.reset()
+    one.merge_state({name: getattr(whole, name) for name in whole._defaults})
+    torch.testing.assert_close(one.compute(), whole.compute())
+    with pytest.raises(ValueError, match="are not those of"):
+        one.merge_state(FeatureAlignment(4, 2, conditions))
+    with pytest.raises(ValueError, match="complex"):
+        FeatureAlignment(3, 2).update(x + 1j, y)

@@ -147,3 +147,10 @@ def test_bad_input():
         ParallelismScore(3, [0, 1])
     with pytest.raises(ValueError, match="num_conditions is 3"):
         balanced_dichotomies(3)
+
+
+def test_without_a_penalty_it_is_the_limit_of_small_ones():
+    means, side = torch.randn(6, 8), [0, 1, 0, 1, 0, 1]
+    scores = [cross_condition_generalization(means, side, penalty=penalty) for penalty in (0.0, 1e-9)]
+    torch.testing.assert_close(*scores)
+    assert float(dichotomy_decodability(means, list(range(6)), penalty=0.0)) == 1

@@ -145,3 +145,32 @@ def test_bad_arguments():
         ScaledFields(make(nn.Identity), {**good, "output_scale": [0.0]})
     with pytest.raises(ValueError, match="'input_mean': 2"):
         ScaledFields(make(nn.Identity), {**good, "input_mean": [0.0, 1.0]})
+
+
+def test_fields_that_no_network_takes():
+    x = torch.zeros(1, 1, 8, 8)
+    for network in (MgNO(1, 1, 2, 1, 2), FNO2d(1, 1, 2, 1, 2), UNet2d(1, 1, 2, 2), SpectralConv2d(1, 1, 2)):
+        with pytest.raises(TypeError, match="fields are torch.complex64"):
+            network(x.to(torch.complex64))
+        with pytest.raises(TypeError, match="fields are torch.int64"):
+            network(x.long())
+        assert network(x[:0]).shape == x[:0].shape
+    with pytest.raises(TypeError, match="activation is <built-in"):
+        MgNO(activation=torch.relu)
+
+
+def test_scales_of_another_number_of_channels():
+    three = {"input_mean": [0.0] * 3, "input_std": [2.0] * 3, "output_scale": [3.0] * 2}
+    network = ScaledFields(make(nn.Conv2d, 3, 2, 1), three)
+    with pytest.raises(ValueError, match="of 3 channels"):
+        network(torch.zeros(1, 2, 4, 4))
+    with pytest.raises(ValueError, match="output_scale of 2 channels"):
+        ScaledFields(make(nn.Conv2d, 3, 1, 1), three | {"output_scale": [1.0] * 2})(torch.zeros(1, 3, 4, 4))
+    other = ScaledFields(make(nn.Conv2d, 3, 2, 1))  # takes those of the state
+    other.load_state_dict(network.state_dict())
+    x = torch.randn(1, 3, 4, 4)
+    assert torch.equal(other(x), network(x))
+    network.reset_parameters()
+    assert not torch.equal(other(x), network(x))
+    with pytest.raises(ValueError, match="input_std is"):
+        ScaledFields(make(nn.Identity), {**three, "input_std": [math.inf] * 3})

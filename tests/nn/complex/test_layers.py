@@ -143,3 +143,22 @@ def test_wrong_arguments():
         complex_kaiming_normal_(torch.zeros(2, dtype=torch.complex64))
     with pytest.raises(ValueError, match="'fan'"):
         complex_kaiming_normal_(torch.zeros(2, 2, dtype=torch.complex64), "fan")
+
+
+@pytest.mark.parametrize("cast", [lambda m: m.double(), lambda m: m.to(torch.complex128)], ids=["double", "complex128"])
+@pytest.mark.filterwarnings("ignore:Complex modules are a new feature")
+def test_norm_in_double_precision(cast):
+    norm, x = ComplexBatchNorm(3), torch.randn(8, 3, dtype=torch.complex128)
+    expected = norm(x)
+    norm.reset_parameters()
+    torch.testing.assert_close(cast(norm)(x), expected)
+    assert norm.weight.dtype == norm.running_covariance.dtype == torch.float64
+
+
+def test_conjugated_views_and_empty_batches():
+    norm, x = ComplexBatchNorm(3), torch.randn(8, 3, dtype=torch.complex64)
+    torch.testing.assert_close(norm(x.conj()), norm(x.conj().resolve_conj()))
+    torch.testing.assert_close(CReLU()(x.conj()), CReLU()(x.conj().resolve_conj()))
+    with pytest.raises(ValueError, match=r"\(0, 3\)"):
+        norm(x[:0])
+    assert norm.running_mean.isfinite().all()

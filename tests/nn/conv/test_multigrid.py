@@ -219,3 +219,13 @@ def test_one_cycle_learns_to_solve_poisson():
         rates.step()
     with torch.no_grad():
         assert (error := float(loss(module(test[0]) * scale, test[1]))) < 0.02, error
+
+
+def test_grids_that_are_too_small():
+    for options, least in [({"boundary": "neumann", "alignment": "vertex"}, 2), ({}, 1)]:
+        module = MgConv2d(1, 1, levels=1, **options)
+        assert module(torch.zeros(1, 1, least, least)).shape == (1, 1, least, least)
+        with pytest.raises(ValueError, match=f"there are {least - 1} points"):
+            module(torch.zeros(1, 1, least - 1, 4))
+    with pytest.raises(ValueError, match="pre is 1; give a list"):
+        MgConv2d(1, 1, pre=1)

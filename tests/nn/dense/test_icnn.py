@@ -159,3 +159,19 @@ def test_what_is_not_real(dtype):
     for network, shape in ((InputConvexNetwork(4), (2, 4)), (InputConvexConvNet(1, (2, 2), 2), (2, 1, 2, 2))):
         with pytest.raises(TypeError, match=str(dtype)):
             network(torch.ones(shape, dtype=dtype))
+
+
+def test_transforms_of_torch_see_the_projection():
+    network = InputConvexNetwork(2, 3, 2)
+    weights = dict(network.named_parameters())
+    y = torch.randn(4, 2)
+
+    def value(own, point):
+        return torch.func.functional_call(network, own, (point[None],)).squeeze()
+
+    gradients = torch.func.vmap(torch.func.grad(value), (None, 0))(weights, y)
+    network(y).sum().backward()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient.sum(0), dict(network.named_parameters())[name].grad)
+    with pytest.raises(ValueError, match="image_size is 8"):
+        InputConvexConvNet(1, 8)

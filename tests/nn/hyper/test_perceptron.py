@@ -186,3 +186,20 @@ def test_bad_conditions():
             hyper(torch.ones(4, 2), torch.ones(shape))
     with pytest.raises(ValueError, match=r"reach from 0 to 2"):
         hyper(torch.ones(4, 2), torch.tensor([0.0, 1.0, 2.0]))
+
+
+def test_what_is_no_network_or_condition():
+    hyper = HyperNetwork(make(nn.Linear, 3, 2), encoding=CosineEncoding())
+    x = torch.zeros(1, 3)
+    with pytest.raises(TypeError, match="condition is a float"):
+        hyper(x, 0.5)
+    with pytest.raises(ValueError, match="inputs are torch.complex64"):
+        hyper(x, torch.tensor([0.5 + 0j]))
+    with pytest.raises(TypeError, match="network is a builtin_function"):
+        HyperNetwork(torch.relu)
+    with pytest.raises(TypeError, match="encoding is 'cosine'"):
+        HyperNetwork(make(nn.Linear, 3, 2), encoding="cosine")
+    with pytest.raises(ValueError, match="'weight' is torch.complex64"):
+        HyperNetwork(make(nn.Linear, 3, 2, dtype=torch.complex64))
+    with pytest.raises(ValueError, match="hidden_sizes is 16"):
+        HyperNetwork(make(nn.Linear, 3, 2), hidden_sizes=16)

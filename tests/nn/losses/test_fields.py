@@ -65,3 +65,16 @@ def test_bad_input():
         RelativeH1(-1)
     with pytest.raises(ValueError, match="least is 0"):
         RelativeL2(0)
+
+
+def test_types_of_numbers():
+    target = torch.rand(2, 1, 4, 4) + 0.5
+    for loss in (RelativeL2(), RelativeH1()):
+        # squares of these are infinite in half precision
+        assert float(loss((3.3e4 * target).half(), (3e4 * target).half())) == pytest.approx(0.1, abs=0.01)
+        wave = target.to(torch.complex64) * (1 + 1j)
+        assert float(loss(1.5 * wave, wave)) == pytest.approx(0.5, rel=1e-5)
+        with pytest.raises(DataError, match=r"torch.int64 \(2, 1, 4, 4\)"):
+            loss(target.long(), target.long())
+        with pytest.raises(DataError, match="at least one field"):
+            loss(target[:0], target[:0])

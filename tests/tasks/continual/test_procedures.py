@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from graphseq.core import DataError, TaskBatch
+from graphseq.core import DataError, TaskBatch, make
 from graphseq.data import SplitTasksDataModule
 from graphseq.models import MLP
 from graphseq.nn import ChunkedHyperNetwork, OutputRegularizer, RNNHyperNetwork
@@ -241,3 +241,16 @@ def test_a_loaded_task_is_tested_on_what_it_has_learned(tmp_path):
     assert row["test/acc"] == pytest.approx(sum(accuracies) / 2, abs=1e-5)
     assert task.accuracies[0, 0] > 0.5  # noted when the second task began, although nothing was validated
     assert len(trainer().predict(fresh, data)) == len(data.predict_dataloader())
+
+
+def test_batches_and_numbers_of_tasks_that_do_not_fit():
+    task = SequentialFinetuning(make(nn.Linear, 4, 6), num_outputs=2, num_tasks=3, num_heads=3)
+    x, y = torch.ones(2, 4), torch.tensor([0, 1])
+    with pytest.raises(DataError, match="a batch is a tuple"):
+        task.step((x, y))
+    for number in (-1, 3):
+        with pytest.raises(ValueError, match=f"a batch is of task {number}"):
+            task.step(TaskBatch(x, y, number))
+    hyper = ChunkedHyperNetwork(make(nn.Linear, 4, 2), 2)
+    with pytest.raises(ValueError, match=r"a tensor \(2,\)"):
+        hyper(x, y)

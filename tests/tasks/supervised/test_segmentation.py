@@ -6,10 +6,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
+from torch import nn
 
 import graphseq
 from graphseq.callbacks import SpectrumReport, draw_scores_by_snr, draw_spectra
-from graphseq.core import DataError
+from graphseq.core import DataError, make
 from graphseq.data import WidebandDataModule
 from graphseq.metrics import complex_iou, mask_accuracy
 from graphseq.models import CMuSeNet, EnergyDetector, RealMuSeNet
@@ -126,3 +127,10 @@ def test_what_does_not_fit_is_refused():
         draw_spectra(batch["x"], batch["y"][:, 1:], batch["y"], ["a", "b"])
     with pytest.raises(ValueError, match="scores are"):
         draw_scores_by_snr({})
+
+
+def test_a_loss_of_real_logits_on_complex_ones():
+    batch = {"x": torch.randn(2, 16, dtype=torch.complex64).conj(), "y": torch.zeros(2, 16)}
+    task = Segmentation(CMuSeNet(16, (2,), (1,), "1d"), make(nn.BCEWithLogitsLoss))
+    with pytest.raises(TypeError, match="complex logits of CMuSeNet"):
+        task.step(batch)
