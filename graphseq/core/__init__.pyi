@@ -35,6 +35,7 @@ from graphseq.core.protocols import StreamedText as StreamedText
 from graphseq.core.protocols import StreamNetwork as StreamNetwork
 from graphseq.core.protocols import TeacherForcedNetwork as TeacherForcedNetwork
 from graphseq.core.protocols import TextSource as TextSource
+from graphseq.core.protocols import Undecayed as Undecayed
 from graphseq.core.protocols import missing_members as missing_members
 from graphseq.core.random import capture_generators as capture_generators
 from graphseq.core.random import restore_generators as restore_generators

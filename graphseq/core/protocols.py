@@ -27,6 +27,7 @@ __all__ = [
     "StreamedText",
     "TeacherForcedNetwork",
     "TextSource",
+    "Undecayed",
     "missing_members",
 ]
 
@@ -423,6 +424,19 @@ class TextSource(Protocol):
     @property
     def vocabulary(self) -> Vocabulary:
         """Vocabulary made of the tokens of the training split."""
+
+
+@runtime_checkable
+class Undecayed(Protocol):
+    """Layer that names parameters of its own that tasks exempt from weight decay.
+
+    Example:
+        >>> from graphseq.nn import PolyNorm
+        >>> PolyNorm().undecayed
+        ('coefficients',)
+    """
+
+    undecayed: tuple[str, ...]
 
 
 @runtime_checkable

@@ -7,6 +7,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from graphseq.core import Undecayed
+
 __all__: list[str] = []
 
 _HALF_EPSILON = 1e-4
@@ -44,13 +46,13 @@ def check_callables(
 def build_optimizer(
     optimizer: OptimizerCallable | None, parameters: list[nn.Parameter], model: nn.Module
 ) -> torch.optim.Optimizer:
-    """Return the optimiser of some parameters.
+    """Return the optimiser of some parameters; those that layers exempt from weight decay have groups without it.
 
     Args:
         optimizer: callable from parameters to an optimiser; None for ``torch.optim.Adam`` with its own defaults (with
             eps=1e-4 in float16).
         parameters: parameters to optimise, at least one.
-        model: network that the parameters belong to, named in the error message.
+        model: network that the parameters belong to, see :class:`graphseq.core.Undecayed`.
 
     Raises:
         ValueError: if there are no parameters, or epsilon is too small for float16.
@@ -67,7 +69,23 @@ def build_optimizer(
     if not isinstance(built, torch.optim.Optimizer):
         raise TypeError(f"optimizer returned a {type(built).__name__}; it must return a torch.optim.Optimizer")
     check_epsilon(built, replace=optimizer is None)
+    _exempt(built, model)
     return built
+
+
+def _exempt(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Move the parameters that layers exempt from weight decay into groups of their own, with the other options."""
+    layers = [layer for layer in model.modules() if isinstance(layer, Undecayed)]
+    exempt = {id(getattr(layer, name)) for layer in layers for name in layer.undecayed}
+    for group in list(optimizer.param_groups):
+        free = [parameter for parameter in group["params"] if id(parameter) in exempt]
+        if not free or not group.get("weight_decay"):
+            continue
+        if len(free) == len(group["params"]):
+            group["weight_decay"] = 0.0
+            continue
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in exempt]
+        optimizer.add_param_group({**group, "params": free, "weight_decay": 0.0})
 
 
 def build_scheduler(

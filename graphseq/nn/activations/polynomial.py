@@ -15,6 +15,8 @@ __all__ = ["PolyNorm", "PolyReLU"]
 class _Polynomial(nn.Module):
     """Base class: coefficients by power, and a sum of terms of which the backward pass stores the input alone."""
 
+    undecayed = ("coefficients",)
+
     def __init__(self, order: int = 3, recompute: bool = True) -> None:
         super().__init__()
         if not isinstance(order, int) or order < 1:
@@ -65,9 +67,9 @@ class PolyReLU(Recorded, _Polynomial):
 
     .. math:: y = a_0 + \sum_{i=1}^{r} a_i \operatorname{ReLU}(x)^i
 
-    The coefficients are shared by all channels; put them into a parameter group without weight decay. The activation
-    grows as a power, without a bound: prefer :class:`PolyNorm` in half precision, where an output beyond the type's
-    range becomes infinite.
+    The coefficients are shared by all channels, and tasks exempt them from weight decay; in a training loop of your own
+    put them into a parameter group without it. The activation grows as a power, without a bound: prefer
+    :class:`PolyNorm` in half precision, where an output beyond the type's range becomes infinite.
 
     Source: arXiv 2411.03884, eq. 2 and 6. Differs from it: coefficients are stored by power, the constant first.
 
@@ -108,8 +110,8 @@ class PolyNorm(Recorded, _Polynomial):
 
     The mean is over the last axis, so that the root mean square of an output is at most :math:`\sum_i |a_i|`, whatever
     the scale of the input, as long as the square of its highest power is finite in single precision: entries up to
-    :math:`10^6` for order 3. It is no function of single entries. Put the coefficients into a parameter group without
-    weight decay.
+    :math:`10^6` for order 3. It is no function of single entries. Tasks exempt the coefficients from weight decay; in a
+    training loop of your own put them into a parameter group without it.
 
     Source: arXiv 2411.03884, eq. 3 and 6. Differs from it: coefficients are stored by power, the constant first.
 

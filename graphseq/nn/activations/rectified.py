@@ -15,8 +15,9 @@ class CRReLU(Recorded, nn.Module):
     .. math:: y = \max(0, x) + \varepsilon\, x\, e^{-x^2 / 2}
 
     With a positive :math:`\varepsilon` there is a dip of :math:`-\varepsilon e^{-1/2}` at x = -1, so that units whose
-    inputs are a little below zero still have a gradient; with 0 it is ReLU. Put :math:`\varepsilon` into a parameter
-    group without weight decay.
+    inputs are a little below zero still have a gradient; with 0 it is ReLU. Weight decay would take
+    :math:`\varepsilon` to 0: tasks exempt it, in a training loop of your own put it into a parameter group without
+    weight decay.
 
     Source: arXiv 2405.12954, eq. 12, by way of public implementations. Differs from it: none that is known.
 
@@ -34,6 +35,8 @@ class CRReLU(Recorded, nn.Module):
         >>> [round(value, 4) for value in y.tolist()]
         [-0.3033, 0.0, 1.3033]
     """
+
+    undecayed = ("epsilon",)
 
     def __init__(self, epsilon: float = 0.01) -> None:
         super().__init__()
