@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import MeanSquaredLogError, Metric, SymmetricMeanAbsolutePercentageError
 from torchmetrics.wrappers.abstract import WrapperMetric
 
-from graphseq.metrics.regression import OverKnownTargets, known_pairs
+from graphseq.metrics.regression import OverKnownTargets, check_numbers, known_pairs
 
 __all__ = [
     "AtStep",
@@ -103,6 +103,26 @@ class MaskedSymmetricMeanAbsolutePercentageError(OverKnownTargets, SymmetricMean
     """
 
 
+def _in_naive_units(prediction: Tensor, target: Tensor, naive: Tensor) -> tuple[Tensor, Tensor]:
+    check_numbers(prediction=prediction, target=target, naive=naive)
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"predictions are {tuple(prediction.shape)}, targets {tuple(target.shape)}; they must be equal"
+        )
+    # broadcasting must not add predictions, and the naive error of a variable is the same at all steps
+    sizes = zip(reversed(naive.shape), reversed(target.shape), strict=False)
+    fits = naive.dim() <= target.dim() and all(size in (1, whole) for size, whole in sizes)
+    if not fits or (naive.dim() > 1 and naive.shape[-2] != 1):
+        raise ValueError(f"naive is {tuple(naive.shape)} for targets {tuple(target.shape)}; it must be (S, 1, K)")
+    if naive.device.type == "cpu" and bool((naive <= 0).any()):
+        raise ValueError(
+            f"naive reaches down to {float(naive.nan_to_num(torch.inf).min())}; errors of the naive forecast are above "
+            "0: give NaN for a variable that was constant, which leaves it out"
+        )
+    wide = torch.promote_types(naive.dtype, torch.float32)
+    return prediction / naive.to(wide), target / naive.to(wide)
+
+
 def mean_absolute_scaled_error(prediction: Tensor, target: Tensor, naive: Tensor) -> Tensor:
     """Return the mean absolute error in units of the error of the naive forecast; NaN if no target is known.
 
@@ -115,14 +135,16 @@ def mean_absolute_scaled_error(prediction: Tensor, target: Tensor, naive: Tensor
             that was constant there.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ, or an error of the naive forecast is not above 0; on an accelerator its
+            values are not read.
+        TypeError: if one of them is no tensor of real numbers.
 
     Example:
         >>> one = torch.ones(1, 1, 1, 1)
         >>> mean_absolute_scaled_error(3 * one, one, 4 * one[0])
         tensor(0.5000)
     """
-    prediction, target = known_pairs(prediction / naive, target / naive)
+    prediction, target = known_pairs(*_in_naive_units(prediction, target, naive))
     return (prediction - target).abs().mean()
 
 
@@ -160,7 +182,7 @@ class MeanAbsoluteScaledError(Metric):
             target: targets of the same shape, NaN where unknown.
             naive: mean absolute error of the naive forecast, (S, 1, K).
         """
-        prediction, known = known_pairs(preds / naive, target / naive)
+        prediction, known = known_pairs(*_in_naive_units(preds, target, naive))
         self.total += (prediction - known).abs().sum(dtype=torch.float64)
         self.count += known.numel()
 
@@ -178,7 +200,9 @@ class AtStep(WrapperMetric):
         variable: position of the variable, from 0; None for all.
 
     Raises:
-        ValueError: if ``step`` is below 1 or ``variable`` below 0; in an update, if they are beyond the forecast.
+        ValueError: if ``step`` is below 1 or ``variable`` below 0; in an update, if they are beyond the forecast, or
+            predictions and targets are not (B, S, Z, K) both.
+        TypeError: if ``metric`` is no metric.
 
     Example:
         >>> from graphseq.metrics import MaskedMeanAbsoluteError
@@ -190,11 +214,25 @@ class AtStep(WrapperMetric):
 
     def __init__(self, metric: Metric, step: int | None = None, variable: int | None = None) -> None:
         super().__init__()
-        if (step is not None and step < 1) or (variable is not None and variable < 0):
-            raise ValueError(f"step is {step}, variable {variable}; steps count from 1, variables from 0")
+        if not isinstance(metric, Metric):
+            given = f"the class {metric.__name__}" if isinstance(metric, type) else f"a {type(metric).__name__}"
+            raise TypeError(f"metric is {given}; give a metric that is built, such as MaskedMeanAbsoluteError()")
+        whole = all(place is None or isinstance(place, int) for place in (step, variable))
+        if not whole or (step is not None and step < 1) or (variable is not None and variable < 0):
+            raise ValueError(
+                f"step is {step!r}, variable {variable!r}; steps are whole numbers from 1, variables from 0"
+            )
         self.metric = metric
         self.step = step
         self.variable = variable
+
+    def _pair(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        # before a step is chosen: forecasts over different spans would have equal shapes afterwards
+        if preds.shape != target.shape or preds.dim() != 4:
+            raise ValueError(
+                f"predictions are {tuple(preds.shape)}, targets {tuple(target.shape)}; both must be (B, S, Z, K)"
+            )
+        return self._chosen(preds), self._chosen(target)
 
     def _chosen(self, values: Tensor) -> Tensor:
         for name, place, size in (("step", self.step, values.shape[-2]), ("variable", self.variable, values.shape[-1])):
@@ -210,7 +248,7 @@ class AtStep(WrapperMetric):
             preds: predictions (B, S, Z, K).
             target: targets of the same shape.
         """
-        self.metric.update(self._chosen(preds), self._chosen(target))
+        self.metric.update(*self._pair(preds, target))
 
     def compute(self) -> Tensor:
         """Return the value of the metric."""
@@ -223,7 +261,25 @@ class AtStep(WrapperMetric):
             preds: predictions (B, S, Z, K).
             target: targets of the same shape.
         """
-        return self.metric(self._chosen(preds), self._chosen(target))
+        return self.metric(*self._pair(preds, target))
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the batches that another such metric, or its state, has seen.
+
+        Args:
+            incoming_state: metric of the same kind, or the state of the metric inside.
+
+        Raises:
+            ValueError: if it is that of another step or variable.
+        """
+        if isinstance(incoming_state, AtStep):
+            if (incoming_state.step, incoming_state.variable) != (self.step, self.variable):
+                raise ValueError(
+                    f"the other metric is that of step {incoming_state.step} and variable {incoming_state.variable}; "
+                    f"this is that of step {self.step} and variable {self.variable}"
+                )
+            incoming_state = incoming_state.metric
+        self.metric.merge_state(incoming_state)
 
     def reset(self) -> None:
         """Forget all batches."""

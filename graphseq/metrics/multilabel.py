@@ -11,11 +11,13 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 from torchmetrics.utilities import dim_zero_cat
 
 from graphseq.core.errors import DataError
+from graphseq.metrics.regression import check_numbers
 
 __all__ = ["MaskedAUROC", "MaskedAveragePrecision", "masked_auroc", "masked_average_precision"]
 
 
 def _mean_over_labels(score: Callable[..., Tensor], prediction: Tensor, target: Tensor) -> Tensor:
+    check_numbers(prediction=prediction, target=target)
     if prediction.shape != target.shape or prediction.dim() != 2:
         raise ValueError(
             f"predictions are {tuple(prediction.shape)}, targets {tuple(target.shape)}; both must be (B, K)"
@@ -91,8 +93,8 @@ class _MaskedRanking(Metric):
 
     def __init__(self, num_labels: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if num_labels < 1:
-            raise ValueError(f"num_labels is {num_labels}; it must be at least 1")
+        if not isinstance(num_labels, int) or num_labels < 1:
+            raise ValueError(f"num_labels is {num_labels!r}; it must be a whole number of at least 1")
         self.num_labels = num_labels
         self.add_state("predictions", default=[], dist_reduce_fx="cat")
         self.add_state("targets", default=[], dist_reduce_fx="cat")
@@ -107,6 +109,7 @@ class _MaskedRanking(Metric):
             prediction: scores or logits (B, K).
             target: labels 0 or 1, NaN for missing (B, K).
         """
+        check_numbers(prediction=prediction, target=target)
         if prediction.dim() != 2 or prediction.size(1) != self.num_labels or prediction.shape != target.shape:
             raise ValueError(
                 f"predictions are {tuple(prediction.shape)}, targets {tuple(target.shape)}; "

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from graphseq.ops import segment_sum
+from graphseq.ops.segment.index import check_segments
 
 __all__ = ["PromptCoverage", "PromptMagnitude", "prompt_coverage", "prompt_magnitude"]
 
@@ -14,6 +15,7 @@ __all__ = ["PromptCoverage", "PromptMagnitude", "prompt_coverage", "prompt_magni
 def _check(prompt: Tensor, ptr: Tensor) -> None:
     if prompt.dim() != 2 or ptr.dim() != 1:
         raise ValueError(f"prompt is {tuple(prompt.shape)} and ptr {tuple(ptr.shape)}; (N, D) and (G+1,) are needed")
+    check_segments(prompt, None, ptr, None)
 
 
 def _shares(prompt: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,7 +45,7 @@ def prompt_coverage(prompt: Tensor, ptr: Tensor) -> Tensor:
         ptr: first node of each graph and, last, the number of nodes.
 
     Raises:
-        ValueError: if a shape does not fit.
+        ValueError: if a shape does not fit, or ``ptr`` does not run from 0 to the number of nodes.
 
     Example:
         >>> prompt_coverage(torch.tensor([[1.0], [0.0], [2.0]]), torch.tensor([0, 2, 3]))
@@ -65,7 +67,7 @@ def prompt_magnitude(prompt: Tensor, ptr: Tensor) -> Tensor:
         ptr: first node of each graph and, last, the number of nodes.
 
     Raises:
-        ValueError: if a shape does not fit.
+        ValueError: if a shape does not fit, or ``ptr`` does not run from 0 to the number of nodes.
 
     Example:
         >>> prompt_magnitude(torch.tensor([[1.0], [0.0], [-2.0]]), torch.tensor([0, 2, 3]))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from graphseq.metrics.regression import check_numbers
 from graphseq.ops.losses.quantiles import pinball_loss
 
 __all__ = ["MeanPinballLoss"]
@@ -18,8 +19,11 @@ class MeanPinballLoss(Metric):
     The functional twin is :func:`graphseq.ops.pinball_loss`.
 
     Args:
-        levels: quantile levels in (0, 1).
+        levels: quantile levels in (0, 1), at least one.
         kwargs: arguments of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: if a level is outside (0, 1), or there is none; in an update if the shapes do not fit.
 
     Example:
         >>> metric = MeanPinballLoss([0.25, 0.75])
@@ -36,7 +40,9 @@ class MeanPinballLoss(Metric):
 
     def __init__(self, levels: Sequence[float], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.levels = list(levels)
+        self.levels = [] if isinstance(levels, str) else [float(level) for level in levels]
+        if not self.levels or not all(0 < level < 1 for level in self.levels):
+            raise ValueError(f"levels is {levels!r}; give a list of quantile levels in (0, 1), such as [0.1, 0.5, 0.9]")
         self.add_state("total", default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", default=torch.tensor(0), dist_reduce_fx="sum")
 
@@ -47,7 +53,9 @@ class MeanPinballLoss(Metric):
             preds: predicted quantiles (..., Q).
             target: numbers (...), NaN where unknown.
         """
+        check_numbers(preds=preds, target=target)
         known = ~torch.isnan(target)
+        preds = preds.to(torch.promote_types(preds.dtype, torch.float32))  # half precision overflows
         each = pinball_loss(preds, torch.where(known, target, 0), self.levels)
         self.total += torch.where(known, each, 0).sum(dtype=torch.float64)
         self.count += known.sum()

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 
 from graphseq.core.errors import DataError
 from graphseq.metrics.multilabel import MaskedAUROC, MaskedAveragePrecision, masked_auroc, masked_average_precision
+from graphseq.metrics.regression import check_numbers
 
 __all__ = [
     "HitsAtK",
@@ -29,6 +30,7 @@ __all__ = [
 
 
 def _check_shapes(preds: Tensor, target: Tensor) -> None:
+    check_numbers(predictions=preds, targets=target)
     if preds.shape != target.shape or preds.dim() != 2 or preds.size(1) < 2:
         raise ValueError(
             f"predictions are {tuple(preds.shape)}, targets {tuple(target.shape)}; both must be (B, 1 + M) with the "
@@ -47,6 +49,11 @@ def _check_misplaced(count: Tensor) -> None:
             f"{int(count)} targets are not 1 in column 0 and 0 elsewhere; put the event into column 0 and its "
             "negatives behind it"
         )
+
+
+def _check_whole(k: int) -> None:
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"k is {k!r}; it must be a whole number of at least 1")
 
 
 def _check_k(k: int, columns: int) -> None:
@@ -72,10 +79,17 @@ def link_ranks(preds: Tensor) -> Tensor:
     Args:
         preds: scores, with the event in column 0 (B, 1 + M).
 
+    Raises:
+        ValueError: if the scores have another shape.
+        TypeError: if they are no tensor of real numbers.
+
     Example:
         >>> link_ranks(torch.tensor([[0.5, 0.1, 0.9], [1.0, 1.0, 1.0]]))
         tensor([2., 2.], dtype=torch.float64)
     """
+    check_numbers(predictions=preds)
+    if preds.dim() != 2 or not preds.size(1):
+        raise ValueError(f"predictions are {tuple(preds.shape)}; (B, 1 + M) with the event in column 0 is needed")
     event, negatives = preds[:, :1], preds[:, 1:]
     # counted from below, so that what compares as neither lower nor equal, which is NaN, is above
     lower, equal = (negatives < event).sum(1), (negatives == event).sum(1)
@@ -116,8 +130,7 @@ def hits_at_k(preds: Tensor, target: Tensor, k: int = 10) -> Tensor:
         >>> hits_at_k(torch.tensor([[0.5, 0.1, 0.9], [0.9, 0.1, 0.2]]), torch.tensor([[1, 0, 0], [1, 0, 0]]), k=1)
         tensor(0.5000)
     """
-    if k < 1:
-        raise ValueError(f"k is {k}; it must be at least 1")
+    _check_whole(k)
     _check_shapes(preds, target)
     _check_k(k, preds.size(1))
     _check_misplaced(_misplaced(target))
@@ -307,8 +320,7 @@ class HitsAtK(_MeanMetric):
 
     def __init__(self, k: int = 10, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if k < 1:
-            raise ValueError(f"k is {k}; it must be at least 1")
+        _check_whole(k)
         self.k = k
 
     def update(self, preds: Tensor, target: Tensor) -> None:

@@ -14,8 +14,28 @@ __all__ = [
 ]
 
 
+def check_numbers(**values: Tensor) -> None:
+    """Refuse what is no tensor of real numbers.
+
+    Args:
+        **values: tensors by the names that messages give them.
+
+    Raises:
+        TypeError: if a value is no tensor, or complex.
+
+    Example:
+        >>> check_numbers(prediction=torch.ones(3))
+    """
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}; give a tensor, such as by torch.as_tensor")
+        if value.is_complex():
+            raise TypeError(f"{name} is {value.dtype}; give real numbers")
+
+
 def known_pairs(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return predictions and targets where the target is known, flat, in float32 or wider: half precision overflows."""
+    check_numbers(prediction=prediction, target=target)
     if prediction.shape != target.shape:
         raise ValueError(
             f"predictions are {tuple(prediction.shape)}, targets {tuple(target.shape)}; they must be equal"
@@ -34,6 +54,7 @@ def masked_mean_absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: if the shapes differ.
+        TypeError: if they are no tensors of real numbers.
 
     Example:
         >>> masked_mean_absolute_error(torch.tensor([1.0, 5.0]), torch.tensor([3.0, float("nan")]))
@@ -52,6 +73,7 @@ def masked_root_mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor
 
     Raises:
         ValueError: if the shapes differ.
+        TypeError: if they are no tensors of real numbers.
 
     Example:
         >>> masked_root_mean_squared_error(torch.tensor([1.0, 5.0]), torch.tensor([3.0, float("nan")]))

@@ -13,6 +13,7 @@ from graphseq.metrics import (
     MaskedRootMeanSquaredError,
     MaskedSymmetricMeanAbsolutePercentageError,
     MeanAbsoluteScaledError,
+    MeanPinballLoss,
     masked_mean_squared_log_error,
     masked_symmetric_mean_absolute_percentage_error,
     mean_absolute_scaled_error,
@@ -129,3 +130,47 @@ def test_states_of_processes_are_added(name: str) -> None:
     parts[0].distributed_available_fn = lambda: True
     torch.testing.assert_close(made[0].compute(), made[2].compute())
     assert set(parts[0]._reductions.values()) == {torchmetrics.utilities.data.dim_zero_sum}
+
+
+def test_forecasts_over_other_spans_and_naive_errors_of_other_shapes():
+    y, naive = torch.rand(2, 3, 4, 2), torch.rand(3, 1, 2) + 0.1
+    with pytest.raises(ValueError, match=r"\(2, 3, 2, 2\), targets \(2, 3, 4, 2\)"):
+        AtStep(MaskedMeanAbsoluteError(), step=2).update(y[:, :, :2], y)
+    for metric, step, error, said in [
+        (MaskedMeanAbsoluteError, 1, TypeError, "class MaskedMeanAbsoluteError"),
+        ("mae", 1, TypeError, "a str"),
+        (MaskedMeanAbsoluteError(), 1.5, ValueError, r"step is 1\.5"),
+    ]:
+        with pytest.raises(error, match=said):
+            AtStep(metric, step=step)
+    for preds, unit, said in [
+        (y[:, :1], naive, r"predictions are \(2, 1, 4, 2\)"),  # dividing would have made the shapes equal
+        (y, torch.rand(5, 2, 3, 1, 2), r"naive is \(5, 2, 3, 1, 2\)"),
+        (y, torch.rand(3, 4, 2), r"naive is \(3, 4, 2\)"),
+        (y, naive * 0, "NaN for a variable that was constant"),
+        (y, -naive, "NaN for a variable that was constant"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            mean_absolute_scaled_error(preds, y, unit)
+        with pytest.raises(ValueError, match=said):
+            MeanAbsoluteScaledError().update(preds, y, unit)
+
+
+def test_states_of_a_step_are_merged():
+    y, z = torch.rand(2, 3, 4, 2), torch.rand(2, 3, 4, 2)
+    parts = [AtStep(MaskedMeanAbsoluteError(), step=2) for _ in range(2)]
+    parts[0].update(y, z)
+    parts[1].update(2 * y, z)
+    parts[0].merge_state(parts[1])
+    torch.testing.assert_close(parts[0].compute(), (torch.cat([y, 2 * y]) - z.repeat(2, 1, 1, 1))[:, :, 1].abs().mean())
+    with pytest.raises(ValueError, match="step 1"):
+        parts[0].merge_state(AtStep(MaskedMeanAbsoluteError(), step=1))
+
+
+def test_quantile_levels_and_half_precision():
+    for levels in ([], [0.5, 1.0], [50], [float("nan")], "0.5"):
+        with pytest.raises(ValueError, match="levels is"):
+            MeanPinballLoss(levels)
+    metric = MeanPinballLoss([0.5])
+    metric.update(torch.full((1, 1), 6e4, dtype=torch.float16), torch.full((1,), -6e4, dtype=torch.float16))
+    assert float(metric.compute()) == pytest.approx(6e4, rel=1e-3)

@@ -144,3 +144,19 @@ def test_tours():
         metric.update(given, best, points, lengths)
         assert float(metric.compute()) == pytest.approx(value, abs=1e-6)
     assert is_tour(padded([[1, 0], [1, 0, 2], [0, 1, 3]]), torch.tensor([2, 2, 3])).tolist() == [True, False, False]
+
+
+def test_scores_in_place_of_positions_and_sets_that_would_be_broadcast():
+    right, points, lengths = torch.tensor([[0, 1, 2], [2, 1, 0]]), torch.rand(2, 3, 2), torch.tensor([3, 3])
+    for metric in (ExactMatch, PolygonAccuracy, TriangleAccuracy):
+        for preds in (right.float(), right[0], right[:1]):
+            with pytest.raises(ValueError, match=r"positions are|shapes are \(1, 3\)"):
+                metric().update(preds, right, points, lengths)
+    with pytest.raises(ValueError, match=r"lengths has shape \(1,\)"):
+        ValidTourRate().update(right, right, points, lengths[:1])
+    with pytest.raises(ValueError, match=r"\(1, 3, 2\)"):
+        TourLength().update(right, right, points[:1], lengths)
+    with pytest.raises(ValueError, match="points hold NaN"):
+        TourLength().update(right, right, points * float("nan"), lengths)
+    none = torch.zeros(2, 0, dtype=torch.int64)
+    assert [number.tolist() for number in shared_triangles(none, none)] == [[0, 0]] * 3

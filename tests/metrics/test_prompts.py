@@ -29,6 +29,8 @@ def test_batches_make_the_whole(metric, function):
     assert float(parts.compute()) == pytest.approx(float(function(prompt, ptr)))
     with pytest.raises(ValueError, match=r"prompt is \(6,\)"):
         function(prompt[:, 0], ptr)
+    with pytest.raises(ValueError, match="ptr runs from 0 to 4 over 6 rows"):
+        function(prompt, ptr[:2])
 
 
 def test_uniform_choice_covers_as_many_nodes_as_its_formula_says():

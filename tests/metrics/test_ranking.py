@@ -287,3 +287,23 @@ def test_rows_and_negatives_in_any_order_and_on_any_scale(rows, scale, shift, ra
     assert torch.equal(link_ranks(preds[:, [0, *shuffled]] * scale + shift), link_ranks(preds))
     # turned round, what was above is below
     assert torch.equal(link_ranks(-preds) + link_ranks(preds), torch.full((len(rows),), preds.size(1) + 1.0).double())
+
+
+@pytest.mark.parametrize("metric", [MeanReciprocalRank, LinkAUROC, LinkAveragePrecision, PerBatchAveragePrecision])
+def test_scores_that_are_no_real_tensors(metric):
+    scores, labels = torch.tensor([[0.5, 0.1]]), torch.tensor([[1, 0]])
+    for wrong, said in (
+        (scores.tolist(), "is a list"),
+        (scores.numpy(), "is a ndarray"),
+        (scores * 1j, "is torch.complex64"),
+    ):
+        with pytest.raises(TypeError, match=f"predictions {said}"):
+            metric().update(wrong, labels)
+
+
+def test_ranks_that_are_no_whole_numbers():
+    for k in (1.5, math.nan, "1"):
+        with pytest.raises(ValueError, match=f"k is {k!r}"):
+            HitsAtK(k)
+    with pytest.raises(ValueError, match=r"\(3,\)"):
+        link_ranks(torch.zeros(3))

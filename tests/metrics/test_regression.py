@@ -140,3 +140,10 @@ def test_scale_and_shift(pairs, scale, shift):
         assert float(moved) == pytest.approx(scale * value, rel=1e-9, abs=1e-9)
         assert float(function(-prediction, -target)) == pytest.approx(value, rel=1e-12)
     assert mean <= root + 1e-12
+
+
+def test_what_is_no_real_number():
+    with pytest.raises(TypeError, match="prediction is torch.complex64"):
+        MaskedMeanAbsoluteError().update(torch.ones(2) * 1j, torch.ones(2))
+    with pytest.raises(TypeError, match="target is a ndarray"):
+        masked_mean_absolute_error(torch.ones(2), torch.ones(2).numpy())

@@ -19,8 +19,32 @@ def entries(sequences: Tensor) -> tuple[Tensor, Tensor]:
         >>> entries(torch.tensor([[3, 0, -100]]))[1].tolist()
         [2]
     """
+    if not isinstance(sequences, Tensor) or sequences.dim() != 2 or sequences.dtype != torch.int64:
+        given = (
+            f"{sequences.dtype} {tuple(sequences.shape)}" if isinstance(sequences, Tensor) else type(sequences).__name__
+        )
+        raise ValueError(f"positions are {given}; give int64 (B, M), negative after the last of each: no scores")
     known = sequences >= 0
     return known, known.sum(1)
+
+
+def same_rows(one: Tensor, other: Tensor) -> None:
+    """Refuse tensors of different numbers of sets, of which one would be broadcast.
+
+    Args:
+        one: a tensor with a row for each set.
+        other: another one.
+
+    Raises:
+        ValueError: if the numbers differ.
+
+    Example:
+        >>> same_rows(torch.zeros(2, 3), torch.zeros(2))
+    """
+    if len(one) != len(other):
+        raise ValueError(
+            f"shapes are {tuple(one.shape)} and {tuple(other.shape)}; both need one row for each set of points"
+        )
 
 
 def exact_match(preds: Tensor, target: Tensor) -> Tensor:
@@ -34,8 +58,9 @@ def exact_match(preds: Tensor, target: Tensor) -> Tensor:
         >>> exact_match(torch.tensor([[1, 0, -100], [1, 0, 2]]), torch.tensor([[1, 0], [1, 0]])).tolist()
         [True, False]
     """
-    shared = min(preds.shape[1], target.shape[1])
     (known, size), (_, wanted) = entries(preds), entries(target)
+    same_rows(preds, target)
+    shared = min(preds.shape[1], target.shape[1])
     same = (preds[:, :shared] == target[:, :shared]) | ~known[:, :shared]
     return same.all(1) & (size == wanted)
 
@@ -84,6 +109,9 @@ class MeanOverSets(Metric):
             points: points (B, n, 2).
             lengths: number of points of each set, int64 (B,).
         """
+        # a number that is NaN for want of a point would be left out as not defined
+        if points.device.type == "cpu" and bool(torch.isnan(points).any()):
+            raise ValueError("points hold NaN; give 0 for padding, and leave out sets with missing points")
         found = self.numbers(preds, target, points, lengths).double()
         known = ~torch.isnan(found)
         self.total += torch.where(known, found, 0).sum()
@@ -134,6 +162,9 @@ def taken(points: Tensor, sequences: Tensor) -> Tensor:
         >>> taken(torch.tensor([[[0.0, 1.0], [2.0, 3.0]]]), torch.tensor([[1, -100]]))[0, 0].tolist()
         [2.0, 3.0]
     """
+    if points.dim() != 3 or points.shape[2] != 2:
+        raise ValueError(f"points have shape {tuple(points.shape)}; (B, n, 2) is needed")
+    same_rows(points, sequences)
     return points.double().gather(1, sequences.clamp(min=0)[..., None].expand(-1, -1, points.shape[2]))
 
 

@@ -36,6 +36,8 @@ def is_tour(tour: Tensor, lengths: Tensor) -> Tensor:
         [True, False]
     """
     known, size = entries(tour)
+    if lengths.shape != size.shape:
+        raise ValueError(f"lengths has shape {tuple(lengths.shape)}; ({len(size)},) is needed, one for each tour")
     ordered = torch.where(known, tour, torch.iinfo(torch.int64).max).sort(1).values
     inside = torch.arange(tour.shape[1], device=tour.device) < lengths[:, None]
     places = torch.arange(tour.shape[1], device=tour.device)

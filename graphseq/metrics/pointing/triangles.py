@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from graphseq.metrics.pointing.positions import MeanOverSets, entries
+from graphseq.metrics.pointing.positions import MeanOverSets, entries, same_rows
 
 __all__ = ["TriangleAccuracy", "TriangleCoverage", "shared_triangles"]
 
@@ -23,7 +23,11 @@ def shared_triangles(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Ten
         >>> int(both), int(ours), int(theirs)
         (1, 2, 2)
     """
-    base = max(int(preds.max()), int(target.max()), 0) + 1
+    for sequences in (preds, target):
+        entries(sequences)  # checks them
+    same_rows(preds, target)
+    base = max((int(each.max()) for each in (preds, target) if each.numel()), default=0)
+    base = max(base, 0) + 1
     (ours, rest), (theirs, _) = _keys(preds, base), _keys(target, base)
     first = _first_of_each(ours)
     both = ((ours[:, :, None] == theirs[:, None]) & first[:, :, None]).any(2).sum(1)

@@ -4,13 +4,15 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import MLP, BatchNorm, JumpingKnowledge
 from torch_geometric.nn.inits import reset
 
-from graphseq.core import Recorded
+from graphseq.core import DataError, Recorded
 from graphseq.nn import FeatureEncoder, GraphPool, VirtualNode, graph_index, make_convolution
+from graphseq.nn.causal import positive
 
 __all__ = ["GraphClassifier", "GraphEncoder"]
 
@@ -26,6 +28,22 @@ def _norm(norm: str, channels: int) -> nn.Module:
     if norm == "none":
         return nn.Identity()
     raise ValueError(f"there is no norm {norm!r}; accepted are 'batch', 'layer' and 'none'")
+
+
+def _check_virtual_node(node: bool | nn.Module, hidden_channels: int, num_layers: int) -> None:
+    if isinstance(node, bool):
+        return
+    if not isinstance(node, nn.Module) or not all(
+        callable(getattr(node, at, None)) for at in ("initial_state", "update")
+    ):
+        given = node.__name__ if isinstance(node, type) else node if isinstance(node, str) else type(node).__name__
+        raise TypeError(
+            f"virtual_node is {given}; give True, False, or a module with initial_state and update, as "
+            "graphseq.nn.VirtualNode has them"
+        )
+    for name, needed in (("dim", hidden_channels), ("num_layers", num_layers)):
+        if getattr(node, name, needed) != needed:
+            raise ValueError(f"virtual_node was built with {name}={getattr(node, name)}; this network needs {needed}")
 
 
 class GraphEncoder(Recorded, nn.Module):
@@ -73,6 +91,7 @@ class GraphEncoder(Recorded, nn.Module):
 
     Raises:
         ValueError: if an argument is out of range, or an argument that the convolution needs is missing.
+        TypeError: if ``virtual_node`` is neither a boolean nor such a module.
         DataError: if the features of a batch do not fit.
 
     Example:
@@ -105,12 +124,12 @@ class GraphEncoder(Recorded, nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if hidden_channels < 1 or num_layers < 1:
-            raise ValueError(f"{name}(hidden_channels={hidden_channels}, num_layers={num_layers}): give both >= 1")
+        positive(hidden_channels=hidden_channels, num_layers=num_layers)
         if not 0 <= dropout < 1:
             raise ValueError(f"{name}(dropout={dropout}): give a probability in [0, 1)")
         if jumping_knowledge not in ("last", "cat", "max", "lstm"):
             raise ValueError(f"{name}(jumping_knowledge={jumping_knowledge!r}): accepted are last, cat, max, lstm")
+        _check_virtual_node(virtual_node, hidden_channels, num_layers)
         self.hidden_channels = hidden_channels
         self.dropout = dropout
         self.residual = residual
@@ -210,6 +229,10 @@ class GraphEncoder(Recorded, nn.Module):
         self, h: Tensor, edge_index: Tensor, batch: Tensor | None, edge: Tensor | None, ptr: Tensor | None
     ) -> list[Tensor]:
         edges = {} if edge is None else {"edge_attr": edge}
+        # one row for all edges would be broadcast without a word; sparse adjacencies have their own layout
+        listed = isinstance(edge_index, Tensor) and edge_index.layout == torch.strided and edge_index.dim() == 2
+        if edge is not None and listed and edge.size(0) != edge_index.size(1):
+            raise DataError(f"edge_attr has {edge.size(0)} rows for {edge_index.size(1)} edges; give one row for each")
         state = None
         if self.virtual_node is not None:
             batch, num_graphs = graph_index(h.size(0), batch, ptr, h.device)
@@ -325,8 +348,7 @@ class GraphClassifier(Recorded, nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if head_layers < 1 or out_channels < 1:
-            raise ValueError(f"GraphClassifier(out_channels={out_channels}, head_layers={head_layers}): give both >= 1")
+        positive(out_channels=out_channels, head_layers=head_layers)
         self.encoder = GraphEncoder(in_channels, hidden_channels, num_layers, conv, dropout=dropout, **options)
         self.graph_channels = self.encoder.graph_channels
         self.node_channels = self.encoder.node_channels

@@ -10,6 +10,7 @@ from torch_geometric.nn.inits import reset
 
 from graphseq.core import Recorded
 from graphseq.nn import FeatureEncoder, GraphPool, gin_mlp
+from graphseq.nn.causal import positive
 
 __all__ = ["GINClassifier"]
 
@@ -65,10 +66,7 @@ class GINClassifier(Recorded, nn.Module):
         super().__init__()
         if num_layers < 2:
             raise ValueError(f"GINClassifier(num_layers={num_layers}): the input counts as one layer, so give >= 2")
-        if out_channels < 1 or hidden_channels < 1:
-            raise ValueError(
-                f"GINClassifier(out_channels={out_channels}, hidden_channels={hidden_channels}): give both >= 1"
-            )
+        positive(out_channels=out_channels, hidden_channels=hidden_channels)
         if not 0 <= dropout < 1:
             raise ValueError(f"GINClassifier(dropout={dropout}): give a probability in [0, 1)")
         self.dropout = dropout

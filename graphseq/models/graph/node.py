@@ -10,6 +10,7 @@ from torch_geometric.nn.inits import reset
 from graphseq.core import Recorded
 from graphseq.models.graph.classifier import ConvolutionName, GraphEncoder
 from graphseq.nn import make_convolution
+from graphseq.nn.causal import positive
 
 __all__ = ["NodeClassifier"]
 
@@ -41,8 +42,8 @@ class NodeClassifier(Recorded, nn.Module):
         x (N, in_channels), edge_index (2, E), batch (N,), edge_attr (E, edge_channels), ptr (G+1,) -> (N, K)
 
     Raises:
-        ValueError: as for :class:`GraphEncoder`, if ``input_dropout`` is outside [0, 1), or if ``output`` is
-            "convolution" with fewer than two layers.
+        ValueError: as for :class:`GraphEncoder`, if ``out_channels`` < 1, if ``input_dropout`` is outside [0, 1), or
+            if ``output`` is "convolution" with fewer than two layers.
 
     Example:
         >>> import torch
@@ -68,6 +69,7 @@ class NodeClassifier(Recorded, nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        positive(out_channels=out_channels)
         if output not in ("convolution", "linear"):
             raise ValueError(f"NodeClassifier(output={output!r}): accepted are 'convolution' and 'linear'")
         if output == "convolution" and num_layers < 2:
@@ -105,7 +107,7 @@ class NodeClassifier(Recorded, nn.Module):
         reset(self.head)
 
     def _drop(self, x: Tensor) -> Tensor:
-        drops = self.training and self.input_dropout > 0 and x is not None and x.is_floating_point()
+        drops = self.training and self.input_dropout > 0 and isinstance(x, Tensor) and x.is_floating_point()
         return F.dropout(x, self.input_dropout) if drops else x
 
     def encode(

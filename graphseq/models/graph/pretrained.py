@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from graphseq.core import PromptableEncoder, Recorded, missing_members
+from graphseq.nn.causal import positive
 
 __all__ = ["EncoderClassifier"]
 
@@ -38,19 +39,24 @@ class EncoderClassifier(Recorded, nn.Module):
 
     def __init__(self, encoder: nn.Module, out_channels: int, head_layers: int = 1) -> None:
         super().__init__()
+        if isinstance(encoder, type):
+            raise TypeError(f"encoder is the class {encoder.__name__}; give an encoder that is built")
         lacking = missing_members(encoder, PromptableEncoder)
         if lacking:
             raise TypeError(f"encoder is a {type(encoder).__name__} without {', '.join(lacking)}; give a graph encoder")
-        if out_channels < 1 or head_layers < 1:
-            raise ValueError(
-                f"EncoderClassifier(out_channels={out_channels}, head_layers={head_layers}): give both >= 1"
-            )
+        positive(out_channels=out_channels, head_layers=head_layers)
         self.encoder = encoder
         self.graph_channels, self.node_channels = self._encoder.graph_channels, self._encoder.node_channels
         layers: list[nn.Module] = []
         for _ in range(head_layers - 1):
             layers += [nn.Linear(self.graph_channels, self.graph_channels), nn.ReLU()]
         self.head = nn.Sequential(*layers, nn.Linear(self.graph_channels, out_channels))
+
+    def reset_parameters(self) -> None:
+        """Reinitialise the head; the encoder, whose weights may be pre-trained, stays as it is."""
+        for layer in self.head:
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
 
     @property
     def _encoder(self) -> PromptableEncoder:

@@ -7,6 +7,7 @@ from torch_geometric.nn.inits import reset
 
 from graphseq.core import Recorded, model_fields, unwrapped
 from graphseq.nn import GraphPool
+from graphseq.nn.causal import positive
 
 __all__ = ["FromPyG"]
 
@@ -34,7 +35,9 @@ class FromPyG(Recorded, nn.Module):
         x (N, F), edge_index (2, E), batch (N,), edge_attr (E, _), ptr (G+1,) -> (G, K), or (N, K) without pool
 
     Raises:
-        ValueError: if the network's ``forward`` requires any other argument, or its width is not known.
+        ValueError: if the network's ``forward`` requires any other argument, its width is not known, or
+            ``out_channels`` < 1.
+        TypeError: if ``network`` is no module; in ``forward`` if ``x`` is no tensor.
 
     Example:
         >>> import torch
@@ -53,6 +56,11 @@ class FromPyG(Recorded, nn.Module):
         channels: int | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module):
+            given = f"the class {network.__name__}" if isinstance(network, type) else f"a {type(network).__name__}"
+            raise TypeError(f"network is {given}; give a network that is built, by graphseq.core.make or in a config")
+        if out_channels is not None:
+            positive(out_channels=out_channels)
         name = type(unwrapped(network)).__name__
         fields = model_fields(network)
         foreign = [field for field, required in fields.items() if required and field not in _FIELDS]
@@ -80,6 +88,11 @@ class FromPyG(Recorded, nn.Module):
             self.head.reset_parameters()
 
     def _outputs(self, values: dict[str, Tensor | None]) -> Tensor:
+        if not isinstance(values["x"], Tensor):
+            raise TypeError(
+                f"x is a {type(values['x']).__name__} where one tensor is needed: call the network with data.x and "
+                "data.edge_index; of a HeteroData, with those of data.to_homogeneous()"
+            )
         output = self.network(**{field: values[field] for field in self.fields if values[field] is not None})
         nodes = values["x"]
         if self.pool is not None and nodes is not None and output.size(0) != nodes.size(0):

@@ -36,6 +36,7 @@ class ChunkedAttention(Recorded, CausalLayer):
     Raises:
         ValueError: if a size is below 1, or the mixer has another width; in ``forward`` if ``x``, ``state`` or
             ``lengths`` does not fit.
+        TypeError: if ``mixer`` is no module.
 
     Example:
         >>> from graphseq.nn import TreeConvolution
@@ -70,7 +71,7 @@ class ChunkedAttention(Recorded, CausalLayer):
             lengths: number of steps of each sequence, int64 (B,), each in 0..T; None if all have T.
         """
         x, inside = self.checked(x, lengths)
-        before, chunk = (None, None) if state is None else state
+        before, chunk = _split(state)
         mixed, after = (x, None) if self.mixer is None else self.mixer(x, before, lengths)
         q, k, v = self.projection(mixed).chunk(3, -1)
         o, chunk = chunked_attention(q, k, v, self.bias, state=chunk, lengths=lengths)
@@ -108,6 +109,7 @@ class GatedChunkedAttention(Recorded, CausalLayer):
     Raises:
         ValueError: if a size is below 1, or the mixer has another width; in ``forward`` if ``x``, ``state`` or
             ``lengths`` does not fit.
+        TypeError: if ``mixer`` is no module.
 
     Example:
         >>> from graphseq.nn import MovingAverage
@@ -157,7 +159,7 @@ class GatedChunkedAttention(Recorded, CausalLayer):
             lengths: number of steps of each sequence, int64 (B,), each in 0..T; None if all have T.
         """
         x, inside = self.checked(x, lengths)
-        before, chunk = (None, None) if state is None else state
+        before, chunk = _split(state)
         normed = self.norm(x)
         mixed, after = (normed, None) if self.mixer is None else self.mixer(normed, before, lengths)
         sizes = [self.key_size, self.value_size, self.input_size, self.input_size]
@@ -166,7 +168,7 @@ class GatedChunkedAttention(Recorded, CausalLayer):
         v = functional.silu(self.value(normed))
         o, chunk = chunked_attention(q, k, v, self.bias, state=chunk, lengths=lengths)
         new = functional.silu(candidate + self.attended(functional.silu(gamma) * o))
-        y = torch.lerp(x, new, update.sigmoid())
+        y = torch.lerp(x, new.to(x.dtype), update.sigmoid().to(x.dtype))  # autocast lowers all but x
         return y if inside is None else y.masked_fill(~inside, 0), (after, chunk)
 
 
@@ -174,9 +176,26 @@ def _check_width(mixer: nn.Module | None, dim: int) -> None:
     """Check that a mixer takes and gives as many features as the attention."""
     if mixer is None:
         return
+    if not isinstance(mixer, nn.Module):
+        given = mixer.__name__ if isinstance(mixer, type) else repr(mixer)
+        raise TypeError(f"mixer is {given}; give a sequence layer that is built, such as MovingAverage({dim}), or None")
     sizes = [getattr(mixer, size, None) for size in ("input_size", "output_size")]
     if sizes != [dim, dim]:
         raise ValueError(f"mixer has inputs and outputs of size {sizes[0]} and {sizes[1]}; both must be dim, {dim}")
+
+
+def _split(state: tuple[Any, Any] | None) -> tuple[Any, Any]:
+    """Return the state of the mixer and that of the chunk."""
+    if state is None:
+        return None, None
+    if not isinstance(state, tuple | list) or len(state) != 2:
+        raise ValueError(
+            "state is not a pair; give the states of mixer and chunk, as this layer returned them, or None"
+        )
+    chunk = state[1]
+    if chunk is not None and (not isinstance(chunk, tuple | list) or len(chunk) != 3):
+        raise ValueError("state[1] is not the state of a chunk; give the state that this layer returned, or None")
+    return state[0], chunk
 
 
 def _reset_children(layer: nn.Module) -> None:

@@ -22,7 +22,7 @@ class PointFeedback(Recorded, nn.Module):
         x (B, T, D), previous int64 (B, M), -1 at the first step -> (B, M, D)
 
     Raises:
-        ValueError: if ``in_channels`` is below 1.
+        ValueError: if ``in_channels`` is below 1; in ``forward`` if a shape or type does not fit.
 
     Example:
         >>> layer = PointFeedback(2)
@@ -49,6 +49,12 @@ class PointFeedback(Recorded, nn.Module):
             x: inputs (B, T, D).
             previous: position of an input step, int64 (B, M); -1 for the learned vector.
         """
+        if x.dim() != 3 or x.shape[2] != self.output_size or previous.dim() != 2 or len(previous) != len(x):
+            raise ValueError(
+                f"x has shape {tuple(x.shape)} and previous {tuple(previous.shape)}; (B, T, {self.output_size}) and "
+                "(B, M) are needed"
+            )
+        _check_whole(previous)
         place = previous.clamp(min=0)[..., None].expand(-1, -1, x.shape[2])
         return torch.where(previous[..., None] < 0, self.start, x.gather(1, place))
 
@@ -64,7 +70,7 @@ class SymbolFeedback(Recorded, nn.Module):
         x (B, T, *), previous int64 (B, M), -1 at the first step -> (B, M, D)
 
     Raises:
-        ValueError: if a number is below 1.
+        ValueError: if a number is below 1; in ``forward`` if ``previous`` has another type.
 
     Example:
         >>> SymbolFeedback(4, 3)(torch.zeros(2, 5, 1), torch.tensor([[-1, 0], [-1, 3]])).shape
@@ -90,4 +96,10 @@ class SymbolFeedback(Recorded, nn.Module):
             x: inputs, which are not read.
             previous: symbols, int64 (B, M); -1 for the first step.
         """
+        _check_whole(previous)
         return self.embedding(previous + 1)
+
+
+def _check_whole(previous: Tensor) -> None:
+    if previous.is_floating_point() or previous.is_complex() or previous.dtype == torch.bool:
+        raise ValueError(f"previous is {previous.dtype}; whole numbers are needed")

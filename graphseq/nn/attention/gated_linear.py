@@ -51,6 +51,7 @@ class GatedLinearAttention(Recorded, CausalLayer):
     Raises:
         ValueError: if a size is out of range, a width is not a multiple of ``num_heads``, or the gate has another
             number of channels; in ``forward`` if ``x``, ``state`` or ``lengths`` does not fit.
+        TypeError: if ``gate`` is no module.
 
     Example:
         >>> layer = GatedLinearAttention(16, num_heads=2)
@@ -87,6 +88,9 @@ class GatedLinearAttention(Recorded, CausalLayer):
         self.query = nn.Linear(dim, self.key_size, bias=False)
         self.key = nn.Linear(dim, self.key_size, bias=False)
         self.value = nn.Linear(dim, self.value_size, bias=False)
+        if gate is not None and not isinstance(gate, nn.Module):
+            given = gate.__name__ if isinstance(gate, type) else repr(gate)
+            raise TypeError(f"gate is {given}; give a module that is built, such as ConstantGate(channels), or None")
         self.gate = LowRankGate(dim, self.key_size) if gate is None else gate
         channels = getattr(self.gate, "channels", self.key_size)
         if channels != self.key_size:
@@ -116,8 +120,9 @@ class GatedLinearAttention(Recorded, CausalLayer):
         """
         x, inside = self.checked(x, lengths)
         parts = 1 if self.convolution is None else 2
-        if state is not None and len(state) != parts:
-            raise ValueError(f"state has {len(state)} parts; this layer returns {parts}")
+        if state is not None and (not isinstance(state, tuple | list) or len(state) != parts):
+            given = f"has {len(state)} parts" if isinstance(state, tuple | list) else f"is a {type(state).__name__}"
+            raise ValueError(f"state {given}; this layer returns {parts}, in a tuple")
         matrix, tail = (None, None) if state is None else (state[0], state[-1])
         q, k, v = self.query(x), self.key(x), self.value(x)
         tails: tuple[Tensor, ...] = ()

@@ -31,7 +31,7 @@ class PointerAttention(Recorded, nn.Module):
         query (B, M, query_channels), keys (B, N, key_channels), key_mask (B, N) -> scores (B, M, N)
 
     Raises:
-        ValueError: if a size is below 1; in ``forward`` if the shapes do not fit.
+        ValueError: if a size is below 1; in ``forward`` if shapes or types do not fit.
 
     Example:
         >>> layer = PointerAttention(4, 5, 8)
@@ -75,6 +75,10 @@ class PointerAttention(Recorded, nn.Module):
             key_mask: true where a key may be pointed at, bool (B, N); None for all. Elsewhere scores are -inf.
         """
         u = additive_scores(self.query(query), projected, self.weight)  # (B, M, N)
+        if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != projected.shape[:2]):
+            raise ValueError(
+                f"key_mask is {key_mask.dtype} {tuple(key_mask.shape)}; bool {tuple(projected.shape[:2])} is needed"
+            )
         return u if key_mask is None else u.masked_fill(~key_mask[:, None], -torch.inf)
 
     def forward(self, query: Tensor, keys: Tensor, key_mask: Tensor | None = None) -> Tensor:
@@ -98,4 +102,9 @@ class PointerAttention(Recorded, nn.Module):
         Returns:
             scores (N,).
         """
+        if keys.dim() != 2 or query.dim() != 2 or batch.shape != keys.shape[:1]:
+            raise ValueError(
+                f"query is {tuple(query.shape)}, keys {tuple(keys.shape)}, batch {tuple(batch.shape)}; they must be "
+                f"(G, {self.query.in_features}), (N, {self.key.in_features}) and (N,)"
+            )
         return torch.tanh(self.query(query).index_select(0, batch) + self.key(keys)) @ self.weight

@@ -101,8 +101,8 @@ class LearnedPositions(Recorded, CausalLayer):
         x (B, T, D), state (B,), lengths (B,) -> y (B, T, D)
 
     Raises:
-        ValueError: if a size is below 1; in ``forward`` if ``x`` or ``lengths`` does not fit, or there are more steps
-            than positions.
+        ValueError: if a size is below 1; in ``forward`` if ``x``, ``state`` or ``lengths`` does not fit, or there are
+            more steps than positions.
 
     Example:
         >>> y, state = LearnedPositions(8, max_length=16)(torch.zeros(2, 5, 8))
@@ -132,11 +132,18 @@ class LearnedPositions(Recorded, CausalLayer):
         """
         x, inside = self.checked(x, lengths)
         steps = x.shape[1]
-        if state is not None and len(state) != len(x):
-            raise ValueError(f"state is that of {len(state)} sequences; x has {len(x)}")
+        if state is not None:
+            if not isinstance(state, Tensor) or state.is_floating_point() or state.dim() != 1:
+                given = f"{state.dtype} {tuple(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
+                raise ValueError(f"state is {given}; numbers of steps, int64 ({len(x)},), are needed")
+            if len(state) != len(x):
+                raise ValueError(f"state is that of {len(state)} sequences; x has {len(x)}")
+            if state.device.type == "cpu" and bool((state < 0).any()):
+                raise ValueError(f"state reaches down to {int(state.min())}; numbers of steps are at least 0")
         before = torch.zeros(len(x), dtype=torch.int64, device=x.device) if state is None else state
         # on a GPU values are not read, since that would synchronise; there the lookup itself fails
-        most = steps if state is None else steps + int(before.max()) if before.device.type == "cpu" else 0
+        known = before.device.type == "cpu" and len(before) > 0
+        most = steps if state is None else steps + int(before.max()) if known else 0
         if most > self.max_length:
             raise ValueError(
                 f"inputs reach position {most}; there are {self.max_length}: raise max_length, shorten the inputs, or "

@@ -27,6 +27,9 @@ class _SelfAttention(CausalLayer):
     ) -> None:
         super().__init__()
         _check_heads(dim, num_heads, dropout)
+        if positions is not None and not isinstance(positions, nn.Module):
+            given = positions.__name__ if isinstance(positions, type) else repr(positions)
+            raise TypeError(f"positions is {given}; give a module that is built, such as RotaryPositions(), or None")
         self.positions = RotaryPositions() if positions is None else positions
         if isinstance(self.positions, CausalLayer):
             raise TypeError(
@@ -88,7 +91,7 @@ class CausalAttention(Recorded, _SelfAttention):
     Raises:
         ValueError: if a size is out of range, or the width of a head is odd with rotary positions; in ``forward`` if
             ``x``, ``state``, ``lengths`` or ``prefix`` does not fit.
-        TypeError: if ``positions`` is one for the inputs of a stack.
+        TypeError: if ``positions`` is no module, or one for the inputs of a stack.
 
     Example:
         >>> y, state = CausalAttention(8, num_heads=2)(torch.randn(2, 5, 8))
@@ -114,8 +117,8 @@ class CausalAttention(Recorded, _SelfAttention):
         """
         x, inside = self.checked(x, lengths)
         batch, steps = x.shape[:2]
-        if state is not None and len(state[0]) != batch:
-            raise ValueError(f"state is that of {len(state[0])} sequences; x has {batch}")
+        if state is not None:
+            self._check_state(state, batch)
         if prefix is not None and state is not None:
             raise ValueError("prefix and state are given; a prefix is read in one call, without a state before it")
         start = torch.zeros(batch, dtype=torch.int64, device=x.device) if state is None else state[3]
@@ -136,6 +139,21 @@ class CausalAttention(Recorded, _SelfAttention):
             y = self._attend(q, k, v, (_causal(x) | read)[:, None])
         count = start + (steps if lengths is None else lengths.to(x.device))
         return y if inside is None else y.masked_fill(~inside, 0), (k, v, exist, count)
+
+    def _check_state(self, state: AttentionState, batch: int) -> None:
+        if not isinstance(state, tuple | list) or len(state) != 4:
+            given = f"{len(state)} parts" if isinstance(state, tuple | list) else f"a {type(state).__name__}"
+            raise ValueError(f"state is {given}; give the four parts that this layer returned, or None")
+        if len(state[0]) != batch:
+            raise ValueError(f"state is that of {len(state[0])} sequences; x has {batch}")
+        steps = state[0].shape[2] if state[0].dim() == 4 else 0
+        kept = (batch, self.num_heads, steps, self.input_size // self.num_heads)
+        if [part.shape for part in state] != [kept, kept, (batch, steps), (batch,)]:
+            shapes = ", ".join(str(tuple(part.shape)) for part in state)
+            raise ValueError(
+                f"state has shapes {shapes}; with {self.num_heads} heads of {kept[3]} channels "
+                f"({batch}, {self.num_heads}, S, {kept[3]}) twice, ({batch}, S) and ({batch},) are needed"
+            )
 
 
 class SelfAttention(Recorded, _SelfAttention):
@@ -162,7 +180,7 @@ class SelfAttention(Recorded, _SelfAttention):
     Raises:
         ValueError: if a size is out of range, or the width of a head is odd with rotary positions; in ``forward`` if
             ``x`` or ``lengths`` does not fit, or a state is given.
-        TypeError: if ``positions`` is one for the inputs of a stack.
+        TypeError: if ``positions`` is no module, or one for the inputs of a stack.
 
     Example:
         >>> y, _ = SelfAttention(8, num_heads=2)(torch.randn(2, 5, 8), lengths=torch.tensor([5, 3]))

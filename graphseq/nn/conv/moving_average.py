@@ -70,13 +70,24 @@ class MovingAverage(Recorded, CausalLayer):
             lengths: number of steps of each sequence, int64 (B,), each in 0..T; None if all have T.
         """
         x, inside = self.checked(x, lengths)
-        batch, steps, channels = x.shape
-        needed = (batch, channels, self.num_averages)
+        needed = (len(x), x.shape[2], self.num_averages)
         if state is not None and state.shape != needed:
             raise ValueError(f"state has shape {tuple(state.shape)}, where {needed} is needed")
-        alpha, damping, expand, project = self.weights()
+        # Fourier transforms and powers of decays need more than half precision
+        kind = x.dtype
+        x = x.to(torch.promote_types(kind, torch.float32))
+        with torch.autocast(x.device.type, enabled=False):
+            y, after = self._averages(x, state, lengths)
+        y = y.to(kind)
+        return y if inside is None else y.masked_fill(~inside, 0), after
+
+    def _averages(self, x: Tensor, state: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        batch, steps, channels = x.shape
+        alpha, damping, expand, project = (
+            weight.to(torch.promote_types(weight.dtype, torch.float32)) for weight in self.weights()
+        )
         if steps == 1 and lengths is None:
-            start = x.new_zeros(needed) if state is None else state
+            start = x.new_zeros(batch, channels, self.num_averages) if state is None else state
             return ema_recurrence(x, alpha, damping, expand, project, start)
         y = ema_convolution(x, ema_kernel(alpha, damping, expand, project, steps))
         kept = (1 - alpha * damping)[..., None]  # (C, H, 1)
@@ -90,4 +101,4 @@ class MovingAverage(Recorded, CausalLayer):
         if state is not None:
             y = y + torch.einsum("bch,cht->btc", state * project, kept.pow(lag + 1)).to(y.dtype)
             after = after + state * kept[..., 0].pow(number[:, None, None])
-        return y if inside is None else y.masked_fill(~inside, 0), after
+        return y, after

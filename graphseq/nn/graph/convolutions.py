@@ -134,13 +134,22 @@ def make_convolution(
 
     Raises:
         ValueError: if the name is unknown, or an argument that the layer needs is missing.
+        TypeError: if ``conv`` is a layer that is built already, or builds none.
 
     Example:
         >>> make_convolution("gat", 3, 8, heads=2)(torch.randn(4, 3), torch.tensor([[0, 1], [1, 2]])).shape
         torch.Size([4, 8])
     """
+    if isinstance(conv, nn.Module):
+        raise TypeError(
+            f"conv is a {type(conv).__name__} that is built already; give its class, or a partial of it, since each "
+            "layer of a network is built from its own two widths"
+        )
     if callable(conv):
-        return conv(in_channels, out_channels)
+        layer = conv(in_channels, out_channels)
+        if not isinstance(layer, nn.Module):
+            raise TypeError(f"conv returned a {type(layer).__name__}; give a callable that builds a layer")
+        return layer
     if conv not in _BUILDERS:
         raise ValueError(
             f"there is no convolution {conv!r}; accepted are {', '.join(_BUILDERS)}, or a class of layers that is "

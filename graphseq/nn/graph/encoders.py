@@ -1,5 +1,6 @@
 """Encoders of raw node and edge features: categories are embedded, real features checked and mapped."""
 
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphseq.core import DataError, Recorded
+from graphseq.nn.causal import positive
 
 __all__ = ["CategoricalEncoder", "FeatureEncoder"]
 
@@ -29,7 +31,7 @@ class CategoricalEncoder(Recorded, nn.Module):
         input (N, F) or, for one column, (N,); integers in [0, num_categories[f]) -> output (N, dim)
 
     Raises:
-        ValueError: if a column has no category, or if there is no column.
+        ValueError: if a column has no category, if there is no column, or if ``dim`` < 1.
         DataError: if the input is not integer or has another number of columns; on a CPU also if a value is out of
             its range. On a GPU such a value fails in the kernel, since a check would synchronise.
 
@@ -43,12 +45,16 @@ class CategoricalEncoder(Recorded, nn.Module):
 
     def __init__(self, num_categories: list[int], dim: int) -> None:
         super().__init__()
-        if not num_categories or min(num_categories) < 1:
+        counted = isinstance(num_categories, list | tuple) and all(
+            isinstance(each, Integral) for each in num_categories
+        )
+        if not counted or not num_categories or min(num_categories) < 1:
             raise ValueError(
-                f"CategoricalEncoder(num_categories={num_categories}): give at least one column, "
+                f"CategoricalEncoder(num_categories={num_categories!r}): give a list of at least one column, "
                 "and for each its number of categories, >= 1"
             )
-        self.num_categories = list(num_categories)
+        positive(dim=dim)
+        self.num_categories = [int(each) for each in num_categories]
         counts = torch.tensor(self.num_categories)
         # they follow from the arguments, so they need not be in checkpoints
         self.register_buffer("counts", counts, persistent=False)
@@ -62,7 +68,9 @@ class CategoricalEncoder(Recorded, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sum the embeddings of the columns."""
-        if x.is_floating_point() or x.dtype == torch.bool:
+        if not isinstance(x, Tensor):
+            raise DataError(f"CategoricalEncoder takes a tensor of integers and got a {type(x).__name__}")
+        if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
             raise DataError(
                 f"CategoricalEncoder takes integer categories and got {x.dtype}; "
                 "for real features leave node_categories or edge_categories out"
@@ -106,7 +114,8 @@ class FeatureEncoder(Recorded, nn.Module):
         input (N, in_channels), or (N,) for one column -> output (N, out_channels)
 
     Raises:
-        ValueError: if ``in_channels`` < 1 for real features, or ``out_channels`` is missing for categories.
+        ValueError: if ``in_channels`` < 1 for real features, if ``out_channels`` is missing for categories or < 1, or
+            if ``field`` is another.
         DataError: if the features of a batch do not fit.
 
     Example:
@@ -123,6 +132,10 @@ class FeatureEncoder(Recorded, nn.Module):
         field: Literal["x", "edge_attr"] = "x",
     ) -> None:
         super().__init__()
+        if field not in ("x", "edge_attr"):
+            raise ValueError(f"FeatureEncoder(field={field!r}): accepted are 'x' and 'edge_attr'")
+        if out_channels is not None:
+            positive(out_channels=out_channels)
         self.field = field
         self.in_channels = in_channels
         self._remedy = (
@@ -137,6 +150,8 @@ class FeatureEncoder(Recorded, nn.Module):
             self.embedding = CategoricalEncoder(categories, out_channels)
         elif in_channels < 1:
             raise ValueError(f"the data have {in_channels} features in {field}; {self._remedy}")
+        else:
+            positive(in_channels=in_channels)
         self.linear = nn.Linear(in_channels, out_channels) if not categories and out_channels is not None else None
         self.out_channels = in_channels if out_channels is None else out_channels
 
@@ -150,6 +165,11 @@ class FeatureEncoder(Recorded, nn.Module):
         """Check the features and encode them."""
         if features is None:
             raise DataError(f"the batch carries no {self.field}; {self._remedy}")
+        if not isinstance(features, Tensor):
+            raise DataError(
+                f"{self.field} is a {type(features).__name__} where one tensor is needed: call the network with "
+                "data.x, data.edge_index and so on; of a HeteroData, with those of data.to_homogeneous()"
+            )
         if self.embedding is not None:
             return self.embedding(features)
         features = features[:, None] if features.dim() == 1 else features

@@ -10,6 +10,20 @@ from graphseq.ops.graphs.variable_graph import co_occurrence
 __all__ = ["GraphSoftEvolution", "VariableMixing"]
 
 
+def _check_activation(activation: nn.Module | None) -> None:
+    if activation is not None and not isinstance(activation, nn.Module):
+        given = activation.__name__ if isinstance(activation, type) else repr(activation)
+        raise TypeError(f"activation is {given}; give a module that is built, such as torch.nn.ReLU(), or None")
+
+
+def _check_series(x: Tensor, num_variables: int, window: int | None) -> None:
+    steps = "T" if window is None else str(window)
+    if not x.is_floating_point():
+        raise TypeError(f"x holds {x.dtype}; real numbers are needed: convert it with .float()")
+    if x.dim() < 2 or x.shape[-1] != num_variables or (window is not None and x.shape[-2] != window):
+        raise ValueError(f"x has shape {tuple(x.shape)}; (*, {steps}, {num_variables}) is needed")
+
+
 class GraphSoftEvolution(Recorded, nn.Module):
     r"""Mixing of the variables of a series by cosines between learned combinations of a graph's rows.
 
@@ -38,7 +52,8 @@ class GraphSoftEvolution(Recorded, nn.Module):
         x (*, T, V), adjacency (V, V) -> y (*, T', V), hidden graph (V, V)
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range; in ``forward`` if a shape does not fit.
+        TypeError: if ``activation`` is no module, or ``x`` holds integers.
 
     Example:
         >>> layer = GraphSoftEvolution(num_variables=3, window=8)
@@ -67,6 +82,7 @@ class GraphSoftEvolution(Recorded, nn.Module):
             raise ValueError(f"out_window is {out_window} without window; the time map needs the number of its inputs")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+        _check_activation(activation)
         self.num_variables = num_variables
         self.graph_weight = nn.Parameter(torch.empty(num_variables, num_variables))
         self.cosine_weight = nn.Parameter(torch.empty(num_variables, num_variables))
@@ -96,10 +112,12 @@ class GraphSoftEvolution(Recorded, nn.Module):
             present: where a variable counts as present, bool of the same shape; None for where it is above 0.
 
         Raises:
-            ValueError: if the number of variables differs, or values are not finite.
+            ValueError: if the number of variables differs, there is no step, or values are not finite.
         """
         if series.shape[-1] != self.num_variables:
             raise ValueError(f"series has {series.shape[-1]} variables; the layer was built for {self.num_variables}")
+        if not series.numel():
+            raise ValueError(f"series has shape {tuple(series.shape)}, so there is no step; give the training series")
         graph = co_occurrence(series, present)
         if not bool(graph.isfinite().all()):
             raise ValueError("series holds NaN or infinite values; give 0 for a missing value, and `present`")
@@ -112,6 +130,8 @@ class GraphSoftEvolution(Recorded, nn.Module):
         Args:
             adjacency: graph (V, V); None for the fitted one.
         """
+        if adjacency is not None and adjacency.shape != self.adjacency.shape:
+            raise ValueError(f"adjacency has shape {tuple(adjacency.shape)}; {tuple(self.adjacency.shape)} is needed")
         hidden = (self.adjacency if adjacency is None else adjacency) @ self.graph_weight
         return hidden if self.graph_bias is None else hidden + self.graph_bias
 
@@ -135,6 +155,7 @@ class GraphSoftEvolution(Recorded, nn.Module):
             x: values (*, T, V).
             adjacency: graph (V, V) of another layer; None for the fitted one.
         """
+        _check_series(x, self.num_variables, None if self.time_map is None else self.time_map.in_features)
         hidden = self.hidden_graph(adjacency)
         y = self.activation(self.dropout(x @ self._mixing(hidden).T))  # (*, T, V)
         if self.time_map is not None:
@@ -162,7 +183,8 @@ class VariableMixing(Recorded, nn.Module):
         x (*, T, V) -> y (*, T, V), and None in place of a graph
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range; in ``forward`` if a shape does not fit.
+        TypeError: if ``activation`` is no module, or ``x`` holds integers.
 
     Example:
         >>> y, graph = VariableMixing(num_variables=3, window=8)(torch.randn(5, 8, 3))
@@ -184,10 +206,17 @@ class VariableMixing(Recorded, nn.Module):
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+        _check_activation(activation)
         self.mixing = nn.Linear(num_variables, num_variables, bias=False)
         self.time_map = None if window is None else nn.Linear(window, window)
         self.activation = nn.Identity() if activation is None else activation
         self.dropout = nn.Dropout(dropout)
+
+    def reset_parameters(self) -> None:
+        """Reinitialise the matrix and the time map as ``nn.Linear`` does."""
+        self.mixing.reset_parameters()
+        if self.time_map is not None:
+            self.time_map.reset_parameters()
 
     def forward(self, x: Tensor, adjacency: Tensor | None = None) -> tuple[Tensor, None]:
         """Return mixed series, and None in place of a graph.
@@ -196,6 +225,7 @@ class VariableMixing(Recorded, nn.Module):
             x: values (*, T, V).
             adjacency: graph of another layer, which is ignored.
         """
+        _check_series(x, self.mixing.in_features, None if self.time_map is None else self.time_map.in_features)
         y = self.activation(self.dropout(self.mixing(x)))
         if self.time_map is not None:
             y = self.time_map(y.transpose(-1, -2)).transpose(-1, -2)

@@ -7,6 +7,7 @@ from torch_geometric.nn import BatchNorm
 from torch_geometric.nn.inits import reset
 
 from graphseq.core import Recorded
+from graphseq.nn.causal import positive
 from graphseq.nn.graph.pooling import GraphPool, PoolMode
 
 __all__ = ["VirtualNode"]
@@ -38,7 +39,8 @@ class VirtualNode(Recorded, nn.Module):
         x (N, D), state (G, D) -> x (N, D), state (G, D)
 
     Raises:
-        ValueError: if ``num_layers`` < 1 or ``dropout`` is outside [0, 1).
+        ValueError: if ``dim`` or ``num_layers`` < 1 or ``dropout`` is outside [0, 1); when called, if the shapes do
+            not fit, or there is no such layer.
 
     Example:
         >>> node = VirtualNode(dim=8, num_layers=2)
@@ -53,6 +55,7 @@ class VirtualNode(Recorded, nn.Module):
         self, dim: int, num_layers: int, dropout: float = 0.0, residual: bool = True, pool: PoolMode = "sum"
     ) -> None:
         super().__init__()
+        positive(dim=dim)
         if num_layers < 1:
             raise ValueError(f"VirtualNode(num_layers={num_layers}): give the number of layers of the network, >= 1")
         if not 0 <= dropout < 1:
@@ -88,14 +91,29 @@ class VirtualNode(Recorded, nn.Module):
 
     def forward(self, x: Tensor, state: Tensor, batch: Tensor) -> Tensor:
         """Add to each node the state of its graph: (N, D)."""
+        if x.dim() != 2 or x.size(1) != self.dim or batch.shape != x.shape[:1] or state.shape[1:] != (self.dim,):
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}, state {tuple(state.shape)} and batch {tuple(batch.shape)}; "
+                f"(N, {self.dim}), (G, {self.dim}) and (N,) are needed"
+            )
         return x + state.index_select(0, batch)  # (G, D) -> (N, D)
 
     def update(
         self, layer: int, x: Tensor, state: Tensor, batch: Tensor | None = None, ptr: Tensor | None = None
     ) -> Tensor:
         """Return the state for the layer after ``layer`` (counted from 0), from the input of ``layer``: (G, D)."""
-        if layer >= len(self.updates):
+        if not 0 <= layer < self.num_layers:
+            raise ValueError(
+                f"layer is {layer}; this virtual node was built for {self.num_layers} layers, numbered from 0: build "
+                "it with the num_layers of the network"
+            )
+        if layer == len(self.updates):
             return state
         gathered = self.pool(x, batch, ptr, state.size(0))  # (N, D) -> (G, D)
+        if gathered.shape != state.shape:
+            raise ValueError(
+                f"x and ptr give {gathered.size(0)} graphs of width {gathered.size(-1)}; the state has shape "
+                f"{tuple(state.shape)}"
+            )
         new = F.dropout(self.updates[layer](state + gathered), self.dropout, self.training)
         return state + new if self.residual else new

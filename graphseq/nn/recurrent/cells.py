@@ -1,12 +1,13 @@
 """Recurrent cells that torch lacks: Jordan networks, and LSTMs without forget gate and with peepholes."""
 
+import itertools
 import math
 
 import torch
 from torch import Tensor, nn
 
 from graphseq.core import Recorded
-from graphseq.nn.recurrent.initializations import RecurrentInitialization
+from graphseq.nn.recurrent.initializations import RecurrentInitialization, check_initialization
 from graphseq.nn.recurrent.steps import StepRecurrence
 from graphseq.ops.recurrent import RecurrentState
 
@@ -50,6 +51,7 @@ class ClassicalLSTM(Recorded, StepRecurrence):
 
     Raises:
         ValueError: if a size is below 1; in ``forward`` if ``x``, state or lengths do not fit.
+        TypeError: if ``initialization`` is a class or cannot be called.
 
     Example:
         >>> layer = ClassicalLSTM(3, 5, forget_gate=False, peepholes=True)
@@ -70,6 +72,7 @@ class ClassicalLSTM(Recorded, StepRecurrence):
     ) -> None:
         super().__init__()
         _check_sizes(input_size=input_size, hidden_size=hidden_size)
+        check_initialization(initialization)
         self.input_size, self.hidden_size, self.output_size = input_size, hidden_size, hidden_size
         self.forget_gate, self.peepholes, self.initialization = forget_gate, peepholes, initialization
         rows = (4 if forget_gate else 3) * hidden_size  # gates i, f, g, o
@@ -163,6 +166,7 @@ class JordanRNN(Recorded, StepRecurrence):
 
     Raises:
         ValueError: if a size or ``decay`` is outside its range; in ``forward`` if ``x``, state or lengths do not fit.
+        TypeError: if an activation is no module.
 
     Example:
         >>> y, state = JordanRNN(3, 8, 2)(torch.randn(4, 5, 3))
@@ -185,6 +189,10 @@ class JordanRNN(Recorded, StepRecurrence):
             raise ValueError(f"decay is {decay}; it must be in [0, 1)")
         self.input_size, self.hidden_size, self.output_size = input_size, hidden_size, output_size
         self.decay = decay
+        for name, given in (("activation", activation), ("output_activation", output_activation)):
+            if given is not None and not isinstance(given, nn.Module):
+                said = given.__name__ if isinstance(given, type) else repr(given)
+                raise TypeError(f"{name} is {said}; give a module that is built, such as torch.nn.ReLU(), or None")
         self.activation = nn.Tanh() if activation is None else activation
         self.output_activation = nn.Identity() if output_activation is None else output_activation
         self.input = nn.Linear(input_size, hidden_size)
@@ -193,8 +201,10 @@ class JordanRNN(Recorded, StepRecurrence):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Reinitialise all weights uniformly between the inverse roots of the hidden size."""
-        for parameter in self.parameters():
+        """Reinitialise all weights uniformly between the inverse roots of the hidden size; activations keep theirs."""
+        for parameter in itertools.chain.from_iterable(
+            layer.parameters() for layer in (self.input, self.recurrent, self.output)
+        ):
             nn.init.uniform_(parameter, -1 / math.sqrt(self.hidden_size), 1 / math.sqrt(self.hidden_size))
 
     @property
@@ -246,7 +256,11 @@ class JordanRNN(Recorded, StepRecurrence):
         self._check(x)
         if target.shape != (*x.shape[:2], self.output_size):
             raise ValueError(f"target is {tuple(target.shape)}; it must be {(*x.shape[:2], self.output_size)}")
-        current = self.initial_state(len(x), x)[0] if state is None else state[0]
+        current = self.initial_state(len(x), x)[0]
+        if state is not None:
+            if state.shape != (1, *current.shape):
+                raise ValueError(f"state is {tuple(state.shape)}; it must be {(1, *current.shape)}")
+            current = state[0]
         states = []
         for y in target.unbind(1):
             states.append(current)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphseq.core import Recorded
+from graphseq.core.batches import check_lengths
 from graphseq.nn.recurrent.stack import layer_outputs
 
 __all__ = ["Bidirectional", "LayerStack"]
@@ -27,7 +28,7 @@ def reversed_steps(x: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return x.flip(1)
     steps = torch.arange(x.shape[1], device=x.device)
-    back = lengths[:, None] - 1 - steps
+    back = lengths.to(x.device)[:, None] - 1 - steps
     return x.gather(1, torch.where(back < 0, steps, back)[..., None].expand_as(x))
 
 
@@ -48,6 +49,10 @@ class Bidirectional(Recorded, nn.Module):
     Shape:
         x (B, T, D), state a pair of states, lengths (B,) -> y (B, T, both output sizes), pair of states
 
+    Raises:
+        ValueError: if the layers have inputs of different sizes.
+        TypeError: if a layer does not state its ``output_size``.
+
     Example:
         >>> from graphseq.nn import ClassicalLSTM
         >>> layer = Bidirectional(ClassicalLSTM(3, 5), ClassicalLSTM(3, 5))
@@ -59,8 +64,12 @@ class Bidirectional(Recorded, nn.Module):
 
     def __init__(self, ahead: nn.Module, back: nn.Module) -> None:
         super().__init__()
+        size = width(ahead, "output_size") + width(back, "output_size")
+        taken = [vars(layer).get("input_size") for layer in (ahead, back)]  # a layer of a user's own need not say it
+        if None not in taken and taken[0] != taken[1]:
+            raise ValueError(f"ahead has input_size {taken[0]} and back {taken[1]}; both read the same inputs")
         self.ahead, self.back = ahead, back
-        self.output_size = width(ahead, "output_size") + width(back, "output_size")
+        self.output_size = size
 
     def reset_parameters(self) -> None:
         """Reinitialise both layers."""
@@ -87,6 +96,10 @@ class Bidirectional(Recorded, nn.Module):
             state: states of both directions; None for zeros.
             lengths: number of steps of each sequence, int64 (B,); None if all have T.
         """
+        if lengths is not None:
+            check_lengths(lengths, x.shape[0], x.shape[1], least=0)
+        if state is not None and (not isinstance(state, tuple | list) or len(state) != 2):
+            raise ValueError("state is not a pair; give the states of both directions, as this layer returned them")
         first, second = (None, None) if state is None else state
         y, first = self.ahead(x, first, lengths)
         z, second = self.back(reversed_steps(x, lengths), second, lengths)
@@ -128,9 +141,10 @@ class LayerStack(Recorded, nn.Module):
                 raise ValueError(
                     f"layers[{number}] has input_size {taken}, the layer before it output_size {below.output_size}"
                 )
+        size = width(layers[-1], "output_size")
         self.layers = nn.ModuleList(layers)
         self.dropout = nn.Dropout(dropout)
-        self.output_size = width(layers[-1], "output_size")
+        self.output_size = size
         self.bidirectional = any(getattr(layer, "bidirectional", False) for layer in layers)
 
     def reset_parameters(self) -> None:
@@ -186,6 +200,9 @@ def width(layer: nn.Module, name: str) -> int:
         >>> width(RecurrentStack(3, 5), "output_size")
         5
     """
+    if not isinstance(layer, nn.Module):
+        given = f"the class {layer.__name__}" if isinstance(layer, type) else repr(layer)
+        raise TypeError(f"{given} is given as a sequence layer; give one that is built, such as RecurrentStack(3, 5)")
     size = vars(layer).get(name)
     if not isinstance(size, int):
         raise TypeError(

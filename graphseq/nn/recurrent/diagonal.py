@@ -119,11 +119,6 @@ class _DiagonalRecurrence(PaddedRecurrence):
         )
         return y.masked_fill(~inside, 0), after
 
-    def _check(self, x: Tensor) -> None:
-        super()._check(x)
-        if not x.shape[1]:
-            raise ValueError(f"inputs have shape {tuple(x.shape)}; at least one step is needed")
-
     def _parts(self, x: Tensor, state: Any) -> RecurrentState | None:
         parts = super()._parts(x, state)
         shape = (self.num_layers, len(x), self.hidden_size)
@@ -287,7 +282,7 @@ class ParaGRU(Recorded, _ParaRecurrence):
     def states(self, gates: Tensor, layer: int, initial: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
         """Return all states of a layer."""
         weight = self.recurrent_weight(layer)
-        start = weight.new_zeros(len(gates), self.hidden_size) if initial is None else initial[0]
+        start = weight.new_zeros(len(gates), self.hidden_size) if initial is None else initial[0].to(weight.dtype)
         h, report = para_gru(
             gates, weight, start, mode=self.mode, max_iterations=self.max_iterations, fallback=self.fallback
         )
@@ -335,7 +330,9 @@ class ParaLSTM(Recorded, _ParaRecurrence):
         """Return all states h and c of a layer."""
         weight = self.recurrent_weight(layer)
         shape = (len(gates), 2, self.hidden_size)
-        start = weight.new_zeros(shape) if initial is None else torch.stack([initial[1], initial[0]], 1)
+        start = (
+            weight.new_zeros(shape) if initial is None else torch.stack([initial[1], initial[0]], 1).to(weight.dtype)
+        )
         states, report = para_lstm(
             gates, weight, start, mode=self.mode, max_iterations=self.max_iterations, fallback=self.fallback
         )

@@ -177,6 +177,9 @@ class GraphRNN(Recorded, PaddedRecurrence):
         sizes = [layer.size for layer in cells]
         before: list[tuple[Tensor, ...] | None] = [None] * len(cells)
         if state is not None:
+            for part in state:
+                if part.dim() != 2 or part.shape[1] != sum(sizes):
+                    raise ValueError(f"state has shape {tuple(part.shape)}, where (B, {sum(sizes)}) is needed")
             before = list(zip(*(part.split(sizes, 1) for part in state), strict=True))
         after: list[tuple[Tensor, ...]] = [()] * len(cells)
         outputs: list[Tensor] = []  # of each layer, (B, T, N_l) or packed (M, N_l)

@@ -1,5 +1,7 @@
 """Initialisations of recurrent layers: orthogonal and identity recurrences, and the bias of forget gates."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -28,6 +30,26 @@ class RecurrentInitialization(Recorded):
             layer: recurrent layer of torch or of this library.
         """
         raise NotImplementedError(f"{type(self).__name__} must define __call__")
+
+
+def check_initialization(initialization: Any) -> None:
+    """Refuse a class in place of an initialisation, which would write nothing, and what cannot be called.
+
+    Args:
+        initialization: initialisation of a recurrent layer, or None.
+
+    Raises:
+        TypeError: if it is another object.
+
+    Example:
+        >>> check_initialization(ForgetBias())
+    """
+    if isinstance(initialization, type):
+        raise TypeError(
+            f"initialization is the class {initialization.__name__}; give an object, such as OrthogonalRecurrence()"
+        )
+    if initialization is not None and not callable(initialization):
+        raise TypeError(f"initialization is {initialization!r}; give an object such as OrthogonalRecurrence(), or None")
 
 
 def _weights(layer: nn.Module, kind: str) -> list[nn.Parameter]:

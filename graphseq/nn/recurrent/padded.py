@@ -48,8 +48,10 @@ class PaddedRecurrence(nn.Module):
             lengths: number of steps of each sequence, int64 (B,); None if all have T.
         """
         self._check(x)
+        if lengths is not None:
+            check_lengths(lengths, x.shape[0], x.shape[1], least=0)
         y, _ = self.run(x, None, None)  # (B, T, R); causal, so padding at the end does not change earlier steps
-        return y if lengths is None else y.masked_fill(~step_mask(lengths, x.shape[1])[..., None], 0)
+        return y if lengths is None else y.masked_fill(~step_mask(lengths.to(y.device), x.shape[1])[..., None], 0)
 
     def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
         """Return the outputs of all steps and the state after the last one.
@@ -63,10 +65,11 @@ class PaddedRecurrence(nn.Module):
         """
         self._check(x)
         given = self._parts(x, state)
-        if lengths is None:
+        if lengths is not None:
+            check_lengths(lengths, x.shape[0], x.shape[1])
+        if lengths is None or not len(x):  # an empty batch cannot be packed
             y, after = self.run(x, None, given)
         else:
-            check_lengths(lengths, x.shape[0], x.shape[1])
             y, after = self.run_padded(x, lengths, given)
         return y, after if self.state_is_pair else after[0]
 
@@ -94,13 +97,57 @@ class PaddedRecurrence(nn.Module):
         """Parts of a state, with the number of rows of the inputs."""
         if state is None:
             return None
-        parts = tuple(state) if self.state_is_pair else (state,)
+        parts = state_parts(state, self.state_is_pair)
         check_state(parts, len(x), self.batch_axis)
         return parts
 
     def _check(self, x: Tensor) -> None:
-        if x.dim() != 3 or x.shape[2] != self.input_size:
-            raise ValueError(f"inputs have shape {tuple(x.shape)}, where (B, T, {self.input_size}) is needed")
+        check_inputs(x, self.input_size)
+
+
+def check_inputs(x: Tensor, input_size: int) -> None:
+    """Refuse inputs that are no sequences of real numbers.
+
+    Args:
+        x: inputs.
+        input_size: number of features of each step.
+
+    Raises:
+        ValueError: if they are not (B, T, input_size) with T of at least 1, or hold integers.
+
+    Example:
+        >>> import torch
+        >>> check_inputs(torch.zeros(2, 4, 3), 3)
+    """
+    if x.dim() != 3 or x.shape[2] != input_size or not x.shape[1]:
+        raise ValueError(
+            f"inputs have shape {tuple(x.shape)}, where (B, T, {input_size}) with T of at least 1 is needed"
+        )
+    if not x.is_floating_point():
+        raise ValueError(f"inputs are {x.dtype}; real numbers are needed: embed token numbers, or call x.float()")
+
+
+def state_parts(state: Any, is_pair: bool) -> tuple[Tensor, ...]:
+    """Return the parts of a state as a layer returns it: h, or (h, c).
+
+    Args:
+        state: the state.
+        is_pair: whether it has two parts.
+
+    Raises:
+        ValueError: if it has another number of parts.
+
+    Example:
+        >>> import torch
+        >>> len(state_parts((torch.zeros(1, 2, 5), torch.zeros(1, 2, 5)), True))
+        2
+    """
+    if not is_pair:
+        return (state,)
+    if not isinstance(state, tuple | list) or len(state) != 2:
+        given = f"{len(state)} parts" if isinstance(state, tuple | list) else f"a {type(state).__name__}"
+        raise ValueError(f"state is {given}; give h and c, as this layer returned them, or None for zeros")
+    return tuple(state)
 
 
 def check_state(state: Sequence[Any], rows: int, batch_axis: int) -> None:

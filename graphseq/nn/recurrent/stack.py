@@ -9,8 +9,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from graphseq.core import Recorded
 from graphseq.core.batches import check_lengths, step_mask
-from graphseq.nn.recurrent.initializations import RecurrentInitialization
-from graphseq.nn.recurrent.padded import check_state
+from graphseq.nn.recurrent.initializations import RecurrentInitialization, check_initialization
+from graphseq.nn.recurrent.padded import check_inputs, check_state, state_parts
 
 __all__ = ["RecurrentStack"]
 
@@ -62,7 +62,9 @@ class RecurrentStack(Recorded, nn.Module):
         x (B, T, D), state as torch's layer takes it, lengths (B,) -> y (B, T, H), or (B, T, 2 H) in both directions
 
     Raises:
-        ValueError: if a size, ``cell`` or ``dropout`` is outside its range; in ``forward`` if ``x`` does not fit.
+        ValueError: if a size, ``cell`` or ``dropout`` is outside its range; in ``forward`` if ``x``, ``state`` or
+            ``lengths`` does not fit.
+        TypeError: if ``initialization`` is a class or cannot be called.
 
     Example:
         >>> import torch
@@ -97,6 +99,7 @@ class RecurrentStack(Recorded, nn.Module):
         }
         if cell not in cells:
             raise ValueError(f"cell is {cell!r}; give 'lstm', 'gru', 'rnn' or 'rnn_relu'")
+        check_initialization(initialization)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.output_size = 2 * hidden_size if bidirectional else hidden_size
@@ -126,13 +129,14 @@ class RecurrentStack(Recorded, nn.Module):
             x: inputs (B, T, D).
             lengths: number of steps of each sequence, int64 (B,); None if all have T.
         """
-        self._check(x)
+        check_inputs(x, self.input_size)
         if lengths is None:
             return self.layers(x)[0]  # (B, T, D) -> (B, T, H)
+        check_lengths(lengths, x.shape[0], x.shape[1], least=0)
         if self.bidirectional:  # the backward stack must begin at the last step of each sequence
             return self(x, None, lengths)[0]
         y = self.layers(x)[0]  # (B, T, H); causal, so padding at the end does not change earlier steps
-        return y.masked_fill(~step_mask(lengths, x.shape[1])[..., None], 0)
+        return y.masked_fill(~step_mask(lengths.to(y.device), x.shape[1])[..., None], 0)
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
         """Return the outputs of all steps and the state after the last one.
@@ -144,19 +148,16 @@ class RecurrentStack(Recorded, nn.Module):
             state: state before the first step, as torch's layer returns it; None for zeros.
             lengths: number of steps of each sequence, int64 (B,), each in 1..T; None if all have T.
         """
-        self._check(x)
+        check_inputs(x, self.input_size)
         if state is not None:
-            check_state((state,) if isinstance(state, Tensor) else state, len(x), 1)
-        if lengths is None:
+            check_state(state_parts(state, isinstance(self.layers, nn.LSTM)), len(x), 1)
+        if lengths is not None:
+            check_lengths(lengths, x.shape[0], x.shape[1])
+        if lengths is None or not len(x):  # an empty batch cannot be packed
             return self.layers(x, state)
-        check_lengths(lengths, x.shape[0], x.shape[1])
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         y, state = self.layers(packed, state)
         return pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0], state  # (B, T, H)
-
-    def _check(self, x: Tensor) -> None:
-        if x.dim() != 3 or x.shape[2] != self.input_size:
-            raise ValueError(f"inputs have shape {tuple(x.shape)}, where (B, T, {self.input_size}) is needed")
 
 
 def layer_outputs(layer: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -57,7 +57,12 @@ class StepRecurrence(PaddedRecurrence):
         """
         z = self.project(x)
         size = len(x) if batch_sizes is None else int(batch_sizes[0])
-        current = self.initial_state(size, x) if state is None else tuple(part[0] for part in state)
+        current = self.initial_state(size, x)
+        if state is not None:
+            needed, given = [(1, *part.shape) for part in current], [tuple(part.shape) for part in state]
+            if needed != given:
+                raise ValueError(f"state has shapes {given}, where {needed} are needed: give what this layer returned")
+            current = tuple(part[0] for part in state)
         outputs: list[Tensor] = []
         ended: list[RecurrentState] = []  # states of the sequences that end, the longest ones last
         for each in z.unbind(1) if batch_sizes is None else z.split(batch_sizes.tolist()):

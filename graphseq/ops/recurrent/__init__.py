@@ -69,7 +69,8 @@ def recurrent_layers(
         training: whether dropout is active.
 
     Raises:
-        ValueError: if ``mode`` is unknown, or the number of weights is not a multiple of four.
+        ValueError: if ``mode`` is unknown, the number of weights is not a multiple of four, or the inputs or the state
+            do not fit the weights.
 
     Example:
         >>> import torch
@@ -87,6 +88,14 @@ def recurrent_layers(
         size = len(x) if batch_sizes is None else int(batch_sizes[0])
         zeros = x.new_zeros(layers, size, weights[1].shape[1])
         state = (zeros, zeros) if mode == "lstm" else (zeros,)
+    else:  # torch's kernels read beyond a state of another size
+        size = len(x) if batch_sizes is None else int(batch_sizes[0])
+        needed = [(layers, size, weights[1].shape[1])] * (2 if mode == "lstm" else 1)
+        if [part.shape for part in state] != needed:
+            given = ", ".join(str(tuple(part.shape)) for part in state)
+            raise ValueError(f"state holds {given}; {len(needed)} of {needed[0]} are needed, as the layers return it")
+    if x.shape[-1] != weights[0].shape[1]:
+        raise ValueError(f"x has {x.shape[-1]} features and the first layer takes {weights[0].shape[1]}")
     narrow = mode != "lstm" and weights[1].shape[1] <= gru.WIDEST and not torch.is_autocast_enabled("cpu")
     if narrow and use_compiled(x, *state, *weights):
         return _compiled_layers(_COMPILED[mode], x, state[0], weights, batch_sizes, dropout if training else 0.0)

@@ -68,7 +68,9 @@ def chunked_attention(
         keys, values = functional.pad(k, padding), functional.pad(v, padding)  # (B, N C, .)
     else:
         keys, values = (
-            functional.pad(old, (0, 0, 0, (number - 1) * size)).scatter(1, place[..., None].expand_as(new), new)
+            functional.pad(old.to(new.dtype), (0, 0, 0, (number - 1) * size)).scatter(
+                1, place[..., None].expand_as(new), new
+            )
             for old, new in zip(state[:2], (k, v), strict=True)
         )
     if steps == 1 and state is not None:  # one query, one chunk

@@ -59,6 +59,8 @@ def ema_convolution(x: Tensor, kernel: Tensor) -> Tensor:
         raise ValueError(
             f"x has shape {tuple(x.shape)} and kernel {tuple(kernel.shape)}, where (B, T, C) and (C, T) are needed"
         )
+    if not len(x):
+        return x  # torch's Fourier transforms take no empty batch
     size = 2 * x.shape[1]
     with torch.autocast(x.device.type, enabled=False):
         series = x.mT.to(kernel.dtype).contiguous()  # (B, C, T)

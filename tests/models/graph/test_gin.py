@@ -132,7 +132,7 @@ def test_copies_states_resets_and_records():
     [
         ({"num_layers": 1}, "num_layers=1"),
         ({"dropout": 1.0}, r"\[0, 1\)"),
-        ({"hidden_channels": 0}, "hidden_channels=0"),
+        ({"hidden_channels": 0}, "hidden_channels is 0"),
         ({"mlp_layers": 0}, "at least 1"),
         ({"pool": "median"}, "mode='median'"),
         ({"in_channels": 0}, "OneHotDegree or Constant"),

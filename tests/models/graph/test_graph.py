@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 from torch import nn
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GATConv, GENConv, GraphConv, SAGEConv
 
 from graphseq.core import DataError, apply_model
-from graphseq.models import GraphClassifier, GraphEncoder, NodeClassifier
+from graphseq.models import EncoderClassifier, GraphClassifier, GraphEncoder, NodeClassifier
 from graphseq.nn import VirtualNode
 from tests.reference import graph as reference
 
@@ -347,7 +347,7 @@ def test_node_classifier_takes_all_options(name, output):
         ({"pool": "median"}, "mode='median'"),
         ({"jumping_knowledge": "sum"}, "jumping_knowledge='sum'"),
         ({"dropout": 1.5}, r"\[0, 1\)"),
-        ({"num_layers": 0}, ">= 1"),
+        ({"num_layers": 0}, "num_layers is 0"),
         ({"in_channels": 0}, "OneHotDegree or Constant"),
     ],
 )
@@ -357,7 +357,7 @@ def test_wrong_arguments_are_refused_at_construction(arguments, message):
 
 
 def test_more_refusals():
-    with pytest.raises(ValueError, match="head_layers=0"):
+    with pytest.raises(ValueError, match="head_layers is 0"):
         GraphClassifier(3, 2, head_layers=0)
     with pytest.raises(ValueError, match="no hidden layer"):
         NodeClassifier(3, 2, num_layers=1)
@@ -388,3 +388,60 @@ def test_a_batch_of_pyg_goes_through_unchanged():
     before = batch.clone()
     apply_model(network, batch)
     assert all(value.equal(before[key]) for key, value in batch)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"virtual_node": "no"}, TypeError, "virtual_node is no"),
+        ({"virtual_node": VirtualNode}, TypeError, "virtual_node is VirtualNode"),
+        ({"virtual_node": nn.Linear(2, 2)}, TypeError, "virtual_node is Linear"),
+        ({"virtual_node": VirtualNode(8, 2)}, ValueError, "num_layers=2"),
+        ({"virtual_node": VirtualNode(4, 3)}, ValueError, "dim=4"),
+        ({"conv": GraphConv(3, 8)}, TypeError, "GraphConv that is built"),
+        ({"conv": lambda before, after: before}, TypeError, "returned a int"),
+        ({"hidden_channels": 8.0}, ValueError, r"hidden_channels is 8\.0"),
+    ],
+)
+def test_modules_classes_and_sizes_that_are_mistaken(arguments, error, said):
+    with pytest.raises(error, match=said):
+        GraphEncoder(**({"in_channels": 3, "hidden_channels": 8} | arguments))
+
+
+@pytest.mark.parametrize("conv", ["gin", "gcn", "sage", "gat", "pna"])
+def test_in_a_plain_program_of_pyg(conv):
+    """Isolated nodes, self-loops, duplicated edges, no edges; adjacencies of torch; heterogeneous data are refused."""
+    network = GraphClassifier(3, 2, hidden_channels=8, conv=conv, degree_histogram=[2, 3, 1]).eval()
+    edges = [torch.tensor([[0, 1, 1], [1, 1, 0]]), torch.zeros(2, 0, dtype=torch.int64), torch.tensor([[0, 0], [2, 2]])]
+    graphs = [Data(x=torch.randn(3, 3), edge_index=edge_index) for edge_index in edges]
+    (batch,) = DataLoader(graphs, batch_size=3)
+    found = network(batch.x, batch.edge_index, batch.batch)
+    alone = torch.cat([network(graph.x, graph.edge_index) for graph in graphs])
+    torch.testing.assert_close(found, alone)
+    path = torch.tensor([[0, 1], [1, 2]])
+    adjacency = torch.sparse_coo_tensor(path.flip(0), torch.ones(2), (3, 3)).coalesce()
+    for layout in (adjacency, adjacency.to_sparse_csr()):  # rows are targets, as PyG has them
+        torch.testing.assert_close(network(graphs[0].x, layout), network(graphs[0].x, path))
+    data = HeteroData()
+    data["a"].x, data["a", "to", "a"].edge_index = graphs[0].x, edges[0]
+    with pytest.raises(DataError, match="to_homogeneous"):
+        network(data.x_dict, data.edge_index_dict)
+
+
+def test_edge_features_for_other_edges_are_refused():
+    network = GraphClassifier(3, 2, hidden_channels=8, conv="gine", edge_channels=2)
+    for rows in (1, 3):
+        with pytest.raises(DataError, match=f"{rows} rows for 2 edges"):
+            network(torch.randn(3, 3), torch.tensor([[0, 1], [1, 2]]), edge_attr=torch.randn(rows, 2))
+
+
+def test_only_the_head_on_an_encoder_is_drawn_again():
+    network = EncoderClassifier(GraphEncoder(3, 8), 2, head_layers=2)
+    before = copy.deepcopy(network.state_dict())
+    network.reset_parameters()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {f"head.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
+    with pytest.raises(TypeError, match="class GraphEncoder"):
+        EncoderClassifier(GraphEncoder, 2)
+    with pytest.raises(ValueError, match="out_channels is 0"):
+        NodeClassifier(3, 0)

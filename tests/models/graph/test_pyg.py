@@ -118,3 +118,13 @@ def test_networks_that_do_not_fit_are_refused():
         FromPyG(PoolsByItself(), out_channels=2)
     with pytest.raises(ValueError, match="mode='median'"):
         FromPyG(make(GIN, 3, 8, 2), pool="median")
+
+
+def test_what_is_no_network_and_no_tensor():
+    for network, said in (("GIN", "a str"), (GIN, "class GIN"), (None, "NoneType")):
+        with pytest.raises(TypeError, match=said):
+            FromPyG(network)
+    with pytest.raises(ValueError, match="out_channels is 0"):
+        FromPyG(make(GIN, 3, 4, 1), out_channels=0)
+    with pytest.raises(TypeError, match="to_homogeneous"):
+        FromPyG(make(GIN, 3, 4, 1))({"a": torch.randn(2, 3)}, torch.tensor([[0], [1]]))

@@ -84,3 +84,22 @@ def test_gated_layer_equals_its_equation():
 def test_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("kind", [ChunkedAttention, GatedChunkedAttention])
+def test_half_precision_empty_batches_and_states_of_others(kind):
+    layer, x = kind(4, MovingAverage(4), chunk_size=3), torch.randn(2, 5, 4)
+    y, state = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        low, _ = layer(x)
+        again, _ = layer(x, state)
+    torch.testing.assert_close(low.float(), y, atol=0.05, rtol=0.05)
+    assert again.isfinite().all()
+    assert layer(x[:0])[0].shape == (0, 5, 4)
+    assert kind(4, MovingAverage(4), chunk_size=3).bfloat16()(x.bfloat16())[0].dtype == torch.bfloat16
+    for given in (state[0], (state[0], state[0]), "state"):
+        with pytest.raises(ValueError, match="state"):
+            layer(x, given)
+    for mixer, said in ((MovingAverage, "MovingAverage"), ("ema", "'ema'")):
+        with pytest.raises(TypeError, match=f"mixer is {said}"):
+            kind(4, mixer)

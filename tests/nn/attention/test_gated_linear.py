@@ -135,3 +135,13 @@ def test_refused(build, error, message):
         layer(x, GatedLinearAttention(8, 2)(x)[1])
     with pytest.raises(ValueError, match="state has 1 entries"):
         BlockStack([layer], 2)(x, [None])
+
+
+def test_a_gate_or_state_that_is_mistaken():
+    for gate, said in ((ConstantGate, "ConstantGate"), ("low rank", "'low rank'")):
+        with pytest.raises(TypeError, match=f"gate is {said}"):
+            GatedLinearAttention(8, 2, gate=gate)
+    layer, x = GatedLinearAttention(8, 2), torch.randn(2, 5, 8)
+    for state in (layer(x)[1][0], "n"):
+        with pytest.raises(ValueError, match="state is a"):
+            layer(x, state)

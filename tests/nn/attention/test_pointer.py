@@ -92,3 +92,21 @@ def test_feedback_reads_the_last_output():
         PointFeedback(0)
     with pytest.raises(ValueError, match="num_symbols is 0"):
         SymbolFeedback(0, 2)
+
+
+def test_what_would_be_broadcast():
+    x, previous = torch.randn(2, 3, 2), torch.tensor([[0], [2]])
+    for given, rows in (
+        (x[..., :1], previous),
+        (torch.randn(2, 3, 4), previous),
+        (x, previous[:1]),
+        (x, previous + 0.5),
+    ):
+        with pytest.raises(ValueError, match="previous"):
+            PointFeedback(2)(given, rows)
+    layer, query, keys = PointerAttention(4, 5, 8), torch.randn(2, 1, 4), torch.randn(2, 3, 5)
+    for mask in (torch.ones(1, 3, dtype=torch.bool), torch.ones(2, 3), torch.ones(2, 3, dtype=torch.int64)):
+        with pytest.raises(ValueError, match="key_mask"):
+            layer(query, keys, mask)
+    with pytest.raises(ValueError, match=r"batch \(1,\)"):
+        layer.node_scores(query[:, 0], keys[0], torch.tensor([0]))

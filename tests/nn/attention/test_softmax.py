@@ -146,3 +146,22 @@ def test_positions_of_another_library():
 class Halved(nn.Module):
     def forward(self, x, position):
         return x / 2
+
+
+def test_modules_and_states_that_are_mistaken():
+    x = torch.randn(2, 5, 8)
+    for positions, said in ((NoPositions, "NoPositions"), ("rotary", "'rotary'")):
+        for kind in (CausalAttention, SelfAttention):
+            with pytest.raises(TypeError, match=f"positions is {said}"):
+                kind(8, 2, positions)
+    layer = CausalAttention(8, 2)
+    _, state = layer(x)
+    _, others = CausalAttention(8, 4)(x)
+    for given in (others, state[0], state[:2], "no", (*state[:2], state[2][:, :1], state[3])):
+        with pytest.raises(ValueError, match="state"):
+            layer(x, given)
+    learned = LearnedPositions(8, 9)
+    for given in (torch.tensor([1.0, 1.0]), torch.tensor([[1], [1]]), torch.tensor([-1, 0]), "no"):
+        with pytest.raises(ValueError, match="state"):
+            learned(x, given)
+    assert learned(x[:0], torch.zeros(0, dtype=torch.int64))[0].shape == (0, 5, 8)

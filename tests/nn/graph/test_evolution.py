@@ -152,3 +152,25 @@ def test_free_mixing_equals_its_formula() -> None:
     np.testing.assert_allclose(y.detach().numpy(), expected, atol=1e-12)
     with pytest.raises(ValueError, match="window"):
         VariableMixing(3, 0)
+
+
+def test_what_would_be_broadcast_or_never_called():
+    layer, x = GraphSoftEvolution(3, 4), torch.randn(2, 4, 3)
+    for adjacency in (torch.ones(1, 3), torch.ones(3), torch.ones(2, 3, 3)):
+        with pytest.raises(ValueError, match="adjacency has shape"):
+            layer(x, adjacency)
+    with pytest.raises(ValueError, match="no step"):
+        layer.fit_graph(torch.zeros(0, 3))
+    for kind in (GraphSoftEvolution, VariableMixing):
+        for activation, said in (("relu", "'relu'"), (torch.nn.ReLU, "ReLU")):
+            with pytest.raises(TypeError, match=f"activation is {said}"):
+                kind(3, activation=activation)
+        for series in (x[..., :2], x[:, :3]):
+            with pytest.raises(ValueError, match=r"\(\*, 4, 3\)"):
+                kind(3, 4)(series)
+        with pytest.raises(TypeError, match="int64"):
+            kind(3, 4)(x.long())
+    mixing = VariableMixing(3, 4)
+    before = mixing(x)[0]
+    mixing.reset_parameters()
+    assert not torch.equal(mixing(x)[0], before)

@@ -252,3 +252,29 @@ def test_convolutions_refuse(arguments, message):
         make_convolution(in_channels=3, out_channels=8, **arguments)
     with pytest.raises(ValueError, match="at least 1"):
         gin_mlp(3, 8, 0)
+
+
+def test_sizes_types_and_shapes_that_no_layer_takes():
+    x, batch = torch.randn(5, 8), torch.tensor([0, 0, 0, 1, 1])
+    for make, said in [
+        (lambda: CategoricalEncoder(3, 4), "num_categories=3"),
+        (lambda: CategoricalEncoder([3], 0), "dim is 0"),
+        (lambda: FeatureEncoder(3, 0), "out_channels is 0"),
+        (lambda: FeatureEncoder(2.5, 4), r"in_channels is 2\.5"),
+        (lambda: FeatureEncoder(3, field="z"), "field='z'"),
+        (lambda: VirtualNode(0, 2), "dim is 0"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            make()
+    with pytest.raises(DataError, match="complex64"):
+        CategoricalEncoder([3], 4)(torch.ones(2, 1) * 1j)
+    node = VirtualNode(8, 2).eval()
+    state = node.initial_state(2)
+    for call, said in [
+        (lambda: node(x[:, :1], state, batch), r"\(5, 1\)"),  # one column would be broadcast
+        (lambda: node(x, state, batch[:1]), r"batch \(1,\)"),
+        (lambda: node.update(0, x, state, None, torch.tensor([0, 5])), "1 graphs"),
+        (lambda: node.update(2, x, state, batch), "layer is 2"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            call()

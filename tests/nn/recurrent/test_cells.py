@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from graphseq.core import make
 from graphseq.nn import Bidirectional, ClassicalLSTM, JordanRNN, LayerStack, RecurrentStack
 from tests.reference import recurrent_cells as reference
 
@@ -242,3 +243,26 @@ def test_refused():
         Bidirectional(nn.Linear(3, 4), nn.Linear(3, 4))
     with pytest.raises(ValueError, match="cell is 'jordan'"):
         RecurrentStack(3, 4, cell="jordan")
+
+
+def test_parts_that_are_mistaken():
+    x = torch.randn(2, 4, 3)
+    for activation, said in (("relu", "'relu'"), (nn.ReLU, "ReLU")):
+        with pytest.raises(TypeError, match=f"activation is {said}"):
+            JordanRNN(3, 4, 2, activation=activation)
+    kept = JordanRNN(3, 4, 2, activation=make(nn.PReLU, init=0.25))
+    kept.reset_parameters()
+    assert float(kept.activation.weight.detach()) == 0.25
+    for state in (torch.zeros(1, 1, 2), torch.zeros(1, 2, 1)):  # both would be broadcast
+        with pytest.raises(ValueError, match="state"):
+            kept.forward_with_target(x, torch.zeros(2, 4, 2), state)
+        with pytest.raises(ValueError, match="state"):
+            kept(x, state)
+    with pytest.raises(ValueError, match="input_size 3 and back 4"):
+        Bidirectional(RecurrentStack(3, 5), RecurrentStack(4, 5))
+    with pytest.raises(TypeError, match="class RecurrentStack"):
+        LayerStack([RecurrentStack])
+    pair = Bidirectional(RecurrentStack(3, 5), RecurrentStack(3, 5))
+    for call in (pair.outputs, lambda x, lengths: pair(x, None, lengths)):
+        with pytest.raises(ValueError, match="lengths reach from 2 to 6"):
+            call(x, torch.tensor([2, 6]))

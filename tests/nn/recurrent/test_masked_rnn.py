@@ -168,3 +168,17 @@ def test_dropout_acts_between_layers_in_training():
 def test_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_states_of_another_size_are_refused(cell):
+    """The kernels of torch read beyond them, and write."""
+    layer, x = MaskedRNN(3, 4, cell=cell), torch.randn(2, 5, 3)
+    for size in (1, 8):
+        state = torch.zeros(1, 2, size)
+        for lengths in (None, torch.tensor([5, 2])):
+            with pytest.raises(ValueError, match=rf"state holds \(1, 2, {size}\)"):
+                layer(x, (state, state) if cell == "lstm" else state, lengths)
+    with pytest.raises(ValueError, match="state is a Tensor" if cell == "lstm" else "state holds tuple"):
+        layer(x, torch.zeros(1, 2, 4) if cell == "lstm" else (torch.zeros(1, 2, 4),) * 2)
+    assert layer(x[:0], None, torch.zeros(0, dtype=torch.int64))[0].shape == (0, 5, 4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from graphseq.nn import RecurrentStack
+from graphseq.nn import ClassicalLSTM, ForgetBias, MaskedRNN, RecurrentStack
 from tests.reference import sequences as reference
 
 CELLS = ["lstm", "gru", "rnn"]
@@ -93,3 +93,27 @@ def test_refused(options, message):
         RecurrentStack(**{"input_size": 2, "hidden_size": 2, **options})
     with pytest.raises(ValueError, match=r"\(1, 2, 3\)"):
         RecurrentStack(2, 2)(torch.ones(1, 2, 3))
+
+
+@pytest.mark.parametrize("make", [RecurrentStack, MaskedRNN, ClassicalLSTM])
+def test_inputs_and_lengths_that_no_recurrence_takes(make):
+    layer, x = make(3, 5), torch.randn(2, 4, 3)
+    for lengths in (torch.tensor([5, 3]), torch.tensor([3]), torch.tensor([2.0, 3.0]), torch.tensor([-1, 3]), [4, 3]):
+        for call in (layer.outputs, lambda x, lengths: layer(x, None, lengths)):
+            with pytest.raises(ValueError, match="lengths"):
+                call(x, lengths)
+    with pytest.raises(ValueError, match=r"\(2, 0, 3\)"):
+        layer(x[:, :0])
+    with pytest.raises(ValueError, match="int64"):
+        layer(x.long())
+    with pytest.raises(ValueError, match="state is a Tensor"):
+        layer(x, torch.zeros(1, 2, 5))
+    assert layer(x[:0], None, torch.zeros(0, dtype=torch.int64))[0].shape == (0, 4, 5)
+
+
+def test_a_class_in_place_of_an_initialisation():
+    """``ForgetBias(layer)`` would only build an object, and write nothing."""
+    for make in (RecurrentStack, ClassicalLSTM):
+        for given, said in ((ForgetBias, "class ForgetBias"), ("orthogonal", "'orthogonal'")):
+            with pytest.raises(TypeError, match=said):
+                make(3, 5, initialization=given)
