@@ -4,7 +4,7 @@ import re
 
 __all__ = ["lower_is_better"]
 
-_LOWER = re.compile(r"loss|error|mae|mse|mase|mape|msle|nll|perplexity|ppl|penalty", re.IGNORECASE)
+_LOWER = re.compile(r"loss|error|mae|mse|mase|mape|msle|nll|perplexity|ppl|bpc|penalty", re.IGNORECASE)
 
 
 def lower_is_better(metric: str) -> bool:
