@@ -38,7 +38,7 @@ def memory_coherence_loss(
         previous (U, D), corrected (U, D), mask (U,) -> scalar, float32 or wider
 
     Raises:
-        ValueError: if the shapes differ or the mode is unknown.
+        ValueError: if the shapes differ, the mask is not bool or the mode is unknown.
 
     Example:
         >>> before = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
@@ -58,11 +58,14 @@ def memory_coherence_loss(
         )
     if mode not in get_args(CoherenceMode):
         raise ValueError(f"memory_coherence_loss(mode={mode!r}): accepted are {', '.join(get_args(CoherenceMode))}")
+    if mask is not None and mask.dtype != torch.bool:
+        raise ValueError(f"mask is {mask.dtype}; it must be bool, true for nodes that were updated")
     wide = torch.promote_types(corrected.dtype, torch.float32)
     previous, corrected = previous.detach().to(wide), corrected.to(wide)
     inner = (previous * corrected).sum(1)
     before, after = previous.square().sum(1), corrected.square().sum(1)
-    kept = before > 0 if mask is None else (before > 0) & mask
+    known = before != 0  # also where it is NaN, which must not be left out unseen
+    kept = known if mask is None else known & mask
     if mode == "global":
         inner, before, after = (torch.where(kept, rows, 0.0).sum() for rows in (inner, before, after))
     # bounded below the root, whose gradient at 0 is infinite

@@ -43,6 +43,14 @@ class EnvironmentBatch:
                 f"env is {self.env.dtype} {tuple(self.env.shape)} for {len(self.terms)} samples; it must be int64, "
                 "one number a sample"
             )
+        rows = self.terms.shape
+        if len(rows) != 1 or not len(self.terms) or self.sizes.shape != rows:
+            raise DataError(
+                f"terms is {tuple(rows)} and sizes {tuple(self.sizes.shape)}; both must be (B,), with samples"
+            )
+        for name, value in (("prediction", self.prediction), ("representation", self.representation)):
+            if not value.dim() or len(value) != len(self.terms):
+                raise DataError(f"{name} is {tuple(value.shape)} for {len(self.terms)} samples; give one row for each")
         self.present, self.number = torch.unique(self.env, return_inverse=True)
 
     def sums(self, values: Tensor) -> Tensor:
@@ -116,9 +124,14 @@ class InvariantRisk(_Penalized):
         Args:
             batch: losses of the samples with their environments.
         """
+        if not batch.terms.requires_grad:
+            raise DataError(
+                "terms do not depend on prediction by a gradient; InvariantRisk needs one, so give losses that were "
+                "computed with gradients from that prediction"
+            )
         # the derivative of a sample's loss by the common scale is its gradient times its output
         (gradient,) = torch.autograd.grad(batch.terms.sum(), batch.prediction, create_graph=True)
-        return batch.means((gradient * batch.prediction).sum(1)).square().mean()
+        return batch.means((gradient * batch.prediction).reshape(len(gradient), -1).sum(1)).square().mean()
 
 
 class VarianceRisk(_Penalized):
@@ -184,6 +197,8 @@ class CORAL(_Penalized):
             batch: losses of the samples with their environments.
         """
         z = batch.representation
+        if z.dim() != 2:
+            raise DataError(f"representation is {tuple(z.shape)}; CORAL needs one vector for each sample, (B, D)")
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         count = batch.sums(torch.ones_like(z[:, 0]))
         centred = z - (batch.sums(z) / count[:, None]).index_select(0, batch.number)

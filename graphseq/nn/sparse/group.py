@@ -238,8 +238,33 @@ class GroupToGroupLinear(Recorded, Elastic):
             super().make_room(saved)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        errors: list[str] = rest[-1]
+        for name, mine in (("group_of_in", self.group_of_in), ("group_of_out", self.group_of_out)):
+            given = state_dict.get(f"{prefix}{name}")
+            fixed = self.grouping != "random" and given is not None and given.shape == mine.shape
+            if fixed and not torch.equal(given.to(mine.device), mine):  # the forward pass relies on their order
+                errors.append(
+                    f"{prefix}{name} is not that of grouping {self.grouping!r}, which this layer was built with"
+                )
+        given = state_dict.get(f"{prefix}inputs")
+        fixed = self.is_diagonal and given is not None and given.shape == self.inputs.shape
+        if fixed and not torch.equal(given.to(self.inputs.device), self.inputs):
+            errors.append(f"{prefix}inputs joins groups; this layer was built without weights between them")
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self._replan()
+        if not self._stores(self.to_dense()[1]):
+            errors.append(f"{prefix}weight has connections that are none of granularity {self.granularity!r}")
+
+    def _stores(self, mask: Tensor) -> bool:
+        """Return whether units of a group read the same inputs, and whole groups with granularity ``block``."""
+        if self.granularity == "edge":
+            return True
+        reads = mask[group_units(self.group_of_out, self.groups)]  # (G, n, in_features)
+        same = bool((reads == reads[:, :1]).all())
+        if self.granularity == "block":
+            blocks = reads[:, 0][:, group_units(self.group_of_in, self.groups)]  # (G, G, m)
+            same = same and bool((blocks == blocks[..., :1]).all())
+        return same
 
     def _within(self) -> Tensor:
         """Return true for weights within a group (out_features, in_features)."""
@@ -271,12 +296,16 @@ class GroupToGroupLinear(Recorded, Elastic):
             The layer.
 
         Raises:
-            ValueError: if a shape differs, or the layer cannot store the mask.
+            ValueError: if a shape or type differs, or the layer cannot store the mask.
         """
         shape = (self.out_features, self.in_features)
         for name, value in {"weight": weight, "mask": mask}.items():
             if value.shape != shape:
                 raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be {shape}")
+        if mask.dtype != torch.bool:
+            raise ValueError(f"mask is {mask.dtype}; it must be bool, true where a weight exists")
+        if not self._stores(mask):
+            raise ValueError(f"mask has connections that are none of granularity {self.granularity!r}")
         if self.backend == "masked":
             self.mask.copy_(mask)
         elif self.backend == "packed":

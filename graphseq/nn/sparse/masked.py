@@ -185,23 +185,33 @@ def mask_layers(network: nn.Module, exclude: Sequence[str] = ()) -> dict[str, Ma
 
     Args:
         network: the network, as it is handed to a task (``task.model``), before it is trained.
-        exclude: layers that are left as they are, by their names or those of parts that they lie in, such as ``head``.
+        exclude: layers that are left as they are, by their names or those of parts that they lie in, such as ``head``
+            or ``encoder.0``.
 
     Returns:
         All masked layers that are not excluded, by their dotted names.
 
     Raises:
         ValueError: if there are none.
+        TypeError: if ``network`` is no module, or ``exclude`` a string.
 
     Example:
         >>> from graphseq.models import MLP
         >>> sorted(mask_layers(MLP(4, 2, num_layers=3), exclude=["head"]))
         ['hidden.0.0', 'hidden.1.0']
     """
+    if not isinstance(network, nn.Module):
+        given = f"the class {network.__name__}" if isinstance(network, type) else f"a {type(network).__name__}"
+        raise TypeError(f"network is {given}; give a module that is built")
+    if isinstance(exclude, str):  # its letters would be taken for names
+        raise TypeError(f"exclude is {exclude!r}; give a list of names, such as [{exclude!r}]")
     left = set(exclude)
 
+    def excluded(name: str) -> bool:
+        return bool(left & set(name.split("."))) or any(f"{name}.".startswith(f"{part}.") for part in left)
+
     def chosen(name: str, layer: nn.Module) -> bool:
-        return type(layer) in (nn.Linear, nn.Conv2d) and not left & set(name.split("."))
+        return type(layer) in (nn.Linear, nn.Conv2d) and not excluded(name)
 
     if any(chosen(name, layer) for name, layer in network.named_modules()):
         with seeded(0):  # the initial weights of the new layers are not used
@@ -209,7 +219,7 @@ def mask_layers(network: nn.Module, exclude: Sequence[str] = ()) -> dict[str, Ma
     found = {
         name: layer
         for name, layer in network.named_modules()
-        if isinstance(layer, MaskedLinear | MaskedConv2d) and not left & set(name.split("."))
+        if isinstance(layer, MaskedLinear | MaskedConv2d) and not excluded(name)
     }
     if not found:
         raise ValueError(

@@ -46,7 +46,7 @@ class APANEncoder(Recorded, nn.Module):
         z (U, D), mail (U, M, D + D_e), mask (U, M) -> (U, D)
 
     Raises:
-        ValueError: if a size is out of range.
+        ValueError: if a size is out of range; in ``forward`` if shapes or types do not fit.
 
     Example:
         >>> encoder = APANEncoder(dim=8, num_mails=3)
@@ -98,6 +98,12 @@ class APANEncoder(Recorded, nn.Module):
             mail: mails of each node, newest first, with the event features to be projected in the last columns.
             mask: whether there is such a mail, bool.
         """
+        needed = (len(z), self.rank.num_embeddings)
+        if mail.dim() != 3 or mail.shape[:2] != needed or mask.shape != needed or mask.dtype != torch.bool:
+            raise ValueError(
+                f"mail is {tuple(mail.shape)}, mask {mask.dtype} {tuple(mask.shape)} for {len(z)} nodes; "
+                f"({needed[0]}, {needed[1]}, C) and bool {needed} are needed"
+            )
         h = torch.cat([z, self._attend(z, mail, mask)], dim=1)
         h = functional.dropout(self.norm(h), self.dropout, self.training)
         return self.second(functional.relu(self.first(h)))

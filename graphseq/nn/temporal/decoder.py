@@ -25,7 +25,8 @@ class LinkDecoder(Recorded, nn.Module):
         h (R, D), source (*), destination (*), which may be broadcast -> (*)
 
     Raises:
-        ValueError: if a width is below 1.
+        ValueError: if a width is below 1; in ``forward`` if rows have different numbers of axes.
+        IndexError: in ``forward``, on a processor, if there is no such row.
 
     Example:
         >>> import torch
@@ -58,6 +59,11 @@ class LinkDecoder(Recorded, nn.Module):
             source: row of each pair's source (*); (B, 1) for one source with all its destinations (B, M).
             destination: row of each pair's destination (*).
         """
+        if source.dim() != destination.dim():  # (B,) and (B, B) would be broadcast the wrong way
+            raise ValueError(
+                f"source is {tuple(source.shape)}, destination {tuple(destination.shape)}; give both as many axes, "
+                "source[:, None] for one source with several destinations"
+            )
         left, right = _half(self.source, h, source), _half(self.destination, h, destination)
         return self.out(functional.relu(left + right)).squeeze(-1)
 
@@ -68,6 +74,8 @@ def _half(linear: nn.Linear, h: Tensor, rows: Tensor) -> Tensor:
     first, count = 0, len(h)
     if reads_are_free(h.device) and len(flat):  # sources and destinations of a bipartite stream each lie side by side
         low, high = (int(bound) for bound in flat.aminmax())
+        if low < 0 or high >= len(h):
+            raise IndexError(f"rows run from {low} to {high}; there are {len(h)} embeddings, counted from 0")
         first, count = low, high + 1 - low
     if len(flat) < count:
         result = linear(h.index_select(0, flat))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from graphseq.core.spec import Recorded
+from graphseq.nn.causal import positive
 from graphseq.nn.temporal.neighbor_layers import AttentionLayer, SumLayer, TransformerLayer
 from graphseq.nn.temporal.plan import Plan
 from graphseq.nn.temporal.time_encoding import TimeEncoder
@@ -75,6 +76,9 @@ class IdentityEmbedding(TemporalEmbedding):
     Shape:
         z (U, D) -> (R, D)
 
+    Raises:
+        ValueError: if ``dim`` is below 1.
+
     Example:
         >>> IdentityEmbedding(dim=8).out_channels
         8
@@ -84,6 +88,7 @@ class IdentityEmbedding(TemporalEmbedding):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        positive(dim=dim)
         self.out_channels = dim
 
     def forward(self, z: Tensor, plan: Plan, last_update: Tensor, time_encoder: TimeEncoder) -> Tensor:
@@ -110,7 +115,7 @@ class TimeProjectionEmbedding(TemporalEmbedding):
         z (U, D) -> (R, D)
 
     Raises:
-        ValueError: if there are not four finite statistics, or a deviation is not above 0.
+        ValueError: if ``dim`` is below 1, there are not four finite statistics, or a deviation is not above 0.
 
     Example:
         >>> TimeProjectionEmbedding(dim=8, time_statistics=[0.0, 1.0, 0.0, 1.0]).out_channels
@@ -125,6 +130,7 @@ class TimeProjectionEmbedding(TemporalEmbedding):
                 f"time_statistics is {time_statistics}; give mean and deviation (> 0) of the gaps of sources, then of "
                 "destinations, as the data module's time_statistics has them"
             )
+        positive(dim=dim)
         self.out_channels = dim
         self.weight = nn.Parameter(torch.empty(dim))
         self.bias = nn.Parameter(torch.empty(dim))
@@ -259,6 +265,7 @@ class TemporalAttentionEmbedding(_NeighborEmbedding):
         relative_time: RelativeTime = "query",
     ) -> None:
         super().__init__(dim, out_channels, num_neighbors, num_layers, dropout, relative_time)
+        _check_widths(msg_channels, time_dim)
         widths = [dim] + [out_channels] * num_layers
         if num_layers > 1 and out_channels != dim:
             raise ValueError(f"out_channels is {out_channels} and dim {dim}; several layers need them equal")
@@ -313,6 +320,7 @@ class TransformerEmbedding(_NeighborEmbedding):
         relative_time: RelativeTime = "update",
     ) -> None:
         super().__init__(dim, out_channels, num_neighbors, 1, dropout, relative_time)
+        _check_widths(msg_channels, time_dim)
         layer = TransformerLayer(dim, out_channels, msg_channels, time_dim, num_heads, dropout)
         self.msg_channels = msg_channels
         self.layers = nn.ModuleList([layer])
@@ -360,7 +368,13 @@ class TemporalSumEmbedding(_NeighborEmbedding):
         relative_time: RelativeTime = "query",
     ) -> None:
         super().__init__(dim, out_channels, num_neighbors, num_layers, 0.0, relative_time)
+        _check_widths(msg_channels, time_dim)
         if num_layers > 1 and out_channels != dim:
             raise ValueError(f"out_channels is {out_channels} and dim {dim}; several layers need them equal")
         self.msg_channels = msg_channels
         self.layers = nn.ModuleList(SumLayer(dim, out_channels, msg_channels, time_dim) for _ in range(num_layers))
+
+
+def _check_widths(msg_channels: int, time_dim: int) -> None:
+    if msg_channels < 0 or time_dim < 1:
+        raise ValueError(f"msg_channels is {msg_channels}, time_dim {time_dim}; at least 0 and 1 are needed")

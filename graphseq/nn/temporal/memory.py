@@ -93,6 +93,7 @@ class NodeMemory(Recorded, nn.Module):
 
     Raises:
         ValueError: for sizes below 1 or unknown choices.
+        TypeError: if ``message`` or ``time_encoder`` is no module.
 
     Example:
         >>> memory = NodeMemory(num_nodes=5, dim=8, msg_channels=0, time_encoder=TimeEncoder(4))
@@ -132,6 +133,12 @@ class NodeMemory(Recorded, nn.Module):
             raise ValueError(f"updater is {updater!r}, aggregation {aggregation!r}; use gru or rnn, last or mean")
         if (message is None) != (message_dim is None):
             raise ValueError("message and message_dim are given together, or neither")
+        if message_dim is not None and message_dim < 1:
+            raise ValueError(f"message_dim is {message_dim}; it must be at least 1")
+        for name, part in (("message", nn.Identity() if message is None else message), ("time_encoder", time_encoder)):
+            if not isinstance(part, nn.Module):
+                given = part.__name__ if isinstance(part, type) else repr(part)
+                raise TypeError(f"{name} is {given}; give a module that is built")
         self.num_nodes, self.dim, self.msg_channels = num_nodes, dim, msg_channels
         self.aggregation = aggregation
         self.time_encoder = time_encoder

@@ -186,12 +186,16 @@ class RecentNeighborBuffer(Recorded, Elastic):
 
         Raises:
             IndexError: if a node id is out of range; on an accelerator the failure is the device's own.
-            ValueError: if ``k`` is not from 1 to ``size``.
+            ValueError: if ``k`` is not from 1 to ``size``, or ``cut`` has another shape than ``nodes``.
         """
         if not 1 <= k <= self.size:
             raise ValueError(f"k is {k}; the buffer keeps {self.size} events of each node, so it is 1 to {self.size}")
         if nodes.device.type == "cpu":
             self._check_range(nodes)
+        if isinstance(cut, Tensor) and cut.shape != nodes.shape:
+            raise ValueError(
+                f"cut has shape {tuple(cut.shape)}, nodes {tuple(nodes.shape)}; give one position, or one each"
+            )
         bound = cut.unsqueeze(1) if isinstance(cut, Tensor) else cut
         # (Q, 1): events that were inserted, less those that are too new; the ring is read backwards from there
         newer = (self.e_id.index_select(0, nodes) >= bound).sum(1, keepdim=True)

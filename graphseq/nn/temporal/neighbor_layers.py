@@ -21,7 +21,7 @@ class AttentionLayer(nn.Module):
     ) -> None:
         super().__init__()
         width = dim + time_dim
-        if width % num_heads:
+        if num_heads < 1 or width % num_heads:
             raise ValueError(f"dim + time dim is {width}; it must be a multiple of num_heads = {num_heads}")
         self.msg_channels, self.num_heads, self.dropout = msg_channels, num_heads, dropout
         self.query = nn.Linear(width, width)
@@ -79,7 +79,7 @@ class TransformerLayer(nn.Module):
         self, dim: int, out_channels: int, msg_channels: int, time_dim: int, num_heads: int, dropout: float
     ) -> None:
         super().__init__()
-        if out_channels % num_heads:
+        if num_heads < 1 or out_channels % num_heads:
             raise ValueError(f"out_channels is {out_channels}; it must be a multiple of num_heads = {num_heads}")
         self.msg_channels, self.num_heads, self.dropout = msg_channels, num_heads, dropout
         self.query = nn.Linear(dim, out_channels)

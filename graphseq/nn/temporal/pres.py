@@ -317,6 +317,7 @@ class PRESCorrector(Recorded, nn.Module):
             raise ValueError(
                 f"measured memory is {tuple(measured.shape)}, previous {tuple(previous.shape)}; they must be equal"
             )
+        self._check_given(n_id, pending=pending, num_events=num_events)
         predicted, known = self.predict(
             n_id,
             previous,
@@ -365,6 +366,11 @@ class PRESCorrector(Recorded, nn.Module):
         if not self.training and not self.update_in_eval:
             return
         self._check(n_id, previous, type_counts)
+        self._check_given(n_id, pending=pending)
+        if corrected.shape != previous.shape:
+            raise ValueError(
+                f"corrected memory is {tuple(corrected.shape)}, previous {tuple(previous.shape)}; they must be equal"
+            )
         if type_counts is None and self.num_components > 1:
             raise ValueError(
                 f"PRESCorrector(num_components={self.num_components}) cannot tell which component changed: give "
@@ -385,6 +391,7 @@ class PRESCorrector(Recorded, nn.Module):
         name, given = ("elapsed", elapsed) if self.rate == "time" else ("num_events", num_events)
         if given is None:
             raise ValueError(f"PRESCorrector(rate={self.rate!r}) measures its steps by {name}: give it, one per node")
+        self._check_given(n_id, **{name: given})
         step = given.to(self.count.dtype)
         return step / self.time_scale if self.rate == "time" else step
 
@@ -394,6 +401,8 @@ class PRESCorrector(Recorded, nn.Module):
                 "PRESCorrector has no sizes yet: give num_nodes and memory_dim, or hand it to a network, which calls "
                 "materialize"
             )
+        if n_id.dim() != 1 or n_id.dtype != torch.int64:
+            raise ValueError(f"n_id is {n_id.dtype} {tuple(n_id.shape)}; node ids int64 (U,) are needed")
         if previous.shape != (len(n_id), self.memory_dim):
             raise ValueError(
                 f"memory is {tuple(previous.shape)} for {len(n_id)} nodes of a corrector with memory_dim="
@@ -404,6 +413,13 @@ class PRESCorrector(Recorded, nn.Module):
                 f"type_counts is {tuple(type_counts.shape)}; with {len(n_id)} nodes and num_components="
                 f"{self.num_components} it must be ({len(n_id)}, {self.num_components})"
             )
+
+    def _check_given(self, n_id: Tensor, **columns: Tensor | None) -> None:
+        for name, value in columns.items():
+            if value is not None and value.shape != n_id.shape:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}; ({len(n_id)},) is needed, one for each node")
+            if name == "pending" and value is not None and value.dtype != torch.bool:
+                raise ValueError(f"pending is {value.dtype}; it must be bool")
 
     def extra_repr(self) -> str:
         """Return the main arguments, for ``repr``."""

@@ -9,10 +9,19 @@ from graphseq.ops.processor import arrays, compile_loop
 __all__: list[str] = []
 
 
+def _check_range(nodes: Tensor, sums: RunningSums) -> None:
+    """Refuse ids without a row: loops do not look, and would read and write memory of others."""
+    if len(nodes):
+        low, high = (int(bound) for bound in nodes.aminmax())
+        if low < 0 or high >= len(sums.updates):
+            raise IndexError(f"node ids run from {low} to {high}; there are sums of {len(sums.updates)} nodes, from 0")
+
+
 def extrapolate(
     nodes: Tensor, previous: Tensor, step: Tensor, type_counts: Tensor | None, sums: RunningSums
 ) -> tuple[Tensor, Tensor]:
     """Return extrapolated memories and which nodes were tracked, see :func:`graphseq.ops.moments.plain.extrapolate`."""
+    _check_range(nodes, sums)
     predicted = torch.empty(previous.shape, dtype=previous.dtype)
     known = torch.empty(len(nodes), dtype=torch.bool)
     types = sums.updates[:0] if type_counts is None else type_counts.to(sums.updates.dtype)
@@ -33,6 +42,7 @@ def track(
     decay: float,
 ) -> None:
     """Add observed changes to the running sums, see :func:`graphseq.ops.moments.plain.track`."""
+    _check_range(nodes, sums)
     square = sums.rate[:0] if sums.square is None else sums.square
     given = arrays(nodes, previous, corrected, pending, step, share)
     _track(*given, by_step, decay, *arrays(sums.updates, sums.weight, sums.rate, square))

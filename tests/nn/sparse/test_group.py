@@ -216,3 +216,29 @@ def test_random_graph_layers():
     assert torch.equal(layer.weight != 0, layer.mask)
     bound = 1 / layer.mask.sum(1).float().sqrt()
     assert (layer.weight.abs().amax(1) <= bound).all()
+
+
+@pytest.mark.parametrize(("built", "saved"), [("index", "interleaved"), ("interleaved", "random"), ("index", "random")])
+def test_states_of_another_grouping_are_refused(built, saved):
+    """Their shapes are equal, and the outputs would be those of other units."""
+    options = {"groups": 2, "p_inter": 0.5, "backend": "packed", "seed": 0}
+    state = GroupToGroupLinear(8, 8, grouping=saved, **options).state_dict()
+    layer = GroupToGroupLinear(8, 8, grouping=built, **options)
+    with pytest.raises(RuntimeError, match=f"group_of_in is not that of grouping '{built}'"):
+        layer.load_state_dict(state)
+
+
+def test_connections_of_another_granularity_are_refused():
+    options = {"groups": 2, "p_inter": 0.5, "backend": "masked"}
+    column, block = (GroupToGroupLinear(8, 8, granularity=kind, seed=3, **options) for kind in ("column", "block"))
+    with pytest.raises(RuntimeError, match="none of granularity 'block'"):
+        block.load_state_dict(column.state_dict())
+    weight, mask = column.to_dense()
+    with pytest.raises(ValueError, match="none of granularity 'column'"):
+        column.from_dense(weight, mask & torch.eye(8, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"mask is torch\.float32"):
+        column.from_dense(weight, mask.float())
+    diagonal = GroupToGroupLinear(8, 8, groups=2, p_inter=0.0, backend="packed")
+    state = diagonal.state_dict() | {"inputs": diagonal.inputs.flip(0)}
+    with pytest.raises(RuntimeError, match="joins groups"):
+        diagonal.load_state_dict(state)

@@ -76,3 +76,13 @@ def test_layers_of_a_network_are_masked_in_place_and_recorded():
     assert "Replaced" in task.hparams["model"]["class_path"]
     with pytest.raises(ValueError, match="Sequential has no linear"):
         mask_layers(make(nn.Sequential, make(nn.Linear, 2, 2)), exclude=["0"])
+
+
+def test_names_that_are_left_out():
+    network = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"\['1'\]"):
+        mask_layers(network, "1")
+    for wrong, said in ((nn.Linear, "class Linear"), ("net", "a str")):
+        with pytest.raises(TypeError, match=said):
+            mask_layers(wrong)
+    assert list(mask_layers(network, ["0.0"])) == ["0.1", "1"]

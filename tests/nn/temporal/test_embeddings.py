@@ -9,6 +9,7 @@ from torch import nn
 from torch_geometric.nn import TransformerConv
 
 from graphseq.nn import (
+    APANEncoder,
     IdentityEmbedding,
     TemporalAttentionEmbedding,
     TemporalEmbedding,
@@ -252,3 +253,17 @@ def test_wrong_arguments_are_named(build, message):
 def test_a_base_without_forward_says_so():
     with pytest.raises(NotImplementedError, match="TemporalEmbedding .*forward"):
         TemporalEmbedding()(*[None] * 4)
+
+
+def test_sizes_that_no_embedding_has():
+    for make, said in [
+        (lambda: TemporalAttentionEmbedding(8, 8, 0, 4, num_heads=0), "num_heads = 0"),
+        (lambda: TransformerEmbedding(8, 8, 0, 4, num_heads=-2), "num_heads = -2"),
+        (lambda: TemporalSumEmbedding(8, 8, -1, 4), "msg_channels is -1"),
+        (lambda: TemporalAttentionEmbedding(8, 8, 0, 0), "time_dim 0"),
+        (lambda: IdentityEmbedding(0), "dim is 0"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            make()
+    with pytest.raises(ValueError, match=r"\(1, 3\)"):
+        APANEncoder(8, 3)(torch.zeros(5, 8), torch.zeros(5, 3, 8), torch.ones(1, 3, dtype=torch.bool))

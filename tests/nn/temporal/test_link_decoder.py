@@ -83,3 +83,12 @@ def test_sizes_are_checked():
     for sizes in ((0,), (3, 0)):
         with pytest.raises(ValueError, match="in_channels is .*hidden_channels"):
             LinkDecoder(*sizes)
+
+
+def test_rows_that_do_not_exist_or_would_be_broadcast_the_wrong_way():
+    decoder, h = LinkDecoder(4), torch.randn(3, 4)
+    for rows in (torch.tensor([-1]), torch.tensor([3])):
+        with pytest.raises(IndexError, match="3 embeddings"):
+            decoder(h, rows, torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"source is \(2,\), destination \(2, 2\)"):
+        decoder(h, torch.tensor([0, 1]), torch.tensor([[1, 2], [2, 0]]))

@@ -275,3 +275,9 @@ def test_the_loader_of_pyg_keeps_other_events_in_large_batches(kind):
         "PyG's LastNeighborLoader now keeps the most recent events of batches much larger than its size: the note on "
         "it in the docstring of RecentNeighborBuffer should go, and so should this test"
     )
+
+
+def test_a_cut_for_each_of_other_nodes():
+    buffer = RecentNeighborBuffer(4, 2)
+    with pytest.raises(ValueError, match=r"cut has shape \(3,\), nodes \(1,\)"):
+        buffer.recent(torch.tensor([2]), torch.tensor([5, 1, 2]), 2)

@@ -254,3 +254,15 @@ def test_parameters_are_drawn_anew():
 def test_wrong_arguments_are_named(sizes, options, message):
     with pytest.raises(ValueError, match=message):
         NodeMemory(*sizes, TimeEncoder(2), **options)
+
+
+def test_parts_and_sizes_that_are_mistaken():
+    encoder = TimeEncoder(4)
+    for options, error, said in [
+        ({"message": nn.Linear(12, 4), "message_dim": 0}, ValueError, "message_dim is 0"),
+        ({"message": "identity", "message_dim": 4}, TypeError, "message is 'identity'"),
+        ({"message": nn.Identity, "message_dim": 12}, TypeError, "message is Identity"),
+        ({"time_encoder": TimeEncoder}, TypeError, "time_encoder is TimeEncoder"),
+    ]:
+        with pytest.raises(error, match=said):
+            NodeMemory(3, 4, 0, **({"time_encoder": encoder} | options))

@@ -640,3 +640,33 @@ def test_only_nodes_with_something_to_mend_or_known_well_enough_are_corrected():
 def test_wrong_limits(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}="):
         PRESCorrector(2, 3, **options)
+
+
+def test_nodes_and_columns_that_do_not_fit():
+    """Compiled loops would read and write memory of others; one number for all nodes would be broadcast."""
+    corrector = PRESCorrector(3, 2, rate="time", min_events=2)
+    node, before, seen = torch.tensor([0, 2]), torch.zeros(2, 2), torch.tensor([True, True])
+    given = {"elapsed": torch.ones(2), "num_events": torch.tensor([2, 2])}
+    corrector.update(node, before, before + 1, seen, elapsed=given["elapsed"])
+    for call in (corrector, corrector.update):
+        with pytest.raises((IndexError, RuntimeError), match="3"):
+            call(torch.tensor([0, 3]), before, before, seen, **given)
+    for wrong, said in [
+        ({"n_id": node.float()}, "n_id is torch.float32"),
+        ({"pending": seen[:1]}, r"pending has shape \(1,\)"),
+        ({"pending": seen.long()}, "pending is torch.int64"),
+        ({"elapsed": torch.ones(2, 1)}, r"elapsed has shape \(2, 1\)"),
+        ({"num_events": torch.tensor([2])}, r"num_events has shape \(1,\)"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            corrector(**({"n_id": node, "previous": before, "measured": before, "pending": seen, **given} | wrong))
+    with pytest.raises(ValueError, match=r"corrected memory is \(1, 2\)"):
+        corrector.update(node, before, before[:1], seen, **given)
+
+
+def test_missing_memories_and_masks_of_numbers_are_not_left_out():
+    before = torch.tensor([[1.0, 0.0], [math.nan, 1.0]])
+    for mode in ("global", "node"):
+        assert memory_coherence_loss(before, torch.ones(2, 2), mode=mode).isnan()
+    with pytest.raises(ValueError, match="mask is torch.int64"):
+        memory_coherence_loss(before, before, torch.tensor([1, 0]))

@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from graphseq.core import DataError, UnsupportedStrategyError
 from graphseq.data import GraphDataModule, TrianglesDataModule
 from graphseq.models import GraphClassifier
-from graphseq.nn import CORAL, GroupDRO, InvariantRisk, VarianceRisk
+from graphseq.nn import CORAL, EnvironmentBatch, GroupDRO, InvariantRisk, VarianceRisk
 from graphseq.tasks import Classification, MultiEnvironment
 from tests.reference import reweight as reference
 from tests.reliability.runs import graphs, trainer
@@ -191,3 +191,22 @@ def test_environments_that_data_modules_number(name):
     fit.fit(task, data)
     assert all(torch.isfinite(p).all() for p in task.parameters())
     assert {"test/loss", "test/acc"} <= fit.test(task, data, verbose=False)[0].keys()
+
+
+def test_columns_of_a_batch_that_would_be_broadcast():
+    terms, sizes, env = torch.rand(4), torch.ones(4), torch.tensor([0, 1, 0, 1])
+    output = torch.randn(4, 2, requires_grad=True)
+    for wrong, said in [
+        ((terms, sizes[:, None], env, output, output), r"sizes \(4, 1\)"),
+        ((terms, sizes, env, output[:3], output), r"prediction is \(3, 2\)"),
+        ((terms[:0], sizes[:0], env[:0], output[:0], output[:0]), r"terms is \(0,\)"),
+    ]:
+        with pytest.raises(DataError, match=said):
+            EnvironmentBatch(*wrong)
+    with pytest.raises(DataError, match="InvariantRisk needs one"):
+        InvariantRisk()(EnvironmentBatch(terms, sizes, env, output, output))
+    with pytest.raises(DataError, match=r"representation is \(4, 2, 1\)"):
+        CORAL()(EnvironmentBatch(terms, sizes, env, output, output[..., None]))
+    flat, column = output[:, 0], output[:, :1]
+    one = InvariantRisk()(EnvironmentBatch(flat**2, sizes, env, flat, flat))[0]
+    torch.testing.assert_close(one, InvariantRisk()(EnvironmentBatch((column**2)[:, 0], sizes, env, column, column))[0])
