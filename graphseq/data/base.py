@@ -59,12 +59,13 @@ class StoreDataModule(LightningDataModule):
     batches are gathered there by index, and transforms are applied there to whole batches. Sizes such as
     ``num_features`` can be read before ``setup``; this reads the data. With the trainer's precision
     ``64-true``, ``bf16-true`` or ``16-true`` floating-point tensors of a batch are cast to it, after the transform;
-    integers, booleans and times are not.
+    integers, booleans and times are not. There are no worker processes, and so no ``num_workers``: the loaders gather
+    from memory.
 
     Args:
         batch_size: number of training samples of one batch over all processes, at least 1.
         eval_batch_size: number of samples of one validation, test or prediction batch; default ``batch_size``.
-        seed: seed of the splits and of the order of training batches.
+        seed: seed of the splits and of the order of training batches, in 0..2**32-1.
         device_resident: whether the store moves to the training device: ``True``, ``False`` (each gathered block of
             about 4 MB is moved instead), or ``"auto"``, which moves it if it takes less than a quarter of the free
             memory.
@@ -76,7 +77,9 @@ class StoreDataModule(LightningDataModule):
         the batches of the store.
 
     Raises:
-        ValueError: if a batch size is below 1 or ``device_resident`` is another value.
+        ValueError: if a batch size is below 1, ``seed`` is out of range or ``device_resident`` is another value.
+        TypeError: if a transform cannot be called.
+        DataError: when the data are read, if :meth:`read` returns something else than a store and valid splits.
 
     Example:
         >>> from graphseq.data import TensorStore
@@ -103,6 +106,13 @@ class StoreDataModule(LightningDataModule):
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise ValueError(f"seed is {seed!r}; it must be an integer in 0..2**32-1")
+        for name, transform in (("train_transform", train_transform), ("eval_transform", eval_transform)):
+            if transform is not None and not callable(transform):
+                raise TypeError(
+                    f"{name} is a {type(transform).__name__}; give a module, or another callable from inputs to inputs"
+                )
         if device_resident not in (True, False, "auto"):
             raise ValueError(f"device_resident is {device_resident!r}; it must be true, false or 'auto'")
         self.batch_size = batch_size
@@ -203,7 +213,7 @@ class StoreDataModule(LightningDataModule):
         """Read the data unless they are read already, and check the splits."""
         if self._host is not None:
             return
-        store, splits = self.read()
+        store, splits = _checked(self.read(), f"{type(self).__name__}.read()")
         splits = with_val(splits)
         if not splits and self.predicting:
             none = torch.arange(0)
@@ -216,7 +226,10 @@ class StoreDataModule(LightningDataModule):
         splits = {name: positions(index, len(store)) for name, index in splits.items()}
         for name, index in splits.items():
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(store):
-                raise DataError(f"the {name} split reaches sample {int(index.max())} of {len(store)}")
+                raise DataError(
+                    f"the {name} split has positions from {int(index.min())} to {int(index.max())}; with {len(store)} "
+                    f"samples they must be in 0..{len(store) - 1}"
+                )
         if not len(splits["train"]) and not self.predicting:
             raise DataError(f"the training split of {type(self).__name__} is empty")
         self._host, self._splits = store, splits
@@ -250,7 +263,8 @@ class StoreDataModule(LightningDataModule):
                 return found.fget(self)
             except AttributeError as error:
                 raise DataError(f"{type(self).__name__}.{name} failed: {error}") from error
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        hint = "" if "_host" in vars(self) else "; if it has an __init__, that must call super().__init__() first"
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}")
 
     def prepare_data(self) -> None:
         """Read the data, so that downloads happen before processes are synchronised."""
@@ -432,6 +446,24 @@ class StoreDataModule(LightningDataModule):
         if fitting:
             raise DataError(f"{message}; resume with the same data, seed and split options")
         warnings.warn(f"{message}; samples of its training split may be among those evaluated", stacklevel=2)
+
+
+def _checked(result: Any, source: str) -> tuple[Store, dict[str, Any]]:
+    """Return a store and splits after a check of their kind."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise DataError(f"{source} gave a {type(result).__name__}; a store and a dictionary of splits are needed")
+    store, splits = result
+    if not callable(getattr(store, "batches", None)):
+        raise DataError(
+            f"{source} gave a {type(store).__name__} as its store; a store gathers batches by index: give a "
+            "TensorStore of tensors, a GraphStore.from_dataset(...) or another of graphseq.data"
+        )
+    if not isinstance(splits, dict):
+        raise DataError(
+            f"{source} gave a {type(splits).__name__} as splits; a dictionary of positions for train, val and test is "
+            "needed"
+        )
+    return store, splits
 
 
 def _alike(saved: list[list[float]], found: list[list[float]]) -> bool:

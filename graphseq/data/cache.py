@@ -160,7 +160,8 @@ def raw_files(
         Path in the cache for each name that exists.
 
     Raises:
-        DataError: if a required file is neither in the mirror nor downloaded, or has the wrong checksum.
+        DataError: if a required file is neither in the mirror nor downloaded, or has the wrong checksum, or the cache
+            cannot be written to.
 
     Example:
         >>> raw_files("Nowhere", ["a.csv"])
@@ -169,8 +170,27 @@ def raw_files(
     """
     expected = checksums or {}
     folder = cache_folder() / "raw" / dataset
-    folder.mkdir(parents=True, exist_ok=True)
     mirror = mirror_folder()
+    try:
+        return _found(dataset, folder, mirror, names, optional, address, expected)
+    except OSError as error:
+        raise DataError(
+            f"files of {dataset} cannot be kept in {folder}: {error}; give a folder that can be written to by the "
+            "environment variable GRAPHSEQ_CACHE"
+        ) from error
+
+
+def _found(
+    dataset: str,
+    folder: Path,
+    mirror: Path | None,
+    names: Sequence[str],
+    optional: Sequence[str],
+    address: str | Callable[[str], str] | None,
+    expected: dict[str, str],
+) -> dict[str, Path]:
+    """Return the files of :func:`raw_files`; fetch those that are missing."""
+    folder.mkdir(parents=True, exist_ok=True)
     wanted = [*names, *optional]
     for name in wanted:
         source = mirror / dataset / name if mirror else None
@@ -212,7 +232,8 @@ def raw_files(
 def cached(name: str, key: Sequence[object], build: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return processed data from the cache, or build and store them.
 
-    An entry is used only if its checksum, which is written last, matches; a damaged entry is built again.
+    An entry is used only if its checksum, which is written last, matches; an entry that is damaged, or that another
+    process is writing, is built again.
 
     Args:
         name: readable name of the entry.
@@ -226,8 +247,11 @@ def cached(name: str, key: Sequence[object], build: Callable[[], dict[str, Any]]
     digest = hashlib.sha256(repr(list(key)).encode()).hexdigest()[:16]
     path = cache_folder() / "processed" / f"{name}-{digest}.pt"
     seal = path.with_suffix(".sha256")
-    if path.exists() and seal.exists() and seal.read_text().strip() == checksum(path):
-        return torch.load(path, weights_only=True)
+    try:
+        if seal.read_bytes().strip() == checksum(path).encode():
+            return torch.load(path, weights_only=True)
+    except OSError:
+        pass  # there is no entry, it cannot be read, or another process has just taken it away
     value = build()
     try:
         seal.unlink(missing_ok=True)
@@ -235,7 +259,10 @@ def cached(name: str, key: Sequence[object], build: Callable[[], dict[str, Any]]
             torch.save(value, temporary)
         with complete_or_absent(seal) as temporary:
             temporary.write_text(checksum(path))
-    except OSError as error:  # a full or read-only disk costs time at the next start, not the run at hand
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch's is of a full disk; a full or read-only one costs time at the next start, not the run at hand
         import warnings
 
         warnings.warn(f"processed data of {name} could not be kept in {path.parent}: {error}", stacklevel=2)

@@ -19,8 +19,8 @@ class BatchLoader:
 
     The order depends only on ``(seed, epoch, pass)``: epochs are set by :meth:`set_epoch`, which Lightning
     calls through ``batch_sampler.sampler``; otherwise each complete pass is counted, so that plain ``for`` loops get
-    a new order each time. ``state_dict`` is ``{epoch, pass, position}``; after :meth:`load_state_dict` the next
-    pass starts at the saved batch and yields the rest of the interrupted one.
+    a new order each time. ``state_dict`` is ``{epoch, pass, position, length, batch_size}``; after
+    :meth:`load_state_dict` the next pass starts at the saved batch and yields the rest of the interrupted one.
 
     With ``world_size > 1`` every rank takes its part of each *global* batch of ``batch_size`` samples, so that
     all ranks do the same number of steps and the union of their batches is the batch of one process. A last
@@ -73,7 +73,10 @@ class BatchLoader:
         if self.index.dim() != 1 or self.index.dtype != torch.int64:
             raise DataError(f"index is {self.index.dtype} {tuple(self.index.shape)}; it must be int64 of shape (M,)")
         if len(self.index) and not 0 <= int(self.index.min()) <= int(self.index.max()) < len(store):
-            raise DataError(f"index reaches {int(self.index.max())}, the store has {len(store)} samples")
+            raise DataError(
+                f"index has positions from {int(self.index.min())} to {int(self.index.max())}; the store has "
+                f"{len(store)} samples, so they must be in 0..{len(store) - 1}"
+            )
         self.store = store
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -155,8 +158,9 @@ class BatchLoader:
         self._pass, self._position = self._pass + 1, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Return the position as plain data: ``epoch``, ``pass`` and ``position`` in batches."""
-        return {"epoch": self._epoch, "pass": self._pass, "position": self._position, "length": len(self)}
+        """Return the position as plain data: ``epoch``, ``pass`` and ``position`` in batches, and what it counts."""
+        sizes = {"length": len(self), "batch_size": self.batch_size}
+        return {"epoch": self._epoch, "pass": self._pass, "position": self._position, **sizes}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue a saved pass; after a complete one the next pass starts.
@@ -165,7 +169,7 @@ class BatchLoader:
             state: position that :meth:`state_dict` returned.
 
         Raises:
-            DataError: if it is the position of a loader of another length, or lacks a name.
+            DataError: if it is the position of a loader of another length or batch size, or lacks a name.
         """
         missing = sorted({"epoch", "pass", "position"} - state.keys())
         if missing:
@@ -177,6 +181,11 @@ class BatchLoader:
             raise DataError(
                 f"the checkpoint stands in an epoch of {state['length']} batches, this loader has {len(self)}; "
                 "resume with the same data, split and batch size, or start from the weights alone"
+            )
+        if state.get("batch_size", self.batch_size) != self.batch_size:  # epochs can have as many batches all the same
+            raise DataError(
+                f"the checkpoint stands in an epoch of batches of {state['batch_size']} samples, this loader has "
+                f"batches of {self.batch_size}; resume with the same batch size, or start from the weights alone"
             )
         self._epoch, self._pass = state["epoch"], state["pass"]
         self._position = self._resume_at = state["position"] % len(self)

@@ -36,7 +36,12 @@ def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
         >>> check_fractions([0.8, 0.1, 0.1])
         (0.8, 0.1, 0.1)
     """
-    values = tuple(float(fraction) for fraction in fractions)
+    try:
+        values = tuple(float(fraction) for fraction in fractions)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"split fractions are {fractions!r}; give three numbers in [0, 1] for train, val, test that sum to 1"
+        ) from None
     if len(values) != 3 or any(not 0 <= value <= 1 for value in values) or abs(sum(values) - 1) > 1e-6:
         raise ValueError(
             f"split fractions are {list(values)}; give three numbers in [0, 1] for train, val, test that sum to 1"

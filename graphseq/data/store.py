@@ -186,7 +186,8 @@ class TensorStore:
         each field (N, *) -> each batch entry (B, *)
 
     Raises:
-        DataError: if there are no fields, both kinds are given, or the numbers of rows differ or are zero.
+        DataError: if there are no fields, both kinds are given, a field is no tensor with rows, or the numbers of rows
+            differ or are zero.
 
     Example:
         >>> x, y = TensorStore(torch.arange(6).view(3, 2), torch.arange(3)).take(torch.tensor([2, 0]))
@@ -200,6 +201,10 @@ class TensorStore:
         retain_freed_memory()
         self._names = tuple(named) if named else None
         self._fields = list(named.values()) if named else list(fields)
+        for place, field in zip(self._names or range(len(self._fields)), self._fields, strict=True):
+            if not isinstance(field, Tensor) or not field.dim():
+                what = "a tensor without dimensions" if isinstance(field, Tensor) else f"a {type(field).__name__}"
+                raise DataError(f"field {place} is {what}; give tensors (N, *), such as torch.as_tensor(array)")
         rows = {len(field) for field in self._fields}
         if len(rows) != 1 or 0 in rows:
             raise DataError(f"fields have {sorted(rows)} rows; all must have the same number of rows, at least one")

@@ -7,7 +7,7 @@ opening and closing quotes, the number of rows, and whether every cell is a valu
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
@@ -258,7 +258,7 @@ class TextTable:
             raise DataError(f"{self.path}, column {name!r}: a cell from line {piece.lines[0]} on is not of kind {kind}")
         written = {cell for cell in cells if cell.strip()}
         # a column of numbers in another notation is not text
-        numbers = any(map(_NUMBER.fullmatch, written)) or (bool(written) and all(map(_GROUPED.fullmatch, written)))
+        numbers = any(map(_NUMBER.fullmatch, written)) or all_grouped(written)
         error = DataError(f"{self.path}, line {piece.lines[row]}, column {name!r}: {_problem(cells[row], kind)}")
         return error, numbers
 
@@ -272,6 +272,15 @@ class TextTable:
                 "exponent, or beyond int64, so that float64 would round it and lose the order of events; write all "
                 "values as integers within int64",
             )
+
+
+def all_grouped(cells: Collection[str]) -> bool:
+    """Return whether there are cells, and all are numbers with thousands separators or a decimal comma.
+
+    Args:
+        cells: texts.
+    """
+    return bool(cells) and all(map(_GROUPED.fullmatch, cells))
 
 
 def first_cells(path: Path, delimiters: Sequence[str | None], names: Sequence[str] = ()) -> list[str]:
@@ -380,7 +389,7 @@ def _problem(cell: str, kind: Kind) -> str | None:
     if not cell.strip():
         if kind in _TEXT_KINDS:
             return f"the cell is empty; every row needs {'an id' if kind == 'name' else 'a date'}"
-        return None if kind == "optional" else f"{cell!r} is no number: the cell is empty"
+        return None if kind == "optional" else f"{cell!r} is no number: the cell is empty; fill it in or drop the row"
     if kind == "name":
         return None
     if kind in ("date", "zoned"):
@@ -396,8 +405,10 @@ def _problem(cell: str, kind: Kind) -> str | None:
                 f"{cell!r} is not a number; write all times as numbers, such as seconds, or all as dates in ISO 8601, "
                 "which read_event_table takes"
             )
-        grouped = "; write it without thousands separators and with a decimal point" if _GROUPED.fullmatch(cell) else ""
-        return f"{cell!r} is not a finite number{grouped}"
+        remedy = "; write it without thousands separators and with a decimal point" if _GROUPED.fullmatch(cell) else ""
+        if kind == "optional" and not remedy:
+            remedy = "; leave the cell empty if the value is missing"
+        return f"{cell!r} is not a finite number{remedy}"
     if kind in ("time", "label") and _INTEGER.fullmatch(cell):
         return None if _INT64.min <= int(cell) <= _INT64.max else f"{cell!r} does not fit into int64"
     number = abs(float(cell))

@@ -176,7 +176,7 @@ def test_bad_options(options, message):
     [
         ({"train": torch.arange(3)}, r"splits \['train'\]"),
         ({"train": torch.arange(0), "val": torch.arange(1), "test": torch.arange(1)}, "training split of Bad"),
-        ({"train": torch.arange(99), "val": torch.arange(1), "test": torch.arange(1)}, "sample 98 of 20"),
+        ({"train": torch.arange(99), "val": torch.arange(1), "test": torch.arange(1)}, r"98; with 20 samples"),
     ],
 )
 def test_bad_splits(splits, message):
@@ -246,3 +246,41 @@ def test_generated_values_are_those_of_the_checkpoint(tmp_path):
         other.load_state_dict(state)
     other.trainer.state.fn = TrainerFn.TESTING
     other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("seed", [-1, None, 1.5, 2**32])
+def test_seeds_that_no_generator_takes(seed):
+    with pytest.raises(ValueError, match=f"seed is {seed}"):
+        Rows(seed=seed)
+
+
+def test_transforms_that_cannot_be_called():
+    with pytest.raises(TypeError, match="eval_transform is a str"):
+        Rows(eval_transform="flip")
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (None, "read.. gave a NoneType"),
+        (TensorStore(torch.arange(4)), "read.. gave a TensorStore"),
+        ((torch.utils.data.TensorDataset(torch.arange(4)), {}), "a TensorDataset as its store"),
+        ((TensorStore(torch.arange(4)), [[0, 1], [2], [3]]), "a list as splits"),
+    ],
+)
+def test_what_read_gives_is_checked(result, message):
+    class Given(StoreDataModule):
+        def read(self):
+            return result
+
+    with pytest.raises(DataError, match=message):
+        Given().load()
+
+
+def test_a_forgotten_super_is_named():
+    class Forgotten(StoreDataModule):
+        def __init__(self):
+            self.count = 3
+
+    with pytest.raises(AttributeError, match=r"super\(\).__init__"):
+        Forgotten().train_dataloader()

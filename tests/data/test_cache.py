@@ -159,6 +159,34 @@ def test_failed_write_leaves_the_old_file(tmp_path):
     assert contents(tmp_path) == {"file.txt": b"old"}
 
 
+def test_a_seal_that_is_no_text_is_damage(own_cache):
+    cached("toy", [1], lambda: {"x": 1})
+    for path in (cache_folder() / "processed").glob("toy-*.sha256"):
+        path.write_bytes(b"\xff\xfe")
+    assert cached("toy", [1], lambda: {"x": 2}) == {"x": 2}
+
+
+def test_an_entry_that_another_process_takes_away(own_cache, monkeypatch):
+    cached("toy", [1], lambda: {"x": 1})
+
+    def taken(path):
+        path.unlink()
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("graphseq.data.cache.checksum", taken)
+    with pytest.warns(UserWarning, match="toy could not be kept"):
+        assert cached("toy", [1], lambda: {"x": 2}) == {"x": 2}
+
+
+def test_a_cache_that_cannot_be_written_to(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("GRAPHSEQ_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DataError, match="Toy cannot be kept in .*GRAPHSEQ_CACHE"):
+        raw_files("Toy", ["a.txt"])
+    with pytest.warns(UserWarning, match="toy could not be kept"):
+        assert cached("toy", [1], lambda: {"x": 2}) == {"x": 2}
+
+
 def test_kill_while_writing_leaves_no_half_file_that_is_trusted(tmp_path):
     """A process is killed -9 in the middle of writing a cache entry; the next one builds it anew."""
     script = (

@@ -82,6 +82,13 @@ def test_state_of_another_loader_is_refused():
         loader(23, 3).load_state_dict(state)
 
 
+def test_state_of_another_batch_size_is_refused_where_epochs_have_as_many_batches():
+    state = loader(20, 5).state_dict()
+    assert len(loader(20, 6)) == len(loader(20, 5)) == 4
+    with pytest.raises(DataError, match="batches of 5 samples, .* 6"):
+        loader(20, 6).load_state_dict(state)
+
+
 def test_a_position_of_another_layout_names_what_it_lacks():
     with pytest.raises(DataError, match="no pass, position, only batch, epoch"):
         loader().load_state_dict({"epoch": 1, "batch": 2})
@@ -127,7 +134,7 @@ def test_shards_make_up_the_batches_of_one_process(count, batch_size, world_size
         ({"batch_size": 2.5}, ValueError, "batch_size is 2.5"),
         ({"rank": 2, "world_size": 2}, ValueError, "rank is 2 of world_size 2"),
         ({"batch_size": 1, "world_size": 2}, ValueError, "batch_size 1 .*world_size 2"),
-        ({"index": torch.tensor([23])}, DataError, "index .* 23, .* 23"),
+        ({"index": torch.tensor([23])}, DataError, "index .* 23; .* 23"),
         ({"index": torch.tensor([-1])}, DataError, "index"),
         ({"index": torch.tensor([1.0])}, DataError, "int64"),
         ({"index": torch.empty(0, dtype=torch.int64)}, DataError, "0 samples .* 5 "),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from graphseq.core import DataError
 from graphseq.data import (
+    check_fractions,
     chronological_split,
     group_split,
     k_fold_split,
@@ -225,3 +226,9 @@ def test_group_split_is_the_scaffold_split_of_the_field(groups):
 def test_bad_input(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("fractions", [0.8, {"train": 0.8, "val": 0.1, "test": 0.1}, None])
+def test_fractions_that_are_no_three_numbers(fractions):
+    with pytest.raises(ValueError, match="give three numbers"):
+        check_fractions(fractions)

@@ -70,3 +70,9 @@ def test_single_store_gives_the_item_itself():
     moved = store.to("meta")
     assert moved.device.type == "meta"
     assert graph.x.device.type == "cpu"
+
+
+@pytest.mark.parametrize(("field", "given"), [([1, 2], "list"), (torch.tensor(1.0), "without dimensions")])
+def test_fields_that_are_no_rows(field, given):
+    with pytest.raises(DataError, match=f"field y is .*{given}"):
+        TensorStore(x=torch.arange(2), y=field)

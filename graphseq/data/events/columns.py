@@ -12,6 +12,17 @@ from graphseq.core.errors import DataError
 __all__: list[str] = []
 
 
+def as_column(value: Any) -> Any:
+    """Return an array of numbers as a tensor, and anything else as it is.
+
+    Args:
+        value: given column.
+    """
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        return value
+    return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))  # a copy: arrays may be read-only
+
+
 def integers(name: str, value: Tensor) -> Tensor:
     """Return a column of integers as int64.
 
@@ -23,7 +34,12 @@ def integers(name: str, value: Tensor) -> Tensor:
         DataError: if it is something else, or does not fit into int64.
     """
     if not isinstance(value, Tensor) or value.dim() != 1 or value.is_floating_point() or value.is_complex():
-        raise DataError(f"{name} is {_kind(value)}; integers of shape (E,) are needed")
+        remedy = "" if isinstance(value, Tensor) else ", as a tensor or an array of numpy"
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 1:
+            missing = value.isnan().nonzero()
+            remedy = f"; entry {int(missing[0])} is missing: fill it in or drop its row" if len(missing) else ""
+            remedy += "; float64 tells whole numbers apart below 2**53 only, so convert them where they are read"
+        raise DataError(f"{name} is {_kind(value)}; integers of shape (E,) are needed{remedy}")
     return _int64(name, value)
 
 
@@ -155,7 +171,10 @@ def frame_column(name: str, column: Any, *, dates: bool = False) -> Tensor:
         remedy = (
             f"row {stamps[0]} is the date {values[stamps[0]]}: convert the column by pandas.to_datetime(..., utc=True)"
             if stamps
-            else "number classes from 0 with pandas.factorize, and fill or drop missing entries"
+            else "convert it by .dt.total_seconds()"
+            if values.dtype.kind == "m"
+            else "convert ids and numbers by frame.astype({...: 'int64'}), or ids to text by 'str'; number classes "
+            "from 0 with pandas.factorize; and fill or drop missing entries"
         )
         raise DataError(f"column {name} holds {values.dtype}; numbers are needed: {remedy}")
     if values.dtype == np.uint64:
@@ -167,4 +186,6 @@ def frame_column(name: str, column: Any, *, dates: bool = False) -> Tensor:
 
 
 def _kind(value: Any) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return f"a {type(value).__name__}{f' of {value.dtype}' if isinstance(value, np.ndarray) else ', not a tensor'}"

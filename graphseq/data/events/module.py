@@ -74,7 +74,8 @@ class TemporalDataModule(StoreDataModule):
 
     Raises:
         ValueError: if an argument is out of range or unknown.
-        TypeError: if a rule of batching or a sampler of negatives is something else, such as its name.
+        TypeError: if ``events`` is something else, or a rule of batching or a sampler of negatives is, such as its
+            name.
         DataError: when the stream is read, if it is invalid or leaves a split empty.
         UnsupportedStrategyError: if the run has several processes.
 
@@ -114,8 +115,14 @@ class TemporalDataModule(StoreDataModule):
             check_boundaries(boundaries, val_fraction, test_fraction, split_by)
         if cut not in ("batch", "time"):
             raise ValueError(f"cut is {cut!r}; it must be 'batch' or 'time'")
-        if max_events is not None and max_events < 1:
-            raise ValueError(f"max_events is {max_events}; it must be at least 1, or None for all")
+        if max_events is not None and (not isinstance(max_events, int) or max_events < 1):
+            raise ValueError(f"max_events is {max_events!r}; it must be an integer of at least 1, or None for all")
+        if not callable(events) and not isinstance(events, TemporalEvents):  # TemporalData can be called, too
+            raise TypeError(
+                f"events is a {type(events).__name__}; give TemporalEvents, PyG's TemporalData, or a function without "
+                "arguments that returns one. TemporalEvents.from_frame takes a pandas DataFrame, and "
+                "EventCSVDataModule the path of a file"
+            )
         for name, rule in (("batching", batching), ("eval_batching", eval_batching)):
             if rule is not None:
                 checked_batching(name, rule)

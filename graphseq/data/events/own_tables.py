@@ -12,7 +12,7 @@ from graphseq.core.errors import DataError, OptionalDependencyError
 from graphseq.data.events.files import NO_EVENT, check_from_zero, whole_numbers
 from graphseq.data.events.table import TemporalEvents, numbered, numbered_names
 from graphseq.data.records import is_number
-from graphseq.data.tables import Column, Kind, TextTable, first_cells
+from graphseq.data.tables import Column, Kind, TextTable, all_grouped, first_cells
 
 if TYPE_CHECKING:
     import pandas
@@ -68,6 +68,7 @@ def read_event_table(
         sort: whether to sort unsorted events by time (stably) instead of refusing them.
 
     Raises:
+        ValueError: if ``ids`` is unknown or ``msg`` is text.
         OptionalDependencyError: if a Parquet file is read without pyarrow.
         DataError: if a column is missing or a line does not have this form; the message names the line.
 
@@ -81,6 +82,8 @@ def read_event_table(
         (['ann', 'bob', 'eve'], [0, 1], [0, 60])
     """
     path = Path(path)
+    if isinstance(msg, str):
+        raise ValueError(f"msg is {msg!r}; give a list of columns, such as [{msg!r}]")
     if ids not in get_args(Ids):
         raise ValueError(f"ids is {ids!r}; it must be one of {', '.join(get_args(Ids))}")
     others = [*msg, *(column for column in (y, event_type) if column is not None)]
@@ -200,6 +203,8 @@ def _three_columns(
 
 
 def _position(path: Path, header: list[str] | None, width: int, column: int | str) -> int:
+    if isinstance(column, bool):
+        raise DataError(f"{path}: {column} is given for a column; give its header or its position from 0")
     if isinstance(column, int):
         if not 0 <= column < width:
             raise DataError(f"{path} has {width} columns, and column {column} is none; they are numbered from 0")
@@ -220,6 +225,10 @@ def _time_kind(table: TextTable, cell: str) -> Kind:
         return "time"
     if not is_date(cell):
         problem = date_problem(cell, zoned=False)
+        if all_grouped([cell]):
+            problem = (
+                f"{cell!r} has thousands separators or a decimal comma; write it without, and with a decimal point"
+            )
         raise DataError(f"{table.path}, line {table.first_line}: the time is neither a number nor a date: {problem}")
     return "zoned" if has_zone(cell) else "date"
 

@@ -317,7 +317,7 @@ class EventCSVDataModule(TemporalDataModule):
         ``EventBatch``, see :class:`TemporalDataModule`.
 
     Raises:
-        ValueError: if ``kind`` is unknown, or ``scale`` is not positive.
+        ValueError: if ``kind`` or ``ids`` is unknown, ``scale`` is not positive, or ``msg`` is text.
         DataError: when the stream is read, if the file is missing or a line does not have the form of ``kind``.
 
     Example:
@@ -349,6 +349,8 @@ class EventCSVDataModule(TemporalDataModule):
             raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(get_args(FileKind))}")
         if not scale > 0:
             raise ValueError(f"scale is {scale}; the largest rating must be positive")
+        if isinstance(msg, str):
+            raise ValueError(f"msg is {msg!r}; give a list of columns, such as [{msg!r}]")
         if ids not in get_args(Ids):
             raise ValueError(f"ids is {ids!r}; it must be one of {', '.join(get_args(Ids))}")
         self.path = Path(path)

@@ -11,7 +11,7 @@ from torch_geometric.data import TemporalData
 
 from graphseq.core.errors import DataError
 from graphseq.core.numbering import NodeNumbering, Role
-from graphseq.data.events.columns import features, frame_column, frame_names, integers, labels, times
+from graphseq.data.events.columns import as_column, features, frame_column, frame_names, integers, labels, times
 
 if TYPE_CHECKING:
     import pandas
@@ -31,7 +31,7 @@ class TemporalEvents:
     ``time_offset`` is the time that was subtracted.
 
     Args:
-        src: source node of each event, integers from 0 (E,).
+        src: source node of each event, integers from 0 (E,), a tensor or, as all columns, an array of numpy.
         dst: destination node of each event, integers from 0 (E,).
         t: time of each event, non-decreasing, integers or float64 (E,), in any unit. Floats must be below the number
             from which they cannot represent every integer (2**53 for float64, 2**24 for float32).
@@ -59,12 +59,12 @@ class TemporalEvents:
 
     def __init__(
         self,
-        src: Tensor,
-        dst: Tensor,
-        t: Tensor,
-        msg: Tensor | None = None,
-        y: Tensor | None = None,
-        event_type: Tensor | None = None,
+        src: Tensor | np.ndarray,
+        dst: Tensor | np.ndarray,
+        t: Tensor | np.ndarray,
+        msg: Tensor | np.ndarray | None = None,
+        y: Tensor | np.ndarray | None = None,
+        event_type: Tensor | np.ndarray | None = None,
         *,
         num_nodes: int | None = None,
         num_sources: int | None = None,
@@ -73,12 +73,12 @@ class TemporalEvents:
         node_labels: Tensor | None = None,
         sort: bool = False,
     ) -> None:
-        self.src = integers("src", src)
-        self.dst = integers("dst", dst)
-        self.t = times(t)
-        self.msg = torch.zeros(len(src), 0, device=self.src.device) if msg is None else features(msg)
-        self.y = None if y is None else labels(y)
-        self.event_type = None if event_type is None else integers("event_type", event_type)
+        self.src = integers("src", as_column(src))
+        self.dst = integers("dst", as_column(dst))
+        self.t = times(as_column(t))
+        self.msg = torch.zeros(len(src), 0, device=self.src.device) if msg is None else features(as_column(msg))
+        self.y = None if y is None else labels(as_column(y))
+        self.event_type = None if event_type is None else integers("event_type", as_column(event_type))
         self.node_ids = node_ids
         self.node_labels = None if node_labels is None else integers("node_labels", node_labels)
         lengths = {name: len(value) for name, value in self.columns().items()}
@@ -119,7 +119,8 @@ class TemporalEvents:
             value = getattr(self, name)
             if value is not None and int(value.min()) < 0:
                 at = int((value < 0).nonzero()[0])
-                raise DataError(f"{name} of event {at} is {int(value[at])}; ids and types are numbered from 0")
+                remedy = "" if name == "event_type" else ": renumber them, as from_frame(..., renumber=True) does"
+                raise DataError(f"{name} of event {at} is {int(value[at])}; ids and types are numbered from 0{remedy}")
         if largest >= self.num_nodes:
             raise DataError(f"events reach node {largest}, num_nodes is {self.num_nodes}; ids must be below it")
         limit = self.num_sources
@@ -187,6 +188,7 @@ class TemporalEvents:
             options: other arguments of :class:`TemporalEvents`.
 
         Raises:
+            ValueError: if ``msg`` is text.
             DataError: if a column is missing or repeated, or does not hold numbers or dates.
 
         Example:
@@ -196,6 +198,8 @@ class TemporalEvents:
             >>> TemporalEvents.from_frame(frame, "user", "page", "when").t.tolist()
             [0.0, 1.5]
         """
+        if isinstance(msg, str):
+            raise ValueError(f"msg is {msg!r}; give a list of columns, such as [{msg!r}]")
         named = [src, dst, t, *msg, *(name for name in (y, event_type) if name is not None)]
         missing = [name for name in named if name not in frame.columns]
         if missing:

@@ -61,7 +61,7 @@ class FieldFileDataModule(FieldDataModule):
         """Return the fields of the file, and their splits."""
         held = _read(self.path)
         needed = ("x",) if self.predicting else ("x", "y")
-        found = {name: torch.as_tensor(held[name]) for name in ("x", "y") if name in held}
+        found = {name: _numbers(self.path, name, held[name]) for name in ("x", "y") if name in held}
         for name in needed:
             if name not in found:
                 raise DataError(f"{self.path} has no array {name!r}, only {', '.join(sorted(held)) or 'none'}")
@@ -75,12 +75,21 @@ class FieldFileDataModule(FieldDataModule):
             unknown = values.isnan() if name == "y" else torch.zeros((), dtype=torch.bool)
             if not bool((values.isfinite() | unknown).all()):
                 raise DataError(f"{name} of {self.path} is not finite everywhere; leave those samples out")
+            if not bool((values.float().isfinite() | unknown).all()):
+                raise DataError(f"{name} of {self.path} has values that do not fit into float32; rescale them")
         x, y = found["x"], found.get("y")
         if y is not None and (len(y) != len(x) or y.shape[2:] != x.shape[2:]):
             raise DataError(
                 f"x of {self.path} is {tuple(x.shape)} and y {tuple(y.shape)}; both need the same samples and grid"
             )
         return x, y, random_split(len(x), self.fractions, self.seed) if self.divides(y is not None) else {}
+
+
+def _numbers(path: Path, name: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{name} of {path} is a {type(values).__name__} that holds no numbers: {error}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

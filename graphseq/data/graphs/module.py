@@ -2,12 +2,12 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 from torch_geometric.utils import degree
 
 from graphseq.core.errors import DataError
@@ -132,8 +132,8 @@ class GraphSetDataModule(StoreDataModule):
         if num_shots is not None and shots_per_class is not None:
             raise ValueError(f"num_shots is {num_shots} and shots_per_class is {shots_per_class}; give one of them")
         for name, number in (("num_shots", num_shots), ("shots_per_class", shots_per_class)):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} is {number}; it must be at least 1")
+            if number is not None and (not isinstance(number, int) or number < 1):
+                raise ValueError(f"{name} is {number!r}; it must be an integer of at least 1")
         self.num_shots, self.shots_per_class = num_shots, shots_per_class
         self._class_names: list[str] = []
         self._checked: set[str] = set()
@@ -299,6 +299,10 @@ class GraphSetDataModule(StoreDataModule):
         if "y" not in self.graphs.names or self.predicting:
             return
         target = self._target()
+        if target.is_floating_point() and bool(target.isinf().any()):
+            row = int(target.isinf().nonzero()[0, 0])
+            graph = int(torch.searchsorted(self.graphs.offsets("y"), row, right=True)) - 1
+            raise DataError(f"y of graph {graph} is infinite; give NaN for a target that is not known")
         if target.is_floating_point() or target.dim() != 1 or len(target) != len(self.graphs):
             return
         if int(target.min()) < 0:
@@ -331,7 +335,11 @@ def with_class_numbers(dataset: Sequence[Data], trained: Sequence[str] = ()) -> 
         >>> [graph.y for graph in graphs], names
         ([tensor([1]), tensor([0])], ['a', 'b'])
     """
-    graphs = list(dataset)
+    if not hasattr(dataset, "__iter__") and hasattr(dataset, "__len__"):
+        # a data set of torch, whose length is its end: list(...) would ask for samples until one is refused
+        graphs = [dataset[position] for position in range(len(dataset))]
+    else:
+        graphs = list(dataset)
     given = [plain_label(graph.get("y")) if isinstance(graph, Data) else None for graph in graphs]
     if all(label is None or isinstance(label, Tensor) for label in given):
         return graphs, list(trained)
@@ -431,6 +439,7 @@ class GraphDataModule(GraphSetDataModule):
 
     Raises:
         ValueError: if the fractions or the split are not valid.
+        TypeError: if ``dataset`` is something else, such as one graph.
         DataError: when the data are read, if the graphs cannot be packed, see :meth:`GraphStore.from_dataset`.
 
     Example:
@@ -454,6 +463,20 @@ class GraphDataModule(GraphSetDataModule):
             batch_size,
             **options,
         )
+        if isinstance(dataset, Data | str) or not (callable(dataset) or hasattr(dataset, "__getitem__") or
+                                                    hasattr(dataset, "__iter__")):  # fmt: skip
+            remedy = " A Batch has to_data_list()." * isinstance(dataset, Batch)
+            raise TypeError(
+                f"dataset is a {type(dataset).__name__}; give a list of torch_geometric Data, a data set of PyG, or a "
+                f"function without arguments that returns one.{remedy}"
+            )
+        if not isinstance(split, dict) and split not in get_args(SplitRule):
+            raise ValueError(
+                f"split is {split!r}; it must be {', '.join(map(repr, get_args(SplitRule)))}, or a dictionary of "
+                "positions"
+            )
+        if split == "k_fold" and (num_folds < 2 or not 0 <= fold < num_folds):
+            raise ValueError(f"fold is {fold} of {num_folds}; give num_folds >= 2 and fold in 0..num_folds-1")
         self.dataset = dataset
         self.split = split
         self.fractions = check_fractions(fractions)

@@ -180,6 +180,9 @@ class GraphStore:
         for field in self._fields:
             name, value = field.path[0], field.value
             if not field.is_tensor:
+                if name in ("x", "edge_index", "edge_attr", "edge_weight", "pos"):
+                    given = type(value[0]).__name__
+                    raise DataError(f"{name} of graph 0 is a {given}; give a tensor, such as torch.as_tensor({name})")
                 continue
             if name in ("x", "edge_attr", "pos", "edge_weight") and value.is_floating_point():
                 bad = ~torch.isfinite(value)

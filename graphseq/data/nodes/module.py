@@ -83,6 +83,7 @@ class NodeDataModule(StoreDataModule):
 
     Raises:
         ValueError: if an option of the split is out of range or unknown.
+        TypeError: if ``graph`` is something else.
         DataError: when the graph is read, if a required field is missing or invalid, or masks overlap.
         UnsupportedStrategyError: if the run has several processes.
 
@@ -129,6 +130,11 @@ class NodeDataModule(StoreDataModule):
         ):
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
+        if not isinstance(graph, Data) and not callable(graph):
+            raise TypeError(
+                f"graph is a {type(graph).__name__}; give one torch_geometric Data, such as dataset[0], or a function "
+                "without arguments that returns one"
+            )
         self._source = graph
         self._class_names: list[str] = []
         self.split: NodeSplitRule = split
@@ -161,11 +167,11 @@ class NodeDataModule(StoreDataModule):
 
     @property
     def num_outputs(self) -> int:
-        """Number of classes for integer labels, else number of targets of each node."""
+        """Number of classes if each node has one integer label, else number of targets of each node."""
         target = cast(Tensor, self.graph.y)
-        if target.is_floating_point():
-            return 1 if target.dim() == 1 else target.size(1)
-        return int(target.max()) + 1
+        if target.dim() > 1:
+            return target.size(1)
+        return 1 if target.is_floating_point() else int(target.max()) + 1
 
     @property
     def class_names(self) -> list[str]:
@@ -190,6 +196,8 @@ class NodeDataModule(StoreDataModule):
             graph.y, self._class_names = numbered_labels(list(given), "node", self.trained("class_names", ()))
         elif isinstance(given, np.ndarray):
             graph.y = torch.from_numpy(given)
+        elif isinstance(given, list | tuple) and given and all(isinstance(label, int | float) for label in given):
+            graph.y = torch.tensor(given)
         if self.pre_transform is not None:
             name = None if type(self) is NodeDataModule else type(self).__name__
             graph = pre_transformed_graph(graph, self.pre_transform, self.seed, name)
@@ -287,8 +295,12 @@ def _public_mask(graph: Data, stage: str, split_index: int) -> Tensor:
     mask = graph.get(name)
     if mask is None and stage == "val":
         mask = graph.get("valid_mask")
-    if not isinstance(mask, Tensor):
+    if isinstance(mask, np.ndarray):
+        mask = torch.from_numpy(mask)
+    if mask is None:
         raise DataError(f"the graph has no {name}; give all three masks, or use split='random' or 'stratified'")
+    if not isinstance(mask, Tensor):
+        raise DataError(f"{name} is a {type(mask).__name__}; it must be a bool tensor ({graph.num_nodes},)")
     if mask.dim() == 2:
         if split_index >= mask.size(1):
             raise DataError(f"split_index is {split_index}, {name} holds {mask.size(1)} splits")
@@ -296,7 +308,8 @@ def _public_mask(graph: Data, stage: str, split_index: int) -> Tensor:
     elif split_index:
         raise DataError(f"split_index is {split_index}, but {name} holds one split")
     if mask.shape != (graph.num_nodes,) or mask.dtype not in (torch.bool, torch.uint8):
-        raise DataError(f"{name} is {mask.dtype} {tuple(mask.shape)}; it must be bool ({graph.num_nodes},)")
+        raise DataError(f"{name} is {mask.dtype} {tuple(mask.shape)}; it must be bool ({graph.num_nodes},); "
+                        "torch_geometric.utils.index_to_mask converts positions")  # fmt: skip
     return mask.bool()
 
 
@@ -318,6 +331,12 @@ def _check_graph(graph: Data, labelled: bool) -> None:
             f"edge_index reaches from {int(edge_index.min())} to {int(edge_index.max())}; with {len(x)} nodes "
             f"indices must be in 0..{len(x) - 1}"
         )
+    for name in ("edge_attr", "edge_weight"):
+        value = graph.get(name)
+        if isinstance(value, Tensor) and (not value.dim() or len(value) != edge_index.size(1)):
+            raise DataError(f"{name} is {_kind(value)}; one row for each of the {edge_index.size(1)} edges is needed")
+    if isinstance(y, Tensor) and y.is_floating_point() and bool(y.isinf().any()):
+        raise DataError(f"y of node {int(y.isinf().nonzero()[0, 0])} is infinite; give NaN if it is not known")
     if isinstance(y, Tensor) and y.dim() == 2 and y.size(1) == 1 and not y.is_floating_point():
         graph.y = y = y.squeeze(1)
     if labelled and (not isinstance(y, Tensor) or y.dim() not in (1, 2) or len(y) != len(x)):

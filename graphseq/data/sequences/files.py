@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from graphseq.core.errors import DataError
+from graphseq.data.records import RecordReader, read_blocks
 from graphseq.data.text.files import read_text
 
 __all__ = ["LabelledSequences", "read_sequence_csv", "read_ts"]
@@ -74,6 +75,8 @@ def read_ts(path: str | os.PathLike[str]) -> LabelledSequences:
             "classes are needed: only classification files are read"
         )
     names = classes[1:]
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: the header says '@classLabel {header['classlabel']}'; name each class once")
     if header.get("timestamps", "false").lower() == "true":
         raise DataError(f"{path}: the header says '@timeStamps true'; sequences with time stamps are not read")
     dimensions = _dimensions(path, header)
@@ -132,6 +135,9 @@ def _channels(path: Path, number: int, channels: Sequence[str]) -> np.ndarray:
     columns = []
     for position, channel in enumerate(channels):
         cells = channel.split(",")
+        if "_" in channel:  # NumPy would take 1_0 for 10
+            wrong = next(cell for cell in cells if "_" in cell)
+            raise DataError(f"{path}, line {number}, channel {position + 1} has {wrong.strip()!r}, which is no number")
         try:
             with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
                 column = np.array(cells, dtype=np.float64).astype(np.float32)
@@ -176,8 +182,10 @@ def read_sequence_csv(
 ) -> LabelledSequences:
     r"""Read a CSV table with one line for each step; the steps of a sequence are in order.
 
+    Blanks around headers, names of sequences and labels do not count.
+
     Args:
-        path: path of a table with a header, UTF-8, plain or ``.gz``.
+        path: path of a table with a header, UTF-8, plain or compressed by gzip.
         sequence: header of the column that names the sequence of a step; sequences are in the order of first
             occurrence, and their lines need not be adjacent.
         target: header of the column with the label of the sequence, which is the same in all its lines.
@@ -187,8 +195,10 @@ def read_sequence_csv(
             of sequences to predict; None for the labels of the table.
 
     Raises:
-        DataError: if a column is missing, the table has no lines, a feature is empty or not a finite number, or a
-            sequence has two labels.
+        ValueError: if ``features`` is text or ``delimiter`` is not one ASCII character.
+        DataError: if a column is missing or repeated, a line has too few or too many cells, the table has no lines, a
+            name of a sequence is empty, a feature is empty or not a finite number, or a sequence has two labels; the
+            message names the line.
 
     Example:
         >>> import tempfile
@@ -199,6 +209,8 @@ def read_sequence_csv(
         tensor([0, 2, 3])
     """
     path = Path(path)
+    if isinstance(features, str):
+        raise ValueError(f"features is {features!r}; give a list of headers, or None for all other columns")
     table = read_cells(path, delimiter)
     if features is None:
         features = [name for name in table.columns if name not in (sequence, target)]
@@ -208,24 +220,33 @@ def read_sequence_csv(
             raise DataError(f"{path} has no column {name!r}; its columns are {', '.join(table.columns)}")
     if not features:
         raise DataError(f"{path} has no feature beside {sequence!r} and {target!r}")
-    numbers, _ = _codes(table[sequence])
+    named = table[sequence].str.strip()
+    nameless = np.flatnonzero(named.to_numpy() == "")
+    if len(nameless):
+        raise DataError(
+            f"{path}, line {table.index[nameless[0]]}, column {sequence!r} is empty; every step needs the name of its "
+            "sequence"
+        )
+    numbers, _ = _codes(named)
     order = np.argsort(numbers, kind="stable")
     values = np.stack([_numbers(path, table[name]) for name in features], 1)[order]
     begin = np.flatnonzero(np.diff(numbers[order], prepend=-1))
     ptr = torch.from_numpy(np.append(begin, len(order)).astype(np.int64))
     if not labelled:
         return LabelledSequences(torch.from_numpy(values), ptr, [], list(class_names or ()))
-    labels = table[target].to_numpy()[order]
-    empty = np.flatnonzero(table[target].str.strip().to_numpy() == "")
+    given = table[target].str.strip().to_numpy()
+    labels, empty = given[order], np.flatnonzero(given == "")
     if len(empty) and class_names is None:
-        raise DataError(f"{path}, line {empty[0] + 2}, column {target!r}: the label is empty; every step needs one")
+        raise DataError(
+            f"{path}, line {table.index[empty[0]]}, column {target!r}: the label is empty; every step needs one"
+        )
     of_sequence = labels[begin]
     sizes = np.diff([*begin, len(labels)])
     other = np.flatnonzero(labels != np.repeat(of_sequence, sizes))
     if len(other):
         raise DataError(
-            f"{path}, line {order[other[0]] + 2}, column {target!r}: sequence "
-            f"{table[sequence].iloc[order[other[0]]]!r} has two labels; give each sequence one"
+            f"{path}, line {table.index[order[other[0]]]}, column {target!r}: sequence "
+            f"{named.iloc[order[other[0]]]!r} has two labels; give each sequence one"
         )
     names = sort_labels(of_sequence.tolist()) if class_names is None else list(class_names)
     return LabelledSequences(torch.from_numpy(values), ptr, of_sequence.tolist(), names)
@@ -234,12 +255,16 @@ def read_sequence_csv(
 def read_cells(path: Path, delimiter: str):  # type: ignore[no-untyped-def]  # pandas has no types here
     r"""Return the cells of a CSV table as a pandas ``DataFrame`` of strings, without inference of types.
 
+    Its index holds the line of the file at which each row begins.
+
     Args:
-        path: path of a table with a header, UTF-8, plain or ``.gz``.
-        delimiter: character that separates cells.
+        path: path of a table with a header, UTF-8, plain or compressed by gzip.
+        delimiter: ASCII character that separates cells.
 
     Raises:
-        DataError: if the file cannot be read as a table, or has no line below its header.
+        ValueError: if ``delimiter`` is not one ASCII character.
+        DataError: if the file cannot be read as a table, has no line below its header, a header occurs twice, or a line
+            has too few or too many cells.
 
     Example:
         >>> import tempfile
@@ -252,17 +277,33 @@ def read_cells(path: Path, delimiter: str):  # type: ignore[no-untyped-def]  # p
 
     import pandas
 
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+        raise ValueError(f"delimiter is {delimiter!r}; give one ASCII character, such as ',' or ';', and no quote")
+    pieces = list(RecordReader(path, delimiter, multiline=True).read(read_blocks(path, comments=False)))
+    lines = np.concatenate([np.empty(0, np.int64), *(piece.lines for piece in pieces)])
+    if len(lines) < 2:
+        raise DataError(f"{path} has no line below its header")
+    # pandas would leave out cells beyond the header, and fill up short lines
+    widths = np.concatenate([piece.fields for piece in pieces])
+    wrong = np.flatnonzero(widths != widths[0])
+    if len(wrong):
+        raise DataError(
+            f"{path}, line {lines[wrong[0]]} has {widths[wrong[0]]} cells, its header {widths[0]}, separated by "
+            f"{delimiter!r}; put a cell that holds the separator in quotes"
+        )
     try:
         table = pandas.read_csv(
-            io.StringIO(read_text(path)), sep=delimiter, dtype=str, keep_default_na=False, index_col=False
-        )
+            io.BytesIO(b"".join(piece.text for piece in pieces)), sep=delimiter, dtype=str, keep_default_na=False,
+            header=None, index_col=False, skip_blank_lines=False,
+        )  # fmt: skip
     except ValueError as error:  # pandas' own errors of parsing are ValueErrors too
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path} cannot be read as a table: {error}") from error
-    if not len(table):
-        raise DataError(f"{path} has no line below its header")
-    return table
+    header = [str(name).strip() for name in table.iloc[0]]
+    repeated = sorted({name for name in header if name and header.count(name) > 1})
+    if repeated:
+        raise DataError(f"{path} has more than one column {', '.join(map(repr, repeated))}; give each its own header")
+    table = table.iloc[1:].set_axis(header, axis=1)
+    return table.set_axis(lines[1:], axis=0)
 
 
 def sort_labels(labels: Sequence[str]) -> list[str]:
@@ -300,7 +341,7 @@ def _numbers(path: Path, column) -> np.ndarray:  # type: ignore[no-untyped-def] 
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         raise DataError(
-            f"{path}, line {wrong[0] + 2}, column {column.name!r}: {column.iloc[wrong[0]]!r} is no finite number "
-            f"({len(wrong)} such cells in this column); fill them in or leave the column out of features"
+            f"{path}, line {column.index[wrong[0]]}, column {column.name!r}: {column.iloc[wrong[0]]!r} is no finite "
+            f"number ({len(wrong)} such cells in this column); fill them in or leave the column out of features"
         )
     return values

@@ -107,7 +107,8 @@ class SequenceDataModule(PaddedDataModule):
         if raw.y is None and raw.step_y is None:
             raise DataError(f"{type(self).__name__} has neither labels nor step_labels; give one of them")
         if not raw.x.is_floating_point():
-            raise DataError(f"sequences hold {raw.x.dtype}; features must be real numbers; StringDataModule reads text")
+            raise DataError(f"sequences hold {raw.x.dtype}; features must be real numbers: convert them, such as by "
+                            "astype('float32'). StringDataModule reads text")  # fmt: skip
         self._raw = raw
         if splits is None:
             splits = self._split(raw)
@@ -156,6 +157,8 @@ class SequenceDataModule(PaddedDataModule):
             lowest = int(target[target != IGNORED].min()) if bool((target != IGNORED).any()) else -1
             if lowest < 0 or (name == "labels" and bool((target == IGNORED).any())):
                 raise DataError(f"{name} reach down to {int(target.min())}; class numbers must be at least 0")
+            if name == "labels" and target.dim() == 1 and bool((target == target[0]).all()):
+                raise DataError(f"all labels are {int(target[0])}; two classes are needed")
 
     def _standardized(self, raw: SequenceStore) -> SequenceStore:
         mean, std = torch.tensor(self._mean), torch.tensor(self._std)
@@ -177,9 +180,9 @@ class SequenceDataModule(PaddedDataModule):
         target = None if raw is None else raw.step_y if raw.y is None else raw.y
         if target is None:
             raise DataError(f"{type(self).__name__} has no labels")
-        if target.is_floating_point():
-            return target.shape[1] if target.dim() > 1 else 1
-        return int(target.max()) + 1
+        if target.dim() > 1 and target.shape[1] > 1:  # several targets of each, such as labels of 0 and 1
+            return target.shape[1]
+        return 1 if target.is_floating_point() else int(target.max()) + 1
 
     @property
     def class_names(self) -> list[str]:

@@ -189,6 +189,8 @@ def _as_steps(sequence: Any, number: int) -> Tensor:
         row = sequence if isinstance(sequence, Tensor) else torch.as_tensor(np.asarray(sequence))
     except (TypeError, ValueError) as error:
         raise DataError(f"sequences[{number}] is no array of numbers: {error}") from error
+    if not row.dim():
+        raise DataError(f"sequences[{number}] is one number; give an array (T, D) or (T,) for each sequence")
     if not len(row):
         raise DataError(f"sequences[{number}] has no step; leave it out")
     if row.dtype == torch.float64:

@@ -264,14 +264,18 @@ class StringDataModule(LabelledStrings):
         """Return the strings of the table, each once, and their labels."""
         path = self.table()
         table = read_cells(path, self.delimiter)
-        if self.predicting and self.target not in table.columns and self.text in table.columns:
-            return table[self.text].tolist(), []
-        for name in (self.text, self.target):
+        unlabelled = self.predicting and self.target not in table.columns
+        for name in (self.text, *([] if unlabelled else [self.target])):
             if name not in table.columns:
                 raise DataError(f"{path} has no column {name!r}; its columns are {', '.join(table.columns)}")
+            if name == self.target:
+                table[name] = table[name].str.strip()
             empty = (table[name] == "").to_numpy().nonzero()[0]
             if len(empty) and not (self.predicting and name == self.target):
-                raise DataError(f"{path}, line {empty[0] + 2}, column {name!r} is empty; fill it in or drop the line")
+                line = table.index[empty[0]]
+                raise DataError(f"{path}, line {line}, column {name!r} is empty; fill it in or drop the line")
+        if unlabelled:
+            return table[self.text].tolist(), []
         pairs = table[[self.text, self.target]].drop_duplicates()
         twice = pairs[self.text].duplicated()
         if twice.any():

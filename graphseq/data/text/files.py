@@ -12,10 +12,11 @@ def read_text(path: str | os.PathLike[str]) -> str:
     r"""Return the text of a file; ``\r\n`` and ``\r`` become ``\n``, a byte-order mark is removed.
 
     Args:
-        path: path of a UTF-8 file, unpacked if its name ends in ``.gz``.
+        path: path of a UTF-8 file, unpacked if its content is that of gzip or its name ends in ``.gz``.
 
     Raises:
-        DataError: if the file is missing, empty, not UTF-8, or not a gzip archive although its name ends in ``.gz``.
+        DataError: if the file is missing, empty, not UTF-8, holds zero bytes, as text in UTF-16 does, or is not a gzip
+            archive although its name ends in ``.gz``.
 
     Example:
         >>> import tempfile
@@ -27,9 +28,16 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """
     path = Path(path)
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        raw = path.read_bytes()
+        if path.suffix == ".gz" or raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); give a text file, or a gzip archive of one") from error
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw:
+        raise DataError(
+            f"{path} is not UTF-8 text: it begins as UTF-16 does, or holds zero bytes; convert it first, such as by "
+            "iconv -f utf-16 -t utf-8"
+        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -114,8 +114,8 @@ class TextDataModule(PaddedDataModule):
             raise ValueError(
                 f"stride is {stride} with order 'streams'; windows that overlap do not go on: leave it out"
             )
-        if length < 1:
-            raise ValueError(f"length is {length}; it must be at least 1")
+        if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+            raise ValueError(f"length is {length!r}; it must be an integer of at least 1")
         if stride is not None and not 1 <= stride <= length:
             raise ValueError(f"stride is {stride} with length {length}; it must be in 1..length")
         if min_count < 1:
@@ -287,6 +287,12 @@ def _fit(codes: np.ndarray, names: list[str], min_count: int, unit: Literal["cha
     """Return the vocabulary of the tokens ``codes``: characters by code point, words by descending count."""
     counts = np.bincount(codes, minlength=len(names))
     kept = [code for code in np.flatnonzero(counts >= min_count).tolist() if names[code] != UNKNOWN]
+    if not kept:
+        most = int(counts.max(initial=0))
+        raise DataError(
+            f"min_count is {min_count}, and the most frequent {unit} of the training split occurs {most} times; give a "
+            "smaller min_count, or the vocabulary is empty"
+        )
     kept.sort(key=lambda code: names[code] if unit == "character" else (-counts[code], names[code]))
     return Vocabulary([names[code] for code in kept], unit)
 

@@ -1,6 +1,7 @@
 """Time series from text tables: one column for each variable, and one for the time."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from graphseq.core.errors import DataError
 from graphseq.data.records import is_number
-from graphseq.data.tables import Column, TextTable
+from graphseq.data.tables import Column, TextTable, all_grouped
 
 __all__ = ["SeriesTable", "read_series"]
 
@@ -48,8 +49,9 @@ def read_series(
 ) -> SeriesTable:
     r"""Read series from a table with a header, one row for each time, or for each time of each series.
 
-    Times are dates that pandas reads (ISO 8601 and others, with or without time zone) or numbers, and must be at equal
-    distances. An empty cell is a missing value.
+    Times must be at equal distances. They are dates that pandas reads (ISO 8601 and others, with or without time zone)
+    from 1678 to 2261, or numbers, which calendar covariates take for seconds since 1970. Dates that may be read with
+    the day or with the month first, such as 02/01/2024, are refused. An empty cell is a missing value.
 
     Args:
         path: path of the table, UTF-8 with a header, plain or compressed by gzip.
@@ -60,9 +62,10 @@ def read_series(
         fill_gaps: whether times that are absent become steps with missing values; else they are refused.
 
     Raises:
-        ValueError: if ``series`` is given without ``time``.
+        ValueError: if ``series`` is given without ``time``, a column is named twice, or ``variables`` is text.
         DataError: if the table is missing, malformed or has no variable, a time is not a date or number, times are not
-            ascending or occur twice, or steps are missing and ``fill_gaps`` is false; the message names the line.
+            ascending or occur twice, steps are missing and ``fill_gaps`` is false, or there would be a hundred missing
+            steps for each row; the message names the line.
 
     Example:
         >>> import tempfile
@@ -73,15 +76,16 @@ def read_series(
         >>> table.variables, table.values.flatten().tolist()
         (['sold'], [3.0, 5.0])
     """
-    if series is not None and time is None:
-        raise ValueError(f"series is {series!r} and time None; rows of several series need times, so name the column")
+    check_names(time, variables, series)
     wanted = [name for name in (time, series) if name is not None]
     if variables is None:
         variables = _numeric(path, delimiter, wanted)
     table = TextTable(Path(path), [delimiter], header="columns", names=[*wanted, *variables])
     place = {name: position for position, name in enumerate(table.header)}
     columns: list[Column] = [(place[name], "optional") for name in variables]
-    found = table.read([*columns, *((place[name], "text") for name in wanted)])
+    times_and_names: list[Column] = [] if time is None else [(place[time], "text")]
+    times_and_names += [] if series is None else [(place[series], "name")]
+    found = table.read([*columns, *times_and_names])
     values = np.stack([found[column].astype(np.float64) for column in columns], 1)  # (rows, V)
     labels = list(variables)
     if time is None:
@@ -92,10 +96,34 @@ def read_series(
     if series is not None:
         import pandas
 
-        groups, uniques = pandas.factorize(found[place[series], "text"])
+        groups, uniques = pandas.factorize(found[place[series], "name"])
         series_names = [str(name) for name in uniques]
     _check_order(table, times, groups, time)
     return _on_grid(table, values, times, groups, labels, series_names, time, fill_gaps=fill_gaps)
+
+
+def check_names(time: str | None, variables: Sequence[str] | None, series: str | None) -> None:
+    """Refuse names of columns that do not fit together.
+
+    Args:
+        time: header of the column of times.
+        variables: headers of the variables.
+        series: header of the column that names the series of a row.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    if series is not None and time is None:
+        raise ValueError(f"series is {series!r} and time None; rows of several series need times, so name the column")
+    if isinstance(variables, str):
+        raise ValueError(f"variables is {variables!r}; give a list of headers, or None for all columns of numbers")
+    named = [name for name in (time, series, *(variables or ())) if name is not None]
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"time is {time!r}, series {series!r} and variables {variables}: {', '.join(map(repr, twice))} is named "
+            "twice; a column is the time, the name of the series or a variable"
+        )
 
 
 def _numeric(path: str | os.PathLike[str], delimiter: str, others: Sequence[str]) -> list[str]:
@@ -103,7 +131,12 @@ def _numeric(path: str | os.PathLike[str], delimiter: str, others: Sequence[str]
     table = TextTable(Path(path), [delimiter], header="columns", names=others)
     places = {name: position for position, name in enumerate(table.header) if name and name not in others}
     cells = table.read([(position, "text") for position in places.values()])
-    names = [name for name, place in places.items() if any(is_number(cell) for cell in set(cells[place, "text"]))]
+    names = []
+    for name, place in places.items():
+        written = {cell for cell in cells[place, "text"] if cell.strip()}
+        # a column of numbers in another notation is not text, and is refused when it is read
+        if any(map(is_number, written)) or all_grouped(written):
+            names.append(name)
     if not names:
         raise DataError(f"{path} has no column of numbers{' beside ' * bool(others)}{', '.join(others)}")
     return names
@@ -114,19 +147,70 @@ def _times(table: TextTable, cells: np.ndarray, name: str) -> np.ndarray:
     import pandas
 
     text = pandas.Series(cells)
+    empty = np.flatnonzero(text.str.strip() == "")
+    if len(empty):
+        table.fail(int(empty[0]), f", column {name!r}: the time is empty; every row needs one")
     numbers = pandas.to_numeric(text, errors="coerce")
     if bool(numbers.notna().all()):
-        return (numbers.to_numpy(np.float64) * 1e9).round().astype(np.int64)
+        return _nanoseconds(table, cells, numbers.to_numpy(np.float64), name)
+    wrong = np.flatnonzero(numbers.isna())
+    if not bool(numbers.isna()[0]) and not _is_date(cells[wrong[0]]):
+        table.fail(int(wrong[0]), f", column {name!r}: {cells[wrong[0]]!r} is no number, and the first time is one")
     dates = pandas.to_datetime(text, errors="coerce", utc=True, format="ISO8601")
     if bool(dates.isna().any()):
-        dates = pandas.to_datetime(text, errors="coerce", utc=True)  # one format for all, found from the first cell
+        with warnings.catch_warnings():  # pandas warns of what is checked here
+            warnings.simplefilter("ignore")
+            # one format for all, found from the first cell
+            dates, other = (pandas.to_datetime(text, errors="coerce", utc=True, dayfirst=day) for day in (False, True))
+        if not bool(dates.isna().any()) and not bool(other.isna().any()) and bool((dates != other).any()):
+            row = int(np.flatnonzero(dates != other)[0])
+            table.fail(
+                row,
+                f", column {name!r}: {cells[row]!r} may be {dates[row].date()} or {other[row].date()}; write ISO 8601, "
+                "such as 2024-01-31",
+            )
     wrong = np.flatnonzero(dates.isna())
     if len(wrong):
         table.fail(
             int(wrong[0]),
             f", column {name!r}: {cells[wrong[0]]!r} is no date like the others; write ISO 8601, such as 2024-01-31",
         )
+    outside = np.flatnonzero((dates.dt.year < 1678) | (dates.dt.year > 2261))
+    if len(outside):
+        table.fail(
+            int(outside[0]),
+            f", column {name!r}: {cells[outside[0]]!r} is outside of the years 1678 to 2261, which nanoseconds in "
+            "int64 reach; give numbers, such as of years or days",
+        )
     return dates.to_numpy(dtype="datetime64[ns]").astype(np.int64)
+
+
+def _is_date(cell: str) -> bool:
+    import pandas
+
+    return bool(pandas.notna(pandas.to_datetime(cell, errors="coerce", format="ISO8601")))
+
+
+def _nanoseconds(table: TextTable, cells: np.ndarray, numbers: np.ndarray, name: str) -> np.ndarray:
+    """Return numbers of seconds as nanoseconds."""
+    import pandas
+
+    wrong = np.flatnonzero(~(np.abs(numbers) * 1e9 < 2**63))
+    if len(wrong):
+        table.fail(
+            int(wrong[0]),
+            f", column {name!r}: {cells[wrong[0]]!r} seconds do not fit into nanoseconds in int64, which reach to "
+            "9.2e9 seconds; write times in seconds, or as dates in ISO 8601, such as 2024-01-31",
+        )
+    if all(len(cell.strip()) == 8 and cell.strip().isdigit() for cell in cells):
+        dates = pandas.to_datetime(pandas.Series(cells).str.strip(), format="%Y%m%d", errors="coerce")
+        if bool(dates.dt.year.between(1900, 2100).all()):
+            table.fail(
+                0,
+                f", column {name!r}: {cells[0]!r} and all other times read as dates without separators, and would be "
+                f"taken for seconds; write ISO 8601, such as {dates[0].date()}",
+            )
+    return (numbers * 1e9).round().astype(np.int64)
 
 
 def _check_order(table: TextTable, times: np.ndarray, groups: np.ndarray, name: str) -> None:
@@ -154,6 +238,14 @@ def _on_grid(
     fill_gaps: bool,
 ) -> SeriesTable:
     """Arrange rows as (S, steps, V) on a regular grid of times."""
+    distinct = np.unique(times)
+    expected = (int(distinct[-1]) - int(distinct[0])) // int(np.diff(distinct).min(initial=2**62)) + 1
+    if expected * len(names) > 100 * len(times) + 10**6:
+        raise DataError(
+            f"{table.path}, column {name!r}: the smallest distance of two times makes {expected} steps for "
+            f"{len(names)} series, and the table has {len(times)} rows; remove times that are too close, or "
+            "resample the series, for instance by pandas.DataFrame.resample"
+        )
     step, moment = _grid(times)
     off = np.flatnonzero(moment[step] != times)
     if len(off):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphseq.core.errors import DataError
-from graphseq.data.windows.files import SeriesTable, read_series
+from graphseq.data.windows.files import SeriesTable, check_names, read_series
 from graphseq.data.windows.graph import SeriesGraph
 from graphseq.data.windows.module import WindowDataModule, WindowOptions
 from graphseq.data.windows.store import check_series
@@ -22,7 +22,8 @@ class SeriesDataModule(WindowDataModule):
     """Windows of series that are given as a tensor or an array.
 
     Args:
-        values: values in original units, (S, steps, V), or (steps, V) for one series; NaN where missing.
+        values: values in original units, (S, steps, V), or (steps, V) for one series, such as a pandas ``DataFrame``
+            whose rows are consecutive steps; NaN where missing.
         edge_index: edges of a graph whose nodes are the series, int64 (2, E).
         edge_weight: weight of each edge, (E,), or of each edge at each step, (steps, E); None for 1.
         known: covariates that are known in advance, (steps, F), or (steps + horizon, F) to predict beyond the end.
@@ -44,16 +45,17 @@ class SeriesDataModule(WindowDataModule):
         self,
         values: Tensor | np.ndarray,
         *,
-        edge_index: Tensor | None = None,
-        edge_weight: Tensor | None = None,
+        edge_index: Tensor | np.ndarray | None = None,
+        edge_weight: Tensor | np.ndarray | None = None,
         known: Tensor | np.ndarray | None = None,
         **options: Unpack[WindowOptions],
     ) -> None:
         super().__init__(**options)
-        try:
-            given = torch.as_tensor(values)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"values is a {type(values).__name__} that holds no numbers: {error}") from error
+        given = _tensor("values", values)
+        if given.dim() == 1:
+            raise DataError(
+                f"values is {tuple(given.shape)}; give (S, steps, V), or (steps, V): values[:, None] for one variable"
+            )
         given = given[None] if given.dim() == 2 else given
         self._values = given if given.is_floating_point() else given.double()
         check_series(self._values)
@@ -61,10 +63,13 @@ class SeriesDataModule(WindowDataModule):
             raise DataError("edge_weight was given without edge_index; give the edges that the weights belong to")
         self._graph = None
         if edge_index is not None:
-            weight = torch.ones(edge_index.shape[-1]) if edge_weight is None else edge_weight
-            self._graph = SeriesGraph(edge_index, weight)
+            edges = _tensor("edge_index", edge_index)
+            weight = torch.ones(edges.shape[-1]) if edge_weight is None else _tensor("edge_weight", edge_weight)
+            self._graph = SeriesGraph(edges, weight)
             self._graph.check(*self._values.shape[:2])
-        self._covariates = None if known is None else torch.as_tensor(known)
+        self._covariates = None if known is None else _tensor("known", known)
+        if self._covariates is not None and self._covariates.dim() != 2:
+            raise DataError(f"known is {tuple(self._covariates.shape)}; it must be (steps, F): known[:, None] for one")
 
     def series(self) -> SeriesTable:
         """Return the given values."""
@@ -82,13 +87,23 @@ class SeriesDataModule(WindowDataModule):
         return self._covariates
 
 
+def _tensor(name: str, values: object) -> Tensor:
+    """Return a tensor, an array, a list or a pandas frame as a tensor."""
+    if isinstance(values, Tensor):
+        return values
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} is a {type(values).__name__} of {array.dtype} that holds no numbers; give numbers")
+    return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+
+
 class SeriesTableDataModule(WindowDataModule):
     """Windows of the series of a CSV table with a header, one row for each time, or for each time of each series.
 
     Args:
         path: path of the table, UTF-8 with a header, plain or compressed by gzip.
-        time: header of the column of times, dates or numbers at equal distances; None for rows that are consecutive
-            steps.
+        time: header of the column of times, dates or numbers at equal distances, see :func:`read_series`; None for
+            rows that are consecutive steps.
         variables: headers of the variables; None for all columns that hold numbers.
         series: header of the column that names the series of a row; None for one series.
         delimiter: character that separates cells.
@@ -99,6 +114,7 @@ class SeriesTableDataModule(WindowDataModule):
         :class:`graphseq.core.WindowBatch` with x (B, S, T, V) and y (B, S, Z, K).
 
     Raises:
+        ValueError: if ``series`` is given without ``time``, a column is named twice, or ``variables`` is text.
         DataError: when the table is read, if it is missing or malformed; see :func:`read_series`.
 
     Example:
@@ -124,10 +140,7 @@ class SeriesTableDataModule(WindowDataModule):
         **options: Unpack[WindowOptions],
     ) -> None:
         super().__init__(**options)
-        if series is not None and time is None:
-            raise ValueError(
-                f"series is {series!r} and time None; rows of several series need times, so name the column"
-            )
+        check_names(time, variables, series)
         self.path = Path(path)
         self.time = time
         self.delimiter = delimiter

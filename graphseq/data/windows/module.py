@@ -135,6 +135,9 @@ class WindowDataModule(StoreDataModule):
             )
         if season < 1:
             raise ValueError(f"season is {season}; it must be at least 1")
+        for name, listed in (("targets", targets), ("cycles", cycles)):
+            if isinstance(listed, str):
+                raise ValueError(f"{name} is {listed!r}; give a list, such as [{listed!r}]")
         unknown = [cycle for cycle in cycles if cycle not in get_args(Cycle)]
         if unknown:
             raise ValueError(f"cycles has {unknown}; each must be one of {', '.join(get_args(Cycle))}")

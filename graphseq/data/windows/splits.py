@@ -50,8 +50,8 @@ def window_split(
         ({'train': [0, 1, 2, 3, 4, 5, 6], 'val': [8, 9, 10], 'test': [12, 13, 14, 15]}, 11)
     """
     for name, number in (("window", window), ("horizon", horizon), ("stride", stride), ("eval_stride", eval_stride)):
-        if number < 1:
-            raise ValueError(f"{name} is {number}; it must be at least 1")
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} is {number!r}; it must be an integer of at least 1")
     if num_folds < 1 or not 0 <= fold < num_folds:
         raise ValueError(f"fold is {fold} of num_folds {num_folds}; it must be in 0..num_folds-1")
     num_val, num_test = (_steps(name, share, steps) for name, share in (("val", val), ("test", test)))
@@ -77,7 +77,8 @@ def window_split(
 
 
 def _steps(name: str, share: int | float, steps: int) -> int:
-    if isinstance(share, bool) or (isinstance(share, float) and not 0 <= share < 1) or share < 0:
+    number = isinstance(share, int | float) and not isinstance(share, bool)
+    if not number or (isinstance(share, float) and not 0 <= share < 1) or share < 0:
         raise ValueError(f"{name} is {share!r}; give a share in [0, 1) as float, or a number of steps as int")
     return round(share * steps) if isinstance(share, float) else share
 

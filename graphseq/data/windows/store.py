@@ -90,6 +90,12 @@ class WindowStore:
         self._loc, self._scale = (part[:, None, chosen].float().contiguous() for part in (scaling.loc, scaling.scale))
         self._naive = None if naive is None else naive[:, None, chosen].float().contiguous()
         scaled = ((series.transpose(0, 1) - scaling.loc) / scaling.scale).float()  # (steps, S, V)
+        if bool(scaled.isinf().any()):
+            step, row, column = scaled.isinf().nonzero()[0].tolist()
+            raise DataError(
+                f"series {row}, step {step}, variable {column} is {float(series[row, step, column]):g}, which does not "
+                "fit into float32 after scaling; rescale the variable"
+            )
         self._values = scaled.contiguous()
         observed = ~self._values.isnan()
         # the last windows of all may predict steps that lie ahead: what they read is what a mask is needed for

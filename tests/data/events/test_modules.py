@@ -758,3 +758,14 @@ def test_wikipedia_equals_the_reader_of_pyg(mirror, tmp_path):
     train, val, test = peer.train_val_test_split(0.15, 0.15)
     # PyG's boundary is not inclusive, and it divides equal times
     assert [len(part) for part in (train, val, test)] == pytest.approx(list(data.split_sizes().values()), abs=3)
+
+
+@pytest.mark.parametrize("source", ["events.csv", [1], {"src": 1}, None])
+def test_a_source_of_another_kind(source):
+    with pytest.raises(TypeError, match=f"events is a {type(source).__name__}; .*from_frame"):
+        TemporalDataModule(source)
+
+
+def test_one_column_of_features_is_still_a_list():
+    with pytest.raises(ValueError, match="msg is 'weight'"):
+        EventCSVDataModule("events.csv", msg="weight")

@@ -279,3 +279,28 @@ def test_no_events():
 def test_large_sums_of_features_are_no_error():
     stream = events(msg=torch.full((3, 1), 3e38))
     assert torch.isfinite(stream.msg).all()
+
+
+def test_arrays_are_columns():
+    made = TemporalEvents(np.array([0, 1], ">i4"), np.array([2, 2]), np.array([5.5, 7]), np.ones((2, 3)))
+    assert (made.src.tolist(), made.t.tolist(), made.num_edge_features) == ([0, 1], [0, 1.5], 3)
+    with pytest.raises(DataError, match="src is a list, .*array of numpy"):
+        TemporalEvents([0], np.array([1]), np.array([1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"src": [1.0, float("nan")]}, "column src .*entry 1 is missing"),
+        ({"t": np.array([1, 2], "timedelta64[s]")}, "column t .*total_seconds"),
+        ({"src": np.array([1, 2], object)}, "column src .*astype"),
+    ],
+)
+def test_columns_of_a_frame_that_need_another_type(change, message):
+    import pandas
+
+    frame = pandas.DataFrame({"src": [1, 2], "dst": [2, 3], "t": [1, 2], **change})
+    with pytest.raises(DataError, match=message):
+        TemporalEvents.from_frame(frame, renumber=True)
+    with pytest.raises(ValueError, match="msg is 'dst'"):
+        TemporalEvents.from_frame(frame, msg="dst")

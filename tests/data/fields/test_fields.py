@@ -227,3 +227,10 @@ def test_numbers_that_no_solver_takes():
             call()
     with pytest.raises(ValueError, match=r"resolution is 15\.5"):
         DarcyDataModule(resolution=15.5)
+
+
+@pytest.mark.parametrize(("x", "message"), [(np.array(["a"]), "no numbers"), (np.full((9, 4, 4), 1e300), "float32")])
+def test_files_with_what_is_no_float32(x, message, tmp_path):
+    np.savez(tmp_path / "f.npz", x=x, y=np.ones((9, 4, 4)))
+    with pytest.raises(DataError, match=f"x of .*{message}"):
+        FieldFileDataModule(tmp_path / "f.npz").load()

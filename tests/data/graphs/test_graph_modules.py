@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 from torch_geometric.datasets import TUDataset
 
 from graphseq.core import DataError
@@ -223,3 +223,49 @@ class TestTU:
             ours = store[position]
             assert set(ours.keys()) == set(theirs[position].keys())
             assert all(torch.equal(theirs[position][key], ours[key]) for key in theirs[position].keys())  # noqa: SIM118
+
+
+class Listed(torch.utils.data.Dataset):
+    """A data set of torch that refuses no position, so that only its length says where it ends."""
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, position):
+        return graphs()[position % 30]
+
+
+def test_a_data_set_of_torch_ends_at_its_length():
+    assert len(GraphDataModule(Listed()).graphs) == 30
+
+
+@pytest.mark.parametrize("dataset", [Data(), Batch.from_data_list([Data(num_nodes=1)]), "MUTAG", 5, None])
+def test_a_source_that_is_no_set_of_graphs(dataset):
+    with pytest.raises(TypeError, match=f"dataset is a {type(dataset).__name__}"):
+        GraphDataModule(dataset)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "foo"}, "split is 'foo'"),
+        ({"split": "k_fold", "fold": 10}, "fold is 10"),
+        ({"num_shots": 2.5}, "2.5"),
+    ],
+)
+def test_options_are_checked_at_construction(options, message):
+    with pytest.raises(ValueError, match=message):
+        GraphDataModule(graphs(), **options)
+
+
+def test_arrays_and_infinite_targets_are_refused():
+    given = graphs()
+    given[3].y = torch.tensor([torch.inf])
+    for graph in given:
+        graph.y = graph.y.float()
+    with pytest.raises(DataError, match="y of graph 3 is infinite"):
+        GraphDataModule(given).load()
+    for graph in given:
+        graph.x = graph.x.numpy()
+    with pytest.raises(DataError, match="x of graph 0 is a ndarray"):
+        GraphDataModule(given).load()

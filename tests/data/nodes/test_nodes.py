@@ -647,3 +647,34 @@ def test_a_transform_is_applied_once_to_a_copy_before_the_masks():
 def test_published_graphs_take_a_transform():
     assert isinstance(PlanetoidDataModule("Cora", pre_transform=T.ToUndirected()).pre_transform, T.ToUndirected)
     assert isinstance(ActorDataModule(pre_transform=T.ToUndirected()).pre_transform, T.ToUndirected)
+
+
+@pytest.mark.parametrize("source", ["Cora", [Data()], None])
+def test_a_source_that_is_no_graph(source):
+    with pytest.raises(TypeError, match=f"graph is a {type(source).__name__}; .*dataset.0."):
+        NodeDataModule(source)
+
+
+def test_several_labels_of_each_node_are_as_many_outputs():
+    graph = with_masks()
+    graph.y = torch.ones(60, 5, dtype=torch.int64)
+    for name in ("train_mask", "val_mask", "test_mask"):
+        graph[name] = graph[name].numpy()
+    assert NodeDataModule(graph).num_outputs == 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"edge_weight": torch.ones(2)}, "edge_weight is .*2,"),
+        ({"edge_attr": torch.ones(2, 3)}, "edge_attr is .*2, 3"),
+        ({"y": torch.full((60,), torch.inf)}, "y of node 0 is infinite"),
+        ({"train_mask": [True] * 60}, "train_mask is a list"),
+    ],
+)
+def test_fields_of_another_length_or_kind(fields, message):
+    graph = with_masks()
+    for name, value in fields.items():
+        graph[name] = value
+    with pytest.raises(DataError, match=message):
+        NodeDataModule(graph).load()

@@ -56,6 +56,8 @@ class TestTS:
             (HEADER + "1,2:NaN,4:up\n", "line 7, channel 2, step 1 is NaN"),
             (HEADER + "1,2:3,1e39:up\n", "line 7, channel 2, step 2 is 1e39"),
             (HEADER + "1,2:3,4:\n", "line 7: class ''"),
+            (HEADER + "1_0,2:3,4:up\n", "line 7, channel 1 has '1_0'"),
+            (HEADER.replace("up down", "up up") + "1:2:up\n", "name each class once"),
         ],
     )
     def test_refused(self, text, message, tmp_path):
@@ -94,15 +96,39 @@ class TestCSV:
             ("id,kind,a\n1,u,1\n2,v,\n", "line 3, column 'a': ''"),
             ("id,kind,a\n1,u,1\n2,v,nan\n", "line 3, column 'a': 'nan'"),
             ("id,kind,a\n1,u,1\n2,u,2\n", "two classes"),
-            ('id,kind,a\n1,u,"1\n', r"t\.csv cannot"),
+            ('id,kind,a\n1,u,"1\n', "line 2"),
+            ("id,kind,a\n1,u,1,9\n2,v,2,9\n", "line 2 has 4 cells, its header 3"),
+            ("id,kind,a\n1,u,1\n2,v\n", "line 3 has 2 cells, its header 3"),
+            ("id,kind,a,a\n1,u,1,2\n2,v,2,3\n", "more than one column 'a'"),
+            ("id,kind,a\n\n1,u,1\n\n\n2,v,x\n", "line 6, column 'a': 'x'"),
+            ("id,kind,a\n1,u,1\n ,v,2\n", "line 3, column 'id' is empty"),
         ],
     )
     def test_refused(self, text, message, tmp_path):
         with pytest.raises(DataError, match=message):
             SequenceCSVDataModule(write(tmp_path, text, "t.csv"), "id", "kind").load()
 
+    def test_blanks_around_names_do_not_count(self, tmp_path):
+        raw = gzip.compress(b"id , kind,a\n1,u ,1\n1 , u, 2\n2,v,3\n")  # by its content, not by its name
+        found = read_sequence_csv(write(tmp_path, raw, "t.csv"), "id", "kind")
+        assert (found.ptr.tolist(), found.labels, found.x.tolist()) == ([0, 2, 3], ["u", "v"], [[1], [2], [3]])
+
+    @pytest.mark.parametrize(("option", "value"), [("features", "a"), ("delimiter", ";;")])
+    def test_arguments(self, option, value, tmp_path):
+        with pytest.raises(ValueError, match=f"{option} is '{value}'"):
+            read_sequence_csv(write(tmp_path, "id,kind,a\n1,u,1\n", "t.csv"), "id", "kind", **{option: value})
+
 
 class TestArrays:
+    def test_one_class_or_one_number_is_refused(self):
+        with pytest.raises(DataError, match="all labels are 1; two"):
+            SequenceDataModule([[0.5]] * 20, [1] * 20).load()
+        with pytest.raises(DataError, match=r"sequences\[0\] is one number"):
+            SequenceDataModule([0.5] * 20, [0, 1] * 10).load()
+
+    def test_several_labels_of_each_are_as_many_outputs(self):
+        assert SequenceDataModule([[0.5]] * 20, torch.eye(5, dtype=torch.int64).repeat(4, 1)).num_outputs == 5
+
     def test_standardised_by_the_training_split(self):
         rows = [torch.randn(3 + n % 4, 2) * 3 + 1 for n in range(40)]
         rows = [torch.cat([row, torch.full((len(row), 1), 0.1)], 1) for row in rows]

@@ -176,3 +176,19 @@ class TestVocabulary:
             Vocabulary(["ab"], "character")
         with pytest.raises(ValueError, match="unit is 'byte'"):
             Vocabulary(["a"], "byte")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_utf_16_is_refused(encoding, tmp_path):
+    with pytest.raises(DataError, match="iconv -f utf-16"):
+        CharacterDataModule(write(tmp_path, TEXT.encode(encoding)), length=4).load()
+
+
+def test_gzip_is_known_by_its_content(tmp_path):
+    data = CharacterDataModule(write(tmp_path, gzip.compress(TEXT.encode() * 5)), length=4)
+    assert data.vocabulary.tokens == ["<unk>", "a", "b", "c"]
+
+
+def test_no_token_is_left(tmp_path):
+    with pytest.raises(DataError, match=r"min_count is 99, .* occurs \d+ times"):
+        CharacterDataModule(write(tmp_path, TEXT * 5), length=4, min_count=99).load()

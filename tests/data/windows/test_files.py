@@ -101,3 +101,44 @@ def test_calendar() -> None:
     torch.testing.assert_close(
         found, torch.stack([angles.sin(), angles.cos()], 2).flatten(1).float(), atol=1e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([f"{day:02}/02/2024,1" for day in range(1, 10)], "line 2, .*2024-01-02 or 2024-02-01"),
+        (["20240131,1", "20240201,1"], "'20240131' .* dates without separators"),
+        (["1700000000000,1", "1700000001000,1"], "line 2, .*'1700000000000' seconds"),
+        (["1,1", "inf,1"], "line 3, .*'inf' seconds"),
+        (["1,1", "nan,1"], "line 3, .*'nan' is no number"),
+        (["1,1", ",1"], "line 3, .*time is empty"),
+        (["1500-01-01,1", "1500-01-02,1"], "'1500-01-01' is outside"),
+        (["1,1", "2,1", "999999999,1"], "999999999 steps"),
+        (["1,1", "2,NA"], "line 3, column 'a': 'NA' .* leave the cell empty"),
+        (["1,1", '2,"1,5"'], "'1,5' .* decimal point"),
+    ],
+)
+def test_times_and_values_that_would_be_read_wrongly(rows: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read_series(written(tmp_path, "when,a", *rows), time="when", fill_gaps=True)
+
+
+def test_a_column_in_another_notation_is_not_left_out(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="column 'b': '1,5'"):
+        read_series(written(tmp_path, "a,b", '1,"1,5"', '2,"2,5"'))
+
+
+def test_names_of_series_are_needed_and_have_no_blanks(tmp_path: Path) -> None:
+    table = read_series(written(tmp_path, "s,t,a", "x,1,1", "x ,2,2"), time="t", series="s")
+    assert table.series == ["x"]
+    with pytest.raises(DataError, match="line 3, column 's'"):
+        read_series(written(tmp_path, "s,t,a", "x,1,1", ",2,2"), time="t", series="s")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"variables": "a"}, "variables is 'a'"), ({"time": "t", "series": "t"}, "'t' is named twice")],
+)
+def test_names_that_do_not_fit(options: dict[str, str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_series(written(tmp_path, "t,a", "1,1"), **options)  # type: ignore[arg-type]

@@ -171,3 +171,32 @@ def test_numbers_of_steps_in_a_config_stay_whole() -> None:
     given = parser.parse_args(["--data.val=14", "--data.test=0.25", "--data.steps=200"])
     assert (given.data.val, type(given.data.val), given.data.test) == (14, int, 0.25)
     assert parser.instantiate_classes(given).data.split_sizes()["val"] == 14 - 4 + 1
+
+
+def test_frames_and_arrays_are_series() -> None:
+    import pandas
+
+    values = panel()[0].numpy()
+    options = {"window": 4, "horizon": 2}
+    frame = SeriesDataModule(pandas.DataFrame(values), known=pandas.DataFrame(values), **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(
+        next(frame.batches("test")).x, next(SeriesDataModule(values, **options).batches("test")).x
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"values": np.zeros(50)}, r"values is \(50,\)"),
+        ({"values": np.array([["a"]] * 50)}, "values is a ndarray of <U1"),
+        ({"known": np.zeros(50)}, r"known is \(50,\)"),
+        ({"values": np.full((50, 1), 1e300), "scaling": "none"}, r"step 0, .* 1e\+300"),
+        ({"window": 4.5}, "window is 4.5"),
+        ({"val": "10%"}, "val is '10%'"),
+        ({"targets": "a"}, "targets is 'a'"),
+    ],
+)
+def test_series_of_another_kind(given: dict[str, object], message: str) -> None:
+    options = {"values": np.arange(50.0)[:, None], "window": 4, "horizon": 2, **given}
+    with pytest.raises(ValueError, match=message):
+        SeriesDataModule(**options).load()  # type: ignore[arg-type]
