@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 from graphseq.core.errors import DataError
 
@@ -100,6 +100,43 @@ def fill(skeleton: Skeleton, leaves: Sequence[Any]) -> Any:
     if isinstance(skeleton, list):
         return [fill(part, leaves) for part in skeleton]
     return leaves[skeleton]
+
+
+def check_source(dataset: Any) -> None:
+    """Refuse what is neither a list of graphs nor a data set nor a function.
+
+    Args:
+        dataset: what a user gave.
+
+    Raises:
+        TypeError: if it is something else, such as one graph.
+
+    Example:
+        >>> check_source([Data(num_nodes=1)])
+    """
+    listed_or_made = callable(dataset) or hasattr(dataset, "__getitem__") or hasattr(dataset, "__iter__")
+    if isinstance(dataset, Data | str) or not listed_or_made:
+        remedy = ". A Batch has to_data_list()" * isinstance(dataset, Batch)
+        raise TypeError(
+            f"dataset is a {type(dataset).__name__}; give a list of torch_geometric Data, a data set of PyG, or a "
+            f"function without arguments that returns one{remedy}"
+        )
+
+
+def listed(dataset: Any) -> list[Any]:
+    """Return the samples of a data set; one of torch without an iterator ends at its length.
+
+    Args:
+        dataset: sequence, iterable or data set of torch.
+
+    Example:
+        >>> listed(range(2))
+        [0, 1]
+    """
+    if not hasattr(dataset, "__iter__") and hasattr(dataset, "__len__"):
+        # list(...) would ask for samples until one is refused
+        return [dataset[position] for position in range(len(dataset))]
+    return list(dataset)
 
 
 def check_alike(graphs: Sequence[Data], keys: Sequence[str]) -> None:

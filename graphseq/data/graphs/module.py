@@ -7,12 +7,12 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 from torch_geometric.utils import degree
 
 from graphseq.core.errors import DataError
 from graphseq.data.base import Stage, StoreDataModule
-from graphseq.data.graphs.fields import describe
+from graphseq.data.graphs.fields import check_source, describe, listed
 from graphseq.data.graphs.store import GraphStore
 from graphseq.data.graphs.transforms import (
     GraphTransform,
@@ -299,10 +299,6 @@ class GraphSetDataModule(StoreDataModule):
         if "y" not in self.graphs.names or self.predicting:
             return
         target = self._target()
-        if target.is_floating_point() and bool(target.isinf().any()):
-            row = int(target.isinf().nonzero()[0, 0])
-            graph = int(torch.searchsorted(self.graphs.offsets("y"), row, right=True)) - 1
-            raise DataError(f"y of graph {graph} is infinite; give NaN for a target that is not known")
         if target.is_floating_point() or target.dim() != 1 or len(target) != len(self.graphs):
             return
         if int(target.min()) < 0:
@@ -335,11 +331,7 @@ def with_class_numbers(dataset: Sequence[Data], trained: Sequence[str] = ()) -> 
         >>> [graph.y for graph in graphs], names
         ([tensor([1]), tensor([0])], ['a', 'b'])
     """
-    if not hasattr(dataset, "__iter__") and hasattr(dataset, "__len__"):
-        # a data set of torch, whose length is its end: list(...) would ask for samples until one is refused
-        graphs = [dataset[position] for position in range(len(dataset))]
-    else:
-        graphs = list(dataset)
+    graphs = listed(dataset)
     given = [plain_label(graph.get("y")) if isinstance(graph, Data) else None for graph in graphs]
     if all(label is None or isinstance(label, Tensor) for label in given):
         return graphs, list(trained)
@@ -463,18 +455,9 @@ class GraphDataModule(GraphSetDataModule):
             batch_size,
             **options,
         )
-        if isinstance(dataset, Data | str) or not (callable(dataset) or hasattr(dataset, "__getitem__") or
-                                                    hasattr(dataset, "__iter__")):  # fmt: skip
-            remedy = " A Batch has to_data_list()." * isinstance(dataset, Batch)
-            raise TypeError(
-                f"dataset is a {type(dataset).__name__}; give a list of torch_geometric Data, a data set of PyG, or a "
-                f"function without arguments that returns one.{remedy}"
-            )
+        check_source(dataset)
         if not isinstance(split, dict) and split not in get_args(SplitRule):
-            raise ValueError(
-                f"split is {split!r}; it must be {', '.join(map(repr, get_args(SplitRule)))}, or a dictionary of "
-                "positions"
-            )
+            raise ValueError(f"split is {split!r}; it must be one of {get_args(SplitRule)}, or a dictionary")
         if split == "k_fold" and (num_folds < 2 or not 0 <= fold < num_folds):
             raise ValueError(f"fold is {fold} of {num_folds}; give num_folds >= 2 and fold in 0..num_folds-1")
         self.dataset = dataset

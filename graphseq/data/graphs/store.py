@@ -184,13 +184,14 @@ class GraphStore:
                     given = type(value[0]).__name__
                     raise DataError(f"{name} of graph 0 is a {given}; give a tensor, such as torch.as_tensor({name})")
                 continue
-            if name in ("x", "edge_attr", "pos", "edge_weight") and value.is_floating_point():
-                bad = ~torch.isfinite(value)
+            if name in ("x", "edge_attr", "pos", "edge_weight", "y") and value.is_floating_point():
+                bad = torch.isinf(value) if name == "y" else ~torch.isfinite(value)  # NaN is an unknown target
                 if bad.any():
                     row = int(bad.flatten(1).any(1).nonzero()[0, 0]) if value.dim() > 1 else int(bad.nonzero()[0, 0])
                     graph = int(torch.searchsorted(self._slices[field.group], row, right=True)) - 1
                     raise DataError(
-                        f"{name} holds {int(bad.sum())} NaN or infinite values, the first in graph {graph}; "
+                        f"{name} holds {int(bad.sum())} {'' if name == 'y' else 'NaN or '}infinite values, the first in "
+                        f"graph {graph}; "
                         "fill or drop them before packing"
                     )
             if field.path == ("edge_index",):

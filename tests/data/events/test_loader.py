@@ -148,7 +148,7 @@ def test_bad_input():
         loader(True)
     with pytest.raises(DataError, match="0 samples .* 37 "):
         loader(index=torch.zeros(0, dtype=torch.int64))
-    with pytest.raises(DataError, match="index .* 37,"):
+    with pytest.raises(DataError, match="index .* 37;"):
         loader(index=torch.tensor([37]))
 
 
