@@ -190,9 +190,8 @@ class GraphStore:
                     row = int(bad.flatten(1).any(1).nonzero()[0, 0]) if value.dim() > 1 else int(bad.nonzero()[0, 0])
                     graph = int(torch.searchsorted(self._slices[field.group], row, right=True)) - 1
                     raise DataError(
-                        f"{name} holds {int(bad.sum())} {'' if name == 'y' else 'NaN or '}infinite values, the first in "
-                        f"graph {graph}; "
-                        "fill or drop them before packing"
+                        f"{name} holds {int(bad.sum())} {'' if name == 'y' else 'NaN or '}infinite values, the first "
+                        f"in graph {graph}; fill or drop them before packing"
                     )
             if field.path == ("edge_index",):
                 if value.dtype != torch.int64 or value.dim() != 2 or value.size(0) != 2:
