@@ -35,6 +35,9 @@ def group_labels(
         >>> group_labels(6, 2), group_labels(6, 2, "interleaved")
         (tensor([0, 0, 0, 1, 1, 1]), tensor([0, 1, 0, 1, 0, 1]))
     """
+    for name, number in (("groups", groups), ("features", features)):
+        if not isinstance(number, int):
+            raise ValueError(f"{name} is {number!r}; it must be a whole number")
     if groups < 1:
         raise ValueError(f"groups is {groups}; it must be at least 1")
     if features < 1 or features % groups:

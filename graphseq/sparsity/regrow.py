@@ -64,6 +64,8 @@ def rewire_mask(
     """
     if not 0.0 <= fraction <= 1.0:
         raise ValueError(f"fraction is {fraction}; it must be in [0, 1]")
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask is {mask.dtype}; it must be bool, true where a connection exists")
     scores = [prune_score] if isinstance(prune_score, Tensor) else list(prune_score)
     budget = torch.zeros_like(mask, dtype=torch.int64) if budget is None else budget
     for name, value in [("prune_score", score) for score in scores] + [("grow_score", grow_score), ("budget", budget)]:

@@ -69,6 +69,7 @@ def movement_score(weight: Tensor, grad: Tensor) -> Tensor:
         >>> movement_score(torch.tensor([1.0, 1.0]), torch.tensor([-2.0, 2.0]))
         tensor([ 2., -2.])
     """
+    _same_shape(weight, grad=grad)
     return -(weight * grad).detach()
 
 
@@ -85,6 +86,7 @@ def distance_score(weight: Tensor, start: Tensor) -> Tensor:
         >>> distance_score(torch.tensor([1.0, -1.0]), torch.tensor([0.5, 1.0]))
         tensor([0.5000, 2.0000])
     """
+    _same_shape(weight, start=start)
     return (weight.detach() - start).abs()
 
 
@@ -201,3 +203,9 @@ class RunningCorrelation(nn.Module):
         """Return the correlation of each pair of units (post_features, pre_features), in [-1, 1]."""
         scale = self.post_variance.sqrt()[:, None] * self.pre_variance.sqrt()
         return torch.where(scale > 0, self.covariance / scale.clamp(min=torch.finfo(scale.dtype).tiny), 0.0)
+
+
+def _same_shape(weight: Tensor, **others: Tensor) -> None:
+    for name, value in others.items():
+        if value.shape != weight.shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}; that of weight, {tuple(weight.shape)}, is needed")

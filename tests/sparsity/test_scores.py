@@ -4,11 +4,14 @@ import torch
 
 from graphseq.sparsity import (
     RunningCorrelation,
+    distance_score,
     drop_fraction,
     gradient_score,
     gradual_sparsity,
+    group_labels,
     keep_highest,
     magnitude_score,
+    masked_linear,
     movement_score,
     random_score,
     rewire_mask,
@@ -164,3 +167,16 @@ def test_wrong_rewiring():
         rewire_mask(mask, torch.ones(3), torch.ones(4), 0.5)
     with pytest.raises(ValueError, match="decay"):
         RunningCorrelation(2, 2, decay=1.0)
+
+
+def test_shapes_and_types_of_weights():
+    weight = torch.rand(4, 6)
+    for call, said in [
+        (lambda: movement_score(weight, weight[:1]), r"grad has shape \(1, 6\)"),
+        (lambda: distance_score(weight, weight[0]), r"start has shape \(6,\)"),
+        (lambda: masked_linear(weight, weight, weight[:1] > 0), r"mask has shape \(1, 6\)"),
+        (lambda: rewire_mask((weight > 0.5).long(), weight, weight, 0.3), "mask is torch.int64"),
+        (lambda: group_labels(6, 2.0), r"groups is 2\.0"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            call()

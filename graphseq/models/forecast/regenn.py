@@ -87,6 +87,10 @@ class ReGENN(Recorded, nn.Module):
             raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
         self.num_variables, self.window, self.horizon = num_variables, window, horizon
         self.attention = attention
+        for name, part in (("source", source), ("target", target)):
+            if part is not None and not isinstance(part, nn.Module):
+                given = part.__name__ if isinstance(part, type) else repr(part)
+                raise TypeError(f"{name} is {given}; give a graph evolution that is built, or None")
         self.source = source or GraphSoftEvolution(num_variables, window, activation=make(nn.ReLU), dropout=dropout)
         self.encoder = nn.TransformerEncoderLayer(
             window, nhead=1, dim_feedforward=feedforward_size, dropout=dropout, batch_first=True

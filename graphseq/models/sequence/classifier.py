@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphseq.core import Recorded
-from graphseq.core.batches import step_mask
+from graphseq.core.batches import check_lengths, step_mask
 from graphseq.models.sequence.tokens import checked_tokens
 from graphseq.nn.recurrent.composed import Bidirectional, LayerStack
 from graphseq.nn.recurrent.stack import Cell, RecurrentStack, SequenceLayer, layer_outputs
@@ -187,6 +187,8 @@ class SequenceClassifier(SequenceTagger):
             x: features (B, T, D), or token numbers (B, T).
             lengths: number of steps of each sequence, int64 (B,); None if all have T.
         """
+        if lengths is not None:
+            check_lengths(lengths, x.shape[0], x.shape[1])  # a sequence without steps has no mean and no last step
         h = self.encode_steps(x, lengths)  # (B, T, H)
         if self.pool == "mean":
             if lengths is None:
@@ -240,6 +242,11 @@ def output_size(layer: nn.Module) -> int:
         >>> output_size(RecurrentStack(3, 5, bidirectional=True))
         10
     """
+    if not isinstance(layer, nn.Module):
+        raise TypeError(
+            f"recurrent is {layer!r}; give a layer (x, state, lengths) -> (y, state) that is built, such as "
+            "graphseq.nn.RecurrentStack(in_channels, hidden_channels)"
+        )
     size = vars(layer).get("output_size")
     if not isinstance(size, int):
         raise TypeError(

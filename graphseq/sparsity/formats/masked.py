@@ -23,4 +23,6 @@ def masked_linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None =
         >>> masked_linear(torch.ones(1, 2), torch.tensor([[3.0, 4.0]]), torch.tensor([[True, False]]))
         tensor([[3.]])
     """
+    if mask.shape != weight.shape:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; that of the weight, {tuple(weight.shape)}, is needed")
     return functional.linear(x, weight * mask, bias)

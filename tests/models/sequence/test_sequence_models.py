@@ -7,11 +7,12 @@ from graphseq.core.spec import import_path
 from graphseq.models import (
     AttentionEncoderDecoder,
     RecurrentLanguageModel,
+    ReGENN,
     SequenceClassifier,
     SequenceTagger,
     generate_tokens,
 )
-from graphseq.nn import Bidirectional, ClassicalLSTM, LayerStack, RecurrentStack
+from graphseq.nn import Bidirectional, ClassicalLSTM, GraphSoftEvolution, LayerStack, RecurrentStack
 
 LENGTHS = torch.tensor([7, 1, 4])
 
@@ -215,3 +216,14 @@ def test_any_pair_of_directions_is_read_at_both_ends():
         assert (gradient != 0).all()
     with pytest.raises(ValueError, match="recurrent is bidirectional"):
         RecurrentLanguageModel(5, 2, recurrent=Bidirectional(*layers))
+
+
+def test_sequences_without_steps_and_layers_that_are_not_built():
+    ids = torch.tensor([[1, 2], [2, 1]])
+    for pool in ("mean", "last"):
+        with pytest.raises(ValueError, match="lengths reach from 0 to 2"):
+            SequenceClassifier(2, vocab_size=3, hidden_channels=4, pool=pool)(ids, torch.tensor([2, 0]))
+    with pytest.raises(TypeError, match="recurrent is 'gru'"):
+        SequenceClassifier(2, in_channels=3, recurrent="gru")
+    with pytest.raises(TypeError, match="source is GraphSoftEvolution"):
+        ReGENN(2, 4, 3, source=GraphSoftEvolution)
