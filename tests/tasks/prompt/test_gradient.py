@@ -112,6 +112,6 @@ def test_refusals():
         PromptTuning(encoder(), 1, prompt=lambda channels: channels)
     with pytest.raises(TypeError, match="Linear without embed"):
         EncoderClassifier(nn.Linear(2, 2), 1)
-    with pytest.raises(ValueError, match="head_layers=0"):
+    with pytest.raises(ValueError, match="head_layers is 0"):
         EncoderClassifier(encoder(), 1, head_layers=0)
     assert isinstance(PromptTuning(encoder(), 1).prompt, GPF)
