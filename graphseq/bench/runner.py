@@ -132,8 +132,10 @@ def _plain_cells(experiment: Experiment, scale: Scale, seeds: int | None) -> lis
 
 def _run_cell(experiment: Experiment, cell: Row, scale: Scale) -> Row:
     _seed_generators(cell)
+    begin = time.monotonic()
     result = plain(experiment.run(dict(cell), scale), f"the row of {experiment.name} {_label(cell)}")
-    gc.collect()  # a trainer and its data refer to each other: without this, data of many cells stay in memory
+    if time.monotonic() - begin > 1:  # a collection takes part of a second
+        gc.collect()  # a trainer and its data refer to each other: without this, data of many cells stay in memory
     clash = sorted(key for key in cell.keys() & result.keys() if cell[key] != result[key])
     if clash:
         raise ValueError(
