@@ -49,6 +49,7 @@ def contents(root):
     return {str(path.relative_to(root)): digest for path, digest in found.items() if "runs" not in path.parts}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*untrained weights", "ignore:.*no checkpoint yet")
 def test_commands_write_below_runs_only_and_leave_files_of_the_user_alone(folder):
     own = f"# what I have learned about this data, in a comment\n{DIGITS.read_text()}"

@@ -45,6 +45,7 @@ def test_last_after_a_run_with_other_overrides_asks_for_the_run(folder, capsys):
     assert main(["test", "--config", "runs/gine_digits/version_0/config.yaml", "--ckpt_path=last"]) == 0
 
 
+@pytest.mark.slow
 def test_last_of_runs_that_differ_in_length_and_place_only(folder, capsys):
     assert run("fit") == 0
     assert run("fit", "--trainer.max_epochs=2") == 0

@@ -32,7 +32,7 @@ WITHOUT_FILES |= {"lpn_laplacian"}
 SIBLINGS = {"gpfplus_bbbp", "supt_bbbp", "scratch_bbbp", "probe_bbbp", "erm_bbbp", "l2r_bbbp", "gine_tox21", "gin_nci1"}
 SIBLINGS |= {"gcn_actor", "convnet_cifar10", "afkan_fashion", "quadratic_fashion", "selfie_pretrain_cifar10"}
 SIBLINGS |= {"noise_mask_digits", "pretrain_attrmask_molecules", "pretrain_links_cora", "gla_shakespeare"}
-SIBLINGS |= {"lstm_wikitext", "pointer_tour", "gla_recall", "fno_darcy"}
+SIBLINGS |= {"lstm_wikitext", "pointer_tour", "gla_recall", "fno_darcy", "allinone_bbbp", "gpf_cora"}
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
 
 
@@ -56,7 +56,7 @@ def _smaller(path):
     if path.parent.name == "operators":  # each sample is the solution of an equation
         return ["--data.num_train=10", "--data.num_val=2", "--data.num_test=2"]
     if path.stem == "graph_rnn_reber":
-        return ["--data.num_strings=600"]
+        return ["--data.num_strings=300"]
     if path.stem == "relief_bbbp":  # rollouts of a whole batch of validation take seconds
         return ["--data.num_shots=10", "--data.batch_size=10", "--data.eval_batch_size=16"]
     if path.stem.startswith("selfie_"):  # reading larger images several times takes seconds

@@ -141,8 +141,15 @@ def test_nodes(precision):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_images(precision):
-    data = ImageDataModule("digits", augmentation="crop", batch_size=256)
-    types = fit(Classification(ConvNet(1, 10), 10), data, precision, limit_train_batches=2)
+    data = ImageDataModule("digits", augmentation="crop", batch_size=64)
+    types = fit(
+        Classification(ConvNet(1, 10), 10),
+        data,
+        precision,
+        limit_train_batches=2,
+        limit_val_batches=1,
+        limit_test_batches=1,
+    )
     assert all(one == {0: TRUE_PRECISIONS.get(precision, torch.float32), 1: torch.int64} for one in types)
 
 

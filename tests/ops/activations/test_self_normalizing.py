@@ -23,7 +23,7 @@ OMEGA = (spread(-0.1, 0.1, 7), spread(0.8, 1.5, 7), spread(-0.1, 0.1, 5), spread
 
 
 def test_equals_quadrature_where_theorem_1_holds():
-    points = grid(*(axis[::2] for axis in OMEGA))
+    points = grid(*(axis[::3] for axis in OMEGA))
     mean, var = moment_map(*points)
     expected = [reference.moments(*(float(axis[k]) for axis in points)) for k in range(len(points[0]))]
     torch.testing.assert_close(mean, torch.tensor([m for m, _ in expected], dtype=torch.float64), rtol=0, atol=1e-10)
