@@ -52,7 +52,7 @@ def test_smaller_digits_stand_in_the_middle():
 
 def test_bad_input():
     with pytest.raises(ValueError, match="subject is 'number'"):
-        DigitsOnPhotosDataModule("digits", "digits", subject="number")  # type: ignore[arg-type]
+        DigitsOnPhotosDataModule("digits", "digits", subject="number")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="num_train is 0"):
         DigitsOnPhotosDataModule("digits", "digits", num_train=0)
     with pytest.raises(DataError, match="num_test is 9999; digits has"):

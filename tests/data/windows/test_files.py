@@ -141,4 +141,4 @@ def test_names_of_series_are_needed_and_have_no_blanks(tmp_path: Path) -> None:
 )
 def test_names_that_do_not_fit(options: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        read_series(written(tmp_path, "t,a", "1,1"), **options)  # type: ignore[arg-type]
+        read_series(written(tmp_path, "t,a", "1,1"), **options)  # type: ignore[arg-type]  # wrong on purpose

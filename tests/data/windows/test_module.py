@@ -178,6 +178,7 @@ def test_frames_and_arrays_are_series() -> None:
 
     values = panel()[0].numpy()
     options = {"window": 4, "horizon": 2}
+    # options of several types in one dictionary
     frame = SeriesDataModule(pandas.DataFrame(values), known=pandas.DataFrame(values), **options)  # type: ignore[arg-type]
     torch.testing.assert_close(
         next(frame.batches("test")).x, next(SeriesDataModule(values, **options).batches("test")).x
@@ -199,4 +200,4 @@ def test_frames_and_arrays_are_series() -> None:
 def test_series_of_another_kind(given: dict[str, object], message: str) -> None:
     options = {"values": np.arange(50.0)[:, None], "window": 4, "horizon": 2, **given}
     with pytest.raises(ValueError, match=message):
-        SeriesDataModule(**options).load()  # type: ignore[arg-type]
+        SeriesDataModule(**options).load()  # type: ignore[arg-type]  # wrong on purpose
