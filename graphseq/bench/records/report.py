@@ -237,7 +237,7 @@ def results_markdown(records: Sequence[Row], folder: Path, beside: Path) -> str:
     for record in sorted(records, key=lambda record: record["name"]):
         name = record["name"]
         drawn = (folder / f"{name}.png").exists()
-        dates = [run["environment"].get("date") for run in record.get("reruns", [])]
+        dates = dict.fromkeys(run["environment"].get("date") for run in record.get("reruns", []))
         rerun = "".join(f" Part of it was run again on {date}." for date in dates)
         lines.append(
             {
