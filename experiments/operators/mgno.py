@@ -72,6 +72,7 @@ effect = Effect(
     },
     seeds=Seeds(first=2200, default=5, into=("data.seed",)),
     score=score,
+    better="lower",
     choose="val/loss",
     tests={
         "": {},

@@ -83,6 +83,7 @@ effect = Effect(
     },
     seeds=Seeds(first=1620, default=5, into=("data.seed",)),
     score=bits("gaps"),
+    better="lower",
     choose="val/loss",
     mode="min",
     tests={name: {"data.eval_denoisers": [denoiser]} for name, denoiser in TESTS.items()},

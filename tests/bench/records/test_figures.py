@@ -156,6 +156,9 @@ def test_an_effect_without_a_figure_of_its_own_shows_differences_in_words(tmp_pa
     assert figure.get_suptitle() == "Reproduced: heads are up 1.015 of the time"
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["heads up"]
     assert figure.get_supxlabel().startswith("difference to tails up in points, higher is better")
+    effect.better, figure = "lower", Figure()
+    effect.draw(record, figure.subplots())
+    assert figure.get_supxlabel().startswith("difference to tails up in points, lower is better")
     assert write_figure(tmp_path / "coin.png", effect, record)
     with Image.open(tmp_path / "coin.png") as image:
         assert image.mode == "P"
