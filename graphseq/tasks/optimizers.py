@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -111,6 +112,36 @@ def build_scheduler(
     if not isinstance(built, LRScheduler | ReduceLROnPlateau):
         raise TypeError(f"scheduler returned a {type(built).__name__}; it must return a torch LRScheduler")
     return built
+
+
+def step_schedulers(
+    task: LightningModule, interval: Literal["epoch", "step"], monitor: str, *, epoch_end: bool = False
+) -> None:
+    """Step the schedulers of a task that steps its optimisers by hand; to be called after each batch and each epoch.
+
+    Schedulers of epochs are stepped with the last batch, since a run that is resumed from its last batch does not come
+    to the end of that epoch. Those that watch a value are stepped at the end of the epoch, where it is known.
+
+    Args:
+        task: task in a run.
+        interval: whether schedulers step once an ``epoch`` or once a ``step``.
+        monitor: name of the value to watch, for a ``ReduceLROnPlateau`` that names none.
+        epoch_end: whether this is the end of an epoch, after validation.
+
+    Example:
+        >>> class Unscheduled(LightningModule):
+        ...     def lr_schedulers(self):
+        ...         return None
+        >>> step_schedulers(Unscheduled(), "epoch", "val/loss")
+    """
+    found = task.lr_schedulers()
+    for scheduler in found if isinstance(found, list) else [] if found is None else [found]:
+        if isinstance(scheduler, ReduceLROnPlateau):
+            value = task.trainer.callback_metrics.get(vars(scheduler).get("monitor", monitor))
+            if value is not None and epoch_end == (interval == "epoch"):
+                scheduler.step(value)
+        elif not epoch_end and (interval == "step" or task.trainer.is_last_batch):
+            scheduler.step()
 
 
 def check_epsilon(optimizer: torch.optim.Optimizer, *, replace: bool) -> None:

@@ -14,7 +14,8 @@ __all__ = ["CORAL", "EnvironmentBatch", "GroupDRO", "InvariantRisk", "VarianceRi
 class EnvironmentBatch:
     r"""Losses of a batch whose samples come from several environments.
 
-    The risk of an environment is :math:`R_e = \sum_{n \in e} s_n / \sum_{n \in e} c_n`.
+    The risk of an environment is :math:`R_e = \sum_{n \in e} s_n / \sum_{n \in e} c_n`. An environment whose targets
+    are all missing has none: means over environments leave it out.
 
     Args:
         terms: sum of the losses of each sample, :math:`s_n` (B,).
@@ -70,8 +71,17 @@ class EnvironmentBatch:
         return self.sums(values) / self.sums(self.sizes).clamp(min=1)
 
     def risks(self) -> Tensor:
-        """Return the risk of each environment of the batch."""
+        """Return the risk of each environment of the batch; 0 where it has no term."""
         return self.means(self.terms)
+
+    def measured(self, values: Tensor) -> Tensor:
+        """Return the values of the environments that have a term, such as a known target; all values if none has.
+
+        Args:
+            values: values of the environments of the batch, (E,).
+        """
+        kept = (self.sums(self.sizes) > 0).nonzero().squeeze(1)
+        return values[kept] if len(kept) else values
 
 
 class _Penalized(Recorded, nn.Module):
@@ -91,7 +101,7 @@ class _Penalized(Recorded, nn.Module):
             batch: losses of the samples with their environments.
         """
         penalty = self.penalty(batch)
-        return batch.risks().mean() + self.scale * penalty, {"environment_penalty": penalty.detach()}
+        return batch.measured(batch.risks()).mean() + self.scale * penalty, {"environment_penalty": penalty.detach()}
 
 
 class InvariantRisk(_Penalized):
@@ -131,7 +141,8 @@ class InvariantRisk(_Penalized):
             )
         # the derivative of a sample's loss by the common scale is its gradient times its output
         (gradient,) = torch.autograd.grad(batch.terms.sum(), batch.prediction, create_graph=True)
-        return batch.means((gradient * batch.prediction).reshape(len(gradient), -1).sum(1)).square().mean()
+        derivative = batch.means((gradient * batch.prediction).reshape(len(gradient), -1).sum(1))
+        return batch.measured(derivative).square().mean()
 
 
 class VarianceRisk(_Penalized):
@@ -162,7 +173,7 @@ class VarianceRisk(_Penalized):
         Args:
             batch: losses of the samples with their environments.
         """
-        return batch.risks().var(correction=0)
+        return batch.measured(batch.risks()).var(correction=0)
 
 
 class CORAL(_Penalized):
@@ -218,7 +229,8 @@ class GroupDRO(Recorded, nn.Module):
 
     .. math:: q_e \leftarrow \frac{q_e\, e^{\eta R_e}}{\sum_{e'} q_{e'}\, e^{\eta R_{e'}}}, \qquad L = \sum_e q_e R_e
 
-    An environment that is not in the batch has the risk 0 there. The weights q are updated only in training mode.
+    An environment that is not in the batch, or has no known target in it, has the risk 0 there. The weights q are
+    updated only in training mode.
 
     Source: arXiv 1911.08731, algorithm 1. Differs from it: all environments of a batch are updated at once.
 

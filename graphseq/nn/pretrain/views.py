@@ -270,7 +270,7 @@ class GrowSubgraph(_View):
 
 
 class RandomChoice(Recorded, nn.Module):
-    """Apply one of several views, chosen anew for each batch.
+    """Apply one of several views, chosen anew for each batch; with a generator of an accelerator, one synchronisation.
 
     Args:
         views: modules to choose from, at least one, such as :class:`DropNodes`; ``torch.nn.Identity`` is no view.
@@ -299,7 +299,7 @@ class RandomChoice(Recorded, nn.Module):
             view: packed graphs.
             generator: random number generator of their device; None for torch's own.
         """
-        host = generator if generator is None or generator.device.type == "cpu" else None
-        number = int(torch.randint(len(self.views), (), generator=host))
+        device = "cpu" if generator is None else generator.device
+        number = int(torch.randint(len(self.views), (), device=device, generator=generator))
         chosen: GraphView = self.views[number](view, generator)
         return chosen

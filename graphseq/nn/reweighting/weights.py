@@ -115,6 +115,8 @@ class SampleWeights(Recorded, Elastic):
         Args:
             logit: logits of the samples, (S,).
         """
+        if not len(logit):
+            return logit  # no sample, no largest logit
         # not softmax: equal logits must give exactly 1
         exponential = (logit - logit.detach().max()).exp()
         return exponential / exponential.mean()

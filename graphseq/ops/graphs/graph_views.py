@@ -159,10 +159,15 @@ def hop_distances(edge_index: Tensor, starts: Tensor, num_nodes: int, num_hops: 
     return distance
 
 
+def _pair_numbers(first: Tensor, second: Tensor, num_nodes: int) -> Tensor:
+    """Return a number for each pair of nodes, the same for both of its orders."""
+    return torch.minimum(first, second) * num_nodes + torch.maximum(first, second)
+
+
 def random_non_edges(
     edge_index: Tensor, batch: Tensor, ptr: Tensor, generator: Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Draw, for each edge, a node of the same graph to which its first node might not be joined.
+    """Draw, for each edge, a node of the same graph to which its first node is not joined in either direction.
 
     There is no synchronisation on an accelerator: pairs that are edges, or one node twice, are marked and not drawn
     again.
@@ -192,7 +197,7 @@ def random_non_edges(
     other = ptr[graph] + (drawn * count).long().clamp(max=count - 1)
     if not len(source):
         return edge_index, torch.zeros_like(source, dtype=torch.bool)
-    keys = (source * len(batch) + target).sort().values
-    wanted = source * len(batch) + other
+    keys = _pair_numbers(source, target, len(batch)).sort().values
+    wanted = _pair_numbers(source, other, len(batch))
     place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
     return torch.stack([source, other]), (keys[place] != wanted) & (other != source)

@@ -71,6 +71,8 @@ def info_nce_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
             + \log \frac{e^{s_{gg}}}{\sum_k e^{s_{kg}}}\right), \qquad
         s_{gk} = \frac{a_g^\top b_k}{\tau \lVert a_g \rVert \lVert b_k \rVert}
 
+    Similarities are computed in float32 or wider, under autocast as well.
+
     Source: arXiv 2010.13902, eq. 3. Differs from it: both directions are averaged, and the sum of the denominator
     contains the pair itself, as in arXiv 1807.03748, so that a batch of one graph has loss 0.
 
@@ -93,7 +95,9 @@ def info_nce_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
         raise ValueError(f"temperature is {temperature}; it must be above 0")
     if first.shape != second.shape or first.dim() != 2:
         raise ValueError(f"first is {tuple(first.shape)}, second {tuple(second.shape)}; both must be (G, D)")
-    similarity = functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T / temperature
+    first, second = (vectors.to(torch.promote_types(vectors.dtype, torch.float32)) for vectors in (first, second))
+    with torch.autocast(first.device.type, enabled=False):
+        similarity = functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T / temperature
     own = torch.arange(len(first), device=first.device)
     return (functional.cross_entropy(similarity, own) + functional.cross_entropy(similarity.T, own)) / 2
 

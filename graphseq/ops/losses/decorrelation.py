@@ -71,7 +71,8 @@ def random_fourier_features(
     if standardize:
         fixed = z.detach()
         deviation = fixed.std(0, correction=0)
-        varies = deviation > 1e-6 * fixed.abs().amax(0).clamp(min=1e-6)
+        # said of what is constant, so that NaN is not: it must reach the loss
+        varies = ~(deviation <= 1e-6 * fixed.abs().amax(0).clamp(min=1e-6))
         z = torch.where(varies, (z - fixed.mean(0)) / torch.where(varies, deviation, 1.0), 0.0)
     shape = (z.size(1), num_features)
     options = {"device": z.device, "dtype": z.dtype, "generator": generator}
@@ -262,7 +263,8 @@ def correlation_dissimilarity(z: Tensor, group: Tensor, min_count: int = 5) -> T
     centred = z - mean.index_select(0, group)
     variance = z.new_zeros(groups, z.size(1)).index_add_(0, group, centred.square())
     scale = z.new_zeros(groups, z.size(1)).index_add_(0, group, z.square())
-    varies = (variance > 1e-12 * scale.clamp(min=1e-12)) & (count >= min_count)[:, None]
+    # NaN is not constant: it must reach the result
+    varies = ~(variance <= 1e-12 * scale.clamp(min=1e-12)) & (count >= min_count)[:, None]
     unit = centred / torch.where(varies, variance, 1.0).sqrt().index_select(0, group)
     # groups one after the other in the rows: products of pairs within each, without a loop over groups
     order = group.argsort(stable=True)

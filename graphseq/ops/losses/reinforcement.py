@@ -1,5 +1,7 @@
 """Policy gradients: REINFORCE, advantages of trajectories, and the clipped objective of proximal optimisation."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -129,7 +131,10 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float = 0.2) -
     .. math:: L = -\min(\rho A,\; \mathrm{clip}(\rho, 1-\epsilon, 1+\epsilon) A), \qquad
         \rho = \frac{\pi(a|s)}{\pi_{\mathrm{old}}(a|s)}
 
-    Source: arXiv 1707.06347, eq. 7.
+    Above the root of the largest number of its type, about 1.8e19 in float32, the ratio counts as that root and has no
+    gradient: a larger one would make the gradient infinite or, where the loss is clipped, 0 times infinity.
+
+    Source: arXiv 1707.06347, eq. 7. Differs from it: the bound of the ratio.
 
     Args:
         log_ratio: logarithm of :math:`\rho`: new less old log-probability of the action that was taken.
@@ -148,7 +153,7 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float = 0.2) -
     """
     if clip <= 0:
         raise ValueError(f"clip is {clip}; it must be above 0")
-    ratio = log_ratio.exp()
+    ratio = log_ratio.clamp(max=math.log(torch.finfo(log_ratio.dtype).max) / 2).exp()
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
 

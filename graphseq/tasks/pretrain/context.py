@@ -91,15 +91,16 @@ class ContextPrediction(PretrainingTask):
 
         Args:
             batch: PyG graph or batch, or dictionary, with ``x`` and ``edge_index``.
-            centers: one node of each graph, int64 (G,).
+            centers: one node of each graph, or N for a graph without nodes, int64 (G,).
         """
         view = self.embedded(batch)
         count = len(view.batch)
-        distance = hop_distances(view.edge_index, centers, count, max(self.num_hops, self.outer_hops))
+        # centers of graphs without nodes are one past the last
+        distance = hop_distances(view.edge_index, centers, count + 1, max(self.num_hops, self.outer_hops))[:count]
         near = distance <= self.num_hops
         ring = (distance >= self.inner_hops) & (distance <= self.outer_hops)
         node = view.with_nodes(near).encode(self.encoder)[1]
-        vector = node[(near.cumsum(0) - 1)[centers]]
+        vector = node[(near.cumsum(0) - 1)[centers.clamp(max=count - 1)]]
         rings = GraphView.from_batch(self.context_encoder, batch).with_nodes(ring)
         if not len(rings.h):
             return vector, torch.zeros_like(vector), torch.zeros(len(vector), dtype=torch.bool, device=vector.device)

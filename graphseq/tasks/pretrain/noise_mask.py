@@ -17,7 +17,7 @@ from graphseq.nn.policies.masks import BetaMaskPolicy, PerturbedImages
 from graphseq.ops.losses.reinforcement import leave_one_out_mean, reinforce_loss
 from graphseq.tasks.base import Stage, Step, Task, TaskOptions
 from graphseq.tasks.objectives.classes import Classes
-from graphseq.tasks.optimizers import build_optimizer
+from graphseq.tasks.optimizers import build_optimizer, step_schedulers
 
 __all__ = ["NoiseMaskPretraining"]
 
@@ -176,13 +176,14 @@ class NoiseMaskPretraining(Task[Any]):
         self._finish(batch_idx)
 
     def _finish(self, batch_idx: int) -> None:
-        last = self.trainer.is_last_batch  # a run resumed from its last batch does not come to on_train_epoch_end
-        found = self.lr_schedulers()
-        if self.scheduler_interval == "step" or last:
-            for scheduler in found if isinstance(found, list) else [found] if found is not None else []:
-                scheduler.step()  # type: ignore[call-arg]
-        if last:
+        step_schedulers(self, self.scheduler_interval, self.monitor)
+        if self.trainer.is_last_batch:  # a run resumed from its last batch does not come to on_train_epoch_end
             self._heat(self._num_averaged())
+
+    def on_train_epoch_end(self) -> None:
+        """Step schedulers that watch a metric of validation, and raise if a loss of this epoch was not finite."""
+        super().on_train_epoch_end()
+        step_schedulers(self, self.scheduler_interval, self.monitor, epoch_end=True)
 
     # the intermediate network
 

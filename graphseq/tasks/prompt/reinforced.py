@@ -14,6 +14,7 @@ from graphseq.core.errors import DataError, UnsupportedStrategyError
 from graphseq.core.protocols import CountedClasses
 from graphseq.nn import EmbeddedGraphs, HybridPolicy, PolicyEnsemble, PoolCritic, ProximalPolicyLoss
 from graphseq.nn.prompt.rollouts import RewardScale, Rollout, place_prompts, roll_out_prompts
+from graphseq.tasks.optimizers import step_schedulers
 from graphseq.tasks.prompt.base import PromptOptions, PromptTask
 from graphseq.tasks.prompt.shares import overlapping_shares
 
@@ -244,10 +245,12 @@ class ReinforcedPromptTuning(PromptTask):
             if self.learns:
                 self._train_policies(graphs, target, positions, self._progress(batch_idx))
             self._train_head(graphs, target, batch_idx)
-        if self.trainer.is_last_batch:  # a run resumed from its last batch does not come to on_train_epoch_end
-            found = self.lr_schedulers()
-            for scheduler in found if isinstance(found, list) else [found] if found is not None else []:
-                scheduler.step()  # type: ignore[call-arg]
+        step_schedulers(self, self.scheduler_interval, self.monitor)
+
+    def on_train_epoch_end(self) -> None:
+        """Step schedulers that watch a metric of validation, and raise if a loss of this epoch was not finite."""
+        super().on_train_epoch_end()
+        step_schedulers(self, self.scheduler_interval, self.monitor, epoch_end=True)
 
     def _labelled(self, batch: object) -> tuple[EmbeddedGraphs, Tensor, Tensor]:
         """Return the graphs of a batch that have a label, with targets and with positions in the data set."""
@@ -328,7 +331,7 @@ class ReinforcedPromptTuning(PromptTask):
                 )
                 optimizer.zero_grad()
                 self.manual_backward(losses.loss)
-                nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
+                nn.utils.clip_grad_norm_(trained, self.max_grad_norm * self._gradient_scale())
                 optimizer.step()
                 divergences.append(torch.stack([losses.node_divergence, losses.prompt_divergence]))
                 logged.append(torch.stack([losses.value_loss, losses.entropy, *divergences[-1]]))
@@ -360,6 +363,11 @@ class ReinforcedPromptTuning(PromptTask):
                     optimizer.zero_grad()
                     self.manual_backward(self.total_loss(step, batch_idx))
                     optimizer.step()
+
+    def _gradient_scale(self) -> float:
+        """Return the factor of gradients under ``precision="16-mixed"``, which the optimiser takes off in its step."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # of that precision alone
+        return scaler.get_scale() if isinstance(scaler, torch.amp.GradScaler) else 1.0
 
     def _optimizers(self) -> list[Any]:
         found = self.optimizers()

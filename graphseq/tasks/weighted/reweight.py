@@ -16,7 +16,7 @@ from graphseq.nn.reweighting.outer import DecorrelationOuter, OuterBatch
 from graphseq.nn.reweighting.weights import FeatureQueue, SampleWeights
 from graphseq.ops.losses.decorrelation import effective_sample_size
 from graphseq.tasks.base import Step
-from graphseq.tasks.optimizers import check_epsilon
+from graphseq.tasks.optimizers import check_epsilon, step_schedulers
 from graphseq.tasks.supervised.samples import SampleLosses, SampleOptions, SampleTask, required_field
 from graphseq.tasks.weighted.virtual import VirtualLearners, warn_of_equal_distribution
 
@@ -261,9 +261,7 @@ class Reweighted(SampleTask):
         self.manual_backward(loss)
         network.step()
         self.queue.push(z, self.weights.logit.detach()[idx], env)
-        # with the last batch, not at the end of the epoch: a run resumed from its last batch does not come there
-        if self.scheduler_interval == "step" or self.trainer.is_last_batch:
-            self._step_scheduler(at_epoch_end=False)
+        step_schedulers(self, self.scheduler_interval, self.monitor)
         return loss.detach()
 
     def _recluster(self, z: Tensor, env: Tensor | None) -> None:
@@ -327,17 +325,7 @@ class Reweighted(SampleTask):
     def on_train_epoch_end(self) -> None:
         """Step a scheduler that monitors a validation metric, and raise if a loss of this epoch was not finite."""
         super().on_train_epoch_end()
-        if self.scheduler_interval == "epoch":
-            self._step_scheduler(at_epoch_end=True)
-
-    def _step_scheduler(self, at_epoch_end: bool) -> None:
-        scheduler = self.lr_schedulers() if self.scheduler is not None else None
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            value = self.trainer.callback_metrics.get(vars(scheduler).get("monitor", self.monitor))
-            if value is not None and at_epoch_end == (self.scheduler_interval == "epoch"):
-                scheduler.step(value)
-        elif isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler) and not at_epoch_end:
-            scheduler.step()
+        step_schedulers(self, self.scheduler_interval, self.monitor, epoch_end=True)
 
 
 def _positions(losses: SampleLosses) -> Tensor:

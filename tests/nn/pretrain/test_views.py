@@ -1,7 +1,10 @@
 """Views of packed graphs: their sizes, that graphs stay apart, and what they leave as it is."""
 
+import types
+
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch, Data
 from torch_geometric.utils import subgraph
@@ -67,6 +70,20 @@ def test_dropped_edges_and_masked_features():
     assert [int(part.sum()) for part in changed.split(SIZES)] == [0, 1, 2, 1]
     assert not bool(made.h[changed].any())
     assert torch.equal(made.edge_index, whole.edge_index)
+
+
+class Same(nn.Module):
+    def forward(self, view, generator=None):
+        return view
+
+
+def test_a_choice_is_drawn_from_the_generator_that_is_given(monkeypatch):
+    """On a GPU as well: evaluations draw from one with a fixed seed, and nothing from that of the training."""
+    drawn, given = [], view()
+    monkeypatch.setattr(torch, "randint", lambda *_, **options: drawn.append(options) or torch.tensor(0))
+    there = types.SimpleNamespace(device=torch.device("cuda"))
+    RandomChoice([Same(), Same()])(given, there)
+    assert drawn == [{"device": there.device, "generator": there}]
 
 
 def test_one_of_several_views_and_the_same_seed_twice():

@@ -107,6 +107,10 @@ def test_weights_refuse(options):
         SampleWeights(**options)
 
 
+def test_no_sample_has_no_weight():
+    assert SampleWeights(3)(torch.zeros(0, dtype=torch.int64)).shape == (0,)
+
+
 def test_weights_learn_their_number_later_and_from_a_checkpoint():
     weights = SampleWeights()
     weights.materialize(3)
@@ -484,6 +488,27 @@ def test_environments_that_are_none():
         GroupDRO(0)
     with pytest.raises(ValueError, match="step_size"):
         GroupDRO(2, step_size=-1.0)
+
+
+@pytest.mark.parametrize("loss", [VarianceRisk(2.0), InvariantRisk(2.0), CORAL(0.0), GroupDRO(3)], ids=repr)
+def test_an_environment_without_a_known_target_has_no_risk(loss):
+    logits, labels, env = case(3)
+    known = env != 1
+    assert 1 in env
+    terms = functional.cross_entropy(logits, labels, reduction="none")
+    found, _ = loss.eval()(EnvironmentBatch(terms * known, known.double(), env, logits, logits))
+    expected, _ = loss(environment_batch(logits[known], labels[known], env[known]))
+    torch.testing.assert_close(found, expected)
+    (gradient,) = torch.autograd.grad(found, logits, retain_graph=True)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0])
+
+
+def test_a_batch_without_a_known_target_has_no_loss_but_a_gradient():
+    logits, _, env = case(3)
+    for loss in (VarianceRisk(2.0), InvariantRisk(2.0)):
+        found, _ = loss(EnvironmentBatch(logits.sum(1) * 0, torch.zeros(9), env, logits, logits))
+        (gradient,) = torch.autograd.grad(found, logits)
+        assert (float(found.detach()), bool(gradient.any())) == (0, False)
 
 
 def test_one_environment_has_no_penalty_but_that_of_its_own_scale():

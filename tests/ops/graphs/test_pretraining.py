@@ -54,6 +54,13 @@ def test_losses_and_gradients_equal_loops(name):
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-14)
 
 
+def test_autocast_keeps_similarities_of_views_wide():
+    first, second = draw(6, 16).float(), draw(6, 16, seed=1).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = info_nce_loss(first, second, 0.1)
+    torch.testing.assert_close(found, info_nce_loss(first, second, 0.1))
+
+
 def test_nothing_masked_is_no_loss():
     nothing = torch.zeros(3, dtype=torch.bool)
     assert masked_cross_entropy(draw(3, 2), torch.zeros(3, dtype=torch.int64), nothing) == 0
@@ -163,3 +170,12 @@ def test_non_edges_are_of_the_same_graph_and_no_edges():
     assert seen == {(u, v) for u in edges[0].tolist() for v in range(12) if batch[u] == batch[v]}
     none = torch.zeros(2, 0, dtype=torch.int64)
     assert random_non_edges(none, batch, ptr)[1].shape == (0,)
+
+
+def test_a_pair_is_an_edge_in_either_direction():
+    """Products of node vectors do not tell directions: the other end of an edge is no negative pair."""
+    path = torch.tensor([[0, 1], [1, 2]])
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        pairs, valid = random_non_edges(path, torch.zeros(3, dtype=torch.int64), torch.tensor([0, 3]), generator)
+        assert {tuple(sorted(pair)) for pair in pairs.T[valid].tolist()} <= {(0, 2)}

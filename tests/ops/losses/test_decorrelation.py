@@ -144,6 +144,19 @@ def test_products_of_features_average_to_a_gaussian_kernel():
     assert float((kernel - expected).abs().max()) < 0.05
 
 
+def test_what_is_no_number_is_no_constant_and_reaches_the_result():
+    z = torch.randn(30, 3, generator=torch.Generator().manual_seed(2))
+    z[4, 1] = torch.nan
+    features = random_fourier_features(z)
+    assert features.isnan().flatten(0, 0).any(0).any(1).tolist() == [False, True, False]
+    assert decorrelation_loss(features, torch.ones(30)).isnan()
+    dissimilarity = correlation_dissimilarity(z, torch.arange(30) % 3)
+    assert dissimilarity[1, [0, 2]].isnan().all()
+    assert dissimilarity[0, 2].isfinite()
+    with pytest.raises(ValueError, match="finite"):
+        cluster_variables(dissimilarity, 2)
+
+
 def test_constant_columns_count_for_nothing():
     z = torch.cat([torch.randn(30, 2), torch.full((30, 1), 7.0)], dim=1)
     covariance = weighted_cross_covariance(random_fourier_features(z), torch.rand(30) + 0.1)

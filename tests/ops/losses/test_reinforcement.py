@@ -78,6 +78,17 @@ def test_gradient_vanishes_outside_the_clip_where_the_change_has_paid_off():
     torch.testing.assert_close(loss.detach(), torch.stack(expected))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ratios_too_large_for_a_number_have_finite_losses_and_gradients(dtype):
+    """Many entries of a prompt multiply to such a ratio; 0 times infinity would end every later step."""
+    log_ratio = torch.tensor([1e3, 1e3, 0.0], dtype=dtype, requires_grad=True)
+    loss = clipped_surrogate(log_ratio, torch.tensor([2.0, -2.0, 3.0], dtype=dtype), 0.2)
+    loss.sum().backward()
+    assert float(loss[0].detach()) == pytest.approx(-2.4)
+    assert 1e18 < float(loss[1].detach()) < torch.inf
+    assert log_ratio.grad.tolist() == [0, 0, -3]
+
+
 def test_divergence_is_an_unbiased_estimate():
     """Weighted by the old probabilities it sums to the divergence of the old policy from the new one."""
     old, new = torch.tensor([0.2, 0.3, 0.5]).double(), torch.tensor([0.6, 0.3, 0.1]).double()

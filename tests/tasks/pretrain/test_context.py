@@ -95,6 +95,18 @@ def test_batches_without_a_ring():
     assert torch.allclose(alone.loss, -functional.logsigmoid((alone.prediction[0] * alone.target[0]).sum()))
 
 
+def test_graphs_without_nodes_are_left_out():
+    none = Data(x=torch.zeros(0, 3), edge_index=torch.zeros(2, 0, dtype=torch.int64))
+    task, (first, _, second, *_) = build(), graphs()
+    batch = Batch.from_data_list([first, none, second, none])
+    assert task.step(batch, "val").size == 2
+    expected = task.pairs(Batch.from_data_list([first, second]), torch.tensor([5, 15]))
+    found = task.pairs(batch, torch.tensor([5, 26, 15, 26]))
+    assert found[2].tolist() == [True, False, True, False]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one[found[2]], other)
+
+
 def test_the_other_encoder_has_other_weights():
     task = build()
     pairs = zip(task.model.parameters(), task.context_model.parameters(), strict=True)

@@ -132,6 +132,16 @@ def test_without_parameters_the_policy_has_no_optimizer():
     assert run.global_step == 2
 
 
+def test_schedulers_that_watch_the_validation():
+    task = build(RandomMask(grid=4, blur_kernel_size=3), network=nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    task.scheduler = functools.partial(
+        torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=1e9
+    )
+    run = trainer(max_epochs=1, **BATCHES)
+    run.fit(task, data())
+    assert run.optimizers[0].param_groups[0]["lr"] == 0.025
+
+
 def test_refused():
     with pytest.raises(ValueError, match="average_last is 0"):
         build(average_last=0)

@@ -6,6 +6,7 @@ import types
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch_geometric.data import Data
 
 import graphseq
@@ -355,6 +356,34 @@ def test_optimisers_and_schedulers_of_policies_and_head():
     ]
     rates = [group["lr"] for each in build().configure_optimizers()[0] for group in each.param_groups]
     assert rates == [5e-4, 1e-3]
+
+
+SHORT = {"num_passes": 1, "max_steps": 1, "rollout_batch_size": 16}
+
+
+def test_schedulers_step_with_batches_or_watch_the_validation():
+    halve = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+    task = build(scheduler=halve, scheduler_interval="step", **SHORT)
+    run = fit(task, data(batch_size=8), epochs=1, limit_val_batches=0)
+    assert [each.param_groups[0]["lr"] for each in run.optimizers] == [5e-4 / 4, 1e-3 / 4]
+    watch = functools.partial(torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=1e9)
+    run = fit(build(scheduler=watch, **SHORT), epochs=1)
+    assert [each.param_groups[0]["lr"] for each in run.optimizers] == [5e-4 / 2, 1e-3 / 2]
+
+
+def test_gradients_are_limited_as_they_are_without_the_scale_of_half_precision():
+    """In float16 gradients carry a factor until the optimiser's step; their limit must carry it too."""
+    found = []
+    for factor in (1.0, 1024.0):
+        half = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=factor))
+        task = build(policy_optimizer=functools.partial(torch.optim.SGD, lr=1.0), max_grad_norm=1e-3, **SHORT)
+        torch.manual_seed(0)
+        fit(task, epochs=1, limit_val_batches=0, plugins=[half])
+        found.append(weights(task.critic))
+    before = weights(build().critic)
+    moved = [torch.cat([(each[name] - before[name]).flatten() for name in before]) for each in found]
+    assert float(moved[0].norm()) > 5e-4
+    torch.testing.assert_close(moved[1], moved[0], rtol=0.05, atol=1e-5)
 
 
 def test_shares_are_equal_overlap_and_do_not_depend_on_the_order():
