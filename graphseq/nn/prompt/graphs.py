@@ -143,5 +143,5 @@ class EmbeddedGraphs:
             encoder: encoder that embedded the features.
             prompt: prompt of each node, (N, D); None for none.
         """
-        h = self.h if prompt is None else self.h + prompt
+        h = self.h if prompt is None else self.h + prompt.to(self.h.dtype)
         return encoder.encode_embedded(h, self.edge_index, self.batch, self.edge, self.ptr)

@@ -70,6 +70,11 @@ def _perceptron(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def _wide(values: Tensor) -> Tensor:
+    """Return values in float32 or wider: a sum of many densities in half precision has no digit of a ratio left."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 class HybridPolicy(Recorded, nn.Module):
     r"""Distribution over the nodes of a graph, and over the prompt of the chosen node.
 
@@ -78,7 +83,8 @@ class HybridPolicy(Recorded, nn.Module):
         \pi_c(z \mid i) = \mathcal{N}\bigl(z;\; m \tanh e(h_i),\; \sigma^2 I\bigr)
 
     ``f`` and ``e`` are perceptrons shared by all nodes. The deviation is not learned: it is an argument of every call.
-    Logarithms of densities are sums over the entries of the prompt.
+    Logarithms of densities are sums over the entries of the prompt. Behind the perceptrons all is computed in float32
+    or wider, under autocast as well; prompts have that type.
 
     Source: arXiv 2408.03195, section 4. Differs from its released code: none.
 
@@ -147,7 +153,7 @@ class HybridPolicy(Recorded, nn.Module):
             ptr: first node of each graph and, last, the number of nodes.
         """
         logits = h.new_zeros(len(h)) if self.selector is None else self.selector(h).squeeze(-1)
-        return segment_log_softmax(logits, ptr=ptr)
+        return segment_log_softmax(_wide(logits), ptr=ptr)
 
     def prompt_mean(self, h: Tensor) -> Tensor:
         """Return the mean of the prompt of some nodes, (G, prompt_channels); 0 if prompts are random.
@@ -156,8 +162,8 @@ class HybridPolicy(Recorded, nn.Module):
             h: vectors of the chosen nodes.
         """
         if self.prompter is None:
-            return h.new_zeros(len(h), self.prompt_channels)
-        return self.prompter(h).tanh() * self.max_prompt
+            return _wide(h.new_zeros(len(h), self.prompt_channels))
+        return _wide(self.prompter(h)).tanh() * self.max_prompt
 
     def sample_prompt(self, mean: Tensor, log_std: float, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Return a prompt for each mean, and its log-density; 0 if prompts are random.

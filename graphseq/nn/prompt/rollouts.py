@@ -164,7 +164,7 @@ def roll_out_prompts(
         True
     """
     horizon = _horizons(graphs, max_steps)
-    prompt = torch.zeros_like(graphs.h)
+    prompt = torch.zeros_like(graphs.h, dtype=torch.promote_types(graphs.h.dtype, torch.float32))
     vector, state = graphs.encode(encoder)
     loss = final = loss_of(vector)
     before = loss
@@ -238,7 +238,7 @@ def place_prompts(
         torch.Size([3, 2])
     """
     horizon = _horizons(graphs, max_steps)
-    prompt = torch.zeros_like(graphs.h)
+    prompt = torch.zeros_like(graphs.h, dtype=torch.promote_types(graphs.h.dtype, torch.float32))
     _, state = graphs.encode(encoder)
     part = graphs.first(int((horizon > 0).sum()))
     for step in range(int(horizon.max(initial=0))):

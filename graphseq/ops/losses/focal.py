@@ -30,7 +30,7 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: float = 1.0, gamma: float 
 
     Raises:
         TypeError: if the logits or the target are complex.
-        ValueError: if the shapes differ, or an argument is out of range.
+        ValueError: if the shapes differ, or an argument is out of range; on a CPU, if a target is outside of [0, 1].
 
     Example:
         >>> focal_loss(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 1.0])).round(decimals=4)
@@ -42,13 +42,20 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: float = 1.0, gamma: float 
         raise TypeError(f"target is {target.dtype}; masks are real, 0 and 1")
     if logits.shape != target.shape:
         raise ValueError(f"logits are {tuple(logits.shape)}, target {tuple(target.shape)}; they must be equal")
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    target = target.to(dtype)
+    # on a GPU the check would synchronise
+    if target.device.type == "cpu" and target.numel() and not torch.compiler.is_compiling():
+        low, high = (float(bound) for bound in target.detach().aminmax())
+        if not 0 <= low <= high <= 1:
+            raise ValueError(
+                f"target reaches from {low:g} to {high:g}; masks are 0 and 1: divide a mask of 0 and 255, and leave "
+                "out samples with NaN"
+            )
     if not (alpha > 0 and gamma >= 0):
         raise ValueError(f"alpha is {alpha} and gamma {gamma}; alpha must be above 0 and gamma at least 0")
-    dtype = torch.promote_types(logits.dtype, torch.float32)
     with torch.autocast(logits.device.type, enabled=False):
-        entropy = functional.binary_cross_entropy_with_logits(
-            logits.to(dtype), target.to(dtype), reduction="none"
-        )  # -log p_t
+        entropy = functional.binary_cross_entropy_with_logits(logits.to(dtype), target, reduction="none")  # -log p_t
         return alpha * (-torch.expm1(-entropy)).clamp(min=_LEAST) ** gamma * entropy
 
 

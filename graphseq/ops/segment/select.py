@@ -68,7 +68,9 @@ def segment_sample(log_weights: Tensor, ptr: Tensor, generator: Generator | None
     """
     if not log_weights.is_floating_point():
         raise TypeError(f"log_weights is {log_weights.dtype}; a floating type is needed: convert it with .float()")
-    noise = torch.empty_like(log_weights).exponential_(generator=generator).log_()
+    noise = torch.empty_like(log_weights).exponential_(generator=generator)
+    # a draw that rounds to 0 would beat every weight, and make NaN of the logarithm of 0
+    noise = noise.clamp_(min=torch.finfo(noise.dtype).tiny).log_()
     return segment_argmax(log_weights - noise, ptr=ptr)
 
 

@@ -243,7 +243,7 @@ class ReinforcedPromptTuning(PromptTask):
         graphs, target, positions = self._labelled(batch)
         if len(graphs):
             if self.learns:
-                self._train_policies(graphs, target, positions, self._progress(batch_idx))
+                self._train_policies(graphs, target, positions, batch_idx)
             self._train_head(graphs, target, batch_idx)
         step_schedulers(self, self.scheduler_interval, self.monitor)
 
@@ -265,7 +265,8 @@ class ReinforcedPromptTuning(PromptTask):
             raise DataError(f"none of the {len(graphs)} training graphs has a label; there is nothing to learn from")
         return graphs.select(chosen), target[chosen.to(target.device)], positions[chosen]
 
-    def _train_policies(self, graphs: EmbeddedGraphs, target: Tensor, positions: Tensor, progress: float) -> None:
+    def _train_policies(self, graphs: EmbeddedGraphs, target: Tensor, positions: Tensor, batch_idx: int) -> None:
+        progress = self._progress(batch_idx)
         log_std = self.initial_log_std + (self.final_log_std - self.initial_log_std) * progress
         scale = RewardScale(self.reward_scaling)
         decreases = []
@@ -288,7 +289,7 @@ class ReinforcedPromptTuning(PromptTask):
                     max_steps=self.max_steps,
                 )
                 decreases.append(rollout.loss - rollout.final_loss)
-                logged.append(self._update(member, rollout, scale, log_std, 1 - progress))
+                logged.append(self._update(member, rollout, scale, log_std, 1 - progress, batch_idx))
         self.head.train(self.training)
         if logged:
             found = {f"train/{name}": torch.stack([each[name] for each in logged]).mean() for name in logged[0]}
@@ -296,7 +297,7 @@ class ReinforcedPromptTuning(PromptTask):
             self.log_dict(found, batch_size=len(graphs), on_step=False, on_epoch=True)
 
     def _update(
-        self, member: int, rollout: Rollout, scale: RewardScale, log_std: float, entropy_share: float
+        self, member: int, rollout: Rollout, scale: RewardScale, log_std: float, entropy_share: float, batch_idx: int
     ) -> dict[str, Tensor]:
         """Take passes over the transitions of a rollout; return means over the minibatches."""
         taken = rollout.transitions
@@ -329,6 +330,7 @@ class ReinforcedPromptTuning(PromptTask):
                     log_std,
                     entropy_share,
                 )
+                self._watch(losses.loss, batch_idx)
                 optimizer.zero_grad()
                 self.manual_backward(losses.loss)
                 nn.utils.clip_grad_norm_(trained, self.max_grad_norm * self._gradient_scale())

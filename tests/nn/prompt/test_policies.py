@@ -1,6 +1,7 @@
 """Policies, their ensemble and the loss against loops over graphs and nodes, gradients too."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -75,6 +76,22 @@ def test_a_single_node_is_certain():
     action = member.act(torch.randn(1, WIDTH).double(), torch.tensor([0, 1]), LOG_STD)
     assert action.node.tolist() == [0]
     assert action.node_log_prob.tolist() == [0]
+
+
+def test_densities_are_wide_under_autocast():
+    """In half precision a sum over all entries is rounded to whole numbers, and the exponential of a difference is any.
+
+    Probabilities that are computed a second time are those of the draw: the ratio is 1.
+    """
+    torch.manual_seed(0)
+    member, h = HybridPolicy(16, 300), torch.randn(8, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        action = member.act(h, PTR, -4.0)
+        found = member.evaluate(h, PTR, action.node, action.prompt, -4.0)
+    assert found.log_probs.dtype == action.prompt.dtype == torch.float32
+    exact = Normal(found.mean.double(), math.exp(-4)).log_prob(action.prompt.double()).sum(1)
+    torch.testing.assert_close(found.prompt_log_prob.double(), exact, rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.prompt_log_prob, action.prompt_log_prob)
 
 
 def test_samples_have_the_deviation_that_was_asked_for_and_may_be_limited():

@@ -40,6 +40,11 @@ def test_draws_stay_in_their_segment_and_follow_the_weights():
         segment_sample(torch.arange(6), ptr)
 
 
+def test_noise_that_rounds_to_zero_beats_no_weight(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "exponential_", lambda self, generator=None: self.zero_())
+    assert segment_sample(torch.tensor([-torch.inf, 0.0, 3.0]), torch.tensor([0, 3])).tolist() == [2]
+
+
 def test_same_generator_same_draws():
     weights, ptr = torch.randn(50), torch.tensor([0, 20, 50])
     first = [segment_sample(weights, ptr, torch.Generator().manual_seed(3)).tolist() for _ in range(2)]

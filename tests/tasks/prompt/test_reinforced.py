@@ -386,6 +386,18 @@ def test_gradients_are_limited_as_they_are_without_the_scale_of_half_precision()
     torch.testing.assert_close(moved[1], moved[0], rtol=0.05, atol=1e-5)
 
 
+def test_policies_that_meet_what_is_no_number_stop_the_run():
+    """Also where no head is trained, whose loss would tell: policies and critic are still as they were."""
+    module = data()
+    task = build(head_passes=0, **SHORT)
+    before = weights(task)
+    run = trainer(max_epochs=1, limit_val_batches=0)
+    module.on_after_batch_transfer = lambda batch, _: (batch.x.mul_(torch.nan), batch)[1]
+    with pytest.raises(FloatingPointError, match="look at the data"):
+        run.fit(task, module)
+    assert all(torch.equal(value, before[name]) for name, value in weights(task).items())
+
+
 def test_shares_are_equal_overlap_and_do_not_depend_on_the_order():
     positions = torch.arange(30) * 7
     shares = overlapping_shares(positions, 3, 0.2)
