@@ -4,7 +4,10 @@ import re
 
 __all__ = ["lower_is_better"]
 
-_LOWER = re.compile(r"loss|error|mae|mse|mase|mape|msle|nll|perplexity|ppl|bpc|penalty", re.IGNORECASE)
+_LOWER = re.compile(
+    r"loss|error|mae|mse|mase|mape|msle|nll|perplexity|ppl|bpc|penalty|pinball|forgetting", re.IGNORECASE
+)
+_LOWER_WORDS = ("gap", "length")  # of tours
 
 
 def lower_is_better(metric: str) -> bool:
@@ -17,4 +20,5 @@ def lower_is_better(metric: str) -> bool:
         >>> lower_is_better("val/rmse"), lower_is_better("val/ap")
         (True, False)
     """
-    return _LOWER.search(metric.rpartition("/")[2]) is not None
+    name = metric.rpartition("/")[2]
+    return name in _LOWER_WORDS or _LOWER.search(name) is not None

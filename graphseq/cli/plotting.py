@@ -291,7 +291,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         runs = _read(arguments.runs, arguments.all)
         chosen = _choose(runs, arguments.metric)
-    except (RunError, UnicodeDecodeError) as error:
+    except (OSError, RunError, UnicodeDecodeError) as error:
         print(f"graphseq plot: {error}", file=sys.stderr)
         return 2
     names = _labels(runs)

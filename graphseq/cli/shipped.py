@@ -14,7 +14,7 @@ _SUFFIXES = {"configs": ".yaml", "examples": ".py"}
 
 
 class UnknownConfigError(ValueError):
-    """A name that is neither a file nor a config of the package.
+    """A name that is neither a file nor a config of the package, or a file that is no config.
 
     Example:
         >>> raise UnknownConfigError("there is no config graph/gin")
@@ -61,7 +61,8 @@ def find_config(name: str) -> str:
             ``graph/gine_digits``. A file in the working directory is preferred to a config of the package.
 
     Raises:
-        UnknownConfigError: if the name has no suffix, and neither such a file nor such a config exists.
+        UnknownConfigError: if the name has no suffix, and neither such a file nor such a config exists, or if the file
+            cannot be read, is no mapping in YAML, or has a key twice.
 
     Example:
         >>> find_config("graph/gine_digit")
@@ -69,9 +70,13 @@ def find_config(name: str) -> str:
         graphseq.cli.shipped.UnknownConfigError: there is no file graph/gine_digit and no config of that name; ...
     """
     path = Path(name)
-    if path.is_file() or path.suffix in (".yaml", ".yml", ".json") or "\n" in name or ":" in name:
+    if path.is_file():
+        _check_config(path)
+        return name
+    if path.suffix in (".yaml", ".yml", ".json") or "\n" in name or ":" in name:
         return name  # what is wrong with it, the parser says
     if Path(f"{name}.yaml").is_file():
+        _check_config(Path(f"{name}.yaml"))
         return f"{name}.yaml"
     known = shipped_files("configs")
     if name in known:
@@ -79,6 +84,39 @@ def find_config(name: str) -> str:
     raise UnknownConfigError(
         f"there is no file {name} and no config of that name; {_near(name, known)}`graphseq list configs` names them"
     )
+
+
+def _check_config(path: Path) -> None:
+    """Refuse a file that the parser would refuse without its name, or read in part: of two equal keys the last one."""
+    import yaml
+
+    try:
+        root = yaml.compose(path.read_text("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnknownConfigError(f"{path} cannot be read as text: {error}") from error
+    except yaml.YAMLError as error:
+        raise UnknownConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(root, yaml.MappingNode):
+        what = "empty" if root is None else "no mapping of keys to values"
+        raise UnknownConfigError(f"{path} is {what}; `graphseq init` writes a config to start from")
+    waiting: list[tuple[str, yaml.Node]] = [("", root)]
+    while waiting:
+        above, node = waiting.pop()
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(above, child) for child in node.value]
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name = f"{above}.{key.value}".lstrip(".")
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<" and key.value in lines:
+                raise UnknownConfigError(
+                    f"{path} has {name} twice, in line {lines[key.value]} and in line {line}; write each key once"
+                )
+            if isinstance(key, yaml.ScalarNode):
+                lines[key.value] = line
+            waiting.append((name, value))
 
 
 def _near(name: str, known: dict[str, Path]) -> str:

@@ -4,6 +4,7 @@ import csv
 import importlib
 import importlib.util
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -326,7 +327,7 @@ class GraphseqCLI(ConfiguredCLI):
                     named, score = "best", f"  {kept.monitor} {float(kept.best_model_score):.4f}"
                 print(f"{named}        {_short_path(kept.best_model_path)}{score}")
         if (Path(folder) / "metrics.csv").is_file():
-            print(f"look at it  graphseq plot {folder}")
+            print(f"look at it  graphseq plot {shlex.quote(folder)}")
 
 
 def _short_path(path: str) -> str:

@@ -39,7 +39,8 @@ class WindowBatch(_OfTensors):
     Args:
         x: scaled past values, float (B, S, T, V); a missing value is 0, the training mean with standard scaling.
         y: scaled future values of the target variables, float (B, S, Z, K); a missing value is NaN.
-        loc: location of each target variable of each series in original units, float (S, 1, K).
+        loc: location of each target variable of each series in original units, float (S, 1, K); float64 where float32
+            would round it by more than a thousandth of the scale.
         scale: scale of the same, positive, float (S, 1, K).
         naive: mean absolute error of the seasonal naive forecast over the training span in original units, float
             (S, 1, K); the denominator of the mean absolute scaled error.

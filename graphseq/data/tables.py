@@ -24,7 +24,19 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 Kind = Literal[
-    "integer", "id", "name", "time", "date", "zoned", "label", "float32", "real", "optional", "feature", "text"
+    "integer",
+    "id",
+    "name",
+    "time",
+    "date",
+    "zoned",
+    "label",
+    "float32",
+    "real",
+    "optional",
+    "measured",
+    "feature",
+    "text",
 ]
 """What a column must hold.
 
@@ -38,6 +50,7 @@ Kind = Literal[
 ``float32``: finite numbers within float32.
 ``real``: finite numbers, as float64.
 ``optional``: as ``float32``, and NaN for an empty cell.
+``measured``: as ``real``, and NaN for an empty cell.
 ``feature``: as ``real`` where the column has any number at all, else the column is not returned.
 ``text``: any cell.
 """
@@ -51,6 +64,7 @@ _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*",
 _DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|.*\d:\d\d)", re.ASCII)
 _GROUPED = re.compile(r"\s*[+-]?([0-9]{1,3}([,.'_ \u00a0\u202f][0-9]{3})+([.,][0-9]*)?|[0-9]*,[0-9]+)\s*", re.ASCII)
 _TEXT_KINDS = ("text", "name", "date", "zoned")
+_OPTIONAL_KINDS = ("optional", "measured")
 _INT64 = np.iinfo(np.int64)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _EXACT = 2**53  # from here on float64 does not hold every integer
@@ -222,7 +236,7 @@ class TextTable:
     def _parse(self, piece: Records, columns: Sequence[Column]) -> "pandas.DataFrame":
         import pandas
 
-        optional = [position for position, kind in columns if kind == "optional"]
+        optional = [position for position, kind in columns if kind in _OPTIONAL_KINDS]
         frame = pandas.read_csv(
             io.BytesIO(piece.text),
             sep=r"\s+" if self.delimiter is None else self.delimiter,
@@ -368,7 +382,7 @@ def _converted(values: np.ndarray, kind: Kind) -> np.ndarray | None:
     if given is None or given.dtype.kind not in "iuf":
         return None
     given = given.astype(np.float64)
-    bad = np.isinf(given) if kind == "optional" else ~np.isfinite(given)
+    bad = np.isinf(given) if kind in _OPTIONAL_KINDS else ~np.isfinite(given)
     if kind in ("float32", "label", "optional"):
         bad |= np.abs(given) > _FLOAT32_MAX
     if bad.any():
@@ -389,7 +403,9 @@ def _problem(cell: str, kind: Kind) -> str | None:
     if not cell.strip():
         if kind in _TEXT_KINDS:
             return f"the cell is empty; every row needs {'an id' if kind == 'name' else 'a date'}"
-        return None if kind == "optional" else f"{cell!r} is no number: the cell is empty; fill it in or drop the row"
+        return (
+            None if kind in _OPTIONAL_KINDS else f"{cell!r} is no number: the cell is empty; fill it in or drop the row"
+        )
     if kind == "name":
         return None
     if kind in ("date", "zoned"):
@@ -406,7 +422,7 @@ def _problem(cell: str, kind: Kind) -> str | None:
                 "which read_event_table takes"
             )
         remedy = "; write it without thousands separators and with a decimal point" if _GROUPED.fullmatch(cell) else ""
-        if kind == "optional" and not remedy:
+        if kind in _OPTIONAL_KINDS and not remedy:
             remedy = "; leave the cell empty if the value is missing"
         return f"{cell!r} is not a finite number{remedy}"
     if kind in ("time", "label") and _INTEGER.fullmatch(cell):

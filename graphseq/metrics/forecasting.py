@@ -285,3 +285,12 @@ class AtStep(WrapperMetric):
         """Forget all batches."""
         super().reset()
         self.metric.reset()
+
+    def set_dtype(self, dst_type: str | torch.dtype) -> Metric:
+        """Set the type of the sums, which are those of the metric inside.
+
+        Args:
+            dst_type: floating-point type.
+        """
+        self.metric.set_dtype(dst_type)
+        return super().set_dtype(dst_type)

@@ -129,3 +129,24 @@ def test_init_refuses_unknown_names_and_bad_folders(folder, capsys):
     assert "file" in capsys.readouterr().err
     assert main(["init", "--help"]) == 0
     assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "own.yaml is empty"),
+        (b"# only a comment\n", "own.yaml is empty"),
+        (b"- 1\n- 2\n", "own.yaml is no mapping"),
+        (b"a: [1\n", "own.yaml is not YAML"),
+        (b"\x00\xff", "own.yaml cannot be read as text"),
+        (b"trainer: {max_epochs: 3}\nseed_everything: 1\ntrainer: {}\n", "trainer twice, in line 1 and in line 3"),
+        (b"model:\n  init_args:\n    lr: 1\n    lr: 2\n", "model.init_args.lr twice, in line 3 and in line 4"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused_by_its_name(content, message, folder, capsys):
+    (folder / "own.yaml").write_bytes(content)
+    for name in ("own.yaml", "own"):
+        with pytest.raises(UnknownConfigError, match=message):
+            find_config(name)
+    assert main(["fit", "--config", "own.yaml"]) == 2
+    assert message in capsys.readouterr().err

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchmetrics
 from sklearn.metrics import mean_squared_log_error
+from torchmetrics import MetricCollection
 
 from graphseq.metrics import (
     AtStep,
@@ -174,3 +175,11 @@ def test_quantile_levels_and_half_precision():
     metric = MeanPinballLoss([0.5])
     metric.update(torch.full((1, 1), 6e4, dtype=torch.float16), torch.full((1,), -6e4, dtype=torch.float16))
     assert float(metric.compute()) == pytest.approx(6e4, rel=1e-3)
+
+
+def test_sums_of_a_step_have_the_type_of_the_collection():
+    """In float32 16,777,216 + 1 is 16,777,216."""
+    metric = MetricCollection({"mae@1": AtStep(MaskedMeanAbsoluteError(), step=1)}).set_dtype(torch.float64)
+    for error in (2.0**24, 1.0, 1.0):
+        metric.update(torch.full((1, 1, 2, 1), error), torch.zeros(1, 1, 2, 1))
+    assert float(metric.compute()["mae@1"]) * 3 == 2**24 + 2

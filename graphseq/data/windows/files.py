@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -51,21 +52,24 @@ def read_series(
 
     Times must be at equal distances. They are dates that pandas reads (ISO 8601 and others, with or without time zone)
     from 1678 to 2261, or numbers, which calendar covariates take for seconds since 1970. Dates that may be read with
-    the day or with the month first, such as 02/01/2024, are refused. An empty cell is a missing value.
+    the day or with the month first, such as 02/01/2024, are refused. An empty cell is a missing value. Values are read
+    in float64.
 
     Args:
         path: path of the table, UTF-8 with a header, plain or compressed by gzip.
         time: header of the column of times; None for rows that are consecutive steps.
         variables: headers of the variables; None for all columns that hold numbers, except ``time`` and ``series``.
         series: header of the column that names the series of a row; None for one series. Needs ``time``.
-        delimiter: character that separates cells.
+        delimiter: ASCII character that separates cells.
         fill_gaps: whether times that are absent become steps with missing values; else they are refused.
 
     Raises:
-        ValueError: if ``series`` is given without ``time``, a column is named twice, or ``variables`` is text.
-        DataError: if the table is missing, malformed or has no variable, a time is not a date or number, times are not
-            ascending or occur twice, steps are missing and ``fill_gaps`` is false, or there would be a hundred missing
-            steps for each row; the message names the line.
+        ValueError: if ``series`` is given without ``time``, a column is named twice, ``variables`` is text, or
+            ``delimiter`` is not one ASCII character.
+        DataError: if the table is missing, malformed or has no variable, no column is named and the first line holds
+            numbers in place of a header, a time is not a date or number, times are not ascending or occur twice, steps
+            are missing and ``fill_gaps`` is false, or there would be a hundred missing steps for each row; the message
+            names the line.
 
     Example:
         >>> import tempfile
@@ -76,17 +80,17 @@ def read_series(
         >>> table.variables, table.values.flatten().tolist()
         (['sold'], [3.0, 5.0])
     """
-    check_names(time, variables, series)
+    check_names(time, variables, series, delimiter)
     wanted = [name for name in (time, series) if name is not None]
     if variables is None:
         variables = _numeric(path, delimiter, wanted)
     table = TextTable(Path(path), [delimiter], header="columns", names=[*wanted, *variables])
     place = {name: position for position, name in enumerate(table.header)}
-    columns: list[Column] = [(place[name], "optional") for name in variables]
+    columns: list[Column] = [(place[name], "measured") for name in variables]
     times_and_names: list[Column] = [] if time is None else [(place[time], "text")]
     times_and_names += [] if series is None else [(place[series], "name")]
     found = table.read([*columns, *times_and_names])
-    values = np.stack([found[column].astype(np.float64) for column in columns], 1)  # (rows, V)
+    values = np.stack([found[column] for column in columns], 1)  # (rows, V)
     labels = list(variables)
     if time is None:
         return SeriesTable(torch.from_numpy(values)[None], [Path(path).name], labels)
@@ -102,17 +106,20 @@ def read_series(
     return _on_grid(table, values, times, groups, labels, series_names, time, fill_gaps=fill_gaps)
 
 
-def check_names(time: str | None, variables: Sequence[str] | None, series: str | None) -> None:
-    """Refuse names of columns that do not fit together.
+def check_names(time: str | None, variables: Sequence[str] | None, series: str | None, delimiter: str = ",") -> None:
+    """Refuse names of columns that do not fit together, and a delimiter that is none.
 
     Args:
         time: header of the column of times.
         variables: headers of the variables.
         series: header of the column that names the series of a row.
+        delimiter: ASCII character that separates cells.
 
     Raises:
         ValueError: if they do not.
     """
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+        raise ValueError(f"delimiter is {delimiter!r}; give one ASCII character, such as ',' or ';', and no quote")
     if series is not None and time is None:
         raise ValueError(f"series is {series!r} and time None; rows of several series need times, so name the column")
     if isinstance(variables, str):
@@ -129,6 +136,14 @@ def check_names(time: str | None, variables: Sequence[str] | None, series: str |
 def _numeric(path: str | os.PathLike[str], delimiter: str, others: Sequence[str]) -> list[str]:
     """Return the headers of the columns that hold a number, except ``others``."""
     table = TextTable(Path(path), [delimiter], header="columns", names=others)
+    # 0, 1, 2, ... are the headers that pandas gives to columns without a name
+    unnamed = table.header == [str(position) for position in range(len(table.header))]
+    if not others and not unnamed and all(map(is_number, table.header)):
+        raise DataError(
+            f"{path}: the first line should name the columns, but holds numbers only and would be lost as a row: "
+            f"{', '.join(table.header)[:80]!r}. Put a line with names before it, or name the variables if these are "
+            "their names"
+        )
     places = {name: position for position, name in enumerate(table.header) if name and name not in others}
     cells = table.read([(position, "text") for position in places.values()])
     names = []
@@ -138,7 +153,10 @@ def _numeric(path: str | os.PathLike[str], delimiter: str, others: Sequence[str]
         if any(map(is_number, written)) or all_grouped(written):
             names.append(name)
     if not names:
-        raise DataError(f"{path} has no column of numbers{' beside ' * bool(others)}{', '.join(others)}")
+        raise DataError(
+            f"{path} has no column of numbers{' beside ' * bool(others)}{', '.join(others)}; separated by "
+            f"{delimiter!r} its columns are {', '.join(table.header)[:200]}"
+        )
     return names
 
 
@@ -210,7 +228,11 @@ def _nanoseconds(table: TextTable, cells: np.ndarray, numbers: np.ndarray, name:
                 f", column {name!r}: {cells[0]!r} and all other times read as dates without separators, and would be "
                 f"taken for seconds; write ISO 8601, such as {dates[0].date()}",
             )
-    return (numbers * 1e9).round().astype(np.int64)
+    whole = numbers == np.trunc(numbers)
+    if whole.all() and bool((np.abs(numbers) < 2**32).all()):
+        return (numbers * 1e9).astype(np.int64)  # exact: 1e9 is 2**9 * 5**9, of which the second part has 21 bits
+    # float64 rounds seconds with a fraction to some hundred nanoseconds, and equal distances would differ
+    return np.array([int(Decimal(cell.strip()).scaleb(9).to_integral_value()) for cell in cells], dtype=np.int64)
 
 
 def _check_order(table: TextTable, times: np.ndarray, groups: np.ndarray, name: str) -> None:

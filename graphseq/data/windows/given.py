@@ -23,7 +23,7 @@ class SeriesDataModule(WindowDataModule):
 
     Args:
         values: values in original units, (S, steps, V), or (steps, V) for one series, such as a pandas ``DataFrame``
-            whose rows are consecutive steps; NaN where missing.
+            whose rows are consecutive steps; NaN where missing, and so are masked entries of a masked array.
         edge_index: edges of a graph whose nodes are the series, int64 (2, E).
         edge_weight: weight of each edge, (E,), or of each edge at each step, (steps, E); None for 1.
         known: covariates that are known in advance, (steps, F), or (steps + horizon, F) to predict beyond the end.
@@ -91,6 +91,8 @@ def _tensor(name: str, values: object) -> Tensor:
     """Return a tensor, an array, a list or a pandas frame as a tensor."""
     if isinstance(values, Tensor):
         return values
+    if np.ma.is_masked(values):  # what lies under a mask is no value, and often a huge one
+        values = np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{name} is a {type(values).__name__} of {array.dtype} that holds no numbers; give numbers")
@@ -106,7 +108,7 @@ class SeriesTableDataModule(WindowDataModule):
             rows that are consecutive steps.
         variables: headers of the variables; None for all columns that hold numbers.
         series: header of the column that names the series of a row; None for one series.
-        delimiter: character that separates cells.
+        delimiter: ASCII character that separates cells.
         fill_gaps: whether times that are absent become steps with missing values; else they are refused.
         options: further arguments of :class:`WindowDataModule`.
 
@@ -114,7 +116,8 @@ class SeriesTableDataModule(WindowDataModule):
         :class:`graphseq.core.WindowBatch` with x (B, S, T, V) and y (B, S, Z, K).
 
     Raises:
-        ValueError: if ``series`` is given without ``time``, a column is named twice, or ``variables`` is text.
+        ValueError: if ``series`` is given without ``time``, a column is named twice, ``variables`` is text, or
+            ``delimiter`` is not one ASCII character.
         DataError: when the table is read, if it is missing or malformed; see :func:`read_series`.
 
     Example:
@@ -140,7 +143,7 @@ class SeriesTableDataModule(WindowDataModule):
         **options: Unpack[WindowOptions],
     ) -> None:
         super().__init__(**options)
-        check_names(time, variables, series)
+        check_names(time, variables, series, delimiter)
         self.path = Path(path)
         self.time = time
         self.delimiter = delimiter

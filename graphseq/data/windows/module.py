@@ -1,6 +1,8 @@
 """Data modules of time series: windows on the device, splits by time, scaling fitted on the training span."""
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Unpack, get_args
 
 import numpy as np
@@ -35,7 +37,8 @@ class WindowOptions(DataOptions, total=False):
         eval_stride: the same for validation and test windows; ``horizon`` predicts each step once.
         scaling: ``standard`` (mean and deviation), ``max`` (largest absolute value) or ``none``.
         scale_per: whether each ``series`` has its own statistics, or all share those of a ``variable``.
-        season: steps of a season, for the denominator of the mean absolute scaled error.
+        season: steps of a season, for the denominator of the mean absolute scaled error; that error is NaN if the
+            training span is not longer than a season.
         targets: names or positions of the variables to predict; None for all.
         cycles: calendar covariates: ``hour``, ``weekday``, ``day``, ``month``.
         batch_size: number of training windows of one batch over all processes, at least 1.
@@ -88,7 +91,8 @@ class WindowDataModule(StoreDataModule):
         eval_stride: the same for validation and test windows; ``horizon`` predicts each step once.
         scaling: ``standard`` (mean and standard deviation), ``max`` (largest absolute value) or ``none``.
         scale_per: whether each ``series`` has its own statistics, or all share those of a ``variable``.
-        season: number of steps of a season, at least 1, for the denominator of the mean absolute scaled error.
+        season: number of steps of a season, at least 1, for the denominator of the mean absolute scaled error; that
+            error is NaN if the training span is not longer than a season.
         targets: names or positions of the variables to predict; None for all. The others are read only.
         cycles: covariates from the calendar for series with times: ``hour``, ``weekday``, ``day``, ``month``.
         options: further arguments of :class:`StoreDataModule`; ``batch_size`` counts windows, default 32.
@@ -190,7 +194,8 @@ class WindowDataModule(StoreDataModule):
         past = table.values[:, :span]
         if self._fitted is None:
             self._fitted = Scaling.fit(past, self.scaling, self.scale_per)
-            self._naive = naive_error(past, min(self.season, span - 1))
+            unknown = torch.full_like(self._fitted.loc, torch.nan)
+            self._naive = naive_error(past, self.season) if self.season < span else unknown
         self._series, self._span = table, span
         if self._fitted.loc.shape != table.values[:, 0].shape:
             raise DataError(
@@ -205,7 +210,7 @@ class WindowDataModule(StoreDataModule):
         store = WindowStore(
             values, self.window, self.horizon, scaling=self._fitted, naive=self._naive,
             targets=self._target_positions(table.variables), known=None if known is None else known[: steps + ahead],
-            graph=self.graph(),
+            graph=_extended(self.graph(), steps, ahead),
         )  # fmt: skip
         if ahead:
             splits["predict"] = torch.tensor([steps - self.window])
@@ -321,6 +326,9 @@ class WindowDataModule(StoreDataModule):
             batch: batch of windows.
             stage: name of the split.
         """
+        if batch.y.dtype in (torch.float16, torch.bfloat16) and batch.start is not None:
+            # Lightning has cast the whole batch, so that targets are rounded and a large location is infinite
+            batch = self.store.take(batch.start.to(self.store.device)).to(batch.y.device)
         transform = self.train_transform if stage == "train" else self.eval_transform
         if transform is not None:
             batch = self.apply_transform(transform, batch, stage)
@@ -348,6 +356,7 @@ class WindowDataModule(StoreDataModule):
         return {
             **super().state_dict(),
             "variables": self.variable_names,
+            "series": self.series_names,
             "loc": self._fitted.loc,
             "scale": self._fitted.scale,
             "naive": self._naive,
@@ -356,22 +365,46 @@ class WindowDataModule(StoreDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that the data match a checkpoint, and scale by its statistics.
 
+        The same series in another order have the statistics of their names; others those of their positions, with a
+        warning if the statistics differ between series.
+
         Raises:
             DataError: if training would resume on another split, or the series have other variables.
         """
+        here = self.series_names
+        state_dict = {"series": here, **state_dict}  # checkpoints of earlier versions do not name them
         super().load_state_dict(state_dict)
         if state_dict["variables"] != self.variable_names:
             raise DataError(
                 f"the checkpoint was trained on variables {state_dict['variables']}, these are {self.variable_names}; "
                 "use series with the same variables"
             )
-        saved = Scaling(state_dict["loc"], state_dict["scale"])
+        loc, scale, naive, names = (state_dict[key] for key in ("loc", "scale", "naive", "series"))
+        if names != here and sorted(names) == sorted(here) and len(set(here)) == len(here):
+            order = [names.index(name) for name in here]
+            loc, scale, naive = loc[order], scale[order], naive[order]
+        elif names != here and bool((loc != loc[:1]).any() | (scale != scale[:1]).any()):
+            warnings.warn(
+                f"the checkpoint was trained on series {', '.join(names)[:200]}, these are {', '.join(here)[:200]}; "
+                "each is scaled by the statistics of the series at its position. Give the same series, or train with "
+                "scale_per='variable'",
+                stacklevel=2,
+            )
+        saved = Scaling(loc, scale)
         if (
             self._fitted is not None
             and torch.equal(saved.loc, self._fitted.loc)
             and torch.equal(saved.scale, self._fitted.scale)
         ):
             return
-        self._fitted, self._naive = saved, state_dict["naive"]
+        self._fitted, self._naive = saved, naive
         self._host, self._splits = self.read()
         self._resident = None if self._resident is None else self._host.to(self._resident.device)
+
+
+def _extended(graph: SeriesGraph | None, steps: int, ahead: int) -> SeriesGraph | None:
+    """Return a graph whose weights, if they change, reach over steps ahead of the series too; those are never read."""
+    if graph is None or not graph.changes or len(graph.edge_weight) != steps or not ahead:
+        return graph
+    last = graph.edge_weight[-1:].expand(ahead, -1)
+    return replace(graph, edge_weight=torch.cat([graph.edge_weight, last]))

@@ -24,7 +24,7 @@ def window_split(
 
     With ``num_folds`` above 1 the test steps are divided into that many consecutive parts of equal length, the last of
     which takes the remainder. Fold k is tested on part k, validated on the steps before it, and trained on all steps
-    before those (evaluation by rolling origin). No test window is left out.
+    before those (evaluation by rolling origin). A window that predicts steps of two parts is in neither.
 
     Args:
         steps: number of steps of the series.

@@ -1,6 +1,7 @@
 """Store of multivariate time series whose samples are windows; a batch is one gather, and windows are never copied."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -84,12 +85,18 @@ class WindowStore:
             raise DataError(f"targets is {chosen}; give positions of variables in 0..{variables - 1}, each once")
         if graph is not None:
             graph.check(count, steps)
+            # windows of weights are overlapping views of their memory
+            graph = graph if graph.edge_weight.is_contiguous() else replace(graph, edge_weight=graph.edge_weight.clone(
+                memory_format=torch.contiguous_format))  # fmt: skip
         self.window, self.horizon, self.graph = window, horizon, graph
         self._targets = None if targets is None else torch.tensor(chosen)
         scaling = scaling or Scaling(torch.zeros(count, variables), torch.ones(count, variables))
-        self._loc, self._scale = (part[:, None, chosen].float().contiguous() for part in (scaling.loc, scaling.scale))
+        # a location that is large beside its scale would lose the values themselves in float32
+        coarse = scaling.loc.abs() * 2.0**-24 > 1e-3 * scaling.scale
+        exact = torch.float64 if bool(coarse.any()) else torch.float32
+        self._loc, self._scale = (part[:, None, chosen].to(exact).contiguous() for part in (scaling.loc, scaling.scale))
         self._naive = None if naive is None else naive[:, None, chosen].float().contiguous()
-        scaled = ((series.transpose(0, 1) - scaling.loc) / scaling.scale).float()  # (steps, S, V)
+        scaled = ((series.transpose(0, 1) - scaling.loc.double()) / scaling.scale.double()).float()  # (steps, S, V)
         if bool(scaled.isinf().any()):
             step, row, column = scaled.isinf().nonzero()[0].tolist()
             raise DataError(

@@ -40,7 +40,8 @@ class LeastSquaresForecaster(Recorded, nn.Module):
         x (B, S, T, V) -> (B, S, Z, K)
 
     Raises:
-        ValueError: if an argument is out of range; in :meth:`fit_to`, if no window is without missing values.
+        ValueError: if an argument is out of range; in :meth:`fit_to`, if no window is without missing values; in
+            ``forward`` on a CPU, if it was not fitted (elsewhere forecasts are then NaN).
 
     Example:
         >>> network = LeastSquaresForecaster(window=3, horizon=2, num_variables=1, ridge=0.0)
@@ -76,8 +77,9 @@ class LeastSquaresForecaster(Recorded, nn.Module):
         self.targets = list(range(num_variables)) if targets is None else list(targets)
         self.ridge = ridge
         width = window if inputs == "own" else window * num_variables
-        self.register_buffer("weight", torch.zeros(len(self.targets), width, horizon))
-        self.register_buffer("bias", torch.zeros(len(self.targets), horizon))
+        # not a number until they are solved for: zeros would pass for a forecast
+        self.register_buffer("weight", torch.full((len(self.targets), width, horizon), torch.nan))
+        self.register_buffer("bias", torch.full((len(self.targets), horizon), torch.nan))
 
     def fit_to(self, span: SeriesSpan) -> None:
         """Solve the regression over the training span.
@@ -124,6 +126,11 @@ class LeastSquaresForecaster(Recorded, nn.Module):
         """
         if x.dim() != 4 or x.shape[2] != self.window:
             raise ValueError(f"x is {tuple(x.shape)}; it must be (batch, series, {self.window}, variables)")
+        if self.bias.device.type == "cpu" and bool(self.bias.isnan().any()):  # elsewhere it would synchronise
+            raise ValueError(
+                "the regression is not solved yet; train with graphseq.tasks.ClosedFormForecasting, load a checkpoint "
+                "of such a run, or call fit_to(span)"
+            )
         if self.inputs == "own":
             return torch.einsum("bstk,ktz->bszk", x[..., self.targets], self.weight) + self.bias.T
         return torch.einsum("bsi,kiz->bszk", x.flatten(2), self.weight) + self.bias.T

@@ -41,6 +41,8 @@ class _Naive(Recorded, nn.Module):
 class Persistence(_Naive):
     r"""Forecast of the last value for all steps, :math:`f_{t+h} = x_t`.
 
+    Where values are missing it is the last one that was observed, or the value of the last step, 0, if none was.
+
     Args:
         horizon: number of steps Z to predict, at least 1.
         targets: positions of the variables to predict; None for all.
@@ -53,17 +55,27 @@ class Persistence(_Naive):
         tensor([3., 3.])
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the last value for each step.
 
         Args:
             x: past values (B, S, T, V).
+            mask: True where a past value was observed, bool (B, S, T, V); None if all were.
         """
-        return self.chosen(x)[..., -1:, :].expand(*x.shape[:-2], self.horizon, -1)
+        values = self.chosen(x)
+        if mask is None:
+            last = values[..., -1:, :]
+        else:
+            steps = torch.arange(1, x.shape[-2] + 1, device=x.device)[:, None]
+            observed = (self.chosen(mask) * steps).amax(-2, keepdim=True)  # number of the step, 0 for none
+            last = values.gather(-2, (observed - 1) % x.shape[-2])
+        return last.expand(*x.shape[:-2], self.horizon, -1)
 
 
 class SeasonalNaive(_Naive):
     r"""Forecast of the value one season before, :math:`f_{t+h} = x_{t+h-km}` with the smallest k that is past.
+
+    A missing value counts as 0, as in the windows of a batch, which is the training mean with standard scaling.
 
     Args:
         horizon: number of steps Z to predict, at least 1.
@@ -103,6 +115,8 @@ class Drift(_Naive):
     r"""Forecast of a straight line through the first and the last value of the window.
 
     .. math:: f_{t+h} = x_t + h\, (x_t - x_{t-T+1}) / (T - 1)
+
+    A missing value counts as 0, as in the windows of a batch, which is the training mean with standard scaling.
 
     Args:
         horizon: number of steps Z to predict, at least 1.

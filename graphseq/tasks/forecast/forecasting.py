@@ -53,8 +53,8 @@ class Forecasting(Task[WindowBatch]):
 
     Logs:
         ``<stage>/loss`` in scaled values; ``val/<metric>`` in original units for each of ``metrics``, ``val/mae@3`` for
-        step 3, ``val/mae[0]`` for the first variable, and the same for test; with quantiles the errors of the middle
-        level.
+        step 3, ``val/mae[0]`` for the first variable, and the same for test; with quantiles the errors of the level
+        nearest to 0.5, the first among equals.
 
     Args:
         model: network from scaled windows to scaled forecasts (B, S, Z, K), or with quantiles (B, S, Z, K, Q).
@@ -189,12 +189,15 @@ class Forecasting(Task[WindowBatch]):
             batch: batch that the step was computed from.
             step: result of :meth:`step` for the batch.
         """
-        middle = step.prediction if self.quantiles is None else step.prediction[..., len(self.quantiles) // 2]
+        middle = step.prediction
+        if self.quantiles is not None:
+            distance = [abs(level - 0.5) for level in self.quantiles]
+            middle = middle[..., distance.index(min(distance))]
         naive = torch.ones_like(batch.scale) if batch.naive is None else batch.naive
         original = replace(
             step,
             prediction=batch.restore(middle.detach()),
-            target=batch.restore(step.target),
+            target=_exact_zeros(batch.restore(step.target), batch.loc),
             metric_arguments={"naive": naive},
         )
         super().record(stage, batch, original)
@@ -206,8 +209,9 @@ class Forecasting(Task[WindowBatch]):
     def prediction_rows(self, batch: WindowBatch, output: Tensor, split: str, data: object = None) -> PredictionRows:
         """Return one row for each window, series and predicted step, in original units.
 
-        Columns: ``series`` and ``step``, ``time`` where the series have times, and for each variable its target where
-        it is known and its prediction, or one column for each quantile.
+        Columns: ``series`` and ``step``, ``time`` where the series have times, and for each variable its target, empty
+        where it is not known, and its prediction, or one column for each quantile. The split ``predict``, which lies
+        ahead of the series, has no targets.
 
         Args:
             batch: batch of windows.
@@ -228,9 +232,15 @@ class Forecasting(Task[WindowBatch]):
         outputs = output.reshape(len(targets), variables, -1)
         for place in range(variables):
             name = str(place) if source is None else source.target_names[place]
-            if not bool(targets.isnan().all()):
+            if split != "predict":  # not by the targets: all batches of a table need the same columns
                 columns[f"target_{name}"] = targets[:, place]
             for number in range(outputs.shape[2]):
                 level = "" if self.quantiles is None else f"_{self.quantiles[number]:g}"
                 columns[f"prediction_{name}{level}"] = outputs[:, place, number]
         return PredictionRows(columns, sample=sample, count=windows)
+
+
+def _exact_zeros(restored: Tensor, loc: Tensor) -> Tensor:
+    """Return restored values with 0 where they are 0 up to rounding, as counts may be: they must not be negative."""
+    rounding = 4 * torch.finfo(torch.float32).eps * loc.abs()
+    return restored.masked_fill(restored.abs() <= rounding, 0.0)

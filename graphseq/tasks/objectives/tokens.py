@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MetricCollection
-from torchmetrics.text import Perplexity
 
 from graphseq.core.errors import DataError
 from graphseq.metrics.language import BitsPerCharacter
@@ -111,6 +110,17 @@ class Tokens(Objective):
     def metrics(self) -> MetricCollection:
         """Return perplexity ``ppl`` and bits per character ``bpc``."""
         return MetricCollection(
-            {"ppl": Perplexity(ignore_index=self.ignore_index), "bpc": BitsPerCharacter(self.ignore_index)},
+            {"ppl": _Perplexity(self.ignore_index), "bpc": BitsPerCharacter(self.ignore_index)},
             compute_groups=False,
         )
+
+
+class _Perplexity(BitsPerCharacter):
+    """Perplexity from sums of cross-entropies in float64.
+
+    That of torchmetrics takes the logarithm of a softmax, which is 0 in float32 for an unlikely token, and so infinite.
+    """
+
+    def compute(self) -> Tensor:
+        """Return the exponential of the mean cross-entropy; NaN without a position that counts."""
+        return (self.total / self.count).exp().float()

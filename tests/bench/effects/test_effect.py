@@ -295,7 +295,8 @@ class TestOverrides:
         assert "model" not in overridden(CONFIG, {"model.model": None})["model"]["init_args"]
 
     def test_direction_by_name(self):
-        errors = ("val/loss", "val/bpc", "val/mase", "val/smape", "val/msle", "val/mae@3", "test/rmse")
+        errors = ("val/loss", "val/bpc", "val/mase", "val/smape", "val/msle", "val/mae@3", "test/rmse",
+                  "test/gap", "test/length", "val/pinball", "val/forgetting")  # fmt: skip
         assert all(lower_is_better(name) for name in errors)
         assert not any(lower_is_better(name) for name in ("val/acc", "val/ap", "loss/auroc"))
 

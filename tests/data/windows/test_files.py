@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from graphseq.core import DataError
-from graphseq.data import calendar_covariates, read_series
+from graphseq.data import SeriesTableDataModule, calendar_covariates, read_series
 
 
 def written(folder: Path, *lines: str) -> Path:
@@ -142,3 +142,34 @@ def test_names_of_series_are_needed_and_have_no_blanks(tmp_path: Path) -> None:
 def test_names_that_do_not_fit(options: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         read_series(written(tmp_path, "t,a", "1,1"), **options)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_large_values_keep_their_digits(tmp_path: Path) -> None:
+    """In float32 numbers near 1e9 are multiples of 64."""
+    table = read_series(written(tmp_path, "a", *(str(10**9 + n % 7) for n in range(20)), ""))
+    assert table.values.flatten()[:7].tolist() == [10**9 + n for n in range(7)]
+
+
+@pytest.mark.parametrize("delimiter", ["", ";;", "é", '"', "\n"])
+def test_a_delimiter_is_one_character(delimiter: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="delimiter"):
+        read_series(written(tmp_path, "a;b", "1;2"), delimiter=delimiter)
+    with pytest.raises(ValueError, match="delimiter"):
+        SeriesTableDataModule("table.csv", delimiter=delimiter)
+
+
+def test_a_row_in_place_of_the_header_is_not_lost(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"first line .*'1.5, 2'"):
+        read_series(written(tmp_path, "1.5,2", "3,4"))
+    assert read_series(written(tmp_path, "0,1", "3,4")).variables == ["0", "1"]  # names that pandas gives
+    assert read_series(written(tmp_path, "2020,2021", "3,4"), variables=["2021"]).values.tolist() == [[[4.0]]]
+    with pytest.raises(DataError, match=r"separated by ',' its columns are a;b"):
+        read_series(written(tmp_path, "a;b", "1;2"))
+
+
+def test_seconds_with_a_fraction_are_at_equal_distances(tmp_path: Path) -> None:
+    """In float64 times near 1.7e18 ns are multiples of 256 ns, which 50 ms is not."""
+    rows = [f"17000000{n // 20:02}.{n % 20 * 5:02},1" for n in range(25)]
+    times = read_series(written(tmp_path, "t,a", *rows), time="t").times
+    assert times is not None
+    assert (np.diff(times) == np.timedelta64(50, "ms")).all()

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
 
 from graphseq.core import DataError
 from graphseq.data import DriverPanelDataModule, SeriesDataModule, SeriesTableDataModule, driver_panel
+from graphseq.data.precision import TRUE_PRECISIONS
 from graphseq.data.windows.calendar import times_after
 
 OPTIONS = {"window": 6, "horizon": 3, "val": 12, "test": 15, "batch_size": 4}
@@ -201,3 +203,73 @@ def test_series_of_another_kind(given: dict[str, object], message: str) -> None:
     options = {"values": np.arange(50.0)[:, None], "window": 4, "horizon": 2, **given}
     with pytest.raises(ValueError, match=message):
         SeriesDataModule(**options).load()  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_values_that_are_large_beside_their_changes_are_restored() -> None:
+    values = 1e9 + torch.arange(60, dtype=torch.float64)[:, None] % 7
+    data = SeriesDataModule(values, window=5, horizon=2)
+    batch = next(data.batches("test"))
+    expected = torch.stack([values[start + 5 : start + 7] for start in data.splits["test"].tolist()])[:, None]
+    torch.testing.assert_close(batch.restore(batch.y), expected, rtol=0, atol=1e-5)
+    assert next(SeriesDataModule(panel(), **OPTIONS).batches("test")).loc.dtype == torch.float32
+
+
+def test_a_checkpoint_scales_series_by_their_names(tmp_path: Path) -> None:
+    """Rows in another order give the same series another position."""
+    rows = {name: [f"{n},{name},{n % 5 * size + size}" for n in range(40)] for name, size in (("x", 1), ("y", 100))}
+    states = []
+    modules = []
+    for order in ("xy", "yx", "xz"):
+        path = tmp_path / f"{order}.csv"
+        named = {**rows, "z": [row.replace("y", "z") for row in rows["y"]]}
+        path.write_text("\n".join(["t,s,a", *(row for name in order for row in named[name])]))
+        modules.append(SeriesTableDataModule(path, time="t", series="s", window=4, horizon=2))
+        states.append(modules[-1].state_dict())
+    first, second, third = modules
+    second.load_state_dict(states[0])
+    for key in ("loc", "scale", "naive"):
+        assert second.state_dict()[key].tolist() == first.state_dict()[key].flip(0).tolist()
+    torch.testing.assert_close(next(second.batches("test")).x, next(first.batches("test")).x.flip(1))
+    with pytest.warns(UserWarning, match="trained on series x, y, these are x, z"):
+        third.load_state_dict(states[0])
+    del states[0]["series"]  # as in checkpoints of earlier versions
+    SeriesTableDataModule(first.path, time="t", series="s", window=4, horizon=2).load_state_dict(states[0])
+
+
+def test_weights_of_edges_that_change_reach_the_last_window() -> None:
+    weight = torch.rand(3, 60)
+    edges = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    data = SeriesDataModule(panel()[:, :60], edge_index=edges, edge_weight=weight.T, **OPTIONS)  # not contiguous
+    for split in ("test", "predict"):
+        batch = next(data.batches(split))  # type: ignore[arg-type]  # a split of series alone
+        assert batch.edge_weight is not None
+        assert batch.start is not None
+        start = int(batch.start[0])
+        assert torch.equal(batch.edge_weight[0], weight.T[start : start + 6])
+
+
+def test_masked_entries_are_missing() -> None:
+    masked = np.ma.masked_greater(np.where(np.arange(60) % 9 == 0, 1e20, 1.0 + np.arange(60) % 4)[:, None], 1e10)
+    span = SeriesDataModule(masked, window=4, horizon=2).training_span()
+    assert float(span.original.max()) == 4.0
+    assert not bool(span.observed[0, ::9].any())
+
+
+def test_a_season_longer_than_the_training_span_has_no_naive_error() -> None:
+    options = {"window": 4, "horizon": 2, "val": 5, "test": 10}
+    for season, known in ((44, True), (45, False)):
+        data = SeriesDataModule(panel()[:, :60], season=season, **options)
+        assert bool(data.state_dict()["naive"].isfinite().all()) == known
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_targets_are_exact_in_half_precision(precision: str) -> None:
+    data = SeriesDataModule(panel() + 1e5, **OPTIONS)
+    exact = next(data.batches("test"))
+    data.trainer = Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
+    data.setup("test")
+    cast = data.trainer.precision_plugin.convert_input(exact)
+    batch = data.on_after_batch_transfer(cast, 0)
+    assert batch.x.dtype == TRUE_PRECISIONS[precision]
+    for name in ("y", "loc", "scale", "naive"):
+        assert torch.equal(getattr(batch, name), getattr(exact, name))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graphseq.core import SeriesSpan
+from graphseq.core import SeriesSpan, WindowBatch, apply_model
 from graphseq.models import (
     ConvolutionalForecaster,
     DifferencedWindows,
@@ -332,3 +332,30 @@ def test_bad_input(build, named: str) -> None:
 def test_a_closed_form_is_not_read_relative_to_its_windows(wrapper: type[nn.Module]) -> None:
     with pytest.raises(TypeError, match="LeastSquaresForecaster"):
         wrapper(LeastSquaresForecaster(3, 2, 1))
+
+
+def test_a_regression_that_is_not_solved_makes_no_forecast() -> None:
+    network = LeastSquaresForecaster(3, 2, 1)
+    with pytest.raises(ValueError, match="not solved yet"):
+        network(torch.randn(1, 1, 3, 1))
+    line = torch.arange(20.0).view(1, 20, 1)
+    network.fit_to(SeriesSpan(line, line, torch.ones_like(line, dtype=torch.bool)))
+    loaded = LeastSquaresForecaster(3, 2, 1)
+    loaded.load_state_dict(network.state_dict())
+    assert torch.equal(loaded(line[None, :, :3]), copy.deepcopy(network)(line[None, :, :3]))
+
+
+def test_persistence_repeats_the_last_observed_value() -> None:
+    x = windows()
+    mask = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    mask[0, 0, :, 0] = False
+    x = x.where(mask, 0.0)
+    last = [
+        next((float(x[b, s, t, v]) for t in reversed(range(T)) if mask[b, s, t, v]), 0.0)
+        for b, s, v in itertools.product(range(B), range(S), range(V))
+    ]
+    expected = torch.tensor(last).double().view(B, S, 1, V).expand(-1, -1, Z, -1)
+    assert torch.equal(Persistence(Z)(x, mask), expected)
+    assert torch.equal(Persistence(Z, targets=[1])(x, mask), expected[..., 1:])
+    batch = WindowBatch(x, expected, loc=torch.zeros(S, 1, V), scale=torch.ones(S, 1, V), mask=mask)
+    assert torch.equal(apply_model(Persistence(Z), batch), expected)

@@ -162,6 +162,34 @@ def test_quantiles(tmp_path: Path) -> None:
     assert by_quantiles["test/mae"] == pytest.approx(by_point["test/mae"])
 
 
+def test_the_error_of_quantiles_is_that_of_the_level_nearest_to_a_half() -> None:
+    class Several(Last):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)[..., None] + torch.tensor([7.0, 5.0, 0.0])
+
+    batch = next(data().batches("test"))
+    found = []
+    for task in (Forecasting(Several(3), quantiles=[0.05, 0.1, 0.5]), Forecasting(Last(3))):
+        task.setup("test")
+        task.log_dict = lambda *_, **__: None  # type: ignore[method-assign]  # there is no trainer
+        task.record("test", batch, task.step(batch, "test"))
+        metrics = task.metrics("test")
+        assert metrics is not None
+        found.append(float(metrics.compute()["test/mae"]))
+    assert found[0] == pytest.approx(found[1])
+
+
+def test_counts_of_zero_stay_zero_in_original_units() -> None:
+    """Scaled and restored in float32 some would be below 0, where the logarithmic error is not defined."""
+    for seed in range(12):
+        counts = torch.poisson(torch.full((60, 1), 0.5 + seed / 4), generator=torch.Generator().manual_seed(seed))
+        task = Forecasting(Last(3), metrics=["msle"])
+        task.setup("test")
+        task.log_dict = lambda *_, **__: None  # type: ignore[method-assign]  # there is no trainer
+        for batch in SeriesDataModule(counts.double(), window=6, horizon=3).batches("test"):
+            task.record("test", batch, task.step(batch, "test"))
+
+
 def test_predictions_are_in_original_units(tmp_path: Path) -> None:
     source = data()
     found = torch.cat(trainer(tmp_path).predict(Forecasting(Last(3)), source))  # type: ignore[arg-type]  # one loader
@@ -285,6 +313,10 @@ def test_table_of_predictions(tmp_path: Path) -> None:
     assert str(first["time"])[:10] == "2024-02-25"
     assert first["target_sold"] == pytest.approx(55, rel=1e-5)
     assert first["prediction_sold"] == pytest.approx(54, rel=1e-5)
+    # the last window of all has no known target; it is a batch by itself
+    everything = task.predictions(source, "all", batch_size=1)
+    assert list(everything.columns) == list(tested.columns)
+    assert everything["target_sold"].isna().sum() == 2 * (1 + 2 + 3)
 
 
 def test_table_of_quantiles() -> None:

@@ -108,6 +108,9 @@ def test_very_sure_and_wrong_predictions_cost_finite_bits():
     logits = torch.tensor([[[300.0, 0.0]]])
     metric = BitsPerCharacter()
     metric.update(logits, torch.tensor([[1]]))
+    perplexity = Tokens(2).metrics()  # of one token of probability exp(-300) in a hundred
+    perplexity.update(torch.cat([logits] * 100, 1), torch.tensor([[1] + [0] * 99]))
+    assert float(perplexity.compute()["ppl"]) == pytest.approx(math.exp(3), rel=1e-6)
     assert float(metric.compute()) == pytest.approx(300 / math.log(2), rel=1e-5)
 
 
