@@ -42,7 +42,8 @@ class Elastic(nn.Module):
         """
         for name in self.elastic:
             mine = getattr(self, name)
-            if name not in saved or saved[name].shape == mine.shape:
+            # what inference mode made, as a test by Lightning does, cannot be written to outside of it
+            if name not in saved or (saved[name].shape == mine.shape and not mine.is_inference()):
                 continue
             room = torch.zeros(saved[name].shape, dtype=saved[name].dtype, device=mine.device)
             setattr(self, name, nn.Parameter(room, mine.requires_grad) if isinstance(mine, nn.Parameter) else room)

@@ -77,6 +77,8 @@ class EventBatch:
         history: earlier events, for neighbour lookups; None for no history.
         cut: position below which each event may look up history, int64 (B,); None for ``start``.
         stop: position after the last event, a Python integer; None for events without gaps, ``start + B``.
+        reordered: whether a rule of batching chose the place of the batch, which may then begin before the batch that
+            it follows.
 
     Example:
         >>> one = torch.tensor([1])
@@ -98,6 +100,7 @@ class EventBatch:
     history: EventHistory | None = None
     cut: Tensor | None = None
     stop: int | None = None
+    reordered: bool = False
 
     def __len__(self) -> int:
         return len(self.src)
@@ -122,7 +125,7 @@ class EventBatch:
 
 
 def shown(batch: object) -> str:
-    """Return the fields of a batch for printing: shapes of tensors, other values as they are, None left out.
+    """Return the fields of a batch for printing: shapes of tensors, other values as they are, None and False left out.
 
     Args:
         batch: object with attributes.
@@ -135,6 +138,6 @@ def shown(batch: object) -> str:
     fields = {
         name: list(value.shape) if isinstance(value, Tensor) else value
         for name, value in vars(batch).items()
-        if value is not None
+        if value is not None and value is not False
     }
     return f"{type(batch).__name__}({', '.join(f'{name}={value}' for name, value in fields.items())})"

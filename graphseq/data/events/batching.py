@@ -25,6 +25,8 @@ class Batching(ABC):
 
     random: bool = False
     """Whether epochs differ."""
+    reorders: bool = False
+    """Whether a batch may begin before the one that it follows, which is refused otherwise."""
 
     @abstractmethod
     def plan(self, events: TemporalEvents, index: Tensor, generator: Generator) -> tuple[Tensor, list[int]]:
@@ -96,7 +98,11 @@ class TimeWindowBatches(Batching):
 
     def plan(self, events: TemporalEvents, index: Tensor, generator: Generator) -> tuple[Tensor, list[int]]:
         """Return the index unchanged and the number of events of each window."""
-        window = events.t[index].cpu().div(self.seconds, rounding_mode="floor")
+        since = events.t[index].cpu() - events.t[0].cpu()
+        # by a float torch would divide whole times in float32, which knows no single seconds after half a year
+        whole = not since.is_floating_point() and self.seconds < 2**63 and float(self.seconds).is_integer()
+        since, width = (since, int(self.seconds)) if whole else (since.double(), self.seconds)
+        window = since.div(width, rounding_mode="floor")
         return index, _cut(window.unique_consecutive(return_counts=True)[1].tolist(), self.max_batch_size)
 
 
@@ -207,6 +213,8 @@ class TBatches(Batching):
         >>> order.tolist(), sizes
         ([0, 2, 1, 3], [2, 2])
     """
+
+    reorders = True
 
     def __init__(self, max_batch_size: int | None = None) -> None:
         self.max_batch_size = None if max_batch_size is None else _at_least_one("max_batch_size", max_batch_size)

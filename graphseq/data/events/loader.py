@@ -92,6 +92,13 @@ class EventLoader(BatchLoader):
         words = np.random.SeedSequence([self.seed, self._epoch, self._pass]).generate_state(2, np.uint32)
         generator = Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
         plan = self.batching.plan(self._events, self.index, generator)
+        order, sizes = plan
+        if len(order) != len(self.index) or sum(sizes) != len(order) or min(sizes, default=0) < 1:
+            raise DataError(
+                f"{self.batching!r} planned {len(order)} events in batches of {min(sizes, default=0)} to "
+                f"{max(sizes, default=0)}, {sum(sizes)} together, of {len(self.index)} events; a rule gives every "
+                "event a batch, and every batch an event"
+            )
         if not self.batching.random:
             self._fixed = plan
         return plan
@@ -111,6 +118,8 @@ class EventLoader(BatchLoader):
             if self.negatives is not None:
                 neg_src, neg_dst = self.negatives.sample(batch, draw)
                 batch = replace(batch, neg_src=neg_src, neg_dst=neg_dst)
+            if self.batching.reorders:
+                batch = replace(batch, reordered=True)
             # counted before the batch is yielded: a checkpoint saved during its step resumes after it
             self._position += 1
             if self._stop is not None and self._position == len(sizes):

@@ -259,6 +259,10 @@ def _from_parquet(
     places = _three_columns(path, header, len(header), *three)
     names = [header[place] for place in places]
     if ids == "text":
+        for name in names[:2]:
+            empty = frame[name].isna().to_numpy().nonzero()[0]
+            if len(empty):
+                raise DataError(f"{path}: column {name}, row {empty[0]}: the id is empty; every event needs one")
         frame = frame.astype(dict.fromkeys(names[:2], str))
     label, kind = (
         None if column is None else header[_position(path, header, len(header), column)] for column in (y, event_type)

@@ -135,7 +135,7 @@ class EventStore:
         columns = {name: value[run] for name, value in self._columns.items()}
         if device is not None:
             columns = {name: value.to(device, non_blocking=True) for name, value in columns.items()}
-        return EventBatch(**columns, start=start, stop=stop, history=history)
+        return EventBatch(**columns, start=start, stop=stop, history=history, reordered=False)
 
     def take(self, index: Tensor) -> EventBatch:
         """Return the events at ``index`` as one batch.

@@ -210,7 +210,7 @@ class TemporalEvents:
         names = [frame_names(column, frame[column]) for column in (src, dst)]
         if names[0] is not None or names[1] is not None:
             texts = [
-                np.asarray(frame[column]).astype(str).astype(object) if found is None else found
+                _as_text(column, frame[column]) if found is None else found
                 for column, found in zip((src, dst), names, strict=True)
             ]
             distinct, source, destination, num_sources = numbered_names(texts[0], texts[1], bipartite)
@@ -346,6 +346,11 @@ class TemporalEvents:
             device: target device.
         """
         return self.from_dict({**self.to_dict(), **{name: value.to(device) for name, value in self.columns().items()}})
+
+
+def _as_text(name: str, column: Any) -> np.ndarray:
+    """Return integers as text; others are refused, for 7.0 is not the 7 of another column and a gap is no node."""
+    return integers(f"column {name}", frame_column(name, column)).numpy().astype(str).astype(object)
 
 
 def numbered(src: Tensor, dst: Tensor, bipartite: bool = False) -> tuple[Tensor, Tensor, Tensor, int | None]:

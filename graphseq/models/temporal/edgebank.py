@@ -1,6 +1,7 @@
 """EdgeBank: baseline that predicts a link if the pair had one before."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,20 @@ def _mean_gap(seen: _Seen) -> Tensor:
     return torch.where(seen.times > 1, gap, 0.0)
 
 
-class _PairTable(Elastic):
+class _Exact(nn.Module):
+    """Module whose buffers of floats are times, which stay float64 whatever type the module is moved to."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        known = {name: buffer for name, buffer in self.named_buffers(recurse=False) if buffer.is_floating_point()}
+        super()._apply(fn, recurse)
+        for name, before in known.items():
+            moved = getattr(self, name)
+            if moved.dtype != before.dtype:
+                setattr(self, name, before.to(moved.device))
+        return self
+
+
+class _PairTable(_Exact, Elastic):
     """Growing table of pairs sorted by code, with statistics of each pair."""
 
     elastic = ("code", "first", "last", "position", "times")
@@ -90,7 +104,7 @@ class _PairTable(Elastic):
         )
 
 
-class EdgeBank(Recorded, nn.Module):
+class EdgeBank(Recorded, _Exact):
     r"""Scores a link 1 if its pair is in the memory of past events and 0 if not; nothing is learned.
 
     .. math:: s(u, v) = \mathbb{1}[(u, v) \in \mathcal{M}]

@@ -569,12 +569,17 @@ class LinkStream:
         self.num_nodes = max(self.num_nodes, int(torch.stack([events.src, events.dst]).max()) + 1)
 
     def _check_past(self, t: Tensor, offset: float) -> None:
-        if len(t) and float(t.min()) < self._now:
+        if not len(t) or float(t.min()) >= self._now:
+            return
+        if not self._now:
             raise DataError(
-                f"t is {plain(float(t.min()) + offset)}, before the state, which has reached "
-                f"{plain(self._now + offset)}: what came later is in memory already and cannot be taken out. Drop "
-                "late events, or load a state from before them"
+                f"t is {plain(float(t.min()) + offset)}, before {plain(offset)}, from which times count: give a "
+                "time_offset no later than the first event"
             )
+        raise DataError(
+            f"t is {plain(float(t.min()) + offset)}, before the state, which has reached {plain(self._now + offset)}: "
+            "what came later is in memory and cannot be taken out. Drop late events, or load a state from before them"
+        )
 
     def _check_ids(self, parts: dict[str, Tensor]) -> None:
         """Refuse ids out of range, and make room for new ones if that is wanted."""

@@ -299,6 +299,8 @@ class APANMemory(Recorded, nn.Module):
             )
         if batch.msg.size(1) != self.msg_channels:
             raise DataError(f"events have {batch.msg.size(1)} features; the network was built for {self.msg_channels}")
+        if not len(batch):
+            return
         source, destination = plan.endpoint.split(len(batch))
         stored = memory.detach().to(self.memory.dtype)
         message = stored.index_select(0, source) + stored.index_select(0, destination)  # (B, D)

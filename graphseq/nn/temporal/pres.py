@@ -6,8 +6,8 @@ Eq. 7 (prediction) and Eq. 9 (running sums) stand in ``graphseq.ops.moments.plai
 
 import contextlib
 import math
-from collections.abc import Iterator
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -169,7 +169,7 @@ class PRESCorrector(Recorded, nn.Module):
             self.register_buffer("gate", torch.zeros(()))
         self.reset_parameters()
         self._own_time_scale = time_scale is not None
-        self.register_buffer("time_scale", torch.ones(()))
+        self.register_buffer("time_scale", torch.ones((), dtype=torch.promote_types(self.gate.dtype, torch.float32)))
         self._set_time_scale(1.0 if time_scale is None else time_scale)
         for name in ("count", "weight_sum", "rate_sum", "square_sum"):
             self.register_buffer(name, None)
@@ -185,6 +185,17 @@ class PRESCorrector(Recorded, nn.Module):
         if not 0 < time_scale < math.inf:
             raise ValueError(f"PRESCorrector(time_scale={time_scale}): give a time above 0")
         self.time_scale.fill_(time_scale)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # half precision would stop counting at 256 or 2048, and round the time scale
+        names = ("time_scale", "count", "weight_sum", "rate_sum", "square_sum")
+        known = {name: value for name in names if (value := getattr(self, name)) is not None}
+        super()._apply(fn, recurse)
+        for name, before in known.items():
+            moved = getattr(self, name)
+            if torch.finfo(moved.dtype).bits < 32:
+                setattr(self, name, before.to(moved.device, torch.float32))
+        return self
 
     def materialize(self, num_nodes: int, memory_dim: int, time_scale: float | None = None) -> None:
         """Create the running sums; the network that owns the corrector calls it once, in its constructor.

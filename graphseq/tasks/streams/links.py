@@ -17,6 +17,7 @@ from graphseq.metrics.ranking import (
     LinkAveragePrecision,
     MeanReciprocalRank,
     PerBatchAveragePrecision,
+    link_ranks,
 )
 from graphseq.nn.losses.coherence import memory_coherence_loss
 from graphseq.tasks.base import Stage, Step, TaskOptions
@@ -25,6 +26,7 @@ from graphseq.tasks.streams.stream import StreamTask
 
 __all__ = ["TemporalLinkPrediction"]
 
+_RECIPROCAL_RANK = "mrr_of_"
 _FEWEST_CANDIDATES = 10
 """Below this number of candidates of an event its reciprocal rank is not logged."""
 
@@ -105,29 +107,38 @@ class TemporalLinkPrediction(StreamTask):
         self._new_nodes = nn.ModuleDict()
 
     def configure_metrics(self) -> MetricCollection:
-        """Return pooled AP and AUC, MRR, and the optional metrics."""
+        """Return pooled AP and AUC, and the optional metrics; MRR comes with the data of a run."""
         metrics: dict[str, Metric | MetricCollection] = {
             "ap": LinkAveragePrecision(),
             "auc": LinkAUROC(),
-            **self._reciprocal_rank(),
             **{f"hits@{k}": HitsAtK(k) for k in self.hits_at},
         }
         if self.per_batch_ap:
             metrics["batch_ap"] = PerBatchAveragePrecision()
         return MetricCollection(metrics)
 
-    def _reciprocal_rank(self) -> dict[str, Metric | MetricCollection]:
-        """Mean reciprocal rank, by the number of candidates in its name; among few it says little."""
-        data = self.datamodule
-        split = next((name for name in ("val", "test") if isinstance(data, EventSource) and len(data.splits[name])), "")
-        drawn = getattr(data.loader(split), "negatives", None) if isinstance(data, EventSource) and split else None
+    def _name_reciprocal_rank(self, split: str) -> None:
+        """Give a split the mean reciprocal rank by its number of candidates in this run; among few it says little."""
+        metrics, data = dict(self._metrics.items()).get(split), self.datamodule
+        if not isinstance(metrics, MetricCollection):
+            return
+        drawn = None
+        if isinstance(data, EventSource) and len(data.splits[split]):
+            drawn = getattr(data.loader(split), "negatives", None)  # a loader of a user's own may have none
         candidates = 1 + (getattr(drawn, "num_negatives", None) or 0)
-        return {f"mrr_of_{candidates}": MeanReciprocalRank()} if candidates >= _FEWEST_CANDIDATES else {}
+        # a collection takes metrics, but gives none back
+        given = metrics.items(keep_base=True)
+        named: dict[str, Metric | MetricCollection] = {k: v for k, v in given if not k.startswith(_RECIPROCAL_RANK)}
+        if candidates >= _FEWEST_CANDIDATES:
+            named[f"{_RECIPROCAL_RANK}{candidates}"] = MeanReciprocalRank().to(self.device)
+        self._metrics[split] = MetricCollection(named, prefix=f"{split}/")
 
     def setup(self, stage: str) -> None:
         """Build the metrics, including those of events with new nodes, and check that there are enough negatives."""
         super().setup(stage)
-        self._check_ranks({"fit": "val", "validate": "val", "test": "test"}.get(stage, "none"))
+        split = {"fit": "val", "validate": "val", "test": "test"}.get(stage, "none")
+        self._name_reciprocal_rank(split)
+        self._check_ranks(split)
         if not self._new_nodes:
             pooled: dict[str, Metric | MetricCollection] = {"new_ap": LinkAveragePrecision(), "new_auc": LinkAUROC()}
             for split in ("val", "test"):
@@ -169,6 +180,11 @@ class TemporalLinkPrediction(StreamTask):
         loss = happened + others
         logged: dict[str, Tensor] = {}
         if stage == "train" and self.coherence_weight > 0:
+            if not all(hasattr(update, name) for name in ("previous", "memory", "pending")):
+                raise DataError(
+                    f"coherence_weight is {self.coherence_weight}, and the updates of {type(self.network).__name__} "
+                    "have no previous, memory and pending to hold to a direction; leave the weight at 0"
+                )
             logged["coherence"] = memory_coherence_loss(update.previous, update.memory, update.pending, self.coherence)
             loss = loss + self.coherence_weight * logged["coherence"]
         self.network.commit(update)
@@ -225,11 +241,8 @@ class TemporalLinkPrediction(StreamTask):
             batch: events with negatives.
             output: logits (B, 1 + M), column 0 the events.
         """
-        logits = output.float()
-        outputs: dict[str, Column] = {"p": logits[:, 0].sigmoid()}
-        if logits.size(1) > 1:
-            event, others = logits[:, :1], logits[:, 1:]
-            # the mean rank of ties, as in the metrics
-            outputs["rank"] = 1 + (others > event).sum(1) + 0.5 * (others == event).sum(1)
-            outputs["candidates"] = torch.full_like(batch.src, logits.size(1))
+        outputs: dict[str, Column] = {"p": output[:, 0].float().sigmoid()}
+        if output.size(1) > 1:
+            outputs["rank"] = link_ranks(output).float()
+            outputs["candidates"] = torch.full_like(batch.src, output.size(1))
         return outputs

@@ -278,8 +278,10 @@ def static_node_embeddings(network: Any, batches: Iterable[EventBatch], nodes: T
         network.reset_state()
         last = None
         with moments_tracked(network):
-            for last in batches:
-                network.commit(network.encode(replace(last, neg_dst=None, neg_src=None)))
+            for batch in batches:
+                network.commit(network.encode(replace(batch, neg_dst=None, neg_src=None)))
+                if last is None or not batch.reordered or batch.end > last.end:
+                    last = batch
         if last is None:
             raise DataError("there is no batch, so the network has seen nothing to make embeddings of")
         end = int(last.e_id[-1]) + 1

@@ -168,7 +168,7 @@ class StreamTask(Task[EventBatch]):
     def _refuse_disorder(self, stage: str, batch: EventBatch, batch_idx: int) -> None:
         """Refuse a batch that begins before the previous one; only positions on the host are compared."""
         last = -1 if batch_idx == 0 else self._last_start.get(stage, -1)
-        if batch.start <= last:
+        if batch.start <= last and not batch.reordered:
             raise DataError(
                 f"the batch that begins at event {batch.start} comes after the one that begins at event {last}; the "
                 "events of a stream are read in their order. Use graphseq.data.TemporalDataModule, or a loader that "
@@ -277,12 +277,23 @@ class StreamTask(Task[EventBatch]):
             self._warn_of_gap(what, batch)
 
     def _warn_of_gap(self, what: str, batch: EventBatch) -> None:
-        if batch.start > self._next_event:
-            warnings.warn(
-                f"{what} begins at event {batch.start}, and the network has seen the events before "
-                f"{self._next_event} only; run what comes before, or task.observe(batches) over what is missing",
-                stacklevel=3,
-            )
+        if batch.start <= self._next_event:
+            return
+        if not self._next_event and self._has_state():
+            known = "remembers events that this task has not given it, maybe those to be evaluated"
+            remedy = "load the checkpoint of the task, or call reset_state() and observe(batches) what comes before"
+        else:
+            known = f"has seen the events before {self._next_event} only"
+            remedy = "run what comes before, or task.observe(batches) over what is missing"
+        warnings.warn(f"{what} begins at event {batch.start}, and the network {known}; {remedy}", stacklevel=3)
+
+    def _has_state(self) -> bool:
+        """Return whether the state of the network differs from that before the first event."""
+        before = self.network.state_buffers()
+        self.network.reset_state()
+        empty = self.network.state_buffers()
+        self.network.load_state_buffers(before)
+        return any(not torch.equal(value, empty[name]) for name, value in before.items())
 
     def on_train_batch_end(self, outputs: object, batch: EventBatch, batch_idx: int) -> None:
         """Record the stream position up to which events have been processed."""
@@ -368,14 +379,16 @@ class StreamTask(Task[EventBatch]):
         if self._after_training is not None and seen > begin:
             self._go_to(self._after_training)
             seen = self._next_event
-        if seen == begin:
+        if seen == begin and seen:
             return
         missing = [name for name in earlier if begins[name] >= seen]
-        if seen > begin or not missing or begins[missing[0]] != seen:
+        # that no event was seen does not mean that there is no state: the weights may have come with one
+        if not seen or seen > begin or not missing or begins[missing[0]] != seen:
             self.reset_state()
             missing = earlier
         for name in missing:
-            self.observe(batch.to(self.device) for batch in data.loader(name))
+            batches = (batch.to(self.device) for batch in data.loader(name))
+            self.observe(batches, track_moments=name == "train")
 
     def prediction_rows(self, batch: EventBatch, output: Tensor, split: str, data: object = None) -> PredictionRows:
         """Return one row for each event: its position, nodes and time in the source, and the outputs.

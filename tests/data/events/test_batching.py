@@ -49,6 +49,17 @@ def test_time_windows(rows, width, limit):
     assert sizes == expected
 
 
+@pytest.mark.parametrize("first", [0, 5])
+@pytest.mark.parametrize("kind", [torch.int64, torch.float64])
+def test_time_windows_are_exact_late_in_a_stream_and_begin_with_it(first, kind):
+    t = first + torch.tensor([0, 10**8 - 1, 10**8, 10**8 + 9], dtype=kind)
+    events = TemporalEvents(torch.zeros(4).long(), torch.ones(4).long(), t, time_offset=0)
+    for width in (10, 10.0, 2.5):
+        sizes = {10: [1, 1, 2], 2.5: [1, 1, 1, 1]}[width]
+        assert plan(TimeWindowBatches(width), events)[1] == sizes
+    assert plan(TimeWindowBatches(1e30), events)[1] == [4]
+
+
 @given(st.integers(1, 90), st.integers(1, 12), st.data())
 @settings(deadline=None, max_examples=80)
 def test_random_chunks(count, batch_size, data):

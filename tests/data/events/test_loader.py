@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from graphseq.core import DataError, UnsupportedStrategyError
 from graphseq.data import (
     AdaptiveBatches,
+    Batching,
     EventLoader,
     EventStore,
     FixedBatches,
@@ -161,6 +162,16 @@ def test_an_index_that_does_not_ascend_is_refused():
     with pytest.raises(DataError, match="index .* 3 .* 3 .* 1;"):
         EventLoader(store, 1, index=torch.tensor([3, 3]))
     assert len(EventLoader(store, TBatches(), index=torch.tensor([3, 9, 50]))) >= 1  # what a rule does is its own
+
+
+@pytest.mark.parametrize("sizes", [[], [0, 37], [36], [38], [20, -1, 18]])
+def test_a_rule_that_loses_events_or_makes_empty_batches_is_refused(sizes):
+    class Rule(Batching):
+        def plan(self, events, index, generator):
+            return index, sizes
+
+    with pytest.raises(DataError, match=r"Rule\(\) .* of 37 events"):
+        loader(Rule())
 
 
 @pytest.mark.parametrize("given", ["adaptive", 2.5, None])

@@ -296,6 +296,8 @@ class TestParquet:
         ):
             with pytest.raises(DataError, match=message):
                 read_event_table(save(**columns))
+        with pytest.raises(DataError, match=r"file\.parquet: column dst, row 1: the id is empty"):
+            read_event_table(save(src=["ann", "bob"], dst=["eve", None], t=[1, 2]), ids="text")
 
 
 def test_parquet_says_what_it_needs(write):

@@ -23,6 +23,9 @@ def events(t=(0, 1, 2), src=(0, 1, 2), dst=(3, 3, 4), **options):
 class Frame(dict):
     """What the constructor needs of a pandas frame."""
 
+    def __or__(self, columns):
+        return Frame({**self, **columns})
+
     @property
     def columns(self):
         return list(self)
@@ -132,6 +135,10 @@ def test_from_frame():
     frame["a"] = np.array(["ann", "bob"])
     named = TemporalEvents.from_frame(frame, "a", "b", "when")
     assert (named.node_ids, named.src.tolist(), named.dst.tolist()) == (["6", "ann", "bob"], [1, 2], [0, 0])
+    for other in (np.array([6.0, 7.0]), np.array([6.0, NAN]), np.array([6, "ann"], dtype=object)):
+        # 6.0 would not be the node "6" of the other column, and a gap would be the node "nan"
+        with pytest.raises(DataError, match="column b"):
+            TemporalEvents.from_frame(frame | {"b": other}, "a", "b", "when")
     frame["label"] = np.array(["yes", "no"])
     with pytest.raises(DataError, match="column label holds .*pandas.factorize"):
         TemporalEvents.from_frame(frame, "a", "b", "when", y="label")

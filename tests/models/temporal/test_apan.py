@@ -236,6 +236,17 @@ def test_a_growing_buffer_serves_as_history():
         buffer.insert(batch.src, batch.dst, batch.t, batch.msg)
 
 
+def test_a_batch_without_events_changes_nothing():
+    network, first = build(), next(iter(batches()))
+    none = {name: value[:0] for name, value in vars(first).items() if isinstance(value, torch.Tensor)}
+    play(network, [first])
+    before = network.state_buffers()
+    logits, update = network.forward_with_update(replace(first, **none))
+    network.commit(update)
+    assert logits.shape == (0, 1 + first.neg_dst.size(1))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_buffers().items())
+
+
 def test_state_round_trip_and_reset():
     network = build(corrector=PRESCorrector(track_variance=True))
     stream_batches = list(batches())

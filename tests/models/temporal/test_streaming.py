@@ -484,6 +484,8 @@ def test_all_of_a_data_module_can_be_past_and_its_cut_by_time_is_replayed():
 
 def test_times_are_those_of_the_outside():
     """Unix times in nanoseconds, whole and shifted in whole numbers, give what small times give."""
+    with pytest.raises(DataError, match="t is -5, before 0, .* time_offset"):  # of an empty stream nothing is later
+        LinkStream(fresh()).score(0, 1, -5)
     near, far = LinkStream(fresh()), LinkStream(fresh(), time_offset=float(1_700_000_000 * 10**9))
     src, dst, t, msg = stream("unipartite")[:4]
     assert torch.equal(near.observe(src, dst, t, msg), far.observe(src, dst, t + 1_700_000_000 * 10**9, msg))

@@ -417,6 +417,24 @@ def test_half_precision_memory_is_tracked_in_single(kind):
     assert float(corrector.moments(node)[0][0, 0, 0]) == pytest.approx(0.1, rel=1e-2)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_corrector_in_half_precision_counts_in_single(kind):
+    corrector = PRESCorrector(1, 2, gamma_init=0.5, rate="time", time_scale=86401.0, track_variance=True).to(kind)
+    node, pending = torch.tensor([0]), torch.tensor([True])
+    before, after = torch.zeros(1, 2, dtype=kind), torch.ones(1, 2, dtype=kind)
+    elapsed = torch.tensor([86401.0], dtype=torch.float64)
+    corrector.count += 2500  # counting in half precision stops at 256 or 2048
+    for _ in range(3):
+        corrector.update(node, before, after, pending, elapsed=elapsed)
+    assert float(corrector.count) == 2503
+    assert (float(corrector.weight_sum), float(corrector.time_scale)) == (3, 86401)
+    corrected = corrector(node, after, after, pending, elapsed=elapsed)  # 1 measured, 1 + 1 expected
+    assert corrected.dtype == kind
+    assert corrected.tolist() == [[1.5, 1.5]]
+    assert corrector.double().rate_sum.dtype == torch.float64
+    assert corrector.to(kind).rate_sum.dtype == torch.float32
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     seed=st.integers(0, 10**6),

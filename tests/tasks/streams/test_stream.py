@@ -1,3 +1,4 @@
+import copy
 import functools
 import json
 import subprocess
@@ -16,7 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SubsetRand
 import graphseq
 from graphseq.core import CheckpointError, DataError, UnsupportedStrategyError
 from graphseq.data import BatchLoader, RandomChunkBatches, TBatches
-from graphseq.metrics import link_average_precision
+from graphseq.metrics import link_average_precision, link_ranks
 from graphseq.models import EdgeBank
 from graphseq.tasks import StreamTask, TemporalLinkPrediction
 from tests.tasks.small import Fit, rows
@@ -311,6 +312,42 @@ def test_observing_moves_the_start_of_validation():
     assert alone["val/ap"] == pytest.approx(float(link_average_precision(logits["val"], target)), abs=1e-6)
 
 
+def test_a_network_that_brings_a_state_is_predicted_from_an_empty_one():
+    """Of what the weights came with a new task knows nothing; PRES tracks in the replay what it tracked in training."""
+    task, data = build("pres", data=events(num_events=200))
+
+    def predictions(task, split):
+        return torch.cat([task.predict_step(batch, 0) for batch in task.prediction_batches(data, split, 60)])
+
+    task.eval()
+    with torch.no_grad():
+        expected = {"train": predictions(task, "train")}
+        task.reset_state()
+        task.observe(data.batches("train"), track_moments=True)
+        task.observe(data.batches("val"))
+        expected["test"] = predictions(task, "test")
+        task.observe(data.batches("test"))
+        assert task.network.corrector.count.any()
+        other = TemporalLinkPrediction(copy.deepcopy(task.network)).eval()
+        before = state(other)
+        for split in ("train", "test"):
+            assert torch.equal(predictions(other, split), expected[split])
+            assert same(state(other), before)
+    with pytest.warns(UserWarning, match=r"validation .*event \d+, .*remembers events .*reset_state"):
+        trainer().validate(other, data, verbose=False)
+    other.reset_state()
+    with pytest.warns(UserWarning, match=r"validation .*event \d+, .* 0 only"):
+        trainer().validate(other, data, verbose=False)
+
+
+def test_ranks_in_tables_are_those_of_the_metrics():
+    task, data = build("jodie")
+    batch = next(data.batches("val"))
+    nan = float("nan")
+    logits = torch.tensor([[nan, 0.0, 1.0], [0.0, nan, -1.0], [1.0, 1 + 1e-12, 1.0]], dtype=torch.float64)
+    assert task.event_outputs(batch, logits)["rank"].tolist() == link_ranks(logits).tolist() == [3, 2, 2.5]
+
+
 def test_observing_what_is_past():
     task, data, _ = fitted()
     with pytest.raises(DataError, match=r"event 0, .* 59\d; .*reset_state"):
@@ -435,6 +472,14 @@ def test_batches_out_of_order_are_refused():
         lightning.seed_everything(0, verbose=False)
         task, data = build(data=events(batching=batching))
         trainer(max_epochs=2).fit(task, data)
+
+
+def test_t_batches_that_are_divided_may_begin_before_others():
+    task, data = build("jodie", data=events(num_events=100, batching=TBatches(2)))
+    starts = [batch.start for batch in data.batches("train")]
+    assert starts != sorted(starts)
+    task.observe(data.batches("train"))
+    trainer(max_epochs=1).fit(task, data)
 
 
 def test_events_that_are_past_are_refused():

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 import graphseq
 from graphseq.core import DataError, EventBatch
-from graphseq.data import RankingNegatives
+from graphseq.data import RandomNegatives, RankingNegatives
 from graphseq.models import TGAT, EdgeBank
 from graphseq.nn import memory_coherence_loss
 from graphseq.tasks import TemporalLinkPrediction
@@ -71,6 +71,14 @@ def test_metrics_are_pooled_over_the_split_and_over_events_with_new_nodes():
     assert logged["val/loss"] == pytest.approx(float(positive.mean() + negative.mean()), abs=1e-5)
     tested = run.test(task, data, verbose=False)[0]
     assert {"test/new_ap", "test/new_auc", "test/hits@3"} <= tested.keys()
+
+
+def test_the_name_of_mrr_is_that_of_the_candidates_of_the_run():
+    task, run = TemporalLinkPrediction(EdgeBank()), trainer()
+    for count, expected in ((1, set()), (9, {"test/mrr_of_10"}), (14, {"test/mrr_of_15"}), (2, set())):
+        data = events(num_events=60, eval_negatives=RandomNegatives(count))
+        logged = run.test(task, data, verbose=False)[0]
+        assert {name for name in logged if "mrr" in name} == expected
 
 
 def test_a_split_without_new_nodes():
@@ -170,6 +178,8 @@ def test_wrong_arguments():
             TemporalLinkPrediction(network("jodie", data), **options)
     with pytest.raises(ValueError, match="TGAT .*memory"):
         TemporalLinkPrediction(TGAT(data.num_nodes), coherence_weight=0.1)
+    with pytest.raises(DataError, match=r"coherence_weight is 0\.1, .*EdgeBank"):
+        TemporalLinkPrediction(EdgeBank(), coherence_weight=0.1).step(next(data.batches("train")))
     TemporalLinkPrediction(TGAT(data.num_nodes))
     TemporalLinkPrediction(EdgeBank())
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 import graphseq
 from graphseq.core import CheckpointError, DataError, EventBatch
-from graphseq.data import BitcoinDataModule, PrimarySchoolDataModule, TemporalDataModule
+from graphseq.data import BitcoinDataModule, PrimarySchoolDataModule, TBatches, TemporalDataModule
 from graphseq.models import TGN, EdgeBank
 from graphseq.nn import NodeDecoder
 from graphseq.tasks import TemporalNodeClassification, static_node_embeddings
@@ -372,3 +372,18 @@ def test_static_embeddings_tell_labels_of_real_nodes(name, mirror):
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     accuracy = cross_val_score(classifier, h, labels, cv=5).mean()
     assert accuracy > np.bincount(labels).max() / len(labels) + 0.05
+
+
+def test_static_embeddings_after_batches_out_of_order_are_at_the_end_of_the_stream():
+    data = events(num_events=200, batching=TBatches())
+    net = network("jodie", data).eval()
+    for last in data.batches("train"):
+        net.commit(net.encode(last))
+    count, nodes = len(data.splits["train"]), torch.tensor([0, 1])
+    assert int(last.e_id[-1]) + 1 < count
+    end = data.events[:count]
+    t, place = end.t[-1:].expand(2), torch.full_like(nodes, count)
+    asked = EventBatch(nodes, nodes, t, end.msg[:2], place, start=count, history=last.history)
+    update = net.encode(asked)
+    found = static_node_embeddings(net, data.batches("train"), nodes)
+    torch.testing.assert_close(found, net.decoded(update)[update.plan.row[:2]].detach())
