@@ -50,7 +50,7 @@ class ProximalPolicyLoss(Recorded, nn.Module):
         link: ``taken`` or ``released``, see :meth:`PolicyEnsemble.link_penalty`.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range; in ``forward``, if the critic does not give one value a state.
 
     Example:
         >>> ProximalPolicyLoss(node_clip=0.1).node_clip
@@ -119,7 +119,13 @@ class ProximalPolicyLoss(Recorded, nn.Module):
                 member, found, taken.h, taken.ptr, taken.node, log_std, self.link
             )
             loss = loss + self.node_link * node_kl.mean() + self.prompt_link * prompt_kl.mean()
-        value_loss = functional.mse_loss(critic(taken.h, taken.ptr), returns)
+        value = critic(taken.h, taken.ptr)
+        if value.shape != returns.shape:
+            raise ValueError(
+                f"the critic, a {type(critic).__name__}, gives values {tuple(value.shape)} for {len(returns)} states; "
+                f"({len(returns)},) is needed: end it with squeeze(-1)"
+            )
+        value_loss = functional.mse_loss(value, returns)
         return PolicyLosses(
             loss + self.value_weight * value_loss,
             value_loss.detach(),

@@ -168,7 +168,7 @@ class FeatureQueue(Recorded, Elastic):
         z (B, D), logit (B,), env (B,)
 
     Raises:
-        ValueError: if an argument is out of range, or the width of representations changes.
+        ValueError: if an argument is out of range, the width of representations changes, or shapes do not fit.
 
     Example:
         >>> queue = FeatureQueue(num_blocks=2)
@@ -222,6 +222,11 @@ class FeatureQueue(Recorded, Elastic):
             logit: logits of the weights of its samples, (B,).
             env: environment of each sample, int64 (B,); only ``fifo`` keeps it.
         """
+        if z.dim() != 2 or logit.shape != z.shape[:1] or (env is not None and env.shape != z.shape[:1]):
+            raise ValueError(
+                f"representations are {tuple(z.shape)}, logits {tuple(logit.shape)}, environments "
+                f"{None if env is None else tuple(env.shape)}; (B, D), (B,) and (B,) are needed, one row a sample"
+            )
         if self.num_blocks == 0 or not len(z):
             return
         z, logit = z.detach(), logit.detach()

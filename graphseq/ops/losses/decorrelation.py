@@ -257,6 +257,8 @@ def correlation_dissimilarity(z: Tensor, group: Tensor, min_count: int = 5) -> T
         raise ValueError(f"z is {tuple(z.shape)} and group {tuple(group.shape)}; (M, D) and (M,) are needed")
     if min_count < 3:
         raise ValueError(f"min_count is {min_count}; two rows always correlate perfectly, so at least 3 are needed")
+    if len(group) and int(group.min()) < 0:
+        raise ValueError(f"group holds {int(group.min())}; groups are numbered from 0")
     groups = int(group.max()) + 1 if len(group) else 0
     count = torch.zeros(groups, dtype=z.dtype, device=z.device).index_add_(0, group, z.new_ones(len(z)))
     mean = z.new_zeros(groups, z.size(1)).index_add_(0, group, z) / count.clamp(min=1)[:, None]

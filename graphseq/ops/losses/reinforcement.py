@@ -145,14 +145,19 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: float = 0.2) -
         log_ratio (S,), advantage (S,) -> (S,)
 
     Raises:
-        ValueError: if ``clip`` is not above 0.
+        ValueError: if ``clip`` is not above 0, or shapes differ.
 
     Example:
         >>> clipped_surrogate(torch.tensor([0.0, 9.0]), torch.tensor([2.0, 1.0]))
         tensor([-2.0000, -1.2000])
     """
-    if clip <= 0:
+    if not clip > 0:
         raise ValueError(f"clip is {clip}; it must be above 0")
+    if log_ratio.shape != advantage.shape:
+        raise ValueError(
+            f"log_ratio is {tuple(log_ratio.shape)}, advantage {tuple(advantage.shape)}; there must be one advantage "
+            "for each action"
+        )
     ratio = log_ratio.clamp(max=math.log(torch.finfo(log_ratio.dtype).max) / 2).exp()
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 

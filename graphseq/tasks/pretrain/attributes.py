@@ -47,7 +47,7 @@ class AttributeMasking(PretrainingTask):
 
     Raises:
         ValueError: if an argument is out of range.
-        DataError: in a step, if ``x`` or ``edge_attr`` holds no categories.
+        DataError: in a step, if ``x`` or ``edge_attr`` holds no categories, or on a CPU some that are out of range.
 
     Example:
         >>> from graphseq.models import GraphEncoder
@@ -77,10 +77,10 @@ class AttributeMasking(PretrainingTask):
         if not self.node_columns:
             raise ValueError("node_columns is empty; give at least one column to predict")
         width = self.encoder.node_channels
-        self.node_heads = nn.ModuleList(nn.Linear(width, node_categories[column]) for column in self.node_columns)
-        self.edge_heads = nn.ModuleList(
-            nn.Linear(width, (edge_categories or [])[column]) for column in self.edge_columns
-        )
+        self.node_counts = [node_categories[column] for column in self.node_columns]
+        self.edge_counts = [(edge_categories or [])[column] for column in self.edge_columns]
+        self.node_heads = nn.ModuleList(nn.Linear(width, count) for count in self.node_counts)
+        self.edge_heads = nn.ModuleList(nn.Linear(width, count) for count in self.edge_counts)
         self.node_mask = nn.Parameter(torch.empty(self.encoder.prompt_channels).normal_(std=0.1))
         self.edge_mask: nn.Parameter | None = None
         if self.edge_columns:
@@ -108,6 +108,7 @@ class AttributeMasking(PretrainingTask):
             stage: stage of the run; validation and test mask the same nodes in each epoch.
         """
         x = _categories(batch, "x")
+        _check_range("x", x, self.node_columns, self.node_counts)
         view = self.embedded(batch)
         counts = (view.ptr.diff() * self.mask_share + 1e-4).long() + 1
         scores = torch.rand(view.batch.shape, device=x.device, generator=self.generator(stage, view))
@@ -122,6 +123,7 @@ class AttributeMasking(PretrainingTask):
         logged = {"node_acc": _accuracy(logits[0], x[:, self.node_columns[0]], chosen)}
         if self.edge_columns:
             edge_attr = _categories(batch, "edge_attr")
+            _check_range("edge_attr", edge_attr, self.edge_columns, self.edge_counts)
             both = node[view.edge_index[0]] + node[view.edge_index[1]]
             of_edges = [head(both).float() for head in self.edge_heads]
             losses += [
@@ -150,6 +152,19 @@ def _categories(batch: object, name: str) -> Tensor:
             "GraphContrast or Infomax"
         )
     return value[:, None] if value.dim() == 1 else value
+
+
+def _check_range(name: str, value: Tensor, columns: list[int], counts: list[int]) -> None:
+    if value.device.type != "cpu" or not len(value):  # elsewhere the check would synchronise
+        return
+    for column, count in zip(columns, counts, strict=True):
+        low, high = (int(bound) for bound in value[:, column].aminmax())
+        if not 0 <= low <= high < count:
+            argument = "node_categories" if name == "x" else "edge_categories"
+            raise DataError(
+                f"column {column} of {name} reaches from {low} to {high}; with {argument}[{column}]={count} it must be "
+                f"in 0..{count - 1}"
+            )
 
 
 def _accuracy(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:

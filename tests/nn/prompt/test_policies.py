@@ -198,6 +198,17 @@ def test_loss_equals_the_reference_with_gradients(number, link):
     assert all(gradient is None for gradient in reached), "only the member is trained"
 
 
+class Critic(torch.nn.Module):
+    """A critic whose values are a column, which would be broadcast against the returns."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, h, ptr):
+        return self.layer(h[ptr[:-1]])
+
+
 def test_refuses():
     with pytest.raises(ValueError, match="max_prompt 0"):
         HybridPolicy(4, 2, 0)
@@ -212,6 +223,10 @@ def test_refuses():
         ProximalPolicyLoss(node_link=-1)
     with pytest.raises(ValueError, match="link is 'leep'"):
         ProximalPolicyLoss(link="leep")
+    ensemble, h = PolicyEnsemble([policy()]), states()
+    column = torch.nn.Linear(WIDTH, 1).double()
+    with pytest.raises(ValueError, match=r"Critic, gives values \(3, 1\)"):
+        ProximalPolicyLoss()(ensemble, 0, Critic(column), taken(ensemble[0], h)[0], *torch.ones(2, 3), LOG_STD)
 
 
 def test_state_and_copies():

@@ -194,6 +194,10 @@ def test_queue_refuses():
     queue.push(torch.zeros(2, 3), torch.zeros(2))
     with pytest.raises(ValueError, match="representations"):
         queue.push(torch.zeros(2, 4), torch.zeros(2))
+    for others in ([torch.zeros(1)], [torch.zeros(2), torch.zeros(3, dtype=torch.int64)]):
+        with pytest.raises(ValueError, match="one row a sample"):
+            queue.push(torch.zeros(2, 3), *others)
+    assert len(queue.z) == len(queue.logit) == len(queue.env) == 2
 
 
 # decorrelation

@@ -275,6 +275,7 @@ def test_numbers_of_clusters():
         (lambda: weighted_cross_covariance(torch.zeros(3, 2, 1), torch.ones(3), "other"), "estimator is 'other'"),
         (lambda: correlation_dissimilarity(torch.zeros(3, 2), torch.zeros(2)), r"\(M, D\)"),
         (lambda: correlation_dissimilarity(torch.zeros(3, 2), torch.zeros(3), 2), "min_count is 2"),
+        (lambda: correlation_dissimilarity(torch.zeros(3, 2), torch.tensor([0, -1, 0])), "group holds -1"),
         (lambda: cluster_variables(torch.zeros(3, 3), 4), "num_clusters is 4"),
         (lambda: cluster_variables(torch.full((2, 2), math.nan), 1), "finite"),
     ],

@@ -56,8 +56,11 @@ def test_refuses():
         generalized_advantage(one, one, ptr, trace_decay=-1)
     with pytest.raises(ValueError, match=r"values \(3,\)"):
         generalized_advantage(one, torch.ones(3), ptr)
-    with pytest.raises(ValueError, match="clip is 0"):
-        clipped_surrogate(one, one, 0)
+    for clip in (0, float("nan")):
+        with pytest.raises(ValueError, match=f"clip is {clip}"):
+            clipped_surrogate(one, one, clip)
+    with pytest.raises(ValueError, match="one advantage"):
+        clipped_surrogate(one[:, None], one)
 
 
 def test_gradient_at_ratio_one_is_that_of_the_policy():
