@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from graphseq.core.spec import Recorded
 from graphseq.core.windows import SeriesSpan
+from graphseq.models.forecast.naive import checked_targets
 
 __all__ = ["LeastSquaresForecaster"]
 
@@ -74,7 +75,7 @@ class LeastSquaresForecaster(Recorded, nn.Module):
             raise ValueError(f"ridge is {ridge}; it must be at least 0")
         self.window, self.horizon = window, horizon
         self.inputs = inputs
-        self.targets = list(range(num_variables)) if targets is None else list(targets)
+        self.targets = checked_targets(targets, num_variables) or []
         self.ridge = ridge
         width = window if inputs == "own" else window * num_variables
         # not a number until they are solved for: zeros would pass for a forecast

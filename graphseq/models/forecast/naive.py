@@ -10,6 +10,30 @@ from graphseq.core.spec import Recorded
 __all__ = ["Drift", "Persistence", "SeasonalNaive"]
 
 
+def checked_targets(targets: Sequence[int] | None, num_variables: int | None = None) -> list[int] | None:
+    """Return the positions of variables to predict as a list, all of them where they are None and can be counted.
+
+    Args:
+        targets: positions, from 0, each once; None for all.
+        num_variables: number of variables that are read; None if it is not known.
+
+    Raises:
+        ValueError: if there is no position, one is given twice, or one is out of range.
+
+    Example:
+        >>> checked_targets(None, 2), checked_targets([1], 2)
+        ([0, 1], [1])
+    """
+    if targets is None:
+        return None if num_variables is None else list(range(num_variables))
+    chosen = list(targets)
+    most = max(chosen, default=0) if num_variables is None else num_variables - 1
+    if not chosen or len(set(chosen)) < len(chosen) or not 0 <= min(chosen) <= max(chosen) <= most:
+        limit = "" if num_variables is None else f" to {most}"
+        raise ValueError(f"targets is {chosen}; give positions of variables from 0{limit}, at least one and each once")
+    return chosen
+
+
 class _Naive(Recorded, nn.Module):
     """Base of forecasts that repeat past values.
 
@@ -18,7 +42,7 @@ class _Naive(Recorded, nn.Module):
         targets: positions of the variables to predict; None for all.
 
     Raises:
-        ValueError: if ``horizon`` is below 1.
+        ValueError: if ``horizon`` is below 1, or a target is negative or given twice.
     """
 
     def __init__(self, horizon: int, targets: Sequence[int] | None = None) -> None:
@@ -26,7 +50,7 @@ class _Naive(Recorded, nn.Module):
         if horizon < 1:
             raise ValueError(f"horizon is {horizon}; it must be at least 1")
         self.horizon = horizon
-        self.targets = None if targets is None else list(targets)
+        self.targets = checked_targets(targets)
 
     def chosen(self, x: Tensor) -> Tensor:
         """Return the variables to predict, (*, T, K).

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch_geometric.nn import GraphConv
 
 from graphseq.core.spec import Recorded
+from graphseq.models.forecast.naive import checked_targets
 
 __all__ = ["ConvolutionalForecaster", "GraphRecurrentForecaster", "PatchTransformer", "RecurrentForecaster"]
 
@@ -78,7 +79,7 @@ class RecurrentForecaster(Recorded, nn.Module):
                num_known=num_known)  # fmt: skip
         if cell not in ("lstm", "gru"):
             raise ValueError(f"cell is {cell!r}; it must be 'lstm' or 'gru'")
-        self.targets = list(range(num_variables)) if targets is None else list(targets)
+        self.targets = checked_targets(targets, num_variables) or []
         self.horizon = horizon
         self.num_known = num_known
         kind = nn.LSTM if cell == "lstm" else nn.GRU
@@ -170,7 +171,8 @@ class ConvolutionalForecaster(Recorded, nn.Module):
                kernel_size=kernel_size, num_known=num_known)  # fmt: skip
         self.horizon = horizon
         self.num_known = num_known
-        self.num_targets = num_targets or num_variables
+        self.num_targets = num_variables if num_targets is None else num_targets
+        _check(num_targets=self.num_targets)
         self.kernel_size = kernel_size
         widths = [num_variables + num_known, *[hidden_channels] * num_layers]
         self.first = nn.ModuleList(
@@ -318,7 +320,8 @@ class GraphRecurrentForecaster(Recorded, nn.Module):
         _check(num_variables=num_variables, horizon=horizon, hidden_channels=hidden_channels, num_known=num_known)
         self.horizon = horizon
         self.num_known = num_known
-        self.num_targets = num_targets or num_variables
+        self.num_targets = num_variables if num_targets is None else num_targets
+        _check(num_targets=self.num_targets)
         # mean over neighbours: the size of a sum would grow with the degree
         self.input = GraphConv(num_variables + num_known, hidden_channels, aggr="mean")
         self.recurrence = nn.GRU(hidden_channels, hidden_channels, batch_first=True)
