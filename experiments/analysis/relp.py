@@ -6,6 +6,7 @@ import torch
 
 from graphseq.analysis import LogitDifference, PatchingExperiment, block_sites
 from graphseq.bench import Effect, Quantity, Results, Row, Rule, Seeds, all_of, new
+from graphseq.bench.records.drawing import set_finding
 from graphseq.data import swap_subjects
 
 PROTOCOL = """\
@@ -122,7 +123,7 @@ def draw(results: Results, figure: Any, finding: str, reruns: Any) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("Pearson correlation with ActP")
     panels[-1].legend(frameon=False, loc="lower right", fontsize=8)
-    figure.suptitle(finding, x=0.01, ha="left", fontsize=10)
+    set_finding(figure, finding)
 
 
 STACK = "model.model.recurrent"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphseq.analysis import plug_and_play_admm
 from graphseq.bench import Above, Effect, Quantity, Ratio, Results, Row, Rule, Seeds, all_of, any_of, new
+from graphseq.bench.records.drawing import set_finding
 from graphseq.models import LearnedProximal
 from graphseq.nn import Blur, gaussian_kernel
 
@@ -177,7 +178,7 @@ def draw(results: Results, drawn: Any, text: str, reruns: Sequence[Results] = ()
     """Draw the recovered prior of every arm over x, beside |x|, and the PSNR of the restored images."""
     left, right = drawn.subplots(1, 2)
     drawn.set_size_inches(9.5, 4.0)
-    drawn.suptitle(text, x=0.01, ha="left", fontsize=10, wrap=True)
+    set_finding(drawn, text)
     left.plot([-3, 0, 3], [3, 0, 3], color="black", linewidth=2, linestyle=(0, (4, 2)), label="true prior |x|")
     for arm, colour in COLOURS.items():
         for place, row in enumerate(results.select(arm, task="Laplace").values()):

@@ -1,10 +1,12 @@
 """A complex network that finds occupied bins of spectra against real twins, an energy detector and an empty mask."""
 
 import statistics
+from typing import Any
 
 import torch
 
 from graphseq.bench import Above, Effect, MeanAbove, Quantity, Results, Row, Rule, Scale, Seeds, all_of, any_of, new
+from graphseq.bench.records.drawing import COLOURS, plain_axes, set_finding
 
 EPOCHS = 12
 LOW, HIGH = (-10, -8, -6, -4), (4, 6, 8, 10)
@@ -147,6 +149,27 @@ def epochs_to_reach(results: Results) -> float | None:
     return statistics.fmean(reached)
 
 
+def draw(results: Results, figure: Any, finding: str, reruns: Any) -> None:
+    """Draw intersection over union over the ratio of signal to noise: every seed of the detectors, and the mean."""
+    figure.set_size_inches(6.5, 4.0)
+    axes = figure.subplots()
+    for arm, colour in zip(("parts", "magnitude", "complex", "energy detector"), COLOURS, strict=False):
+        rows = [row["iou_by_snr"] for row in results.select(arm).values()]
+        if not rows:
+            continue
+        ratios = sorted(rows[0], key=float)
+        curves = [[100 * row[ratio] for ratio in ratios] for row in rows]
+        places = [float(ratio) for ratio in ratios]
+        for curve in curves:
+            axes.plot(places, curve, ".", color=colour, markersize=4, alpha=0.35)
+        axes.plot(places, [statistics.fmean(column) for column in zip(*curves, strict=True)], color=colour, label=arm)
+    axes.set_xlabel("power of the weakest emitter over that of the noise of the band, dB", fontsize=9)
+    axes.set_ylabel("intersection over union, points, higher is better", fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc="lower right", title="lines: means; dots: seeds", title_fontsize=8)
+    plain_axes(axes, "y")
+    set_finding(figure, finding)
+
+
 effect = Effect(
     name="effect.cmusenet",
     source="arXiv 2506.11048",
@@ -182,4 +205,5 @@ effect = Effect(
     ],
     verdict=Rule(reproduced=all_of("ABCD"), partly=any_of("AB")),
     unit="points of intersection over union",
+    figure=draw,
 )  # fmt: skip

@@ -1,7 +1,11 @@
 """ReLU with a learned correction in image and text networks, against ReLU, GELU and a learned linear term."""
 
+from typing import Any
+
 from experiments.transformer.feed_forward import BASE, SCALES, activated
-from graphseq.bench import Above, Effect, Row, Rule, Seeds, all_of, any_of, new, over
+from graphseq.bench import Above, Effect, Results, Row, Rule, Seeds, all_of, any_of, new, over
+from graphseq.bench.effects.figures import differences
+from graphseq.bench.records.drawing import Panel, draw_panels
 
 PROTOCOL = """\
 Tasks: *images*, Fashion-MNIST by a multilayer perceptron of three hidden layers of 512 units with batch norm and
@@ -59,6 +63,16 @@ def claims(letters: str, other: str) -> list[Above]:
     ]
 
 
+def figure(results: Results, drawn: Any, finding: str, reruns: Any) -> None:
+    """Draw the differences to ReLU of each seed, a panel for each task."""
+    panels = []
+    for task in TASKS:
+        words = {f"{name} on {task}": name for name in ACTIVATIONS}
+        panels.append(Panel(task, differences(results, f"ReLU on {task}", words, task=task), line=0.0, scale=task))
+    label = "difference to ReLU, points of accuracy and hundredths of a bit per character"
+    draw_panels(drawn, panels, finding=finding, label=label, better="higher", ours=["CRReLU"])
+
+
 effect = Effect(
     name="effect.crrelu",
     source="arXiv 2405.12954",
@@ -84,4 +98,5 @@ effect = Effect(
     claims=[*claims("AB", "ReLU"), *claims("CD", "GELU"), *claims("EF", "learned leak")],
     verdict=Rule(reproduced=all_of("ABCD"), partly=any_of("AB")),
     unit="score",
+    figure=figure,
 )

@@ -32,6 +32,8 @@ def arm_table(effect: "Effect", results: Results) -> list[Row]:
             for arm in results.arms(**point):
                 rows = list(results.select(arm, **point).values())
                 values = list(results.values(arm, score, **point).values())
+                if not values and len(effect.scores) > 1:
+                    continue  # this point has another score
                 less = None if arm == first else interval_text(results.difference(arm, first, score, **point))
                 line: Row = {axis.rpartition(".")[2]: value for axis, value in point.items()}
                 line |= {"score of": name} if len(effect.scores) > 1 else {}
