@@ -132,6 +132,7 @@ def test_without_parameters_the_policy_has_no_optimizer():
     assert run.global_step == 2
 
 
+@pytest.mark.slow
 def test_schedulers_that_watch_the_validation():
     task = build(RandomMask(grid=4, blur_kernel_size=3), network=nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
     task.scheduler = functools.partial(
