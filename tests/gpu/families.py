@@ -12,36 +12,63 @@ from torch_geometric.data import Data
 from graphseq.data import (
     ImageDataModule,
     MotifDataModule,
+    MotionClipsDataModule,
     NodeDataModule,
+    NoisyImagesDataModule,
     PoissonDataModule,
+    RandomCrop,
     StateTrackingDataModule,
     StoreDataModule,
     SyntheticEventsDataModule,
     SyntheticReberDataModule,
     TensorStore,
+    WidebandDataModule,
 )
 from graphseq.models import (
     JODIE,
     MLP,
     TGN,
+    CMuSeNet,
     ConvNet,
     G2GNet,
     GraphClassifier,
     MgNO,
     NodeClassifier,
+    P3DResNet,
+    ProjectedNetwork,
+    ResNetEncoder,
+    SelfieNetwork,
     SequenceClassifier,
     SequenceTagger,
 )
-from graphseq.nn import BlockStack, GatedLinearAttention, GraphRNN, MaskedRNN, ParaGRU, RelativeL2, SequenceBlock
+from graphseq.nn import (
+    AttentionPooling,
+    BlockStack,
+    ComplexFocalLoss,
+    CosineEncoding,
+    GatedLinearAttention,
+    GraphRNN,
+    HyperNetwork,
+    MaskedRNN,
+    NTXentLoss,
+    ParaGRU,
+    ProjectionHead,
+    RelativeL2,
+    SequenceBlock,
+)
 from graphseq.sparsity import RandomDAG
 from graphseq.tasks import (
     Classification,
     NodeClassification,
     Regression,
+    RepresentationLearning,
     Reweighted,
+    Segmentation,
+    SelfiePretraining,
     SequenceClassification,
     SequenceTagging,
     TemporalLinkPrediction,
+    VideoClassification,
 )
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-2)
@@ -136,6 +163,38 @@ def fields(**options):
     return Regression(network, loss=RelativeL2(), optimizer=ADAM), data
 
 
+def clips(**options):
+    data = MotionClipsDataModule(num_train=96, num_val=32, num_test=32, batch_size=16, **options)
+    network = P3DResNet(1, 8, layers=(1, 1, 1, 1), base_width=4, temporal_pool=(False, True, True, False), dropout=0.0)
+    return VideoClassification(network, 8, optimizer=ADAM), data
+
+
+def patches(**options):
+    pooling = AttentionPooling(16, num_layers=1, num_heads=2)
+    network = SelfieNetwork(ResNetEncoder(1, channels=4), (1, 8, 8), patch_grid=2, pooling=pooling)
+    return SelfiePretraining(network, mask_share=0.5, optimizer=ADAM), ImageDataModule(
+        "digits", batch_size=64, **options
+    )
+
+
+def contrast(**options):
+    network = ProjectedNetwork(ConvNet(1, 16, hidden_channels=8, num_layers=2), ProjectionHead(16))
+    task = RepresentationLearning(network, loss=NTXentLoss(), views=[RandomCrop(1), RandomCrop(1)], optimizer=ADAM)
+    return task, ImageDataModule("digits", batch_size=128, drop_last=True, **options)
+
+
+def hypernetwork(**options):
+    network = HyperNetwork(MLP(64, 64, hidden_features=8), 1, hidden_sizes=(8,), encoding=CosineEncoding())
+    return Regression(network, optimizer=ADAM), NoisyImagesDataModule("digits", batch_size=64, **options)
+
+
+def spectra(**options):
+    sizes = {"num_train": 96, "num_val": 32, "num_test": 32, "num_bins": 64, "batch_size": 16}
+    data = WidebandDataModule(**sizes, num_emitters=(1, 2), **options)
+    network = CMuSeNet(64, channels=(2, 2, 4, 4), num_blocks=(1, 1, 1, 1), layout="1d", num_positions=4)
+    return Segmentation(network, loss=ComplexFocalLoss(), optimizer=ADAM), data
+
+
 def events(**options):
     return SyntheticEventsDataModule(600, num_edge_features=2, batch_size=50, **options)
 
@@ -160,6 +219,11 @@ SAMPLES = {
     "table": table,
     "group to group": group_to_group,
     "fields": fields,
+    "clips": clips,
+    "patches": patches,
+    "contrast": contrast,
+    "hypernetwork": hypernetwork,
+    "spectra": spectra,
 }
 SEQUENCES = {
     "graph RNN": graph_rnn,
@@ -190,5 +254,6 @@ def tensors_of(batch):
         return {"0": batch}
     if isinstance(batch, tuple | list):
         return {f"{place}.{name}": x for place, part in enumerate(batch) for name, x in tensors_of(part).items()}
-    fields = batch.to_dict() if hasattr(batch, "to_dict") else vars(batch)
-    return {name: value for name, value in fields.items() if isinstance(value, torch.Tensor)}
+    if not isinstance(batch, dict):
+        batch = batch.to_dict() if hasattr(batch, "to_dict") else vars(batch)
+    return {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
