@@ -1,4 +1,4 @@
-"""Group graph of a trained network: how strongly its groups of units are joined."""
+"""Group graph of a trained network: how strongly its groups of units are connected."""
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,18 @@ __all__ = ["group_graph", "group_modularity"]
 def group_graph(model: nn.Module) -> Data:
     r"""Return the graph of the groups of all group-to-group layers of a network, as PyG data.
 
-    A layer has a node for each of its source groups and for each of its target groups. Weights are edges from source
-    to target group; where another layer follows, an edge joins a target group to each source group of the next layer
-    that has some of its units, which a change of grouping makes more than one.
+    A layer has a node for each of its source groups and for each of its target groups. Weights are edges from source to
+    target group; where another layer follows, an edge joins a target group to each source group of the next layer that
+    shares units with it; there are several where the layers group their units differently.
 
     Args:
-        model: network with :class:`graphseq.nn.GroupToGroupLinear` layers of one number of groups, in the order in
-            which they follow one another.
+        model: network with :class:`graphseq.nn.GroupToGroupLinear` layers, all with the same number of groups and
+            registered in the order in which they are applied.
 
     Returns:
-        ``Data`` with, for L layers of G groups, nodes (2 L G): ``layer``, ``side`` (0 source, 1 target) and
-        ``group``; ``edge_index``; ``edge_kind`` (0 weights, 1 shared units); ``edge_attr`` (E, 2), for weights the
-        share of those that exist and the mean of their magnitudes, for shared units their share of the group twice;
+        ``Data`` with, for L layers of G groups, nodes (2 L G): ``layer``, ``side`` (0 source, 1 target) and ``group``;
+        ``edge_index``; ``edge_kind`` (0 weights, 1 shared units); ``edge_attr`` (E, 2), for weights the share of those
+        that exist and the mean of their magnitudes, for shared units their share of the target group, in both columns;
         ``strength`` (L, G, G), the sum of the magnitudes from each source group (last axis) to each target group;
         ``modularity`` (L,) of these, see :func:`group_modularity`.
 

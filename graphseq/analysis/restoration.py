@@ -21,12 +21,12 @@ Order = Literal["image first", "dual first"]
 
 @dataclass(frozen=True)
 class Restoration:
-    r"""Restored images and the way of the iteration to them.
+    r"""Restored images and the convergence of the iteration.
 
     Args:
         images: restored images (B, C, Y, X).
-        changes: root mean square over all images of the change of an iteration, float64 (iterations,); it falls to 0
-            where the iteration converges.
+        changes: root-mean-square change of the images in each iteration, float64 (iterations,); it falls to 0 where the
+            iteration converges.
 
     Example:
         >>> Restoration(torch.zeros(1, 1, 2, 2), torch.tensor([0.5, 0.1])).settled
@@ -59,22 +59,22 @@ def plug_and_play_admm(
         x \leftarrow \arg\min_x \tfrac12 \lVert A x - v \rVert^2 + \tfrac{\rho}{2} \lVert x - z + u \rVert^2, \qquad
         z \leftarrow f(x + u), \qquad u \leftarrow u + x - z
 
-    x by conjugate gradients; z begins with :math:`A^\top v` and is the result, u begins at 0. With the proximal
+    x is found by conjugate gradients; z starts at :math:`A^\top v` and is the result, u starts at 0. With the proximal
     operator f of R, fixed points are stationary points of :math:`\tfrac12 \lVert A x - v \rVert^2 + \rho R(x)`, and for
     a convex R the minimum. A learned f converges under conditions that hold for
-    :class:`graphseq.models.LearnedProximal` with ``alpha`` above 0; of other networks :attr:`Restoration.changes`
-    tells.
+    :class:`graphseq.models.LearnedProximal` with ``alpha`` above 0; for other networks, check
+    :attr:`Restoration.changes`.
 
     Source: arXiv 2310.14344, section 4 and Algorithm 2. Differs from it: none known.
 
     Args:
         measurement: measurements v (B, \*).
-        operator: linear map A.
+        operator: linear map A with its adjoint, such as a :class:`graphseq.nn.LinearMeasurement`.
         denoiser: function or network f from images to images; a network is called in evaluation mode.
         rho: weight :math:`\rho` of the prior, above 0.
         num_iterations: number of iterations, at least 1.
         order: ``image first`` as in the formula, or ``dual first``: x, then u with the last z, then z.
-        tolerance: residual of the conjugate gradients relative to the right side, at which they end.
+        tolerance: residual, relative to the right-hand side, at which the conjugate gradients stop, above 0.
         max_inner: largest number of iterations of the conjugate gradients.
 
     Raises:
@@ -124,22 +124,22 @@ def plug_and_play_descent(
 
     .. math:: x \leftarrow f\bigl(x - \eta A^\top (A x - v)\bigr)
 
-    x begins with :math:`A^\top v`. With the proximal operator f of R, fixed points are stationary points of
+    x starts at :math:`A^\top v`. With the proximal operator f of R, fixed points are stationary points of
     :math:`\tfrac12 \lVert A x - v \rVert^2 + R(x) / \eta`.
 
     Source: arXiv 2310.14344, section 4. Differs from it: none known.
 
     Args:
         measurement: measurements v (B, \*).
-        operator: linear map A.
+        operator: linear map A with its adjoint, such as a :class:`graphseq.nn.LinearMeasurement`.
         denoiser: function or network f from images to images; a network is called in evaluation mode.
-        step: length :math:`\eta` of a step, above 0; None for :math:`1 / \lVert A \rVert^2`, up to which the iteration
+        step: step size :math:`\eta`, above 0; None for :math:`1 / \lVert A \rVert^2`, up to which the iteration
             converges for a convex R.
         num_iterations: number of iterations, at least 1.
 
     Raises:
-        ValueError: as of :func:`plug_and_play_admm`.
-        TypeError: as of :func:`plug_and_play_admm`.
+        ValueError: as in :func:`plug_and_play_admm`.
+        TypeError: as in :func:`plug_and_play_admm`.
 
     Example:
         >>> from graphseq.nn import Inpainting
@@ -249,7 +249,7 @@ def _check_range(denoiser: object, images: Tensor) -> None:
 
 
 class TotalVariationDenoiser(nn.Module):
-    r"""Denoising by total variation, the proximal operator of :math:`w\, \mathrm{TV}`, on the processor.
+    r"""Denoising by total variation, the proximal operator of :math:`w\, \mathrm{TV}`, on the CPU.
 
     .. math:: f(y) = \arg\min_x \tfrac12 \lVert x - y \rVert^2 + w \sum_{ij} \lVert (\nabla x)_{ij} \rVert
 
@@ -286,7 +286,7 @@ class TotalVariationDenoiser(nn.Module):
 
 
 class WaveletDenoiser(nn.Module):
-    r"""Denoising by a soft threshold of wavelet coefficients (BayesShrink), on the processor.
+    r"""Denoising by a soft threshold of wavelet coefficients (BayesShrink), on the CPU.
 
     Source: scikit-image's ``denoise_wavelet`` with Daubechies' first wavelet, which fits small images.
 

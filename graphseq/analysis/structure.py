@@ -16,7 +16,7 @@ __all__ = ["Prediction", "graph_properties", "predict_performance", "property_co
 
 
 def graph_properties(graph: "LayeredDAG | networkx.Graph") -> dict[str, float]:
-    r"""Return 23 properties of a graph, as they are used to predict the performance of networks.
+    r"""Return 23 properties of a graph that are used to predict the performance of networks.
 
     * ``layers``, ``nodes``, ``edges``, ``source_nodes`` (vertices of the first layer), ``sink_nodes`` (of the last);
     * ``diameter``, ``density`` :math:`E / (N (N - 1))`, half of that of networkx for an undirected graph,
@@ -105,7 +105,7 @@ def predict_performance(
     num_repeats: int = 5,
     seed: int = 0,
 ) -> list[Prediction]:
-    r"""Predict a column from others by cross-validation, beside the trivial predictor and smaller sets of features.
+    r"""Predict a column from others by cross-validation, and compare with the mean and smaller sets of features.
 
     .. math:: R^2 = 1 - \sum_i (y_i - \hat y_i)^2 / \sum_i (y_i - \bar y)^2
 
@@ -124,7 +124,7 @@ def predict_performance(
         regressors: ``bayesian_ridge``, ``random_forest`` (100 trees) and ``ada_boost`` of scikit-learn.
         num_folds: number of folds, at least 2.
         num_repeats: number of repetitions with other folds, at least 1.
-        seed: seed of folds and forests.
+        seed: seed of the folds and of the randomised regressors.
 
     Raises:
         ValueError: if a column is missing or not finite, a regressor is unknown, or there are fewer rows than folds.
@@ -154,7 +154,7 @@ def predict_performance(
     chosen = [name for name in table if name != target] if features is None else list(features)
     y = _column(table, target)
     if len(y) < num_folds:
-        raise ValueError(f"the table has {len(y)} rows; {num_folds} folds need as many")
+        raise ValueError(f"the table has {len(y)} rows; {num_folds} folds need at least {num_folds}")
 
     def run(name: str, model: Any, columns: Sequence[str]) -> Prediction:
         x = np.stack([_column(table, column) for column in columns], 1) if columns else np.zeros((len(y), 1))
@@ -180,7 +180,7 @@ def property_correlations(
     *,
     controls: Sequence[str] = ("nodes", "edges", "source_nodes"),
 ) -> dict[str, tuple[float, float]]:
-    """Return Pearson's correlation of each column with the target, and the partial one given some columns.
+    """Return the Pearson correlation of each column with the target, and the partial one given control columns.
 
     The partial correlation is that of the residuals of both after linear regression on the controls; NaN for a control
     itself, and for what the controls determine.
@@ -191,7 +191,7 @@ def property_correlations(
         table: a data frame, or columns by name; one row for each network.
         target: name of the column to correlate with.
         features: names of the columns; None for all others.
-        controls: names of the columns that are held fixed in the partial correlation.
+        controls: names of the columns that the partial correlation controls for.
 
     Raises:
         ValueError: if a column is missing or not finite, or there are no more rows than controls.

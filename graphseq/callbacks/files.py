@@ -23,7 +23,7 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place, and put it there when it is complete.
+    """Write a temporary file, and move it to its path when it is complete.
 
     Args:
         path: path of the file.

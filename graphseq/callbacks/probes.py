@@ -32,7 +32,7 @@ class FineLabelled(Protocol):
 
 
 class LinearProbe(Callback):
-    """Log how well a linear classifier tells classes by the features before a layer and by those after it.
+    """Log the accuracies of linear classifiers on the features before a layer and on those after it.
 
     At the end of a test, and of every few validations, the features of training samples and of all samples of the split
     are collected without augmentation, a logistic regression is fitted to the former and tested on the latter (see
@@ -49,10 +49,10 @@ class LinearProbe(Callback):
 
     Args:
         layer: dotted name of the layer in the task; ``model.projection`` of the networks with a projection head.
-        num_train: largest number of training samples that the probe is fitted to, drawn with a fixed seed.
-        inverse_penalty: inverse weight of the penalty of the probe, above 0.
-        batch_size: number of samples of one forward pass.
-        every_n_epochs: number of validations from one probe to the next; None for a probe in tests only.
+        num_train: largest number of training samples that the probe is fitted to, at least 1, drawn with a fixed seed.
+        inverse_penalty: inverse strength of the L2 penalty of the logistic regression, C of scikit-learn, above 0.
+        batch_size: number of samples in one forward pass, at least 1.
+        every_n_epochs: number of validation epochs from one probe to the next, at least 1; None to probe in tests only.
 
     Raises:
         ValueError: if an argument is out of range.

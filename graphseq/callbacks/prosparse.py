@@ -1,4 +1,4 @@
-"""ProSparse: gates of a network that become sparse by ReLU, by a penalty that grows in stages, and by a threshold."""
+"""ProSparse: gates of a network are made sparse by ReLU, by a penalty that grows in stages, and by a threshold."""
 
 import warnings
 from typing import Any, Literal
@@ -21,16 +21,16 @@ _NAME = "prosparse"
 
 
 class ProSparse(Callback):
-    r"""Make the gates of a network sparse while it is trained, step by step.
+    r"""Make the gates of a network sparse during training, in three steps.
 
-    Of a gated feed-forward part :math:`y = (s \odot x V) W_2`, :math:`s = \phi(x W)`:
+    For each gated feed-forward part :math:`y = (s \odot x V) W_2`, :math:`s = \phi(x W)`:
 
     1. *Substitution*: at step ``start`` SiLU and GELU of all gates become ReLU.
     2. *Progressive penalty*: :math:`\lambda(t)`, of :func:`graphseq.sparsity.progressive_weight`, times the L1 norm of
        the intermediate outputs :math:`s \odot x V`, averaged over tokens and then over layers, is added to the loss.
     3. *Threshold*: after the last step ReLU becomes :class:`graphseq.nn.FATReLU`, before the last validation. A
-       training that is stopped earlier keeps ReLU. A run that goes on from there trains with ReLU again, and shifts at
-       its own end: a run in two parts equals one in one.
+    training that stops earlier keeps ReLU. A run that resumes from its checkpoint trains with ReLU and applies the
+    threshold at its own end, so that an interrupted and resumed run equals an uninterrupted one.
 
     Padding, where the batch has lengths, counts neither in the penalty nor in the sparsity. Training does not become
     faster: zeros of the gates save time only in decoding, see :func:`graphseq.nn.sparse_decoding`. Checkpoints hold
@@ -47,16 +47,17 @@ class ProSparse(Callback):
 
     Args:
         stages: weight at the end of each stage and the step of the optimiser, counted from the beginning of the run, at
-            which the stage ends. The first stage is that without penalty, so that its weight is 0 in the paper.
-        start: number of steps before the substitution, at least 0; 0 for a network that was trained before.
+            which the stage ends. In the paper the first stage has no penalty, so that its weight is 0.
+        start: number of optimiser steps before the substitution, at least 0; 0 for a pre-trained network.
         threshold: entries of the gates below it are 0 after training, at least 0; its scale is that of the activations,
             see :func:`graphseq.nn.calibrate_threshold`. None for no threshold.
-        norm: ``mean`` over the units of a layer, so that weights do not depend on its width, or their ``sum``.
+        norm: L1 norm as the ``mean`` over the units of a layer, so that weights do not depend on its width, or their
+            ``sum``.
 
     Raises:
         ValueError: if an argument is outside its range.
-        TypeError: when a run starts, if the task is none of graphseq, its network has no gated feed-forward part, or a
-            gate is neither rectified nor SiLU nor GELU.
+        TypeError: when a run starts, if the task is not a :class:`graphseq.tasks.Task`, its network has no gated
+            feed-forward part, or a gate is neither rectified nor SiLU nor GELU.
 
     Example:
         >>> ProSparse([(0.0, 500), (0.005, 600), (0.05, 1000), (0.05, 1200)], threshold=0.01).phase
@@ -128,7 +129,7 @@ class ProSparse(Callback):
     # training
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Go back to ReLU from a shifted threshold, and watch the intermediate outputs."""
+        """Set the gates back to ReLU if a threshold was applied, and register hooks on the intermediate outputs."""
         if self.phase == "shifted":
             rectify_gates(pl_module.model)
             shift_gates(pl_module.model, 0.0)
@@ -197,11 +198,11 @@ class ProSparse(Callback):
     # evaluation
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Watch the gates."""
+        """Register hooks on the gates."""
         self._watch(pl_module)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Watch the gates."""
+        """Register hooks on the gates."""
         self._watch(pl_module)
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:

@@ -15,12 +15,12 @@ __all__ = ["ProximalAnnealing"]
 
 
 class ProximalAnnealing(Callback):
-    r"""Train with proximal matching in stages: first the mean absolute error, then :math:`\gamma` that falls.
+    r"""Train with proximal matching in stages: first the mean absolute error, then a falling :math:`\gamma`.
 
-    Each stage has a number of steps of the optimiser, a width :math:`\gamma`, and a learning rate. The last one goes on
-    until the training ends. The stage follows from the number of steps that were done, which checkpoints hold: a run in
-    two parts equals one in one. The task and its loss stay what they are; validation uses the width that the loss was
-    built with.
+    Each stage has a number of steps of the optimiser, a width :math:`\gamma`, and a learning rate. The last one lasts
+    until the training ends. The stage follows from the number of steps so far, which checkpoints hold, so that an
+    interrupted and resumed run equals an uninterrupted one. Task and loss are not replaced; validation uses the width
+    that the loss was built with.
 
     Logs:
         to loggers, at the first step of a stage: ``proximal_gamma`` (0 for the mean absolute error) and
@@ -36,8 +36,8 @@ class ProximalAnnealing(Callback):
 
     Raises:
         ValueError: if a stage is not of this form.
-        TypeError: when a run starts, if the task is none of graphseq, its loss is no
-            :class:`graphseq.nn.ProximalMatchingLoss`, or it has a scheduler of its own.
+        TypeError: when a run starts, if the task is not a :class:`graphseq.tasks.Task`, its loss is not a
+            :class:`graphseq.nn.ProximalMatchingLoss`, or it has a scheduler.
 
     Example:
         >>> annealing = ProximalAnnealing([(500, None, 1e-3), (200, 0.5, 1e-4), (200, 0.25, 1e-4)])
@@ -60,7 +60,7 @@ class ProximalAnnealing(Callback):
             if gamma is None:
                 if largest < math.inf:
                     raise ValueError(
-                        f"stages[{place}] is of the mean absolute error (gamma None); that comes before all others"
+                        f"stages[{place}] has gamma None, the mean absolute error; put such stages before all others"
                     )
             elif not 0 < gamma <= largest or gamma == math.inf:
                 raise ValueError(

@@ -39,7 +39,7 @@ class ReLinear(Callback):
     r"""Let the quadratic terms of a network grow slowly, so that deep quadratic networks train stably.
 
     It acts on the gates g (:math:`W_g`, and :math:`b_g`, which starts from 1) and the power terms b (:math:`W_b, c`) of
-    all quadratic layers. There are three ways, each of which can be used alone; by default it is the first:
+    all quadratic layers. There are three mechanisms, each of which can be used alone; the default is the first:
 
     * *shrunk learning rate*: :math:`\eta_g = \gamma_g \eta`, :math:`\eta_b = \gamma_b \eta`. The task's optimiser gets
       the groups of :func:`graphseq.nn.relinear_param_groups`; schedulers have to keep the ratios. With
@@ -50,11 +50,11 @@ class ReLinear(Callback):
       where :math:`\eta` is the current rate of their group.
     * *clipping*: after each step :math:`|W_g|, |b_g - 1| \le \beta_g` and :math:`|W_b|, |c| \le \beta_b`.
 
-    The callback has no state of its own: the groups are in the state of the optimiser, so that a stopped run goes on
-    bit for bit.
+    The callback has no state of its own: the groups are in the state of the optimiser, so that a resumed run is
+    bit-identical to an uninterrupted one.
 
-    Source: arXiv 2110.06081 and the official scripts, which have the shrunk learning rate alone. Decay and clipping may
-    differ from the paper's in detail.
+    Source: arXiv 2110.06081 and the official scripts, which implement the shrunk learning rate only. Decay and clipping
+    may differ from the paper's in detail.
 
     Args:
         gamma_g: factor of the learning rate of the gates, at least 0. The paper's code has 1e-4, and 1e-2 where
@@ -68,7 +68,8 @@ class ReLinear(Callback):
     Raises:
         ValueError: if a number is negative; when training starts, if a scheduler gave all groups the same rate, or the
             task does not build its optimiser by its argument ``optimizer``.
-        TypeError: at the start of the run, if the network has no quadratic layers, or the task is of another kind.
+        TypeError: at the start of the run, if the network has no quadratic layers, or the task is not a
+            :class:`graphseq.tasks.Task`.
 
     Example:
         >>> ReLinear(gamma_g=0.1, gamma_b=0.1).gamma_g
@@ -100,7 +101,7 @@ class ReLinear(Callback):
         if stage != "fit":
             return
         if not isinstance(pl_module, Task):
-            raise TypeError(f"{type(pl_module).__name__} is no task of graphseq, whose optimiser ReLinear groups")
+            raise TypeError(f"the task is a {type(pl_module).__name__}; ReLinear needs a task of graphseq")
         if not any(isinstance(layer, _Quadratic) for layer in pl_module.modules()):
             raise TypeError(
                 f"{type(pl_module.model).__name__} has no quadratic layers; build it with QuadraticLinear or "
@@ -173,5 +174,5 @@ def _check_rates(trainer: Trainer) -> None:
         if wrong:
             raise ValueError(
                 f"a learning rate of quadratic terms is {wrong[0]:g} where that of the rest is {base:g}: the scheduler "
-                "has set rates of groups; use one that multiplies them, or give it a rate for each group"
+                "has set the rates of the groups; use one that multiplies them, or give it a rate for each group"
             )

@@ -205,7 +205,7 @@ def _number(text: str | None, where: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        raise RunError(f"{where} holds {text!r}, which is no number") from None
+        raise RunError(f"{where} holds {text!r}, which is not a number") from None
 
 
 def _split(column: str, columns: Sequence[str]) -> tuple[str, str] | None:

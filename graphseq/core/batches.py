@@ -145,7 +145,7 @@ def step_mask(lengths: Tensor, steps: int) -> Tensor:
 
 
 def check_lengths(lengths: Tensor, rows: int, steps: int, least: int = 1) -> None:
-    """Refuse lengths that do not fit; values are looked at only on a processor, where no synchronisation is needed.
+    """Refuse lengths that do not fit; values are looked at only on the CPU, where no synchronisation is needed.
 
     Args:
         lengths: number of steps of each row, integers (B,).
@@ -167,7 +167,7 @@ def check_lengths(lengths: Tensor, rows: int, steps: int, least: int = 1) -> Non
         low, high = int(lengths.min()), int(lengths.max())
         if low < least or high > steps:
             raise ValueError(
-                f"lengths reach from {low} to {high}; each must be in {least}..{steps}: leave rows without steps out, "
+                f"lengths range from {low} to {high}; each must be in {least}..{steps}: leave rows without steps out, "
                 "and cut lengths to the number of steps"
             )
 

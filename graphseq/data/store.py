@@ -186,8 +186,8 @@ class TensorStore:
         each field (N, *) -> each batch entry (B, *)
 
     Raises:
-        DataError: if there are no fields, both kinds are given, a field is no tensor with rows, or the numbers of rows
-            differ or are zero.
+        DataError: if there are no fields, both kinds are given, a field is not a tensor with rows, or the numbers of
+            rows differ or are zero.
 
     Example:
         >>> x, y = TensorStore(torch.arange(6).view(3, 2), torch.arange(3)).take(torch.tensor([2, 0]))

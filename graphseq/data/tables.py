@@ -404,7 +404,7 @@ def _problem(cell: str, kind: Kind) -> str | None:
         if kind in _TEXT_KINDS:
             return f"the cell is empty; every row needs {'an id' if kind == 'name' else 'a date'}"
         return (
-            None if kind in _OPTIONAL_KINDS else f"{cell!r} is no number: the cell is empty; fill it in or drop the row"
+            None if kind in _OPTIONAL_KINDS else f"{cell!r} is not a number: the cell is empty; fill it or drop the row"
         )
     if kind == "name":
         return None

@@ -80,7 +80,7 @@ class TaskAccuracy(Metric):
         Args:
             prediction: logits (B, K).
             target: labels (B,).
-            task: number of the task, a scalar on the processor, where no synchronisation is needed to read it.
+            task: number of the task, a scalar on the CPU, where no synchronisation is needed to read it.
         """
         place = int(task)
         if not 0 <= place < self.num_tasks:

@@ -137,7 +137,7 @@ def mean_absolute_scaled_error(prediction: Tensor, target: Tensor, naive: Tensor
     Raises:
         ValueError: if the shapes differ, or an error of the naive forecast is not above 0; on an accelerator its
             values are not read.
-        TypeError: if one of them is no tensor of real numbers.
+        TypeError: if one of them is not a tensor of real numbers.
 
     Example:
         >>> one = torch.ones(1, 1, 1, 1)

@@ -81,7 +81,7 @@ def link_ranks(preds: Tensor) -> Tensor:
 
     Raises:
         ValueError: if the scores have another shape.
-        TypeError: if they are no tensor of real numbers.
+        TypeError: if they are not a tensor of real numbers.
 
     Example:
         >>> link_ranks(torch.tensor([[0.5, 0.1, 0.9], [1.0, 1.0, 1.0]]))

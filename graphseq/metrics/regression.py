@@ -15,13 +15,13 @@ __all__ = [
 
 
 def check_numbers(**values: Tensor) -> None:
-    """Refuse what is no tensor of real numbers.
+    """Refuse anything but a tensor of real numbers.
 
     Args:
         **values: tensors by the names that messages give them.
 
     Raises:
-        TypeError: if a value is no tensor, or complex.
+        TypeError: if a value is not a tensor, or complex.
 
     Example:
         >>> check_numbers(prediction=torch.ones(3))
@@ -54,7 +54,7 @@ def masked_mean_absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: if the shapes differ.
-        TypeError: if they are no tensors of real numbers.
+        TypeError: if they are not tensors of real numbers.
 
     Example:
         >>> masked_mean_absolute_error(torch.tensor([1.0, 5.0]), torch.tensor([3.0, float("nan")]))
@@ -73,7 +73,7 @@ def masked_root_mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor
 
     Raises:
         ValueError: if the shapes differ.
-        TypeError: if they are no tensors of real numbers.
+        TypeError: if they are not tensors of real numbers.
 
     Example:
         >>> masked_root_mean_squared_error(torch.tensor([1.0, 5.0]), torch.tensor([3.0, float("nan")]))

@@ -13,14 +13,14 @@ _WIDTHS = ("encoded_features", "encoded_channels", "graph_channels")
 
 
 class ProjectedNetwork(Recorded, nn.Module):
-    r"""Representation of a network, projected by a head that is taken off after pre-training.
+    r"""Representation of a network, projected by a head that is removed after pre-training.
 
     .. math:: \text{before} = f(x), \qquad \text{after} = h(f(x))
 
     The representation is what ``network.encode`` returns, or the first entry of what it returns, so that images,
-    sequences and graphs are encoded alike. A head that the network has of its own is not used: it gets no gradient,
-    which :class:`torch.nn.parallel.DistributedDataParallel` must be told (``find_unused_parameters``). A later task
-    takes the trained part by its path: ``Pretrained(path, part="model.network")``.
+    sequences and graphs are encoded alike. A head of the network itself is not used and gets no gradient: set
+    ``find_unused_parameters`` of :class:`torch.nn.parallel.DistributedDataParallel`. A later task takes the trained
+    part by its path: ``Pretrained(path, part="model.network")``.
 
     Source: arXiv 2403.11391.
 
@@ -34,8 +34,8 @@ class ProjectedNetwork(Recorded, nn.Module):
         inputs of the network -> (B, projection.out_features)
 
     Raises:
-        TypeError: if the network has no ``encode``, or the head no widths.
-        ValueError: if the head takes another width than that of the representation, where the network tells it.
+        TypeError: if the network has no ``encode``, or the head no ``in_features`` and ``out_features``.
+        ValueError: if the head takes another width than that of the representation, where the network states it.
 
     Example:
         >>> import torch

@@ -20,28 +20,28 @@ class LearnedProximal(Recorded, nn.Module):
 
     Trained as a denoiser by :class:`graphseq.nn.ProximalMatchingLoss`, R becomes the negative log-density of the clean
     data times the variance of the noise. :meth:`prior` gives its values, :meth:`invert` the inverse of f, and
-    :mod:`graphseq.analysis` has the algorithms of restoration that use f as their proximal step.
+    :mod:`graphseq.analysis` has the restoration algorithms that use f as their proximal step.
 
-    The gradient is taken under ``torch.enable_grad`` in all modes, inference mode included, and has a graph of its own
-    where gradients are enabled. The network remembers the range of the values that it was
-    given in training mode, beyond which it says nothing about the data.
+    The gradient is taken under ``torch.enable_grad``, also in inference mode, and can itself be differentiated where
+    gradients are enabled. The network records the range of its inputs in training mode; outside of it, its outputs say
+    nothing about the data.
 
     Source: arXiv 2310.14344, section 3; R by the theorem of Gribonval and Nikolova, eq. 3.4. Differs from the authors'
     code: the caller's tensor is not changed; the inverse is computed in float64, and f(invert(x)) = x is checked.
 
     Args:
         potential: network from points (B, \*) to values (B,), convex and smooth in each point, such as
-            :class:`graphseq.nn.InputConvexNetwork`. Of a potential that is not convex the result is a gradient, but no
-            proximal operator.
+            :class:`graphseq.nn.InputConvexNetwork`. If the potential is not convex, the output is still its gradient,
+            but not a proximal operator.
         alpha: strong convexity :math:`\alpha`, at least 0: all eigenvalues of the Jacobian of f are at least
-            :math:`2 \alpha`, and f is onto if it is above 0.
+            :math:`2 \alpha`, and f is surjective if alpha is above 0.
 
     Shape:
         y (B, \*) real -> (B, \*)
 
     Raises:
         ValueError: if ``alpha`` is below 0, or ``potential`` does not return (B,).
-        TypeError: if ``potential`` is no module, or ``y`` is not real.
+        TypeError: if ``potential`` is not a module, or ``y`` is not real.
 
     Example:
         >>> from graphseq.nn import InputConvexNetwork
@@ -119,13 +119,12 @@ class LearnedProximal(Recorded, nn.Module):
 
         Args:
             x: points (B, \*) in the range of f.
-            tolerance: largest allowed difference of a value of f(y) from x, above 0.
-            max_iterations: largest number of iterations, at least 1.
+            tolerance: largest allowed absolute difference between an entry of f(y) and of x, above 0.
+            max_iterations: largest number of L-BFGS iterations, at least 1.
 
         Raises:
             ValueError: if a point has no inverse: it lies outside the range of f, which is bounded if ``alpha`` is 0,
-                or more iterations are needed; or if ``x`` is not finite, or outside the range of the values of the
-                training.
+                or more iterations are needed; or if ``x`` is not finite, or outside the range of the training inputs.
             TypeError: if ``x`` is not real.
         """
         return self._inverse(x, tolerance, max_iterations)[1].to(x.dtype)
@@ -136,8 +135,8 @@ class LearnedProximal(Recorded, nn.Module):
         .. math:: R(x) = \langle x, y \rangle - \tfrac12 \lVert x \rVert^2 - \psi(y) - \alpha \lVert y \rVert^2,
             \qquad y = f^{-1}(x)
 
-        Of points that no denoised sample resembles, y lies far outside the values of the training, where R is
-        extrapolated: there it grows with the distance, and its values say no more than that.
+        For points unlike any denoised sample, y lies far outside the training inputs and R is extrapolated: it grows
+        with the distance, and its values carry no other information.
 
         Args:
             x: points (B, \*) in the range of f.
@@ -145,8 +144,8 @@ class LearnedProximal(Recorded, nn.Module):
             max_iterations: see :meth:`invert`.
 
         Raises:
-            ValueError: as of :meth:`invert`.
-            TypeError: as of :meth:`invert`.
+            ValueError: as in :meth:`invert`.
+            TypeError: as in :meth:`invert`.
         """
         network, y = self._inverse(x, tolerance, max_iterations)
         with torch.inference_mode(False), torch.no_grad():
@@ -193,8 +192,8 @@ class LearnedProximal(Recorded, nn.Module):
     def check_range(self, y: Tensor, name: str = "y") -> None:
         r"""Raise if values lie outside the range of the noisy values that the network was trained on.
 
-        The range is that of all calls in training mode, and a hundredth more on both sides; a network that was only
-        evaluated accepts all values.
+        The range is that of all inputs in training mode, widened by a hundredth on both sides; a network that was never
+        called in training mode accepts all values.
 
         Args:
             y: points (B, \*).
@@ -210,7 +209,7 @@ class LearnedProximal(Recorded, nn.Module):
         margin = 0.01 * (high - low)
         if low <= high and not low - margin <= least <= largest <= high + margin:
             raise ValueError(
-                f"{name} reaches from {least:.4g} to {largest:.4g}, the noisy values of the training from {low:.4g} to "
+                f"{name} ranges from {least:.4g} to {largest:.4g}, the noisy values of the training from {low:.4g} to "
                 f"{high:.4g}; rescale the values as in training, or train with more noise"
             )
 

@@ -15,7 +15,7 @@ __all__ = ["QuadraticNetwork"]
 class QuadraticNetwork(Recorded, nn.Module):
     r"""A network whose linear and convolutional layers are replaced by quadratic ones.
 
-    With ``relinear`` it computes at first what the network computes. Train it with
+    With ``relinear`` its output is at first that of the given network. Train it with
     :class:`graphseq.callbacks.ReLinear`, or with the groups of :func:`graphseq.nn.relinear_param_groups`.
 
     Source: arXiv 2110.06081. Differs from the paper: the network is given; the paper's residual networks leave their
@@ -32,8 +32,8 @@ class QuadraticNetwork(Recorded, nn.Module):
 
     Raises:
         TypeError: if ``skip`` is a string.
-        ValueError: if ``skip`` names what does not exist, nothing is left, the network is itself such a layer, or
-            ``kind`` or ``initialization`` is unknown.
+        ValueError: if ``skip`` names a layer that does not exist, no layer is left to replace, the network is itself
+            such a layer, or ``kind`` or ``initialization`` is unknown.
 
     Example:
         >>> import torch

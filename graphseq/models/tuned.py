@@ -1,4 +1,4 @@
-"""Classifiers on the hidden states of a pre-trained network, through a module that reads them."""
+"""Classifiers on the hidden states of a pre-trained network, read by a side network."""
 
 import inspect
 from typing import Any, Literal
@@ -51,10 +51,10 @@ class TunedSequenceClassifier(Recorded, _Tuned):
 
     .. math:: y = W \operatorname{pool}_t\bigl(\operatorname{side}(H_0, \ldots, H_L)_t\bigr) + b
 
-    What is trained follows from the parts that are handed in. A frozen ``backbone`` with :class:`graphseq.nn.UniPT` is
-    parallel tuning, with :class:`graphseq.nn.LadderSide` a ladder side network and with
-    :class:`graphseq.nn.LastState` a linear probe; ``LastState`` on :class:`graphseq.nn.LoRA` is tuning by low-rank
-    changes, and on ``Pretrained(path, freeze=False)`` fine-tuning.
+    The given parts decide what is trained. A frozen ``backbone`` with :class:`graphseq.nn.UniPT` is parallel tuning,
+    with :class:`graphseq.nn.LadderSide` a ladder side network and with :class:`graphseq.nn.LastState` a linear probe;
+    ``LastState`` on :class:`graphseq.nn.LoRA` is low-rank tuning, and on ``Pretrained(path, freeze=False)``
+    fine-tuning.
 
     Source: arXiv 2308.14316, section 3. Differs from it: a linear head for classes.
 
@@ -69,9 +69,9 @@ class TunedSequenceClassifier(Recorded, _Tuned):
         x (B, T, in_channels) or (B, T) int64, lengths (B,) -> (B, out_channels)
 
     Raises:
-        TypeError: if the backbone has no hidden states, or ``side`` no width.
-        ValueError: if an argument is outside its range, or the backbone is frozen but for the statistics of its batch
-            norms.
+        TypeError: if the backbone has no ``hidden_states``, or ``side`` no ``out_channels``.
+        ValueError: if an argument is outside its range, or a frozen backbone has batch norms that training would still
+            update.
 
     Example:
         >>> import torch
@@ -114,7 +114,7 @@ class TunedGraphClassifier(Recorded, _Tuned):
 
     .. math:: y_g = W \bigoplus_{i \in g} \operatorname{side}(H_0, \ldots, H_L)_i + b
 
-    What is trained follows from the parts that are handed in, as for :class:`TunedSequenceClassifier`.
+    The given parts decide what is trained, as in :class:`TunedSequenceClassifier`.
 
     Source: arXiv 2308.14316, section 3. Differs from it: graphs in place of text and images; nodes are tokens.
 
@@ -129,9 +129,9 @@ class TunedGraphClassifier(Recorded, _Tuned):
         x (N, in_channels), edge_index (2, E), batch (N,), edge_attr (E, edge_channels), ptr (G+1,) -> (G, K)
 
     Raises:
-        TypeError: if the backbone has no hidden states, or ``side`` no width.
-        ValueError: if an argument is outside its range, or the backbone is frozen but for the statistics of its batch
-            norms.
+        TypeError: if the backbone has no ``hidden_states``, or ``side`` no ``out_channels``.
+        ValueError: if an argument is outside its range, or a frozen backbone has batch norms that training would still
+            update.
 
     Example:
         >>> import torch

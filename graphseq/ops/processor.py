@@ -138,6 +138,6 @@ def arrays(*tensors: Tensor) -> list[Any]:
     A tensor that a loop writes to must be contiguous, then: made by ``torch.empty(shape)``, not by ``empty_like``.
 
     Args:
-        tensors: tensors on a processor.
+        tensors: tensors on the CPU.
     """
     return [tensor.detach().contiguous().numpy() for tensor in tensors]

@@ -52,7 +52,7 @@ def rewire_mask(
         fraction: share f of the connections that is replaced, in [0, 1].
         budget: label of the budget that each connection belongs to, integers of the shape of ``mask``; None for one
             budget.
-        generator: generator on the processor, of ties and of the rounding; None for the global one.
+        generator: generator on the CPU, of ties and of the rounding; None for the global one.
 
     Raises:
         ValueError: if ``fraction`` is outside [0, 1] or a shape differs.

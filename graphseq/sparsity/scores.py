@@ -32,7 +32,7 @@ def random_score(weight: Tensor, generator: Generator | None = None) -> Tensor:
 
     Args:
         weight: weights, of which only shape and device are used.
-        generator: generator on the processor, so that all devices draw the same scores; None for the global one.
+        generator: generator on the CPU, so that all devices draw the same scores; None for the global one.
 
     Example:
         >>> random_score(torch.ones(2, 3)).shape

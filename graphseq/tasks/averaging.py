@@ -1,4 +1,4 @@
-"""Callbacks that average weights over steps: what of a task they may average, and what they must leave alone."""
+"""Support for weight-averaging callbacks: which tensors of a task they average, and which they leave unchanged."""
 
 from collections.abc import Iterator
 
@@ -53,7 +53,7 @@ def refreshes_statistics(trainer: Trainer) -> bool:
 def named_statistics(module: LightningModule, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
     """Yield the buffers that an average may hold, by name: the running statistics of normalisation layers.
 
-    Of all other buffers an average means nothing: memories, times of events, queues, masks, counters.
+    Averages of all other buffers are meaningless: memories, times of events, queues, masks, counters.
 
     Args:
         module: any module.
@@ -75,7 +75,7 @@ def named_statistics(module: LightningModule, remove_duplicate: bool = True) -> 
 def keep_state(module: LightningModule, checkpoint: Checkpoint) -> None:
     """Put the state of the run into a checkpoint whose weights are averages.
 
-    Lightning's callback saves the buffers of its copy of the task, which nobody has updated.
+    Lightning's callback saves the buffers of its own copy of the task, which are never updated.
 
     Args:
         module: the task.
@@ -98,7 +98,7 @@ def keep_state(module: LightningModule, checkpoint: Checkpoint) -> None:
 
 
 class AveragesParameters(LightningModule):
-    """Module of which weight-averaging callbacks see parameters and running statistics only, no other buffers.
+    """Module that shows weight-averaging callbacks its parameters and running statistics, but no other buffers.
 
     Example:
         >>> AveragesParameters().configure_callbacks()

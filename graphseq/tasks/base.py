@@ -119,7 +119,7 @@ class Task(Checkpointed, AveragesParameters, Predicting, LightningModule, Generi
             losses are logged, so that no step waits for it.
 
     Raises:
-        TypeError: if ``model`` is no module, ``optimizer`` or ``scheduler`` cannot be called, or the ``step`` of a
+        TypeError: if ``model`` is not a module, ``optimizer`` or ``scheduler`` cannot be called, or the ``step`` of a
             subclass does not take the stage.
 
     Example:

@@ -204,14 +204,14 @@ def load(path: str | os.PathLike[str], map_location: MAP_LOCATION = None, **over
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {os.fspath(path)}")
     if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{os.fspath(path)} is no checkpoint: it is damaged, or torch.save did not write it")
+        raise CheckpointError(f"{os.fspath(path)} is not a checkpoint: it is damaged, or not written by torch.save")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise CheckpointError(f"{os.fspath(path)} cannot be read as a checkpoint: {error}") from error
     saved = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
     if "_class_path" not in saved:
-        raise CheckpointError(f"{os.fspath(path)} is no checkpoint of a graphseq task: nothing says how to build it")
+        raise CheckpointError(f"{os.fspath(path)} is not a checkpoint of a graphseq task: it does not record the task")
     added = checkpoint.get("graphseq", {})
     made_by = added.get("version", "unknown")
     try:
@@ -241,12 +241,12 @@ def load(path: str | os.PathLike[str], map_location: MAP_LOCATION = None, **over
         raise CheckpointError(
             f"{os.fspath(path)} (graphseq {made_by}, installed {__version__}) could not be built again: "
             f"{constructor_message(error)}. "
-            f"Give arguments that could not be noted, or must be others: graphseq.load(path, {how})"
+            f"Give the arguments that could not be recorded, or that must change: graphseq.load(path, {how})"
         ) from error
     if missing:
         warnings.warn(
-            f"{', '.join(missing)} of {task_class.__name__} could not be noted in {os.fspath(path)}, so the default is "
-            f"used; to have what it was trained with: graphseq.load(path, {how})",
+            f"{', '.join(missing)} of {task_class.__name__} could not be recorded in {os.fspath(path)}, so the "
+            f"default is used; to have what it was trained with: graphseq.load(path, {how})",
             stacklevel=2,
         )
     return task

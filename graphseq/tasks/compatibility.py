@@ -56,7 +56,7 @@ def check_checkpoint(task: LightningModule, note: Record | None, checkpoint: Che
 
 
 def noted(checkpoint: Checkpoint, path: str, keys: Iterable[str] = ()) -> Any:
-    """Return an entry of what graphseq adds to a checkpoint, after a check that its layout is the present one.
+    """Return an entry that graphseq added to a checkpoint, after a check that its layout is that of this version.
 
     Args:
         checkpoint: contents of the checkpoint.

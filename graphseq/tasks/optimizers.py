@@ -21,7 +21,7 @@ def check_callables(
     scheduler: LRSchedulerCallable | None,
     scheduler_interval: Literal["epoch", "step"],
 ) -> None:
-    """Check the arguments of a task that say how it is optimised.
+    """Check the arguments of a task that define its optimiser and scheduler.
 
     Args:
         optimizer: callable from parameters to an optimiser; None for the default.

@@ -1,4 +1,4 @@
-"""Tables of predictions: one row a sample, with its id, its split, its target where known, and the outputs by name."""
+"""Tables of predictions: a row for each sample with its id, split, target where known, and the outputs by name."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -24,7 +24,7 @@ Column = Tensor | np.ndarray | Sequence[object]
 
 @dataclass
 class PredictionRows:
-    """PredictionRows of a table of predictions that one batch gives.
+    """Rows of a table of predictions that one batch gives.
 
     Args:
         columns: columns by name, each with R entries; a tensor (R, K) under one name gives the columns ``name_0``, ...
@@ -56,7 +56,7 @@ class NamedClasses(Protocol):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Name of each class; empty where targets are no classes."""
+        """Name of each class; empty where targets are not classes."""
 
 
 @runtime_checkable
@@ -186,7 +186,7 @@ def _array(column: Column) -> np.ndarray:
 
 
 def plain_rows(output: object, batch: object) -> PredictionRows:
-    """Return the rows of a procedure that does not say what its outputs mean: each output as it is.
+    """Return the rows of a procedure that does not define the meaning of its outputs: each output unchanged.
 
     Args:
         output: output of the network.
@@ -212,7 +212,7 @@ def plain_rows(output: object, batch: object) -> PredictionRows:
 
 @runtime_checkable
 class DescribesOutputs(Protocol):
-    """Kind of target that knows what the outputs of a network mean, such as :class:`graphseq.tasks.Classes`.
+    """Kind of target that defines the meaning of the outputs of a network, such as :class:`graphseq.tasks.Classes`.
 
     Example:
         >>> from graphseq.tasks import Classes
@@ -270,7 +270,7 @@ class Predicting(LightningModule):
 
     @torch.no_grad()
     def predictions(self, data: DataSource, split: str = "test", *, batch_size: int = 256) -> "pandas.DataFrame":
-        """Return the predictions for a split as a table with one row a sample, node, step or event.
+        """Return the predictions for a split as a table with one row for each sample, node, step or event.
 
         Columns: ``id``, the position of the sample in the data set (for nodes the number of the node); ``split``;
         where the data have them texts such as ``smiles``; ``target`` where it is known; then the outputs by name:

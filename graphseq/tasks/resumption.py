@@ -1,4 +1,4 @@
-"""Callbacks of a resumed run: checkpoints and early stopping go on from the scores of the run that is continued."""
+"""Callbacks of a resumed run: checkpoints and early stopping continue from the scores of the earlier run."""
 
 import warnings
 from pathlib import Path
@@ -61,9 +61,9 @@ def _warn_of_missing(trainer: Trainer, state: dict[str, Any], places: dict[str, 
 
 
 def restore_early_stop(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Let a run that ``EarlyStopping`` had ended end at once when it is resumed.
+    """Make a run that ``EarlyStopping`` had ended stop at once when it is resumed.
 
-    The trainer's decision to stop is in no checkpoint, so that each resumption would train one epoch more.
+    Checkpoints do not hold the trainer's decision to stop, so that each resumption would train one more epoch.
 
     Args:
         trainer: the trainer that is about to fit.

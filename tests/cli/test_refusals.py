@@ -110,7 +110,7 @@ WORDS = [
     (["fit", "--model=Classification"], ["Classification needs model"]),
     (["test", "--config", DIGITS, "--ckpt_path", "no.ckpt"], ["there is no checkpoint no.ckpt"]),
     (["test", "--config", DIGITS, "--ckpt_path", "last"], ["no run of gine_digits"]),
-    (["test", "--config", DIGITS, "--ckpt_path", "broken.yaml"], ["broken.yaml is no checkpoint"]),
+    (["test", "--config", DIGITS, "--ckpt_path", "broken.yaml"], ["broken.yaml is not a checkpoint"]),
     (["show", DIGITS, "--model.init_args.optimiser=1"], ["graphseq show", "did you mean optimizer?"]),
     (["fitt"], ["did you mean fit?", "validate, test"]),
 ]

@@ -185,7 +185,7 @@ def test_values_beyond_the_training_are_refused():
         inside, outside = f(torch.tensor([[1.9], [2.5]], dtype=torch.float64)).split(1)
     assert float(f.invert(inside)) == pytest.approx(1.9, abs=1e-4)
     assert float(f.invert(outside)) == pytest.approx(2.5, abs=1e-4)  # x itself is inside
-    with pytest.raises(ValueError, match=r"x reaches.* 2\.5,.*-2 to 2"):
+    with pytest.raises(ValueError, match=r"x ranges.* 2\.5,.*-2 to 2"):
         f.prior(torch.tensor([[2.5]], dtype=torch.float64))
     f.reset_parameters()
     assert math.isinf(float(f.highest))

@@ -208,7 +208,7 @@ def test_no_file(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\x80\x02\x93 not a checkpoint" * 40])
 def test_no_checkpoint(content, path):
     path.write_bytes(content)
-    assert "a.ckpt is no checkpoint: it is damaged, or torch.save did not write it" in refusal(path)
+    assert "a.ckpt is not a checkpoint: it is damaged, or not written by torch.save" in refusal(path)
 
 
 def test_damaged_checkpoint(path):
@@ -225,9 +225,9 @@ def test_pickled_modules_are_not_opened(path):
     torch.save(Probe(3, 3), path)
     assert "cannot be read as a checkpoint" in refusal(path)
     torch.save([torch.ones(2)], path)
-    assert "is no checkpoint of a graphseq task" in refusal(path)
+    assert "is not a checkpoint of a graphseq task" in refusal(path)
     torch.save(Probe(3, 3).state_dict(), path)
-    assert "is no checkpoint of a graphseq task" in refusal(path)
+    assert "is not a checkpoint of a graphseq task" in refusal(path)
 
 
 class Foreign(lightning.LightningModule):
@@ -245,7 +245,7 @@ class Foreign(lightning.LightningModule):
 
 def test_foreign_lightning_checkpoints(path):
     saved(Foreign(), path)
-    assert "is no checkpoint of a graphseq task: nothing says how to build it" in refusal(path)
+    assert "is not a checkpoint of a graphseq task: it does not record the task" in refusal(path)
     # into a run
     with pytest.raises(CheckpointError, match=r"linear\.bias is \(3,\) "):
         trainer().fit(Fit(3), loader(rows(2)), ckpt_path=path)

@@ -1,1 +1,1 @@
-"""Chains of layers: which layers of a trained network to run, in which order, to answer one input."""
+"""Chains of layers: which layers of a trained network to run, and in which order, for one input."""

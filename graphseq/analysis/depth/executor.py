@@ -22,11 +22,11 @@ class ChainExecutor:
 
     .. math:: y = \operatorname{head}\bigl(L_{i_K}(\cdots L_{i_1}(\operatorname{embed}(x)))\bigr)
 
-    While the network computes its own ``forward``, its list of layers is replaced by a single layer that runs the
-    path; embedding, positions, masks, last norm and head are those of the network. Each layer is given what the network
-    gives its first one beside the hidden state, such as ``lengths`` or ``edge_index``. So it runs any network
-    whose ``forward`` goes once through a list of layers of equal width: those built on :class:`graphseq.nn.BlockStack`,
-    and residual graph networks with a ``ModuleList`` of layers such as ``torch_geometric.nn.DeepGCNLayer``. That the
+    While the network computes its own ``forward``, its list of layers is replaced by a single layer that runs the path;
+    embedding, positions, masks, last norm and head are those of the network. Each layer receives the further arguments
+    that the network passes to its first layer, such as ``lengths`` or ``edge_index``. So it runs any network whose
+    ``forward`` goes once through a list of layers of equal width: those built on :class:`graphseq.nn.BlockStack`, and
+    residual graph networks with a ``ModuleList`` of layers such as ``torch_geometric.nn.DeepGCNLayer``. That the
     original path gives the network's own output is checked when the first input is prepared.
 
     Source: arXiv 2507.07996, section 3. Differs from it: the hidden states after shared prefixes of paths are kept.
@@ -80,7 +80,7 @@ class ChainExecutor:
         return LayerPath.original(self.num_layers)
 
     def __call__(self, path: Sequence[int], *inputs: Any, **named: Any) -> Any:
-        """Return the output of the network along a path, what its ``forward`` returns.
+        """Return the output of the network along a path, in the form that its ``forward`` returns.
 
         Args:
             path: numbers of the layers to run, in order.
@@ -93,7 +93,7 @@ class ChainExecutor:
         """Return the function that runs paths on one input (or one batch) and keeps the hidden states of prefixes.
 
         Args:
-            *inputs: arguments of the network; they must not change afterwards, as the weights must not.
+            *inputs: arguments of the network; neither they nor the weights may change afterwards.
             **named: arguments of the network, by name.
         """
         if any(part.training for part in self.model.modules()):
@@ -137,7 +137,7 @@ class PreparedChain:
     """Network and one input of it: a function from a path to the output, made by :meth:`ChainExecutor.prepare`.
 
     Attributes:
-        layer_calls: number of layers run so far; hidden states that were kept count nothing.
+        layer_calls: number of layers run so far; layers whose hidden states were reused are not counted.
 
     Example:
         >>> from graphseq.nn import CausalAttention, SequenceBlock
@@ -160,7 +160,7 @@ class PreparedChain:
         return self.executor.num_layers
 
     def __call__(self, path: Sequence[int]) -> Any:
-        """Return the output of the network along a path, what its ``forward`` returns.
+        """Return the output of the network along a path, in the form that its ``forward`` returns.
 
         Args:
             path: numbers of the layers to run, in order.
@@ -227,8 +227,8 @@ class _Chain(nn.Module):
             before, h = h, _hidden(output)
             if h.shape != before.shape:
                 raise ValueError(
-                    f"layer {number} of {executor.name!r}, a {type(executor.layers[number]).__name__}, makes "
-                    f"{tuple(h.shape)} of {tuple(before.shape)}; a chain needs layers of equal width"
+                    f"layer {number} of {executor.name!r}, a {type(executor.layers[number]).__name__}, maps "
+                    f"{tuple(before.shape)} to {tuple(h.shape)}; a chain needs layers of equal width"
                 )
             self.prepared.layer_calls += 1
             self.prepared._keep(tuple(self.path[: place + 1]), output)

@@ -8,7 +8,7 @@ __all__ = ["LayerPath", "PathAction", "RepeatLayers", "SkipLayers"]
 
 
 class LayerPath(tuple[int, ...]):
-    r"""Numbers of the layers that are run, in order: a layer may be left out, or occur several times.
+    r"""Indices of the layers that are run, in order: a layer may be left out, or occur several times.
 
     .. math:: P = (i_1, \dots, i_K), \qquad h_k = L_{i_k}(h_{k-1}), \qquad P_0 = (0, \dots, N - 1)
 
@@ -64,7 +64,7 @@ class LayerPath(tuple[int, ...]):
             text: numbers and ascending ranges, separated by commas, such as ``0-3,3,5``.
 
         Raises:
-            ValueError: if the text is no such list.
+            ValueError: if the text is not of this form.
 
         Example:
             >>> LayerPath.parse("0-3,3,5")

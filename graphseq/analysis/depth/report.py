@@ -1,4 +1,4 @@
-"""What searches by an oracle found over many inputs: shorter paths, repaired answers, layers skipped and repeated."""
+"""Results of oracle searches over many inputs: shorter paths, corrected predictions, skipped and repeated layers."""
 
 import math
 from collections import Counter
@@ -12,19 +12,20 @@ __all__ = ["OracleSearchReport", "oracle_search_report"]
 
 @dataclass(frozen=True)
 class OracleSearchReport:
-    """Findings of searches by :func:`graphseq.analysis.oracle_reward`, one for each input.
+    """Results of searches with :func:`graphseq.analysis.oracle_reward`, one for each input.
 
-    The path of an input is its shortest one with a right answer. All of them are found with the answers known, so that
+    The path of an input is the shortest one with a correct prediction. All paths are found with known targets, so that
     ``oracle_accuracy`` is the share of inputs for which a path exists, not an accuracy that a network reaches.
 
     Args:
         num_inputs: number of inputs.
-        accuracy: share of inputs that the network as it is answers right.
-        oracle_accuracy: share of inputs for which a path with the right answer was run.
-        shorter: share of the inputs that were right that have a shorter right path (C to C).
-        repaired: share of the inputs that were wrong that have a right path (W to C).
-        mean_length: mean number of layers run on the paths of inputs that were right, and of those repaired.
-        mean_unique: mean number of different layers on these paths.
+        accuracy: share of inputs that the unchanged network predicts correctly.
+        oracle_accuracy: share of inputs for which some path that was run predicts correctly.
+        shorter: share of the correctly predicted inputs with a shorter correct path (C to C).
+        repaired: share of the wrongly predicted inputs with a correct path (W to C).
+        mean_length: mean number of layers run on the paths of initially correct inputs, and on those of repaired
+            inputs.
+        mean_unique: mean number of different layers on the same two sets of paths.
         skip_rate: share of the paths without a layer, for each layer.
         repeat_rate: share of the paths with a layer more than once, for each layer.
         usage_entropy: entropy in nats of the layers over all places of the paths; ln N if they are used evenly.
@@ -62,7 +63,7 @@ class OracleSearchReport:
 
 
 def oracle_search_report(results: Sequence[PathSearchResult]) -> OracleSearchReport:
-    """Return what searches by an oracle found, one search for each input.
+    """Return the results of oracle searches, one search for each input.
 
     Args:
         results: results of searches with rewards of :func:`graphseq.analysis.oracle_reward` for one input each, 0 or 1.
@@ -83,8 +84,8 @@ def oracle_search_report(results: Sequence[PathSearchResult]) -> OracleSearchRep
     odd = {reward for result in results for reward in result.rewards.values()} - {0.0, 1.0}
     if odd:
         raise ValueError(
-            f"rewards are {sorted(odd)[0]}; an oracle's reward of one input is 0 or 1. Searches by another reward, or "
-            "over batches, say nothing of right and wrong inputs"
+            f"rewards are {sorted(odd)[0]}; an oracle's reward of one input is 0 or 1. Give results of searches "
+            "with oracle_reward, each for a single input"
         )
     before = [result.original == 1.0 for result in results]
     found = [result.best if result.rewards[result.best] == 1.0 else None for result in results]

@@ -1,4 +1,4 @@
-"""Rewards of a path for its answer: by an oracle that knows the right one, or by how sure the network is."""
+"""Rewards of a path: accuracy by an oracle that knows the targets, or the confidence of the network."""
 
 import math
 
@@ -9,18 +9,18 @@ __all__ = ["certainty_reward", "margin_reward", "oracle_reward"]
 
 
 def oracle_reward(output: Tensor, target: Tensor) -> float:
-    r"""Return the share of right answers, an oracle's reward: it takes the answer that is asked for.
+    r"""Return the share of correct predictions, the reward of an oracle: it needs the targets.
 
     .. math:: R = \frac{1}{B} \sum_b \mathbb{1}[\arg\max_k y_{bk} = t_b]
 
-    A path that is chosen by it is one that exists; how often it is right is an upper bound, no accuracy of a network
-    that could be used.
+    A path that is chosen by it shows what is possible: the resulting accuracy is an upper bound, not that of a usable
+    classifier.
 
     Source: arXiv 2507.07996, section 3.
 
     Args:
         output: logits (K,) of one input or (B, K) of a batch.
-        target: right classes, int64 () or (B,).
+        target: target classes, int64 () or (B,).
 
     Raises:
         ValueError: if the shapes do not fit.
@@ -36,7 +36,7 @@ def oracle_reward(output: Tensor, target: Tensor) -> float:
 
 
 def margin_reward(output: Tensor) -> float:
-    r"""Return the mean difference between the two largest probabilities, a reward that needs no answer.
+    r"""Return the mean difference between the two largest probabilities, a reward that needs no targets.
 
     .. math:: R = \frac{1}{B} \sum_b \bigl(p_{b(1)} - p_{b(2)}\bigr), \qquad p = \operatorname{softmax}(y)
 
@@ -55,7 +55,7 @@ def margin_reward(output: Tensor) -> float:
 
 
 def certainty_reward(output: Tensor) -> float:
-    r"""Return one less the mean entropy over its largest value, a reward that needs no answer.
+    r"""Return one minus the mean entropy divided by its maximum, a reward that needs no targets.
 
     .. math:: R = 1 + \frac{1}{B \ln K} \sum_{b,k} p_{bk} \ln p_{bk}, \qquad p = \operatorname{softmax}(y)
 

@@ -14,16 +14,16 @@ Reward = Callable[[LayerPath], float]
 
 @dataclass(frozen=True)
 class PathSearchResult:
-    """Paths that a search has run, each once.
+    """Paths that a search has run, each once, with their rewards.
 
-    Whether the rewards are those of an oracle, which knows the answer, is up to who made them: then the best path is
-    one that exists, not one that could have been chosen.
+    If the rewards are those of an oracle, which knows the targets, the best path shows what is possible; it could not
+    have been chosen without the targets.
 
     Args:
         num_layers: number N of layers of the network.
         rewards: reward of each path that was run, in the order of the runs; the first is the original path.
-        visits: number of simulations through each path, for a tree search.
-        totals: sum of their rewards.
+        visits: number of simulations through each path in a tree search.
+        totals: sum of the rewards of these simulations, for each path.
 
     Example:
         >>> result = PathSearchResult(2, {LayerPath([0, 1]): 0.5, LayerPath([1]): 0.5, LayerPath([0, 0, 1]): 1.0})
@@ -38,7 +38,7 @@ class PathSearchResult:
 
     @property
     def original(self) -> float:
-        """Reward of the network as it is."""
+        """Reward of the original path, the unchanged network."""
         return self.rewards[LayerPath.original(self.num_layers)]
 
     @property
@@ -116,17 +116,18 @@ class PathTreeSearch(_Search):
     root.
 
     Source: arXiv 2507.07996, section 3. Differs from it: a node of v visits has at most :math:`\lceil v^w \rceil`
-    children (progressive widening), as it has more than a hundred actions and no search of the paper's size would come
-    below the first of them otherwise; the constants are ours, since the text gives none. A public implementation takes
-    c = 1.8, with which some hundred simulations hardly follow the rewards, and :math:`\lambda = 3`, which outweighs
-    them.
+    children (progressive widening), since a node has more than a hundred actions and a search of the paper's size would
+    otherwise not get below the children of the root; the constants are choices of this library, since the paper gives
+    none. A public implementation takes c = 1.8, with which some hundred simulations hardly follow the rewards, and
+    :math:`\lambda = 3`, which outweighs them.
 
     Args:
         actions: actions that change a path; None for ``(SkipLayers(), RepeatLayers())``.
         budget: largest number of paths to run, the original one included, at least 1.
-        exploration: c, at least 0, for rewards in [0, 1].
-        length_penalty: :math:`\lambda`, at least 0; it steers the search, and is no part of the rewards.
-        random_share: probability in [0, 1] of a random child in place of the best.
+        exploration: exploration constant c, at least 0, for rewards in [0, 1].
+        length_penalty: weight :math:`\lambda` of the path length, at least 0; it steers the search and is not part of
+            the rewards.
+        random_share: probability in [0, 1] of descending to a random child instead of the best.
         widening: exponent w in (0, 1]; 1 adds all children of a node before going below them.
         max_length: largest length of a path, as a multiple of the number of layers, at least 1.
         min_length: least length of a path, at least 1.
@@ -242,13 +243,14 @@ class PathTreeSearch(_Search):
 class RandomPathSearch(_Search):
     """Control of a tree search: as many different paths, each by a random number of random actions.
 
-    The original path is run first. A search that finds an answer no more often than this one owes it to the number of
-    its guesses.
+    The original path is run first. A search that is no better than this one owes its success to the number of paths
+    that it tries.
 
     Args:
         actions: actions that change a path; None for ``(SkipLayers(), RepeatLayers())``.
         budget: largest number of paths to run, the original one included, at least 1.
-        max_actions: largest number of actions from the original path, at least 1; each number is as likely.
+        max_actions: largest number of actions from the original path, at least 1; the number is uniform in
+            1..max_actions.
         max_length: largest length of a path, as a multiple of the number of layers, at least 1.
         min_length: least length of a path, at least 1.
         seed: seed of the random choices.
@@ -278,7 +280,7 @@ class RandomPathSearch(_Search):
         self.max_actions = max_actions
 
     def search(self, reward: Reward, num_layers: int) -> PathSearchResult:
-        """Return the paths that were run with their rewards; fewer than the budget if hardly any others are left.
+        """Return the paths that were run with their rewards; fewer than the budget if few other paths are left.
 
         Args:
             reward: function from a path to its reward in [0, 1], called once for a path.
@@ -306,6 +308,6 @@ def _checked(reward: float, path: LayerPath) -> float:
         reward = float(reward)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"reward of the path {path} is {reward!r}; give a number in [0, 1]") from error
-    if not 0.0 <= reward <= 1.0:  # also if it is no number
+    if not 0.0 <= reward <= 1.0:  # also if it is not a number
         raise ValueError(f"reward of the path {path} is {reward}; give rewards in [0, 1]")
     return reward

@@ -1,1 +1,1 @@
-"""Infinitely wide networks of any depth: dual activations, kernels, the classifiers that they become."""
+"""Infinitely wide networks of any depth: dual activations, kernels, and the classifiers that they tend to."""

@@ -88,8 +88,8 @@ class HilbertEstimate(_OnTrainingInputs):
 
     .. math:: \hat y(x) = \operatorname{sign} \sum_i y_i\, \lVert x - x_i \rVert^{-\alpha}
 
-    It has no parameter to choose and passes through the training data; it is consistent where :math:`\alpha` is the
-    dimension of the data. An input that is a training input has its class.
+    It interpolates the training data, and is consistent if :math:`\alpha` is the dimension of the data. An input that
+    equals a training input gets its class.
 
     Source: Devroye, Györfi and Krzyżak, The Hilbert kernel regression estimate, 1998.
 
@@ -133,8 +133,9 @@ class InfiniteNetworkClassifier(_OnTrainingInputs):
     .. math:: \hat y(x) = \operatorname{sign}\, K(x, X)\, K(X, X)^{-1} y
 
     with the neural tangent kernel, or the covariance kernel (NNGP), of ``depth`` hidden layers. Inputs are divided by
-    their norms. The kernel is followed by its logarithm, so that a depth of :math:`10^5` does not underflow; for more
-    than two classes there is one column of targets for each. Fitting takes 40 bytes for each pair of training inputs.
+    their norms. The kernel is computed in logarithms, so that it does not underflow at a depth of :math:`10^5`; for
+    more than two classes there is one column of targets for each. Fitting takes 40 bytes for each pair of training
+    inputs.
 
     Source: arXiv 2204.14126. Differs from it: classes beyond two.
 

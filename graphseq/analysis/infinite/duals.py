@@ -23,7 +23,7 @@ class DualActivation:
         \check\varphi'(\xi) = \xi^{\max(m - 1, 0)}\, s(\xi)
 
     with :math:`\check\varphi(1) = 1`. The order m is the least k with :math:`a_k \ne 0`; r and s are what is left when
-    the power is taken out, so that a kernel of great depth can be followed by its logarithm.
+    the power is taken out, so that the kernel of a deep network can be computed in logarithms.
 
     Args:
         order: m, at least 0.
@@ -60,17 +60,17 @@ class DualActivation:
 def dual_activation(activation: nn.Module) -> DualActivation:
     r"""Return the dual of an activation, after scaling it to :math:`E\,\varphi(z)^2 = 1`.
 
-    Closed forms are taken for :class:`~graphseq.nn.HermiteActivation`, :class:`~graphseq.nn.SineActivation`,
-    ``nn.ReLU`` and ``nn.LeakyReLU``. Of any other activation the first 64 coefficients of its Hermite series are
-    integrated numerically, which needs one that is smooth.
+    Closed forms are used for :class:`~graphseq.nn.HermiteActivation`, :class:`~graphseq.nn.SineActivation`, ``nn.ReLU``
+    and ``nn.LeakyReLU``. For any other activation the first 64 coefficients of its Hermite series are integrated
+    numerically, for which it has to be smooth.
 
     Args:
-        activation: module that maps each entry by itself, without randomness.
+        activation: elementwise module without randomness.
 
     Raises:
-        ValueError: if the first 64 coefficients hold less than 1 - 1e-7 of :math:`E\,\varphi(z)^2`, or it is 0 or
-            infinite, or if entries do not map by themselves.
-        TypeError: if ``activation`` is no module.
+        ValueError: if the first 64 coefficients hold less than 1 - 1e-7 of :math:`E\,\varphi(z)^2`, or that is 0 or
+            infinite, or if the activation is not elementwise.
+        TypeError: if ``activation`` is not a module.
 
     Example:
         >>> dual_activation(nn.ReLU())(torch.tensor([0.0, 1.0])).tolist()
@@ -157,7 +157,7 @@ def _squares(activation: nn.Module, terms: int = 64) -> list[float]:
 
 @dataclass(frozen=True)
 class InfiniteDepthRegime:
-    r"""What classifier an infinitely wide network with given activation tends to as its depth grows.
+    r"""Classifier that an infinitely wide network with a given activation tends to as its depth grows.
 
     Args:
         kind: ``"majority"``, ``"nearest neighbour"``, ``"singular kernel"``, ``"constant kernel"`` (all inputs become
@@ -186,7 +186,7 @@ class InfiniteDepthRegime:
 
 
 def infinite_depth_regime(activation: nn.Module) -> InfiniteDepthRegime:
-    r"""Return what classifier an infinitely wide and deep network with an activation is.
+    r"""Return the classifier that an infinitely wide network with an activation tends to as its depth grows.
 
     With :math:`A = \check\varphi'(0)`, :math:`B = \check\varphi'(1)` and the mean :math:`a_0` of the activation:
 
@@ -195,10 +195,10 @@ def infinite_depth_regime(activation: nn.Module) -> InfiniteDepthRegime:
     * a singular kernel with exponent :math:`-2 \log A / \log B` if :math:`a_0 = 0`, A > 0 and B > 1;
     * a constant kernel if B < 1, and a linear one for a linear activation.
 
-    Source: arXiv 2204.14126. Differs from it: the last two are ours, for completeness.
+    Source: arXiv 2204.14126. Differs from it: the last two are additions of this library, for completeness.
 
     Args:
-        activation: module that maps each entry by itself; see :func:`dual_activation`.
+        activation: elementwise module; see :func:`dual_activation`.
 
     Raises:
         ValueError: if the activation has no dual.

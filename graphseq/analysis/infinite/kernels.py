@@ -1,4 +1,4 @@
-"""Kernels of infinitely wide networks, followed by their logarithms through any depth."""
+"""Kernels of infinitely wide networks, computed in logarithms through any depth."""
 
 import math
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ def nngp_kernel(x: Tensor, activation: nn.Module, depth: int, y: Tensor | None =
 
     .. math:: \Sigma_0 = \langle x, y \rangle, \qquad \Sigma_{l+1} = \check\varphi(\Sigma_l)
 
-    with the dual :math:`\check\varphi` of the activation, scaled to :math:`E\,\varphi(z)^2 = 1`. An input with itself
-    has 1 at every depth; this is set, not computed, since rounding would grow with the depth.
+    with the dual :math:`\check\varphi` of the activation, scaled to :math:`E\,\varphi(z)^2 = 1`. The kernel of an input
+    with itself is 1 at every depth; this is set, not computed, since rounding errors would grow with the depth.
 
     Source: arXiv 2204.14126.
 
@@ -81,7 +81,7 @@ def ntk_kernel(x: Tensor, activation: nn.Module, depth: int, y: Tensor | None = 
     .. math:: K_0 = \Sigma_0 = \langle x, y \rangle, \qquad
         K_{l+1} = \Sigma_{l+1} + K_l\, \check\varphi'(\Sigma_l)
 
-    with :math:`\Sigma_l` of :func:`nngp_kernel`. An input with itself has :math:`\sum_{l=0}^{L} B^l`,
+    with :math:`\Sigma_l` of :func:`nngp_kernel`. The kernel of an input with itself is :math:`\sum_{l=0}^{L} B^l` with
     :math:`B = \check\varphi'(1)`.
 
     Source: arXiv 2204.14126.

@@ -26,10 +26,10 @@ class LogitDifference:
     Args:
         correct: correct answer of each prompt, int64 (B,).
         wrong: wrong answer of each prompt, int64 (B,).
-        step: step whose logits count, for outputs (B, T, V).
+        step: step whose logits are compared, for outputs (B, T, V).
 
     Raises:
-        ValueError: if answers are not int64 (B,), or not as many; in a call if the logits do not fit them.
+        ValueError: if answers are not int64 (B,), or their numbers differ; in a call if the logits do not fit them.
 
     Example:
         >>> LogitDifference(torch.tensor([1]), torch.tensor([0]))(torch.tensor([[[5.0, 5.0], [1.0, 4.0]]]))
@@ -48,7 +48,8 @@ class LogitDifference:
                 raise ValueError(f"{name} is {told}; give a tensor int64 (B,), one answer for each prompt")
         if self.correct.shape != self.wrong.shape:
             raise ValueError(
-                f"there are {len(self.correct)} correct answers and {len(self.wrong)} wrong ones; give as many"
+                f"there are {len(self.correct)} correct answers and {len(self.wrong)} wrong ones; give one of each for "
+                "every prompt"
             )
 
     def __call__(self, output: Tensor) -> Tensor:
@@ -67,17 +68,17 @@ class LogitDifference:
 
 
 class PatchingExperiment:
-    r"""Effects of activations on a metric, when corrupted prompts get those of clean prompts.
+    r"""Effects on a metric of replacing activations of corrupted prompts by those of clean prompts.
 
     .. math::
         \mathrm{ActP}(a) &= L(x' \mid a \leftarrow a(x)) - L(x') \\
         \mathrm{AtP}(a) &= (a(x) - a(x')) \cdot \nabla_a L\,|_{x'} \\
         \mathrm{RelP}(a) &= (a(x) - a(x')) \cdot \rho_a L\,|_{x'}
 
-    with a the activation of one layer at one position, of all prompts at once, and :math:`\rho` the gradient by the
-    rules of :func:`relevance_rules`. Activation patching runs the network once for each layer and position; the other
-    two estimate all effects by two forward passes and one backward pass. The network is evaluated, without dropout, and
-    is left as it was; gradients of parameters stay as they are.
+    where a is the activation of one layer at one position, for all prompts at once, and :math:`\rho` is the gradient
+    under the rules of :func:`relevance_rules`. Activation patching runs the network once for each layer and position;
+    the other two estimate all effects by two forward passes and one backward pass. The network runs in evaluation mode,
+    without dropout, and is restored afterwards; gradients of parameters are not changed.
 
     Source: arXiv 2508.21258. Differs from it: none.
 
@@ -88,8 +89,8 @@ class PatchingExperiment:
 
     Raises:
         ValueError: if there are no sites, two have one name, or one names no layer; in the methods if clean and
-            corrupted inputs do not correspond, a layer does not run exactly once, or the metric is no scalar.
-        TypeError: if ``sites`` is no list of sites; in the methods if an activation or an input is of another type.
+            corrupted inputs do not correspond, a layer does not run exactly once, or the metric is not a scalar.
+        TypeError: if ``sites`` is not a list of sites; in the methods if an activation or an input is of another type.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
@@ -111,12 +112,13 @@ class PatchingExperiment:
         self.layers = {site.name: site.found(model) for site in sites}
 
     def activation_patching(self, clean: Inputs, corrupted: Inputs) -> PatchingScores:
-        """Return the effects by running the network with each activation exchanged.
+        """Return the effects by running the network with each activation replaced.
 
         Args:
-            clean: input of the network, or tuple of its positional arguments; positions of the clean activations.
-            corrupted: the same of the corrupted prompts, which are patched. Only the first argument and features may
-                differ; lengths or edges have to be equal.
+            clean: input of the network, or tuple of its positional arguments, with the clean prompts, whose activations
+                are inserted.
+            corrupted: the same with the corrupted prompts, whose activations are replaced. Only the first argument and
+                features may differ; lengths or edges have to be equal.
         """
         with _evaluated(self.model), torch.no_grad():
             source, target = _corresponding(clean, corrupted)
@@ -140,8 +142,9 @@ class PatchingExperiment:
         """Return the effects as the gradient estimates them.
 
         Args:
-            clean: input of the network, or tuple of its positional arguments; positions of the clean activations.
-            corrupted: the same of the corrupted prompts, see :meth:`activation_patching`.
+            clean: input of the network, or tuple of its positional arguments, with the clean prompts, whose activations
+                are inserted.
+            corrupted: the same with the corrupted prompts, see :meth:`activation_patching`.
         """
         return self._attributed(clean, corrupted, nullcontext())
 
@@ -155,8 +158,9 @@ class PatchingExperiment:
         """Return the effects as relevance propagation estimates them.
 
         Args:
-            clean: input of the network, or tuple of its positional arguments; positions of the clean activations.
-            corrupted: the same of the corrupted prompts, see :meth:`activation_patching`.
+            clean: input of the network, or tuple of its positional arguments, with the clean prompts, whose activations
+                are inserted.
+            corrupted: the same with the corrupted prompts, see :meth:`activation_patching`.
             rules: names of the rules, see :func:`relevance_rules`.
             extra: rule of further classes of modules, see :func:`relevance_rules`.
         """

@@ -21,7 +21,8 @@ def draw_patching_scores(scores: Mapping[str, PatchingScores], positions: Sequen
         positions: names of the positions, such as tokens; None for their numbers.
 
     Raises:
-        ValueError: if there are no estimates, they are of different sites, or there are not as many names as positions.
+        ValueError: if there are no estimates, they are of different sites, or the numbers of names and positions
+            differ.
 
     Example:
         >>> import torch

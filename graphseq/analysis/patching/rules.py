@@ -1,4 +1,4 @@
-"""Rules of relevance propagation: backward passes that differ from the gradient, behind forward passes that do not."""
+"""Rules of relevance propagation: changed backward passes of layers whose forward passes stay the same."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -55,14 +55,14 @@ def relevance_rules(
     Args:
         model: network whose modules follow the rules.
         rules: names of the rules.
-        extra: rule of further classes of modules: ``identity`` for an activation of each entry by itself that is 0 at
-            0, ``half`` for a module that returns a product of two functions of its inputs.
+        extra: rule for each of further classes of modules: ``identity`` for an elementwise activation that is 0 at 0,
+            ``half`` for a module that returns a product of two functions of its inputs.
 
     Yields:
         names of the modules that follow each rule.
 
     Raises:
-        ValueError: if there is no such rule, or ``rules`` is no list.
+        ValueError: if there is no such rule, or ``rules`` is not a list.
         RuntimeError: if a module is under rules already.
 
     Example:

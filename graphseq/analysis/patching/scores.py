@@ -63,7 +63,7 @@ class PatchingScores:
 
         Args:
             other: effects at the same sites.
-            k: number of effects, from 1 to that of all.
+            k: number of effects, from 1 to their total number.
 
         Raises:
             ValueError: if sites or shapes differ, or ``k`` is out of range.

@@ -1,4 +1,4 @@
-"""Places of a network whose activations are patched."""
+"""Sites: the activations of a network that are patched."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,11 +18,12 @@ class PatchingSite:
     Args:
         name: name of the kind, such as ``residual``.
         layers: dotted names of the layers, where ``*`` stands for any text without a dot: ``layers.blocks.*.mixer``.
-        where: ``input``, the first argument of the layers, or ``output``, of a tuple its first entry.
+        where: ``input``, the first argument of the layers, or ``output``, the output or the first entry of a tuple of
+            outputs.
         axis: axis of the positions: 1 for steps of sequences (B, T, D), 0 for nodes of graphs (N, D).
 
     Raises:
-        ValueError: if ``where`` is another word.
+        ValueError: if ``where`` is neither ``input`` nor ``output``.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
@@ -59,7 +60,7 @@ class PatchingSite:
         return found
 
     def hook(self, layer: nn.Module, function: Any) -> RemovableHandle:
-        """Exchange the activation of a layer for a function of it, until the handle is removed.
+        """Replace the activation of a layer by a function of it, until the handle is removed.
 
         Args:
             layer: layer of the site.
@@ -94,7 +95,7 @@ class PatchingSite:
         return value.movedim(self.axis, 0).flatten(1).sum(1) if value.dim() > 1 else value
 
     def patched(self, value: Tensor, other: Tensor, position: int) -> Tensor:
-        """Return an activation with one position of another one.
+        """Return an activation in which one position is taken from another activation.
 
         Args:
             value: activation.

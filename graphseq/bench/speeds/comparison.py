@@ -67,7 +67,7 @@ def _leaves(value: Any) -> list[Any]:
 def same_batches(
     ours: Iterable[Any], peer: Iterable[Any], fields: Callable[[Any], Mapping[Any, Any]] = lambda b: dict(enumerate(b))
 ) -> None:
-    """Compare the batches of two loaders one by one: fields, types and values, on the processor.
+    """Compare the batches of two loaders one by one: fields, types and values, on the CPU.
 
     Args:
         ours: our batches.

@@ -84,7 +84,7 @@ def trainer_overhead(
     The start of the fit is left out.
 
     Args:
-        task: task to fit on the processor.
+        task: task to fit on the CPU.
         loader: loader of its training batches.
         plain: function that starts an epoch of the plain loop; each item is a step.
         steps: number of steps of a round, at most those of an epoch.

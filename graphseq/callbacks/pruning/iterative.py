@@ -1,4 +1,4 @@
-"""Pruning in rounds with rewinding, and activating while pruning, which picks part of the weights by their sign."""
+"""Iterative pruning with rewinding, and activating while pruning, which chooses part of the weights by their sign."""
 
 import copy
 import itertools
@@ -30,9 +30,10 @@ Eligible = Literal["relu_to_relu", "all"]
 class IterativePruning(Callback):
     r"""Train, prune the weights of the lowest scores, rewind the rest, and train again, over several rounds.
 
-    Round 0 trains the dense network. Before round k the share :math:`s_k` of the weights of all layers is masked, those
-    masked before among them. With rewinding, everything that is trained (weights, biases, statistics of norms) and the
-    state of optimisers and schedulers go back to an earlier epoch, so that each round is a training of its own:
+    Round 0 trains the dense network. Before round k the share :math:`s_k` of the weights of all layers is masked,
+    including those that were masked before. With rewinding, everything that is trained (weights, biases, statistics of
+    norms) and the state of optimisers and schedulers go back to an earlier epoch, so that each round is a training of
+    its own:
 
     .. math:: \theta_k \leftarrow m_k \odot \theta_0
 
@@ -41,8 +42,9 @@ class IterativePruning(Callback):
     without this callback. Biases and norms are not pruned.
 
     The attribute ``history`` has one entry for each round: the ``epoch`` of its start, its ``sparsity``, the number of
-    weights that ``remain`` in each layer, and the metrics ``val/...`` of its last validation. It starts anew with each
-    run. History, the weights to rewind to and the generator are in checkpoints, from which a run goes on bit for bit.
+    weights that ``remain`` in each layer, and the metrics ``val/...`` of its last validation. It is reset at the start
+    of each run. The history, the weights to rewind to and the generator are in checkpoints, so that a resumed run is
+    bit-identical to an uninterrupted one.
 
     Logs:
         ``pruning/sparsity`` at each pruning.
@@ -55,10 +57,10 @@ class IterativePruning(Callback):
             remaining weights in each round are ``[0.2, 0.36, 0.488, ...]``.
         epochs_per_round: number of epochs of each round, the dense one too, at least 1; ``max_epochs`` of the trainer
             is that times the number of rounds.
-        score: weights that go first: those of least ``magnitude``, or, as a control, ``random`` ones.
+        score: which weights are pruned first: those of smallest ``magnitude``, or, as a control, ``random`` ones.
         scope: whether weights of all layers are compared with each other (``global``), or each ``layer`` loses the same
             share.
-        rewind_epoch: epoch to whose start a pruned network goes back, at least 0 and in the dense round; None to go on
+        rewind_epoch: epoch of the dense round to whose start a pruned network is rewound, at least 0; None to go on
             from the trained weights.
         exclude: names of layers, or of parts of the network, that are not pruned; None for ``["head"]``.
         seed: seed of random scores.
@@ -112,7 +114,7 @@ class IterativePruning(Callback):
     # state
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the history, the generator, and what is rewound to."""
+        """Return the history, the generator, and the state to rewind to."""
         return {
             "history": copy.deepcopy(self.history),
             "generator": self.generator.get_state(),
@@ -175,7 +177,7 @@ class IterativePruning(Callback):
         """
 
     def choose(self, count: int, trainer: Trainer, task: Task[Any], batch: Any) -> tuple[list[Tensor], dict[str, Any]]:
-        """Return the masks of all layers after a pruning, and what is noted of it in the history.
+        """Return the masks of all layers after a pruning, and further entries for the history.
 
         Args:
             count: number of weights to prune.
@@ -186,7 +188,7 @@ class IterativePruning(Callback):
         return self.lowest(count, [layer.mask for layer in self._layers.values()]), {}
 
     def lowest(self, count: int, masks: list[Tensor]) -> list[Tensor]:
-        """Return masks after so many of the weights of the lowest scores are pruned.
+        """Return the masks after a number of weights of the lowest scores are pruned.
 
         Args:
             count: number of weights to prune.
@@ -258,36 +260,39 @@ def _forget(optimizer: torch.optim.Optimizer, layer: MaskedLinear | MaskedConv2d
 
 
 class ActivatingPruning(IterativePruning):
-    r"""Prune in rounds as :class:`IterativePruning` does, but part of the weights among negative ones behind ReLUs.
+    r"""Iterative pruning that chooses part of the weights among the negative ones between ReLUs.
 
-    Of the weights of a round, all but a share :math:`q` are those of the lowest scores. The others are, among the
-    negative weights that are left, those that have moved least since the round began:
+    It prunes in rounds as :class:`IterativePruning` does. Of the weights that a round prunes, all but a share :math:`q`
+    are those of the lowest scores. The others are the remaining negative weights that have moved least since the round
+    began:
 
     .. math:: \operatorname*{arg\,min}_{w < 0}\ |w - w_{\mathrm{start}}|
 
     Only layers whose inputs come from ReLUs and whose outputs go into one take part. There the inputs are at least 0,
-    so that a negative weight that goes can only raise what the ReLU reads: with its inputs fixed, no unit that was on
-    turns off, for any input, and units that were off may turn on. That does not hold for signed inputs, and a batch
-    norm in between, which centres again, weakens it. Where there are too few such weights, others of the lowest scores
-    go in their place, so that the sparsity is that of :class:`IterativePruning`; ``share=0`` is the same training.
+    so that removing a negative weight can only raise the input of the following ReLU: with fixed inputs of the layer,
+    no active unit becomes inactive, and inactive units may become active. That does not hold for signed inputs, and a
+    batch norm in between, which centres again, weakens it. Where there are too few such weights, others of the lowest
+    scores are pruned instead, so that the sparsity is that of :class:`IterativePruning`; ``share=0`` is the same
+    training.
 
     Entries of ``history`` also have ``activating``, the number of weights pruned in this way, and ``shortfall``, how
     many were missing. :class:`graphseq.callbacks.DeadNeuronMonitor` measures what it does to the neurons.
 
     Source: the abstract of arXiv 2212.06145, and the official script. Differs from the script: batch norms and the
-    classifier are not pruned; by default only layers between ReLUs are chosen from; no unit loses its last weight by
-    it; statistics of norms are rewound with the weights; the number of pruned weights is exact.
+    classifier are not pruned; by default only layers between ReLUs are chosen from; this choice never removes the last
+    weight of a unit; statistics of norms are rewound with the weights; the number of pruned weights is exact.
 
     Args:
         sparsities: see :class:`IterativePruning`.
         epochs_per_round: see :class:`IterativePruning`.
         share: share q of the weights of each round that is chosen among the eligible ones, in [0, 1]; the script prunes
-            20 % a round, 2 % of them so, a share of 0.1.
+            20 % of the weights in a round and chooses 2 % in this way, a share of 0.1.
         sign: weights that are eligible: ``negative``, or, as controls, ``positive`` or ``any``.
-        criterion: weights that go first among them: those of least ``movement`` since the start of the round, those of
-            least ``magnitude``, or ``random`` ones.
-        layers: layers that are chosen from: ``relu_to_relu``, or ``all`` that are pruned, as in the script.
-        keep_inputs: whether each unit keeps its last weight in this step.
+        criterion: which eligible weights are pruned first: those of smallest ``movement`` since the start of the round,
+            those of smallest ``magnitude``, or ``random`` ones.
+        layers: layers whose weights are eligible: ``relu_to_relu``, those between two ReLUs, or ``all`` pruned layers,
+            as in the script.
+        keep_inputs: whether each unit keeps at least one weight in this choice.
         options: further arguments of :class:`IterativePruning`: ``score``, ``scope``, ``rewind_epoch``, ``exclude``,
             ``seed``.
 
@@ -367,8 +372,8 @@ class ActivatingPruning(IterativePruning):
         network = type(task.model).__name__
         if not found.num_relus:
             raise ValueError(
-                f"{network} calls no ReLU; activating while pruning needs one, for units of other activations are not "
-                "dead. Give a network with torch.nn.ReLU, or take IterativePruning"
+                f"{network} calls no ReLU; activating while pruning needs one, since units of other activations do not "
+                "die. Give a network with torch.nn.ReLU, or use IterativePruning"
             )
         if self.layers == "relu_to_relu" and not any(self._eligible_layers(found)):
             raise ValueError(

@@ -16,18 +16,18 @@ __all__ = ["DeadNeuronMonitor"]
 
 
 class DeadNeuronMonitor(Callback):
-    r"""Log which shares of the units behind ReLUs are dead in validation and test, by cause.
+    r"""Log the shares of units behind ReLUs that are dead in validation and test, by cause.
 
     A unit is dead on a sample if its output is 0: *dynamically* where it has weights, *statically* where all weights
     from its inputs are pruned; see :func:`graphseq.metrics.dead_neuron_rate`. Units of a convolutional layer are the
     positions of its channels; tokens of a sequence count as samples.
 
-    It reads activations of evaluations only: a training is the same with and without it.
+    It reads activations during evaluation only, so that it does not change the training.
 
     Logs:
         ``<stage>/dead_dynamic``, ``<stage>/dead_static`` and ``<stage>/dead_always`` over the units of all ReLUs. To
-        loggers also ``dead/<ReLU>/dynamic`` and so on for each, by the name of the module; of a ReLU that is called
-        several times, by name and number of the call. The last ones are in ``values``, too.
+        loggers also ``dead/<ReLU>/dynamic`` and so on for each, by the name of the module; for a ReLU that is called
+        several times, by name and number of the call. The most recent values are also in ``values``.
 
     Source: the abstract of arXiv 2212.06145, which calls the share of dynamically dead units the dynamic dead neuron
     rate.

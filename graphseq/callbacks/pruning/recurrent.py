@@ -1,4 +1,4 @@
-"""Pruning of recurrent networks by matrix, with the number of epochs until the accuracy is regained."""
+"""Pruning of the matrices of recurrent networks, with the number of epochs until the accuracy is regained."""
 
 import warnings
 from typing import Any, get_args
@@ -30,7 +30,7 @@ class RecurrentPruning(Callback):
     is masked. Biases, embeddings and read-outs are not pruned. Right before and after each pruning the metric is
     evaluated on the validation split, and again by the trainer's own validations afterwards.
 
-    Recorded, in the checkpoint and so whole after a resumption, where pruning goes on bit for bit:
+    Recorded in attributes, which checkpoints hold, so that a resumed run is bit-identical to an uninterrupted one:
         ``prunings``: epoch, amount, and metric before and after each pruning; ``curve``: metric of each validation
         after the first pruning; ``epochs_to_regain``: number of epochs of retraining after the last pruning until the
         metric is within ``tolerance`` of its value before the first one: 0 if pruning itself does not cost more, None
@@ -44,15 +44,16 @@ class RecurrentPruning(Callback):
     for ten epochs with a new optimiser. For several prunings arXiv 1710.01878, eq. 1.
 
     Args:
-        amount: share of the weights of the matrices that is masked in the end, in [0, 1]; 1 keeps the largest one.
+        amount: share of the weights of the matrices that is masked in the end, in [0, 1]; 1 keeps only the largest
+            weight.
         matrices: which matrices are pruned: ``input_hidden``, ``hidden_hidden`` or ``both``.
         scope: weights that are compared with each other: ``global``, of each ``layer``, or of each ``matrix``; see
             :meth:`graphseq.nn.MaskedRNN.prune_`.
         score: ``magnitude``, or ``random`` as a control.
         start_epoch: epoch, counted from 0, before whose first batch the first pruning happens.
-        num_steps: number of prunings, in as many epochs one after the other, at least 1.
+        num_steps: number of prunings, one in each of as many consecutive epochs, at least 1.
         monitor: validation metric that is to be regained, ``val/<metric>``; larger is better.
-        tolerance: decrease of the metric that counts as regained, at least 0.
+        tolerance: decrease of the metric, in its own units, that still counts as regained, at least 0.
         reset_optimizer: whether the optimiser forgets its moments at each pruning; else only those of masked weights.
 
     Raises:
@@ -87,7 +88,7 @@ class RecurrentPruning(Callback):
             raise ValueError(f"score is {score!r}; it must be one of {', '.join(get_args(Score))}")
         if start_epoch < 0 or num_steps < 1:
             raise ValueError(
-                f"start_epoch is {start_epoch} and num_steps {num_steps}; give at least 0 and 1, whole numbers"
+                f"start_epoch is {start_epoch} and num_steps {num_steps}; give whole numbers of at least 0 and 1"
             )
         if tolerance < 0:
             raise ValueError(f"tolerance is {tolerance}; it must be at least 0")
@@ -129,7 +130,7 @@ class RecurrentPruning(Callback):
         self.epochs_to_regain = state_dict["epochs_to_regain"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Refuse what cannot be pruned or measured."""
+        """Raise if there is no layer to prune, no data module, or no such metric."""
         if not _layers(pl_module):
             raise TypeError(f"{type(pl_module).__name__} has no graphseq.nn.MaskedRNN; build the network with one")
         if not isinstance(trainer.datamodule, DataSource):  # type: ignore[attr-defined]
@@ -147,7 +148,7 @@ class RecurrentPruning(Callback):
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Prune before the first batch of an epoch that is due."""
+        """Prune before the first batch of an epoch if a pruning is due."""
         # not at the start of the epoch: a run resumed from the last batch of the epoch before does not come there
         done = len(self.prunings)
         if batch_idx == 0 and done < self.num_steps and trainer.current_epoch >= self.start_epoch + done:

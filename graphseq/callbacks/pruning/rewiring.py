@@ -1,4 +1,4 @@
-"""Dynamic sparse training: connections of sparse layers are exchanged as the network learns."""
+"""Dynamic sparse training: connections of sparse layers are removed and added as the network learns."""
 
 import itertools
 import zlib
@@ -31,44 +31,46 @@ Grow = Literal["random", "hebb", "gradient"]
 
 
 class DynamicSparse(Callback):
-    r"""Exchange a share of the connections of all sparse layers every few steps; their number stays.
+    r"""Replace a share of the connections of all sparse layers every few steps; their number is kept.
 
-    Connections that go: ``set`` of smallest magnitude, ``random``, ``hebb`` of weakest correlation between the units
-    that they join, or ``mix``, a third by each of the three. Connections that come, among those that did not exist:
-    ``random``, ``hebb`` of strongest correlation, or ``gradient`` of largest gradient. New weights start from zero, and
-    so do the moments that the optimiser keeps of them; everything else is unchanged, bit for bit. In layers that store
-    inputs of groups (``column``), a connection is such an input, with the norm of its weights or gradients, or its mean
-    correlation with the units of the group.
+    Rules for the connections that are removed: ``set``, those of smallest magnitude; ``random``; ``hebb``, those of
+    weakest correlation between the units that they join; ``mix``, a third by each of the three. Rules for the
+    connections that are added, among those that do not exist: ``random``; ``hebb``, those of strongest correlation;
+    ``gradient``, those of largest absolute gradient. New weights start at zero, and so do their moments in the
+    optimiser; everything else is unchanged, bit for bit. In layers that store inputs of groups (``column``), a
+    connection is such an input, with the norm of its weights or gradients, or its mean correlation with the units of
+    the group.
 
     The correlation :math:`|\rho_{ji}|` is that of the layer's input with its output, after the activation where layer
     and activation follow one another in an ``nn.Sequential``; it is gathered in the steps before each update. It is
-    centred: a cosine of non-negative activations would rank busy units.
+    centred: the cosine of non-negative activations would favour units of high mean activity.
 
     Source: arXiv 2508.14140; ``set`` with ``random`` is arXiv 1707.04780, ``set`` with ``gradient`` is arXiv
     1911.11134. Differs from the first: budgets of pairs of groups are kept, so that groups do not dissolve; statistics
-    are of many batches; what has just gone does not come back at once; moments are reset.
+    are of many batches; connections that were just removed are not added again in the same update; moments are reset.
 
     Files:
         ``mask_evolution.png`` in the folder of the logger, when training ends.
 
     Args:
-        prune: rule for the connections that go.
-        grow: rule for the connections that come.
-        fraction: share of the connections that an update exchanges, in [0, 1].
+        prune: rule for the connections that are removed: ``set``, ``random``, ``hebb`` or ``mix``.
+        grow: rule for the connections that are added: ``random``, ``hebb`` or ``gradient``.
+        fraction: share of the connections that an update replaces, in [0, 1].
         every: number of optimiser steps from one update to the next, at least 1.
-        stop: share of the training after which nothing changes any more, in (0, 1].
-        decay: course of ``fraction`` until then: ``constant``, ``cosine`` or ``linear``.
-        preserve: what keeps its number of connections: each ordered pair of groups (``group_pair``), or the layer
-            (``total``). Layers without groups are one group.
+        stop: share of the training after which connections are no longer replaced, in (0, 1].
+        decay: schedule of ``fraction`` until then: ``constant``, ``cosine`` or ``linear``.
+        preserve: where the number of connections is kept: in each ordered pair of groups (``group_pair``), or only in
+            the whole layer (``total``). Layers without groups are one group.
         window: number of steps before an update in which correlations are gathered, at least 1.
-        stat_ema: factor in (0, 1) by which a batch of these loses weight with each later one; None for equal weights.
-        seed: seed of all that is random here.
+        stat_ema: decay factor in (0, 1) of an exponential moving average over these batches; None for equal weights.
+        seed: seed of the random choices of connections.
 
     Raises:
         ValueError: if an argument is outside its range; at the start of training, if the network has no sparse layer or
             the number of steps is unknown.
-        TypeError: after the first step, if the optimiser keeps a state that belongs to no single weight.
-        CheckpointError: when a run is resumed, if layers or connections are not those of the checkpoint.
+        TypeError: after the first step, if the optimiser keeps a state that is not per weight, such as that of
+            Adafactor.
+        CheckpointError: when a run is resumed, if layers or connections differ from those of the checkpoint.
         UnsupportedStrategyError: at the start of a run with several processes.
 
     Example:

@@ -14,11 +14,11 @@ __all__ = ["draw_group_strengths", "draw_mask_evolution"]
 
 
 def draw_mask_evolution(history: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> "Figure":
-    """Draw how many of the first connections remain, and which share each update exchanged, for each layer.
+    """Draw the share of the initial connections that remain, and the share each update replaced, for each layer.
 
     Args:
         history: updates of :class:`graphseq.callbacks.DynamicSparse`: ``step``, and for each layer ``overlap`` with the
-            first connections and share ``rewired``.
+            initial connections and the share ``rewired``.
         names: names of the layers; empty for numbers.
 
     Raises:
@@ -46,7 +46,7 @@ def draw_mask_evolution(history: Sequence[Mapping[str, Any]], names: Sequence[st
 
 
 def draw_group_strengths(strength: Tensor, title: str = "") -> "Figure":
-    """Draw the strengths of the connections between groups, one panel a layer.
+    """Draw the strengths of the connections between groups, one panel for each layer.
 
     Args:
         strength: strength from each source group to each target group (L, G, G), targets first, such as

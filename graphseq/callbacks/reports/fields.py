@@ -19,10 +19,10 @@ __all__ = ["FieldReport", "draw_fields"]
 
 
 def draw_fields(x: Tensor, target: Tensor, prediction: Tensor, titles: Sequence[str] = ()) -> "Figure":
-    """Draw input, solution, prediction and error of fields, one row a sample; solution and prediction on one scale.
+    """Draw input, solution, prediction and error of fields, one row for each sample.
 
-    The error is prediction less solution, on a scale around 0. Of several channels the first is drawn; the relative
-    error beside a row is that of all of them, in the norm of L2.
+    Solution and prediction share a colour scale. The error is the prediction minus the solution, on a scale around 0.
+    Of several channels the first is drawn; the relative L2 error beside a row is that of all channels.
 
     Args:
         x: inputs (N, C, Y, X).

@@ -18,7 +18,7 @@ _COLOURS = (_BLUE, _ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000
 
 
 def draw_forecasts(past: Tensor, forecast: Tensor, truth: Tensor | None = None, names: Sequence[str] = ()) -> "Figure":
-    """Draw the window, the forecast and the truth of each variable of one series, one panel a variable.
+    """Draw the window, the forecast and the truth of each variable of one series, one panel for each.
 
     Args:
         past: values of the window (T, V).
@@ -125,15 +125,15 @@ def draw_mixing(matrices: dict[str, Tensor], names: Sequence[str] = ()) -> "Figu
 
 
 def draw_mixing_network(matrices: dict[str, Tensor], names: Sequence[str] = (), least: float = 0.2) -> "Figure":
-    """Draw matrices that mix variables as networks on one scale: an arrow leads from what is read to what is written.
+    """Draw matrices that mix variables as networks on one scale: an arrow leads from an input to an output.
 
-    Width and colour of an arrow are the weight, orange above 0 and blue below; the weight of a variable in itself
-    colours its circle. Arrows of two directions are bent apart.
+    Width and colour of an arrow are the weight, orange above 0 and blue below; the weight of a variable for itself
+    colours its circle. Arrows in opposite directions are curved apart.
 
     Args:
         matrices: matrix by name, (V, V): row a holds the weights of the output a.
         names: name of each variable; empty for numbers.
-        least: weight from which an arrow is drawn, as a share of the largest weight, in [0, 1].
+        least: smallest absolute weight that is drawn, as a share of the largest one, in [0, 1].
 
     Raises:
         ValueError: if there is no matrix, one is not square, or ``least`` is out of range.
@@ -182,7 +182,7 @@ def draw_mixing_network(matrices: dict[str, Tensor], names: Sequence[str] = (), 
 
 
 def _square(matrices: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return matrices as float32 on the processor, after a check."""
+    """Return matrices as float32 on the CPU, after a check."""
     if not matrices or any(m.dim() != 2 or m.shape[0] != m.shape[1] for m in matrices.values()):
         shapes = {name: tuple(matrix.shape) for name, matrix in matrices.items()}
         raise ValueError(f"matrices are {shapes}; give at least one, each square")

@@ -56,7 +56,7 @@ class RepresentationGeometry(Callback):
 
     A split of the data module, or the batches of ``probe``, go through the network in evaluation mode without
     gradients. For each layer, the output of one sample is one row; it is compared with the rows of inputs and targets
-    (classes as one-hot rows). In graph networks the rows are nodes or graphs, whatever the layer gives: nodes get the
+    (classes as one-hot rows). In graph networks the rows are nodes or graphs, depending on the layer: nodes get the
     target of their graph, graphs the mean input of their nodes. Where batches have a field ``condition``, as those of
     :class:`graphseq.data.AlignedTaskDataModule`, rows are averaged over the samples of each condition first.
 
@@ -77,8 +77,8 @@ class RepresentationGeometry(Callback):
     Source: arXiv 2401.13558. Differs from it: none.
 
     Args:
-        layers: names of layers within the task, such as ``model.hidden.0``; ``*`` and ``?`` match any characters and
-            any one, and of the layers they match those count that a forward pass runs.
+        layers: names of layers within the task, such as ``model.hidden.0``; ``*`` matches any characters and ``?`` any
+            one; matched layers that a forward pass does not run are ignored.
         measures: names of the measures, of those above.
         split: name of the split of the data module whose samples are probed; ``conditions`` of
             :class:`graphseq.data.AlignedTaskDataModule` holds each condition once, without noise.
@@ -86,7 +86,7 @@ class RepresentationGeometry(Callback):
         every_n_epochs: number of epochs from one probe to the next, at least 1.
         max_samples: largest number of samples of the split, drawn with a fixed seed, at least 2.
         batch_size: number of samples of one forward pass, at least 1.
-        figure: name of the figure; None for none.
+        figure: file name of the figure; None for no figure.
 
     Raises:
         ValueError: if a number is too small, there is no layer or no measure, a measure is unknown, or ``probe`` is a
@@ -140,7 +140,7 @@ class RepresentationGeometry(Callback):
 
     @property
     def state_key(self) -> str:
-        """Name of the state in checkpoints, which tells several of these callbacks of one trainer apart."""
+        """Key of the state in checkpoints, which distinguishes several of these callbacks of one trainer."""
         return self._generate_state_key(layers=self.layers, measures=self.measures, split=self.split)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -202,7 +202,7 @@ class RepresentationGeometry(Callback):
             logger.log_metrics(named, step=trainer.global_step)
 
     def measure(self, task: LightningModule, data: object = None) -> dict[str, dict[str, float]]:
-        """Return the measures of each layer by name, without a trainer: of a trained network, too.
+        """Return the measures of each layer by name, without a trainer.
 
         Args:
             task: task that holds the layers.
@@ -284,7 +284,7 @@ def _value(measure: str, rows: LayerRows) -> Tensor | float:
 
 
 def draw_representation_geometry(history: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Draw each measure of each layer over the epochs, one panel a measure.
+    """Draw each measure of each layer over the epochs, one panel for each measure.
 
     Args:
         history: ``epoch`` and ``values`` of each probe, as :class:`RepresentationGeometry` keeps them.

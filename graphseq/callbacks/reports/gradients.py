@@ -23,7 +23,7 @@ _SHADES = ("#bddf26", "#6ccd5a", "#1fa187", "#277f8e", "#365c8d", "#46327e")
 
 
 class GradientNormMonitor(Callback):
-    r"""Log the norm of the gradient of each layer of a stack, before it is clipped.
+    r"""Log the gradient norm of each layer of a stack, before gradient clipping.
 
     .. math:: g_\ell = \Bigl(\sum_{\theta \in \text{layer } \ell} \lVert \nabla_\theta L \rVert^2\Bigr)^{1/2}
 
@@ -34,9 +34,9 @@ class GradientNormMonitor(Callback):
     Source: arXiv 2412.13795, section 2.2, where the norms tell which layers learn.
 
     Args:
-        layers: path within the task of what holds the layers, such as ``model.layers.blocks``.
+        layers: dotted name in the task of the list of layers, such as ``model.layers.blocks``.
         every_n_steps: number of training steps from one logged step to the next, at least 1.
-        figure: name of the figure; None for none.
+        figure: file name of the figure; None for no figure.
 
     Raises:
         ValueError: if ``every_n_steps`` is below 1; at the start of training, if ``layers`` matches nothing.
@@ -62,7 +62,7 @@ class GradientNormMonitor(Callback):
         if not found:
             stacks = [name for name, module in pl_module.named_modules() if isinstance(module, nn.ModuleList)]
             there = f"lists of modules are {', '.join(stacks)}" if stacks else "there is no list of modules"
-            raise ValueError(f"layers is {self.layers!r}, where no layers are; {there}")
+            raise ValueError(f"layers is {self.layers!r}, which names no list of layers; {there}")
         return found
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -24,11 +24,10 @@ class MomentMonitor(Callback):
       weights, averaged over units in the same way;
     * ``weight_sum`` (largest absolute sum of a unit's weights), ``weight_square_sum_min`` and ``_max``;
     * ``inside``: share of the units whose sums lie where Theorem 1 holds, sums in [-0.1, 0.1] and sums of squares in
-      [0.95, 1.1]. Training moves units out; below some 30 inputs few begin inside.
+      [0.95, 1.1]. Training moves units out; with fewer than about 30 inputs, few units start inside.
 
-    It reads the activations of the forward pass, only in the steps that are logged, which synchronise with the device
-    once; gradients and random numbers are unchanged. The last values are also in
-    ``values``, by the same names.
+    It reads the activations of the forward pass in logged steps only, each of which synchronises with the device once;
+    gradients and random numbers are unchanged. The most recent values are also in ``values``, by the same names.
 
     Source: arXiv 1706.02515, Theorem 1 and eq. 4, 5.
 

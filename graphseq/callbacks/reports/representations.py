@@ -24,7 +24,7 @@ OF_TARGETS = ("target_alignment", "input_beyond_target", "parallelism", "general
 
 def present(value: Tensor | None) -> Tensor:
     if value is None:
-        raise DataError("a measure was asked for whose inputs or targets were not collected")
+        raise DataError("the inputs or targets that a measure needs were not collected")
     return value
 
 
@@ -67,7 +67,7 @@ class LayerRows:
         if len(widths) > 1:
             raise DataError(
                 f"the layer {name} gives rows of widths {widths}, as sequences of different lengths do; probe a layer "
-                "with one vector a sample"
+                "with one vector for each sample"
             )
 
         def column(values: list[Tensor | None]) -> Tensor | None:
@@ -136,7 +136,7 @@ def layer_outputs(task: Task[Any], batch: Any, names: Sequence[str], required: S
             handle.remove()
     missed = [name for name in required if name not in seen] or ([] if seen else list(names))
     if missed:
-        raise DataError(f"the forward pass does not come to the layer {missed[0]}; name a layer that it runs")
+        raise DataError(f"the forward pass does not reach the layer {missed[0]}; name a layer that it runs")
     return seen
 
 

@@ -1,4 +1,4 @@
-"""Report of a segmentation of spectra: spectra with their masks, and scores by ratio of signal to noise."""
+"""Report of a segmentation of spectra: spectra with their masks, and scores by signal-to-noise ratio."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ _COLOURS = (_BLUE, _ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 def draw_spectra(
     spectra: Tensor, masks: Tensor, predicted: Tensor, titles: Sequence[str], unit: str = "bin"
 ) -> "Figure":
-    """Draw spectra in decibels one below the other, each over its true and its predicted mask.
+    """Draw spectra in decibels in panels one below the other, each with its true and its predicted mask.
 
     Args:
         spectra: complex spectra (P, N).
@@ -80,7 +80,7 @@ def draw_spectra(
 
 
 def draw_scores_by_snr(scores: Mapping[str, Mapping[float, float]], unit: str = "mean IoU") -> "Figure":
-    """Draw the score of one or more methods over the ratio of signal to noise; higher is better.
+    """Draw the score of one or more methods over the signal-to-noise ratio; higher is better.
 
     Args:
         scores: for each name, the score at each ratio in decibels.
@@ -112,14 +112,13 @@ class SpectrumReport(Callback):
     """Write figures and a table of a segmentation of spectra when training ends, and when a test ends.
 
     Files:
-        ``spectra.png``: spectra at the lowest, a middle and the highest ratio of signal to noise, with true and
-        predicted mask. ``iou_by_snr.png`` and ``scores_by_snr.csv``: intersection over union and accuracy of the
-        network, of the detector and of an empty mask at each ratio. Accuracy is high for an empty mask, which is why it
-        stands there.
+        ``spectra.png``: spectra at the lowest, a middle and the highest signal-to-noise ratio, with true and predicted
+        mask. ``iou_by_snr.png`` and ``scores_by_snr.csv``: intersection over union and accuracy of the network, of the
+        detector and of an empty mask at each ratio. The empty mask is included because its accuracy is high, too.
 
-    After training the validation split is shown, after a test the test split. The detector's logits are shifted by
-    the threshold that serves them best on the training split. Files are written where the logger writes, else into the
-    trainer's root folder, by the first process.
+    After training the validation split is shown, after a test the test split. The threshold of the detector is the best
+    one on the training split. Files are written where the logger writes, else into the trainer's root folder, by the
+    first process.
 
     Args:
         detector: module from spectra (B, N) to real scores, such as :class:`graphseq.models.EnergyDetector`; None for
@@ -128,8 +127,8 @@ class SpectrumReport(Callback):
         folder: folder for the files; None for that of the logger.
 
     Raises:
-        ValueError: if ``decision`` is another word.
-        DataError: when it writes, if batches are no dictionaries with ``x``, ``y`` and ``snr``.
+        ValueError: if ``decision`` is unknown.
+        DataError: when it writes, if batches are not dictionaries with ``x``, ``y`` and ``snr``.
 
     Example:
         >>> SpectrumReport(decision="and").decision

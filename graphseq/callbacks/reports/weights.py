@@ -40,7 +40,7 @@ class WeightReport(Callback):
 
     Raises:
         ValueError: if ``num_samples`` is below 1.
-        TypeError: at the start of training, if the task has no weights of samples.
+        TypeError: at the start of training, if the task has no sample weights.
 
     Example:
         >>> WeightReport(num_samples=20).shares
@@ -71,7 +71,7 @@ class WeightReport(Callback):
         """Refuse a task without weights."""
         if stage == "fit" and not isinstance(getattr(pl_module, "weights", None), SampleWeights):
             raise TypeError(
-                f"{type(pl_module).__name__} has no weights of samples; WeightReport needs a task with a "
+                f"{type(pl_module).__name__} has no sample weights; WeightReport needs a task with a "
                 "graphseq.nn.SampleWeights as `weights`, such as graphseq.tasks.Reweighted"
             )
 

@@ -61,7 +61,7 @@ def moving_images(
             raise TypeError(f"{name} are {given.dtype}; whole numbers are needed, such as of torch.randint")
     if directions.numel() and not 0 <= int(directions.min()) <= int(directions.max()) < len(DIRECTIONS):
         raise ValueError(
-            f"directions reach from {int(directions.min())} to {int(directions.max())}; they must be in "
+            f"directions range from {int(directions.min())} to {int(directions.max())}; they must be in "
             f"0..{len(DIRECTIONS) - 1}"
         )
     if num_frames < 1:

@@ -349,7 +349,7 @@ def _padded(sequences: object) -> TokenBatch:
 
 
 def _check_tokens(ids: Tensor, lengths: Tensor, vocab_size: int) -> None:
-    """Refuse what is no batch of tokens of the text; values are read on a processor only, to avoid synchronisation."""
+    """Refuse what is no batch of tokens of the text; values are read on the CPU only, to avoid synchronisation."""
     if ids.dim() != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
         raise DataError(f"ids is {ids.dtype} {tuple(ids.shape)}; token numbers must be integers (B, T)")
     if lengths.device.type != "cpu" or not ids.numel():

@@ -124,7 +124,7 @@ class NegativeSampler(ABC):
                 raise DataError(f"{name} is empty: there is nothing to draw negatives for among {total} events")
             low, high = int(positions.min()), int(positions.max())
             if low < 0 or high >= total:
-                raise DataError(f"{name} reaches from {low} to {high}, the stream has {total} events")
+                raise DataError(f"{name} ranges from {low} to {high}, the stream has {total} events")
         ready = copy.copy(self)
         ready._split = split
         ready._prepare(events, train_index.cpu(), index.cpu())

@@ -171,7 +171,7 @@ class _Tables:
             )
         if int(table.min()) < 0 or int(table.max()) >= events.num_nodes:
             raise DataError(
-                f"candidates reach from {int(table.min())} to {int(table.max())}; nodes are 0 to {events.num_nodes - 1}"
+                f"candidates range from {int(table.min())} to {int(table.max())}; nodes are 0 to {events.num_nodes - 1}"
             )
         wrong = []
         for rows in torch.arange(len(table)).split(max(1, _CELLS // table.size(1))):

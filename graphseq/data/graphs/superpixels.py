@@ -41,7 +41,7 @@ def find_superpixels(
     Source: SLIC (Achanta et al., IEEE TPAMI 34(11), 2012). Differs from it: centres are compared with all pixels, not
     only with those in their window, and superpixels need not be connected; many images are processed at once. A pixel
     with equal distances to two centres, up to :math:`10^{-9}`, is assigned to the first, so that the result does not
-    depend on the processor.
+    depend on the CPU.
 
     Args:
         images: intensities in [0, 1], (N, Y, X).

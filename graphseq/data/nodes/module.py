@@ -328,7 +328,7 @@ def _check_graph(graph: Data, labelled: bool) -> None:
         raise DataError(f"edge_index is {_kind(edge_index)}; it must be int64 of shape (2, E)")
     if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < len(x):
         raise DataError(
-            f"edge_index reaches from {int(edge_index.min())} to {int(edge_index.max())}; with {len(x)} nodes "
+            f"edge_index ranges from {int(edge_index.min())} to {int(edge_index.max())}; with {len(x)} nodes "
             f"indices must be in 0..{len(x) - 1}"
         )
     for name in ("edge_attr", "edge_weight"):

@@ -87,7 +87,7 @@ def induced_subgraphs(
         raise ValueError(f"max_nodes is {max_nodes}; it must be at least 1")
     for name, index in (("centers", centers), ("edge_index", edge_index)):
         if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < num_nodes:
-            raise ValueError(f"{name} reaches from {int(index.min())} to {int(index.max())}; the graph has {num_nodes}"
+            raise ValueError(f"{name} ranges from {int(index.min())} to {int(index.max())}; the graph has {num_nodes}"
                              " nodes")  # fmt: skip
     order = edge_index[1].argsort(stable=True)
     sources = edge_index[0, order]

@@ -137,13 +137,13 @@ def _channels(path: Path, number: int, channels: Sequence[str]) -> np.ndarray:
         cells = channel.split(",")
         if "_" in channel:  # NumPy would take 1_0 for 10
             wrong = next(cell for cell in cells if "_" in cell)
-            raise DataError(f"{path}, line {number}, channel {position + 1} has {wrong.strip()!r}, which is no number")
+            raise DataError(f"{path}, line {number}, channel {position + 1} holds {wrong.strip()!r}, not a number")
         try:
             with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
                 column = np.array(cells, dtype=np.float64).astype(np.float32)
         except ValueError:
             wrong = next(cell for cell in cells if not _is_number(cell))
-            what = "a missing value" if wrong.strip() in ("", "?") else f"{wrong.strip()!r}, which is no number"
+            what = "a missing value" if wrong.strip() in ("", "?") else f"{wrong.strip()!r}, which is not a number"
             raise DataError(
                 f"{path}, line {number}, channel {position + 1} has {what}; fill it in or leave the sequence out"
             ) from None
@@ -341,7 +341,7 @@ def _numbers(path: Path, column) -> np.ndarray:  # type: ignore[no-untyped-def] 
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         raise DataError(
-            f"{path}, line {column.index[wrong[0]]}, column {column.name!r}: {column.iloc[wrong[0]]!r} is no finite "
+            f"{path}, line {column.index[wrong[0]]}, column {column.name!r}: {column.iloc[wrong[0]]!r} is not a finite "
             f"number ({len(wrong)} such cells in this column); fill them in or leave the column out of features"
         )
     return values

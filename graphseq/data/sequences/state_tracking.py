@@ -47,7 +47,7 @@ def group_products(words: Tensor, group: Group = "cyclic", degree: int = 2) -> T
     if words.dim() != 2 or words.dtype != torch.int64:
         raise ValueError(f"words is {words.dtype} {tuple(words.shape)}; give element numbers, int64 (N, T)")
     if words.numel() and not 0 <= int(words.min()) <= int(words.max()) < order:
-        raise ValueError(f"words reach from {int(words.min())} to {int(words.max())}; there are {order} elements")
+        raise ValueError(f"words range from {int(words.min())} to {int(words.max())}; there are {order} elements")
     if group == "cyclic":
         return words.cumsum(1) % degree
     elements = torch.tensor(list(itertools.permutations(range(degree))))  # (n!, n)

@@ -173,7 +173,7 @@ def _times(table: TextTable, cells: np.ndarray, name: str) -> np.ndarray:
         return _nanoseconds(table, cells, numbers.to_numpy(np.float64), name)
     wrong = np.flatnonzero(numbers.isna())
     if not bool(numbers.isna()[0]) and not _is_date(cells[wrong[0]]):
-        table.fail(int(wrong[0]), f", column {name!r}: {cells[wrong[0]]!r} is no number, and the first time is one")
+        table.fail(int(wrong[0]), f", column {name!r}: {cells[wrong[0]]!r} is not a number, and the first time is one")
     dates = pandas.to_datetime(text, errors="coerce", utc=True, format="ISO8601")
     if bool(dates.isna().any()):
         with warnings.catch_warnings():  # pandas warns of what is checked here

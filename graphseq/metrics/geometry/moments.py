@@ -235,7 +235,7 @@ class FeatureMoments(Metric):
             raise ValueError(f"condition is {given}; give the number of the condition of each row, int64 (B,)")
         low, high = (int(condition.min()), int(condition.max())) if len(rows) and not condition.is_cuda else (0, 0)
         if not 0 <= low <= high < len(self.counts):
-            raise ValueError(f"condition reaches from {low} to {high}; it must be in 0..{len(self.counts) - 1}")
+            raise ValueError(f"condition ranges from {low} to {high}; it must be in 0..{len(self.counts) - 1}")
         self.sums.index_add_(0, condition.long(), rows)
         self.counts.index_add_(0, condition.long(), self.counts.new_ones(len(rows)))
 

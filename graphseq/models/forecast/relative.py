@@ -12,7 +12,7 @@ __all__ = ["DifferencedWindows", "NormalizedWindows"]
 
 
 class NormalizedWindows(Recorded, nn.Module):
-    r"""A network that reads each window relative to its own level, and to its own spread if asked for.
+    r"""A network that reads each window relative to its own level and, optionally, to its own spread.
 
     .. math:: y = \mu + \sigma f\bigl((x - \mu) / \sigma\bigr)
 
@@ -32,7 +32,7 @@ class NormalizedWindows(Recorded, nn.Module):
 
     Raises:
         ValueError: if ``level`` is unknown; in a forward pass, if the network predicts other variables than it reads.
-        TypeError: if the network is solved in closed form, which is done for windows as they are.
+        TypeError: if the network is solved in closed form, since that would use the original windows.
 
     Example:
         >>> from graphseq.models import NLinear
@@ -82,7 +82,7 @@ class DifferencedWindows(Recorded, nn.Module):
     Raises:
         ValueError: in a forward pass, if the window has a single step, or the network predicts other variables than it
             reads.
-        TypeError: if the network is solved in closed form, which is done for windows as they are.
+        TypeError: if the network is solved in closed form, since that would use the original windows.
 
     Example:
         >>> from graphseq.models import Persistence
@@ -116,7 +116,7 @@ def _refuse_closed_forms(network: nn.Module) -> None:
     """Raise ``TypeError`` for a network that would be solved for windows that it never reads."""
     if isinstance(network, LeastSquaresForecaster):
         raise TypeError(
-            "network is a LeastSquaresForecaster, which is solved for windows as they are; give a network that is "
+            "network is a LeastSquaresForecaster, which is solved on the original windows; give a network that is "
             "trained by gradient descent"
         )
 

@@ -27,7 +27,7 @@ def _norm(norm: str, channels: int) -> nn.Module:
         return nn.LayerNorm(channels)
     if norm == "none":
         return nn.Identity()
-    raise ValueError(f"there is no norm {norm!r}; accepted are 'batch', 'layer' and 'none'")
+    raise ValueError(f"norm is {norm!r}; give 'batch', 'layer' or 'none'")
 
 
 def _check_virtual_node(node: bool | nn.Module, hidden_channels: int, num_layers: int) -> None:
@@ -73,11 +73,13 @@ class GraphEncoder(Recorded, nn.Module):
         node_categories: number of categories of each column of integer ``x``; their embeddings are summed.
         edge_categories: number of categories of each column of integer ``edge_attr``; their embeddings are summed.
         degree_histogram: number of training nodes of in-degree 0, 1, 2, ...; required by pna.
-        norm: normalisation after each convolution: over the nodes of the batch, over the channels of a node, or none.
+        norm: normalisation after each convolution: ``batch`` over the nodes of the batch, ``layer`` over the channels
+            of a node, or ``none``.
         dropout: probability that an entry of a layer's output is dropped, in [0, 1).
         residual: whether a layer's input is added to its output, where the widths are equal.
-        jumping_knowledge: representation of a node after the last layer: the output of that layer, or the outputs of
-            all layers side by side, their maximum, or their mean weighted by a bidirectional LSTM.
+        jumping_knowledge: representation of a node after the last layer: ``last`` for the output of that layer, or of
+            the outputs of all layers the concatenation (``cat``), the maximum (``max``), or the mean weighted by a
+            bidirectional LSTM (``lstm``).
         virtual_node: whether each graph has a state that its nodes share; a module in place of True must work as
             :class:`graphseq.nn.VirtualNode` does. Real node features are then mapped linearly to
             ``hidden_channels`` first, the width of that state.

@@ -19,10 +19,10 @@ class FromPyG(Recorded, nn.Module):
 
     .. math:: y_g = W \bigoplus_{i \in g} \mathrm{network}(x, \ldots)_i + b
 
-    The network is given those of ``x``, ``edge_index``, ``batch``, ``edge_attr`` and ``ptr`` that its ``forward``
-    has as parameters. Build it with :func:`graphseq.core.make`, or in a config, so that checkpoints can record it.
-    Sizes that a command line links from the data reach this adapter and not the network inside, which needs its own
-    ``in_channels`` written.
+    The network is given those of ``x``, ``edge_index``, ``batch``, ``edge_attr`` and ``ptr`` that its ``forward`` has
+    as parameters. Build it with :func:`graphseq.core.make`, or in a config, so that checkpoints can record it. Sizes
+    that a command line links from the data reach this adapter and not the network inside, which needs its own
+    ``in_channels`` in the config.
 
     Args:
         network: network that maps nodes to nodes (N, D), or to graphs (G, D) if it pools by itself.
@@ -37,7 +37,7 @@ class FromPyG(Recorded, nn.Module):
     Raises:
         ValueError: if the network's ``forward`` requires any other argument, its width is not known, or
             ``out_channels`` < 1.
-        TypeError: if ``network`` is no module; in ``forward`` if ``x`` is no tensor.
+        TypeError: if ``network`` is not a module; in ``forward`` if ``x`` is not a tensor.
 
     Example:
         >>> import torch
@@ -72,8 +72,8 @@ class FromPyG(Recorded, nn.Module):
         width = channels if channels is not None else getattr(unwrapped(network), "out_channels", None)
         if not isinstance(width, int) and out_channels is not None:
             raise ValueError(
-                f"FromPyG(out_channels={out_channels}) needs the width of what {name} returns, which it does not "
-                "tell: give channels"
+                f"FromPyG(out_channels={out_channels}) needs the output width of {name}, which has no "
+                "out_channels: give channels"
             )
         self.network = network
         self.fields = [field for field in _FIELDS if field in fields]

@@ -18,10 +18,10 @@ class FNO2d(Recorded, nn.Module):
         b_k), \qquad \text{output} = Q\, \sigma(Q' u_K)
 
     The coordinates of the points, in [0, 1], are two more input channels, and zeros follow the last row and column,
-    since Fourier transforms take fields for periodic. The last layer has no activation before the projection.
+    since Fourier transforms treat fields as periodic. The last layer has no activation before the projection.
 
-    Source: arXiv 2010.08895, section 4 and figure 2. Differs from it: padding is a share of the grid, so that it is
-    the same on finer ones; GELU in place of ReLU, as later versions of its code have it.
+    Source: arXiv 2010.08895, section 4 and figure 2. Differs from it: padding is a share of the grid, so that it covers
+    the same length on finer grids; GELU in place of ReLU, as in later versions of the authors' code.
 
     Args:
         in_channels: number of channels of the input.
@@ -36,7 +36,8 @@ class FNO2d(Recorded, nn.Module):
         x (B, in_channels, Y, X) real -> (B, out_channels, Y, X)
 
     Raises:
-        ValueError: if an argument is out of range; in ``forward`` if ``x`` has another shape, or too few points.
+        ValueError: if an argument is out of range; in ``forward`` if ``x`` has another shape, or fewer than 2 ``modes``
+            points along an axis.
         TypeError: in ``forward``, if ``x`` is complex or of integers.
 
     Example:

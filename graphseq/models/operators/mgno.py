@@ -20,27 +20,28 @@ class MgNO(Recorded, nn.Module):
     .. math:: u_{k+1} = \sigma(W_k u_k + L_k u_k + b_k), \qquad y = W u_K
 
     :math:`W_k` is a V-cycle of convolutions (:class:`graphseq.nn.MgConv2d`), which sees the boundary condition and
-    reaches all points; :math:`L_k` a matrix and :math:`b_k` a vector that are the same at each point. There are no
-    layers that lift the input or project the output but the last matrix :math:`W`. No parameter depends on the grid: a
-    network trained on one grid takes another that coarsens as often, though its stencils then span another length.
+    reaches all points; :math:`L_k` a matrix and :math:`b_k` a vector that are the same at each point. Apart from the
+    last matrix :math:`W` there are no layers that lift the input or project the output. No parameter depends on the
+    grid: a network trained on one grid can be applied to any other that can be coarsened as often, though its stencils
+    then span another length.
 
     .. code-block:: text
 
         x ─┬─ V-cycle ──────┬─ + ─ activation ─┬─ ... ─ 1 x 1 ─ y
            └─ 1 x 1 + bias ─┘                  └─ ...
 
-    Source: arXiv 2310.19809, eq. 5 and the released code, whose formulas were read in a description. Differs from it:
-    see :class:`graphseq.nn.MgConv2d`; the variants with layer norm within the cycle, which are not linear, are left
-    out.
+    Source: arXiv 2310.19809, eq. 5 and the released code, by a description of its formulas. Differs from it: see
+    :class:`graphseq.nn.MgConv2d`; the variants with layer norm within the cycle, which are not linear, are left out.
 
     Args:
         in_channels: number of channels of the input.
         out_channels: number of channels of the output.
         width: number of channels of the layers.
         num_layers: number of layers K, at least 1.
-        levels: number of grids of a cycle, at least 1; 1 for convolutions on the given grid alone.
-        pre: numbers of smoothing steps before the coarser grid, one a level; None for one, and two on the coarsest.
-        post: numbers of smoothing steps after it, one for each level but the coarsest; None for zeros.
+        levels: number of grids of a cycle, at least 1; 1 for convolutions on the given grid only.
+        pre: numbers of smoothing steps before the coarser grid, one number for each level; None for one step on each
+            level and two on the coarsest.
+        post: numbers of smoothing steps after it, one number for each level but the coarsest; None for no steps.
         boundary: values beyond the edge: ``dirichlet``, zeros; ``neumann``, mirrored; ``periodic``, those of the
             opposite side.
         alignment: which points a coarser grid has: ``vertex``, every second one, or ``cell``, one for each pair, for
@@ -52,9 +53,9 @@ class MgNO(Recorded, nn.Module):
         x (B, in_channels, Y, X) real -> (B, out_channels, Y, X)
 
     Raises:
-        ValueError: if an argument is out of range; in ``forward`` if ``x`` has another shape, or a size that does not
-            coarsen.
-        TypeError: if ``activation`` is no module; in ``forward`` if ``x`` is complex or of integers.
+        ValueError: if an argument is out of range; in ``forward`` if ``x`` has another shape, or a size that cannot be
+            coarsened ``levels`` - 1 times.
+        TypeError: if ``activation`` is not a module; in ``forward`` if ``x`` is complex or has an integer type.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Networks on fields in their own units, scaled by numbers that are fitted on the training split."""
+"""Networks on fields in physical units, with scales that are fitted on the training split."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ _KEYS = ("input_mean", "input_std", "output_scale")
 
 
 class ScaledFields(Recorded, Elastic):
-    r"""A network between fields that reads standardised inputs and whose outputs are put into the units of the targets.
+    r"""Wrapper that standardises the input fields of a network and scales its outputs to the units of the targets.
 
     .. math:: y_c = s_c\, f\bigl((x - \mu) / \sigma\bigr)_c
 
-    with one mean, deviation and scale for each channel, so that they hold on any grid. Losses are those of fields in
-    their units. Outputs are scaled and not shifted: zero stays zero, as on an edge where the solution vanishes. The
-    numbers are in the state of the network; data modules of fields fit them on the training split
+    with one mean, standard deviation and scale for each channel, so that they apply to any grid. Losses are computed in
+    the units of the targets. Outputs are scaled and not shifted: zero stays zero, as on an edge where the solution
+    vanishes. The numbers are buffers of this module; data modules of fields fit them on the training split
     (``field_statistics``), and the command line passes them on.
 
     Source: one of this library; the released code of arXiv 2310.19809 has a mean and a deviation for each point.
 
     Args:
-        network: network from fields to fields.
+        network: network from fields (B, in_channels, Y, X) to fields (B, out_channels, Y, X).
         field_statistics: ``input_mean`` and ``input_std`` of each input channel, ``output_scale`` of each output
             channel; None for 0, 1 and 1, to be replaced by those of a checkpoint.
 
@@ -37,7 +37,7 @@ class ScaledFields(Recorded, Elastic):
     Raises:
         ValueError: if an entry is missing or unknown, a number is not finite, or a deviation or scale is not above 0;
             in ``forward`` if fields have another number of channels.
-        TypeError: if ``network`` is no module.
+        TypeError: if ``network`` is not a module.
 
     Example:
         >>> from graphseq.core import make
@@ -79,7 +79,7 @@ class ScaledFields(Recorded, Elastic):
             reset()
 
     def make_room(self, saved: Mapping[str, Tensor]) -> None:
-        """Take numbers for as many channels as a saved state has, if none were given.
+        """Resize the buffers to the numbers of channels of a saved state, if no statistics were given.
 
         Args:
             saved: tensors of this module and those inside it, by their names.
@@ -102,6 +102,6 @@ class ScaledFields(Recorded, Elastic):
         if len(self.output_scale) not in (1, y.shape[1]):
             raise ValueError(
                 f"{type(self.network).__name__} returned {tuple(y.shape)}, and field_statistics has output_scale of "
-                f"{len(self.output_scale)} channels; they must be as many"
+                f"{len(self.output_scale)} channels; the numbers must be equal"
             )
         return self.output_scale * y

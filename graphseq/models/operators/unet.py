@@ -14,12 +14,12 @@ __all__ = ["UNet2d"]
 
 
 class UNet2d(Recorded, nn.Module):
-    r"""Pairs of convolutions and activations on grids of falling resolution and rising width, and back.
+    r"""U-Net: pairs of convolutions and activations on ever coarser grids, and back to the finest by skip connections.
 
     Each grid has half the points along each axis of the one before (means of 2 x 2) and twice the channels; on the way
-    back, values are interpolated linearly and stand beside those of the way down. Zeros lie beyond the edge. It is not
-    linear between activations, as a cycle of :class:`graphseq.nn.MgConv2d` is, and has no batch norm, so that a sample
-    is predicted from itself alone.
+    back, values are interpolated linearly and concatenated with those of the way down. Zeros lie beyond the edge.
+    Unlike a cycle of :class:`graphseq.nn.MgConv2d`, it has activations on every grid. There is no batch norm, so that
+    the prediction of a sample does not depend on the rest of the batch.
 
     Source: arXiv 1505.04597, figure 1. Differs from it: GELU in place of ReLU, zero padding so that fields keep their
     size, means in place of maxima, linear interpolation.

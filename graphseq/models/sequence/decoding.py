@@ -49,7 +49,7 @@ class DecoderMemory:
         """Return the memory with each row repeated, for beams.
 
         Args:
-            times: number of rows for each row.
+            times: number of copies of each row, at least 1.
         """
         if times == 1:
             return self
@@ -70,7 +70,7 @@ class DecodingNetwork(Recorded, nn.Module):
     and slot 0 for the end of the output.
 
     Args:
-        end_token: whether the network writes an end; if not, an output is as long as its input.
+        end_token: whether outputs end with an end symbol, slot 0; if not, an output is as long as its input.
 
     Example:
         >>> from graphseq.models import PointerNet
@@ -95,7 +95,7 @@ class DecodingNetwork(Recorded, nn.Module):
         """Return the scores of all slots at one step, (B, S + 1), and the memory with the state after it.
 
         Args:
-            previous: symbol written at the step before, int64 (B,); -1 at the first step.
+            previous: symbol of the previous step, int64 (B,); -1 at the first step.
             memory: encoded inputs, with the state before the step.
         """
         raise NotImplementedError(f"{type(self).__name__} must define decode_step")

@@ -22,9 +22,9 @@ class EncoderDecoder(DecodingNetwork):
 
     .. math:: d_i = \mathrm{LSTM}(z_i, d_{i-1}), \quad d_0 = e_T, \qquad \operatorname{logits}_i = W d_i + b
 
-    where z is what :attr:`feedback` makes of the symbol before. The decoder knows the input by its last state only. As
-    a baseline of pointer networks the symbols are the positions of the input, and one network is needed for each
-    number of positions.
+    where :math:`z_i` is the output of :attr:`feedback` for the previous symbol. The decoder sees only the last state of
+    the encoder. As a baseline of pointer networks the symbols are the positions of the input, and one network is needed
+    for each number of positions.
 
     Source: arXiv 1506.03134, section 2.1, after arXiv 1409.3215. Differs from it: the input is not reversed.
 
@@ -34,9 +34,9 @@ class EncoderDecoder(DecodingNetwork):
         vocab_size: number of input tokens; give either this or ``in_channels``.
         hidden_channels: size H of encoder and decoder, at least 1.
         num_layers: number of layers of encoder and decoder, at least 1.
-        end_token: whether the network writes an end; if not, an output is as long as its input.
-        feedback: module ``(x, previous) -> (B, M, output_size)`` for what the decoder reads of the symbol before, such
-            as :class:`graphseq.nn.PointFeedback`; None for an embedding of the symbol, of size H.
+        end_token: whether outputs end with an end symbol, slot 0; if not, an output is as long as its input.
+        feedback: module ``(x, previous) -> (B, M, output_size)`` whose output for the previous symbol is the input of
+            the decoder, such as :class:`graphseq.nn.PointFeedback`; None for an embedding of the symbol, of size H.
 
     Shape:
         x (B, T, D) real or (B, T) int64, lengths (B,), y int64 (B, M), -100 after the last -> logits
@@ -111,7 +111,7 @@ class EncoderDecoder(DecodingNetwork):
         """Return the scores of all slots at one step, (B, S + 1), and the memory with the state after it.
 
         Args:
-            previous: symbol written at the step before, int64 (B,); -1 at the first step.
+            previous: symbol of the previous step, int64 (B,); -1 at the first step.
             memory: encoded inputs, with the state before the step.
         """
         hidden, memory = self._run(self.feedback(memory.x, previous[:, None]), memory)
@@ -154,7 +154,7 @@ class AttentionEncoderDecoder(EncoderDecoder):
         vocab_size: number of input tokens; give either this or ``in_channels``.
         hidden_channels: size H of encoder, decoder and attention, at least 1.
         num_layers: number of layers of encoder and decoder, at least 1.
-        end_token: whether the network writes an end; if not, an output is as long as its input.
+        end_token: whether outputs end with an end symbol, slot 0; if not, an output is as long as its input.
         feedback: module ``(x, previous) -> (B, M, output_size)``, see :class:`EncoderDecoder`.
 
     Shape:

@@ -18,7 +18,7 @@ WIDTH = 0.08
 
 
 class PointerNet(DecodingNetwork):
-    r"""LSTM encoder and LSTM decoder that writes positions of the input, as many as there are.
+    r"""LSTM encoder, and LSTM decoder whose outputs are positions of the input, however long it is.
 
     ::
 
@@ -38,7 +38,8 @@ class PointerNet(DecodingNetwork):
         in_channels: number of features D of an input step, at least 1.
         hidden_channels: size H of encoder, decoder and attention, at least 1.
         num_layers: number of layers of encoder and decoder, at least 1.
-        end_token: whether the network writes an end; if not, an output is as long as its input, as a tour is.
+        end_token: whether outputs end with an end symbol, slot 0; if not, an output is as long as its input, as a tour
+            is.
 
     Shape:
         x (B, n, D), lengths (B,), y int64 (B, M), -100 after the last -> logits (B, M + 1, n + 1), slot 0 for the end
@@ -95,7 +96,7 @@ class PointerNet(DecodingNetwork):
         """Return the scores of all slots at one step, (B, n + 1), and the memory with the state after it.
 
         Args:
-            previous: position written at the step before, int64 (B,); -1 at the first step.
+            previous: position of the previous step, int64 (B,); -1 at the first step.
             memory: encoded inputs, with the state before the step.
         """
         d, state = self.decoder(self.feedback(memory.x, previous[:, None]), memory.state)
@@ -142,7 +143,7 @@ def checked_symbols(y: Tensor | None, x: Tensor) -> Tensor:
         x: inputs (B, T, *).
 
     Raises:
-        ValueError: if there are none, or they are no integers (B, M).
+        ValueError: if there are none, or they are not integers (B, M).
 
     Example:
         >>> checked_symbols(torch.tensor([[1]]), torch.zeros(1, 2, 2)).tolist()

@@ -7,7 +7,7 @@ __all__: list[str] = []
 
 
 def checked_tokens(ids: Tensor, vocab_size: int, name: str) -> Tensor:
-    """Return token numbers after a check of their shape and, on a processor, of their range.
+    """Return token numbers after a check of their shape and, on the CPU, of their range.
 
     Args:
         ids: token numbers (B, T).
@@ -15,7 +15,7 @@ def checked_tokens(ids: Tensor, vocab_size: int, name: str) -> Tensor:
         name: name of the argument, for messages.
 
     Raises:
-        ValueError: if they are no integers (B, T), or one is outside the vocabulary.
+        ValueError: if they are not integers (B, T), or one is outside the vocabulary.
 
     Example:
         >>> checked_tokens(torch.tensor([[0, 4]]), 5, "ids")

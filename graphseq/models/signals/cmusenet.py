@@ -1,4 +1,4 @@
-"""CMuSeNet: residual network from a complex spectrum to the bins that are occupied, and its twin of real numbers."""
+"""CMuSeNet: complex residual network that finds the occupied bins of a spectrum, and its real-valued counterpart."""
 
 import math
 from collections.abc import Sequence
@@ -159,29 +159,29 @@ class _ResidualSpectrum(Recorded, nn.Module):
 
 
 class CMuSeNet(_ResidualSpectrum):
-    r"""Residual network of complex numbers that finds the occupied bins of a wideband spectrum (CV-MuSeNet).
+    r"""Complex-valued residual network that finds the occupied bins of a wideband spectrum (CV-MuSeNet).
 
     ::
 
         spectrum -> conv 7, stride 2, norm, CReLU -> stages of blocks -> mean over positions -> complex linear -> logits
         block:  x -> conv 3 -> norm -> CReLU -> conv 3 -> norm -> (+ x) -> CReLU
 
-    All convolutions, norms and the head are complex, with strides 1, 2, 2, 2 of the stages and no maximum pooling.
+    All convolutions, norms and the head are complex. The stages have strides 1, 2, 2, 2, and there is no max pooling.
     Each bin has a complex logit; the sigmoids of its real and of its imaginary part both estimate whether the bin is
-    occupied, see :class:`ComplexFocalLoss` and :class:`graphseq.metrics.ComplexIoU`. Convolutions and linear layers
-    are torch's own on complex weights. The parameters are complex, so that mixed and half precision do not apply.
+    occupied, see :class:`ComplexFocalLoss` and :class:`graphseq.metrics.ComplexIoU`. Convolutions and linear layers are
+    torch's own on complex weights. The parameters are complex, so that mixed and half precision do not apply.
 
-    Source: arXiv 2506.11048, section on the network, and its published implementation. Differs from it:
-    widths and depths of the stages are arguments; ``num_positions`` above 1 keeps that many positions in the last
-    mean, where the paper has 1 and a bin's place reaches the head by the padding of the convolutions alone.
+    Source: arXiv 2506.11048, section on the network, and its published implementation. Differs from it: widths and
+    depths of the stages are arguments; ``num_positions`` above 1 pools to that many positions; the paper pools to 1,
+    where the head learns the position of a bin from the padding of the convolutions alone.
 
     Args:
         out_features: number of bins N of the spectrum, a square number for the layout ``square``.
-        channels: width of each stage.
-        num_blocks: number of blocks of each stage.
-        layout: ``square`` for the spectrum written row by row into a square and convolutions 2d, as in the paper, or
+        channels: number of channels of each stage, each at least 1.
+        num_blocks: number of blocks of each stage, each at least 1.
+        layout: ``square`` to write the spectrum row by row into a square and use 2d convolutions, as in the paper, or
             ``1d`` for convolutions along the spectrum.
-        num_positions: number of positions (along each axis) that the last mean leaves.
+        num_positions: number of positions along each axis after the last average pooling, at least 1.
 
     Shape:
         x (B, N) complex -> logits (B, N) complex
@@ -189,7 +189,7 @@ class CMuSeNet(_ResidualSpectrum):
     Raises:
         ValueError: if an argument is out of range; in ``forward`` if the spectrum has another length.
         TypeError: in ``forward``, if the spectrum is real.
-        DataError: in ``forward`` on a processor, if the spectrum is not finite.
+        DataError: in ``forward`` on the CPU, if the spectrum is not finite.
 
     Example:
         >>> network = CMuSeNet(64, channels=(4, 8), num_blocks=(1, 1), layout="1d")
@@ -216,14 +216,14 @@ class CMuSeNet(_ResidualSpectrum):
         x = self._checked(x)
         if not self.head.weight.is_complex():
             raise TypeError(
-                f"the weights were cast to {self.head.weight.dtype}, by which their imaginary parts are lost; train "
+                f"the weights were cast to {self.head.weight.dtype}, which drops their imaginary parts; train "
                 "with precision 32-true or 64-true"
             )
         return self._logits(x)
 
 
 class RealMuSeNet(_ResidualSpectrum):
-    r"""Twin of :class:`CMuSeNet` with real convolutions, norms, ReLU and a real head.
+    r"""Real-valued counterpart of :class:`CMuSeNet`: real convolutions, norms, ReLU and head.
 
     It reads the spectrum as two real channels, or its modulus as one. A complex network has twice as many real
     parameters as one of equal widths; :func:`num_real_parameters` counts them.
@@ -232,10 +232,10 @@ class RealMuSeNet(_ResidualSpectrum):
 
     Args:
         out_features: number of bins N of the spectrum, a square number for the layout ``square``.
-        channels: width of each stage.
-        num_blocks: number of blocks of each stage.
+        channels: number of channels of each stage, each at least 1.
+        num_blocks: number of blocks of each stage, each at least 1.
         layout: ``square`` or ``1d``, see :class:`CMuSeNet`.
-        num_positions: number of positions (along each axis) that the last mean leaves.
+        num_positions: number of positions along each axis after the last average pooling, at least 1.
         reading: ``parts`` for real and imaginary part as two channels, ``magnitude`` for the modulus as one.
 
     Shape:
@@ -244,7 +244,7 @@ class RealMuSeNet(_ResidualSpectrum):
     Raises:
         ValueError: if an argument is out of range; in ``forward`` if the spectrum has another length.
         TypeError: in ``forward``, if the spectrum is real.
-        DataError: in ``forward`` on a processor, if the spectrum is not finite.
+        DataError: in ``forward`` on the CPU, if the spectrum is not finite.
 
     Example:
         >>> network = RealMuSeNet(64, channels=(4, 8), num_blocks=(1, 1), layout="1d", reading="magnitude")

@@ -1,4 +1,4 @@
-"""Energy detector: the bins of a spectrum whose smoothed power is above a threshold over the noise."""
+"""Energy detector: marks the bins of a spectrum whose smoothed power exceeds the noise by a threshold."""
 
 import math
 
@@ -11,18 +11,18 @@ __all__ = ["EnergyDetector"]
 
 
 class EnergyDetector(Recorded, nn.Module):
-    r"""Energy detector of occupied bins: smoothed power against a threshold over an estimate of the noise.
+    r"""Energy detector of occupied bins: compares smoothed power with a multiple of the estimated noise.
 
     .. math::
         z_k = \log \frac{\tfrac1w \sum_{|j - k| \le w/2} |x_j|^2}{\hat\sigma^2} - \log \tau, \qquad
         \hat\sigma^2 = \frac{\operatorname{quantile}_q |x|^2}{-\log(1 - q)}
 
     The power of noise in one bin is exponential, whose q-quantile is :math:`-\log(1-q)` times its mean; the estimate
-    holds where less than about 1 - q of the bins are occupied. Bins with a positive logit are taken for occupied. There
-    is nothing to train; :func:`graphseq.ops.best_threshold` finds the threshold that does best on known masks.
+    holds where less than about 1 - q of the bins are occupied. Bins with a positive logit are classified as occupied.
+    There are no trained parameters; :func:`graphseq.ops.best_threshold` finds the best threshold for known masks.
 
     Args:
-        window: number of bins w of the moving mean, odd; 1 for none.
+        window: number of bins w of the moving mean, odd and at least 1; 1 for no smoothing.
         threshold: ratio :math:`\tau` of power to noise in decibels.
         quantile: quantile q that estimates the noise, in (0, 1).
 

@@ -24,8 +24,8 @@ class APAN(MemoryNetwork):
     3. after the loss, :meth:`commit` stores the embeddings of the events' endpoints and delivers their messages to them
        and to their recent neighbours before a.
 
-    What a corrector corrects is the embedding: the stored one is the previous, the encoded one the measured. Batches
-    need a history for step 3 only; cuts of single events, as ``cut="time"`` gives them, change nothing.
+    A corrector acts on the embeddings: the stored embedding is its previous state, and the encoded one its measurement.
+    Batches need a history for step 3 only; cuts of single events, as ``cut="time"`` gives them, change nothing.
 
     Source: arXiv 2011.11545; sizes of its code, but embeddings of 100 where that has the width of the event features.
     Differs from it: see :class:`~graphseq.nn.APANEncoder` and :class:`~graphseq.nn.APANMemory`; no dropout in the

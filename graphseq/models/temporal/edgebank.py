@@ -120,8 +120,8 @@ class EdgeBank(Recorded, _Exact):
     Source: arXiv 2207.10128, section 4.2. Differs from the paper: of events at the very time where the last share
     begins only those at its positions count, instead of all of them.
 
-    State is 40 bytes a distinct pair in buffers that grow, in two sorted tables, so that a commit costs the size of
-    the small one; a commit synchronises with the device, scores do not.
+    The state takes 40 bytes for each distinct pair, in buffers that grow, in two sorted tables, so that a commit costs
+    the size of the small one; a commit synchronises with the device, scores do not.
 
     Args:
         mode: rule for the pairs that are remembered, as listed above.

@@ -40,9 +40,9 @@ class LinkStream:
     from several threads need a lock around them: one that observes while another scores would mix states.
 
     A call of :meth:`observe` is one batch: its events do not see each other, and each node takes up the last of its
-    messages. So the chunks in which events arrive are part of the result, as the batch size is in evaluation: the
-    same chunks give the same numbers, and smaller ones are closer to the stream. :meth:`score` and :meth:`rank`
-    change nothing. They were learned against drawn negatives: probabilities tell an event from a random pair.
+    messages. So the chunks in which events arrive are part of the result, as the batch size is in evaluation: the same
+    chunks give the same numbers, and smaller ones are closer to the stream. :meth:`score` and :meth:`rank` change
+    nothing. Probabilities distinguish an event from a random pair, as in training.
 
     Where a chunk cannot be used, a ``DataError`` says why and the state is what it was before.
 
@@ -475,7 +475,7 @@ class LinkStream:
         if own.keys() != state.keys():
             raise ValueError(
                 f"the state of a stream has {', '.join(sorted(own))}; {', '.join(sorted(own.keys() ^ state.keys()))} "
-                "is missing or too much: build the stream with the network and options it was saved with"
+                "is missing or unexpected: build the stream with the network and options it was saved with"
             )
         nodes = len(state["is_destination"])
         if nodes != self.num_nodes and (self.growth == "error" or nodes < self._least_nodes):

@@ -191,7 +191,7 @@ class MemoryNetwork(Recorded, Elastic):
         if self.msg_channels not in (None, data.msg.size(1)):
             raise DataError(f"events have {data.msg.size(1)} features; the network was built for {self.msg_channels}")
         if data.t.dtype not in (torch.int64, torch.float64):
-            raise DataError(f"t is {data.t.dtype}; times are int64 or float64, since float32 tells no seconds apart")
+            raise DataError(f"t is {data.t.dtype}; give int64 or float64, since float32 cannot resolve single seconds")
         try:
             return plan_batch(
                 data,

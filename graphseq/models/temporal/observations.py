@@ -60,7 +60,7 @@ def usable_events(events: EventBatch, msg_channels: int, offset: float) -> Event
             f"must be {(len(src), msg_channels)}"
         )
     if not bool(torch.isfinite(msg).all()):
-        raise DataError("msg holds NaN or infinite values, which would stay in memory; drop or mend these events")
+        raise DataError("msg holds NaN or infinite values, which would stay in memory; drop or correct these events")
     backwards = (t.diff() < 0).nonzero()
     if len(backwards):
         at = int(backwards[0]) + 1
@@ -82,7 +82,7 @@ def _as_numbers(name: str, value: Any) -> Tensor:
     try:
         tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     except (TypeError, ValueError) as error:
-        raise DataError(f"{name} is no column of numbers: {error}") from error
+        raise DataError(f"{name} is not a column of numbers: {error}") from error
     if tensor.dtype == torch.bool or tensor.is_complex():
         raise DataError(f"{name} is {tensor.dtype}; numbers are needed")
     return tensor.detach().reshape(1) if tensor.dim() == 0 else tensor.detach()
@@ -96,11 +96,11 @@ def as_integers(name: str, value: Any) -> Tensor:
         value: numbers.
 
     Raises:
-        DataError: if they are no integers.
+        DataError: if they are not integers.
     """
     tensor = _as_numbers(name, value)
     if tensor.is_floating_point() and tensor.numel():
-        raise DataError(f"{name} is {tensor.dtype}; nodes are named by integers")
+        raise DataError(f"{name} is {tensor.dtype}; give nodes as integers")
     return tensor.to(torch.int64)
 
 
@@ -112,7 +112,7 @@ def as_ids(name: str, value: Any) -> Tensor:
         value: integers (E,), or one integer.
 
     Raises:
-        DataError: if they are no integers, or have more dimensions.
+        DataError: if they are not integers, or have more dimensions.
     """
     tensor = as_integers(name, value)
     if tensor.dim() != 1:

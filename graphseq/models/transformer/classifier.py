@@ -1,4 +1,4 @@
-"""Transformer that tells the class of a sequence."""
+"""Transformer for the classification of sequences."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ __all__ = ["TransformerClassifier"]
 
 
 class TransformerClassifier(Recorded, nn.Module):
-    r"""Encoder with one output for each sequence.
+    r"""Transformer encoder with one output vector for each sequence.
 
     .. math:: h = \operatorname{layers}(\operatorname{dropout}(E_x)), \qquad
         y = W\, \operatorname{pool}_t(h_t) + b
@@ -26,7 +26,7 @@ class TransformerClassifier(Recorded, nn.Module):
 
     Args:
         out_channels: number of outputs.
-        layers: blocks of the network.
+        layers: blocks of the network, a :class:`graphseq.nn.BlockStack`.
         in_channels: number of features of each step; give either this or ``vocab_size``.
         vocab_size: number of tokens; give either this or ``in_channels``.
         pool: summary of a sequence: the ``mean`` of its steps, the ``first`` or the ``last`` one.
@@ -38,7 +38,7 @@ class TransformerClassifier(Recorded, nn.Module):
     Raises:
         ValueError: if not exactly one of ``in_channels`` and ``vocab_size`` is given, or an argument is outside its
             range; in ``forward`` if ``x`` or ``lengths`` does not fit.
-        TypeError: if ``layers`` is no stack of blocks.
+        TypeError: if ``layers`` is not a :class:`graphseq.nn.BlockStack`.
 
     Example:
         >>> import torch
@@ -147,7 +147,7 @@ def embedded(layer: nn.Linear | nn.Embedding, x: Tensor) -> Tensor:
 
 
 def pooled(h: Tensor, lengths: Tensor | None, pool: Literal["mean", "first", "last"]) -> Tensor:
-    """Return what stands for each sequence, (B, D).
+    """Return one vector for each sequence, (B, D).
 
     Args:
         h: outputs of all steps (B, T, D), 0 at padding.

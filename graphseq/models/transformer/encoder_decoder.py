@@ -32,8 +32,8 @@ class TransformerEncoderDecoder(DecodingNetwork):
     .. math:: M = \operatorname{encoder}(E_x), \qquad d = \operatorname{decoder}(z, M), \qquad
         \operatorname{logits}_i = W d_i + b
 
-    where :math:`z_i` embeds the symbol before. All steps of an output are trained at once; decoding keeps keys and
-    values, those of the memory from the start, so that a step costs one step.
+    where :math:`z_i` embeds the previous symbol. All steps of an output are trained at once. Decoding stores the keys
+    and values of the encoder outputs and of earlier steps, so that a new symbol does not run the earlier steps again.
 
     Source: arXiv 1706.03762, section 3. Differs from it: layers and norms are handed in; the head has weights of its
     own.
@@ -44,7 +44,7 @@ class TransformerEncoderDecoder(DecodingNetwork):
         decoder: stack of :class:`graphseq.nn.CrossBlock` with causal mixers; their memory has the width of the encoder.
         in_channels: number of features of each input step; give either this or ``vocab_size``.
         vocab_size: number of input tokens; give either this or ``in_channels``.
-        end_token: whether the network writes an end; if not, an output is as long as its input.
+        end_token: whether outputs end with an end symbol, slot 0; if not, an output is as long as its input.
 
     Shape:
         x (B, T, D) real or (B, T) int64, lengths (B,), y int64 (B, M), -100 after the last -> logits
@@ -53,7 +53,8 @@ class TransformerEncoderDecoder(DecodingNetwork):
     Raises:
         ValueError: if not exactly one of ``in_channels`` and ``vocab_size`` is given, a size does not fit, or the
             decoder is bidirectional; in ``forward`` if ``x`` does not fit, or ``y`` is missing or holds other symbols.
-        TypeError: if ``encoder`` or ``decoder`` is no stack, or a block of the decoder does not attend to a memory.
+        TypeError: if ``encoder`` or ``decoder`` is not a :class:`graphseq.nn.BlockStack`, or a block of the decoder
+            does not attend to a memory.
 
     Example:
         >>> from graphseq.nn import BlockStack, CausalAttention, CrossAttention, SelfAttention, SequenceBlock
@@ -119,7 +120,7 @@ class TransformerEncoderDecoder(DecodingNetwork):
         """Return the scores of all slots at one step, (B, S + 1), and the memory with the state after it.
 
         Args:
-            previous: symbol written at the step before, int64 (B,); -1 at the first step.
+            previous: symbol of the previous step, int64 (B,); -1 at the first step.
             memory: encoded inputs, with the state before the step.
         """
         logits, memory = self._run(previous[:, None], memory)

@@ -13,13 +13,13 @@ __all__ = ["TransformerLanguageModel"]
 
 
 class TransformerLanguageModel(Recorded, nn.Module):
-    r"""Decoder: logits of the next token at each step of a text.
+    r"""Transformer decoder: logits of the next token at each step of a text.
 
     .. math:: h = \operatorname{layers}(\operatorname{dropout}(E_x)), \qquad \operatorname{logits}_t = W h_t
 
-    with the embedding E, and W equal to E with ``tie_weights``. What a layer is, is handed in: attention or another
-    causal mixer, placement of the norms, feed-forward part and positions are those of the blocks. With ``prefix`` it is
-    a prefix decoder: all steps see the first tokens of a text. ::
+    with the embedding E, and W equal to E with ``tie_weights``. The given blocks decide about attention or another
+    causal mixer, the placement of the norms, the feed-forward part and the positions. With ``prefix`` it is a prefix
+    decoder: every step attends to the first tokens of a text. ::
 
         ids ── embedding ── dropout ── [positions] ── block 1 ── … ── block L ── norm ── head ── logits
                                               (hidden_states: before block 1, after each block)
@@ -32,7 +32,7 @@ class TransformerLanguageModel(Recorded, nn.Module):
 
     Args:
         vocab_size: number of tokens V.
-        layers: blocks of the network; none may read later steps.
+        layers: blocks of the network, a :class:`graphseq.nn.BlockStack`; none may read later steps.
         dropout: probability in [0, 1) of setting a feature of an embedding to zero.
         tie_weights: whether the head shares the weights of the embedding.
 
@@ -42,7 +42,7 @@ class TransformerLanguageModel(Recorded, nn.Module):
     Raises:
         ValueError: if an argument is outside its range, or a block is bidirectional; in ``forward`` if ``ids`` or
             ``prefix`` does not fit.
-        TypeError: if ``layers`` is no stack of blocks.
+        TypeError: if ``layers`` is not a :class:`graphseq.nn.BlockStack`.
 
     Example:
         >>> import torch
@@ -87,7 +87,7 @@ class TransformerLanguageModel(Recorded, nn.Module):
 
         Args:
             ids: token numbers (B, T).
-            prefix: number of first tokens that all steps see, int64 (B,); None for none.
+            prefix: number of leading tokens that every step attends to, int64 (B,); None for none.
         """
         return self.head(self.layers(self._embedded(ids), None, None, prefix)[0])
 
@@ -100,7 +100,8 @@ class TransformerLanguageModel(Recorded, nn.Module):
             ids: token numbers (B, T).
             state: state after the preceding tokens, as this method returned it; None at the beginning of a text.
             lengths: number of tokens of each row, int64 (B,); None if all have T.
-            prefix: number of first tokens that all steps see, int64 (B,), at the beginning of a text; None for none.
+            prefix: number of leading tokens that every step attends to, int64 (B,), at the beginning of a text; None
+                for none.
         """
         y, state = self.layers(self._embedded(ids), state, lengths, prefix)
         return self.head(y), state
@@ -110,7 +111,7 @@ class TransformerLanguageModel(Recorded, nn.Module):
 
         Args:
             ids: token numbers (B, T).
-            prefix: number of first tokens that all steps see, int64 (B,); None for none.
+            prefix: number of leading tokens that every step attends to, int64 (B,); None for none.
         """
         return self.layers.hidden_states(self._embedded(ids), None, prefix)
 

@@ -115,7 +115,8 @@ class G2GNet(PatchMLP):
         p_inter: density p' between groups, in [0, 1].
         grouping: ``index`` (contiguous groups), ``mixer`` (contiguous in odd layers, interleaved in even ones) or
             ``random`` (drawn for the two sides of each layer, a control).
-        granularity: what exists as a whole: ``edge``, ``column`` or ``block``.
+        granularity: unit of connectivity that is drawn as a whole: ``edge``, ``column`` or ``block``, see
+            :class:`graphseq.nn.GroupToGroupLinear`.
         backend: format of the weights, see :class:`graphseq.nn.GroupToGroupLinear`.
         patch_grid: number of patches along each side of an image.
         channels: number of features of a patch.

@@ -32,9 +32,9 @@ class P3DResNet(Recorded, nn.Module):
     head      mean over time and space, dropout, linear                    out_channels
     ========  ===========================================================  ========================
 
-    The kinds go on from stage to stage: with (3, 4, 6, 3) blocks the third stage begins with C. These are P3D-63;
-    (3, 4, 23, 3) are P3D-131 and (3, 8, 36, 3) are P3D-199. Time is shortened by maxima alone, each left out where one
-    frame is left, so that short clips pass.
+    The kinds go on from stage to stage: with (3, 4, 6, 3) blocks the third stage begins with C. These are P3D-63; (3,
+    4, 23, 3) are P3D-131 and (3, 8, 36, 3) are P3D-199. Time is shortened by max pooling only, which is skipped where
+    one frame is left, so that short clips are accepted.
 
     ``order=("2d",)`` without pooling in time is a ResNet on single frames, whose features are averaged over the clip.
 

@@ -29,7 +29,8 @@ class ResNetEncoder(Recorded, nn.Module):
         kind: ``basic`` or ``bottleneck`` blocks.
         stem: ``small`` for a convolution 3 x 3; ``strided`` for one with stride 2; ``large`` for a convolution 7 x 7
             with stride 2 and a maximum over 3 x 3 with stride 2, as for large images.
-        norm: ``batch``, or ``group``, by which no image or patch depends on others of the batch.
+        norm: ``batch``, or ``group`` for group norm, under which images or patches do not depend on the rest of the
+            batch.
 
     Shape:
         x (B, in_channels, Y, X) real -> (B, out_channels, Y', X')
@@ -126,7 +127,7 @@ class ResNetClassifier(Recorded, nn.Module):
         x (B, C, Y, X) real -> (B, out_channels)
 
     Raises:
-        TypeError: if ``network`` tells no ``out_channels``.
+        TypeError: if ``network`` has no ``out_channels``.
         ValueError: if an argument is out of range.
 
     Example:

@@ -1,4 +1,4 @@
-"""Selfie: masked patches of an image are told apart by what lies around them."""
+"""Selfie: masked patches of an image are assigned to their positions from the surrounding patches."""
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,9 @@ class SelfieNetwork(Recorded, nn.Module):
     or is in evaluation mode. Batch norm in training takes mean and variance over all patches of the batch, masked ones
     too; ``ResNetEncoder(norm="group")`` does not.
 
-    Source: arXiv 1906.02940. Differs from it: positions are added to the context as well
-    (``context_positions``), without which A cannot know where a patch lies; scores are divided by the root of D, so
-    that the loss begins near that of guessing.
+    Source: arXiv 1906.02940. Differs from it: positions are added to the context as well (``context_positions``),
+    without which A cannot know where a patch lies; scores are divided by the root of D, so that the loss starts near
+    chance level.
 
     Args:
         network: patch network with ``encode`` and ``encoded_channels``, such as :class:`ResNetEncoder`.
@@ -144,7 +144,7 @@ class SelfieNetwork(Recorded, nn.Module):
     def scores(self, x: Tensor, masked: Tensor, context: Tensor) -> Tensor:
         """Return the scores of the masked patches (last axis) at the masked positions (middle axis), (B, M, M).
 
-        The right patch of a position is on the diagonal.
+        The scores of the correct patches are on the diagonal.
 
         Args:
             x: images (B, C, Y, X).
@@ -157,7 +157,7 @@ class SelfieNetwork(Recorded, nn.Module):
         return queries @ candidates.transpose(1, 2) / h.shape[2] ** 0.5
 
     def encode(self, x: Tensor) -> Tensor:
-        """Return the features of whole images by the patch network (B, D).
+        """Return the features of whole images, computed by the patch network (B, D).
 
         Args:
             x: images (B, C, Y, X).

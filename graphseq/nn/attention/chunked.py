@@ -36,7 +36,7 @@ class ChunkedAttention(Recorded, CausalLayer):
     Raises:
         ValueError: if a size is below 1, or the mixer has another width; in ``forward`` if ``x``, ``state`` or
             ``lengths`` does not fit.
-        TypeError: if ``mixer`` is no module.
+        TypeError: if ``mixer`` is not a module.
 
     Example:
         >>> from graphseq.nn import TreeConvolution
@@ -109,7 +109,7 @@ class GatedChunkedAttention(Recorded, CausalLayer):
     Raises:
         ValueError: if a size is below 1, or the mixer has another width; in ``forward`` if ``x``, ``state`` or
             ``lengths`` does not fit.
-        TypeError: if ``mixer`` is no module.
+        TypeError: if ``mixer`` is not a module.
 
     Example:
         >>> from graphseq.nn import MovingAverage

@@ -51,7 +51,7 @@ class GatedLinearAttention(Recorded, CausalLayer):
     Raises:
         ValueError: if a size is out of range, a width is not a multiple of ``num_heads``, or the gate has another
             number of channels; in ``forward`` if ``x``, ``state`` or ``lengths`` does not fit.
-        TypeError: if ``gate`` is no module.
+        TypeError: if ``gate`` is not a module.
 
     Example:
         >>> layer = GatedLinearAttention(16, num_heads=2)

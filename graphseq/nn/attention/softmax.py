@@ -91,7 +91,7 @@ class CausalAttention(Recorded, _SelfAttention):
     Raises:
         ValueError: if a size is out of range, or the width of a head is odd with rotary positions; in ``forward`` if
             ``x``, ``state``, ``lengths`` or ``prefix`` does not fit.
-        TypeError: if ``positions`` is no module, or one for the inputs of a stack.
+        TypeError: if ``positions`` is not a module, or one for the inputs of a stack.
 
     Example:
         >>> y, state = CausalAttention(8, num_heads=2)(torch.randn(2, 5, 8))
@@ -180,7 +180,7 @@ class SelfAttention(Recorded, _SelfAttention):
     Raises:
         ValueError: if a size is out of range, or the width of a head is odd with rotary positions; in ``forward`` if
             ``x`` or ``lengths`` does not fit, or a state is given.
-        TypeError: if ``positions`` is no module, or one for the inputs of a stack.
+        TypeError: if ``positions`` is not a module, or one for the inputs of a stack.
 
     Example:
         >>> y, _ = SelfAttention(8, num_heads=2)(torch.randn(2, 5, 8), lengths=torch.tensor([5, 3]))

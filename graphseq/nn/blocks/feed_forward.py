@@ -9,7 +9,7 @@ __all__ = ["FeedForward", "GatedFeedForward", "SwiGLU"]
 
 
 class FeedForward(Recorded, nn.Module):
-    r"""Two layers with an activation between them, for each step by itself.
+    r"""Two linear layers with an activation between them, applied to each step.
 
     .. math:: y = \phi(x W_1 + b_1)\, W_2 + b_2
 
@@ -27,7 +27,7 @@ class FeedForward(Recorded, nn.Module):
 
     Raises:
         ValueError: if a size is below 1, or ``dropout`` is outside its range.
-        TypeError: if ``activation`` is no module.
+        TypeError: if ``activation`` is not a module.
 
     Example:
         >>> import torch
@@ -69,7 +69,7 @@ class FeedForward(Recorded, nn.Module):
 
 
 class GatedFeedForward(Recorded, nn.Module):
-    r"""Two layers with a gate between them, for each step by itself.
+    r"""Gated linear unit followed by a linear layer, applied to each step.
 
     .. math:: y = \bigl(\phi(x W) \odot x V\bigr)\, W_2
 
@@ -86,7 +86,7 @@ class GatedFeedForward(Recorded, nn.Module):
 
     Raises:
         ValueError: if a size is below 1.
-        TypeError: if ``activation`` is no module.
+        TypeError: if ``activation`` is not a module.
 
     Example:
         >>> import torch
@@ -119,7 +119,7 @@ class GatedFeedForward(Recorded, nn.Module):
 
 
 class SwiGLU(GatedFeedForward):
-    r"""Two layers with a swish gate between them, for each step by itself.
+    r"""Gated linear unit with a swish gate, followed by a linear layer, applied to each step.
 
     .. math:: y = \bigl(\operatorname{swish}(x W) \odot x V\bigr)\, W_2
 

@@ -1,4 +1,4 @@
-"""Gated feed-forward parts with rectified gates: made of a trained network, and computed by active units alone."""
+"""Gated feed-forward parts with rectified gates: conversion of trained networks, and inference on active units."""
 
 from collections.abc import Callable, Mapping
 from typing import Self
@@ -29,24 +29,24 @@ class SparseGatedFeedForward(GatedFeedForward):
 
     .. math:: s = \phi(x W), \qquad A = \{j : s_j \ne 0\}, \qquad y = \bigl(s_A \odot x V_A\bigr)\, W_{2,A}
 
-    The gate is computed in full, then the rows of V and of :math:`W_2` that belong to active units are gathered. Units
-    that are active in any of the tokens count, so that this pays for one token at a time, as in decoding: the units
-    that a batch of tokens needs together are soon all. With more active units than ``max_density`` of all, and where
-    gradients are recorded, all units are computed. Training is not faster for zeros of the gate.
+    The gate is computed in full, then the rows of V and of :math:`W_2` that belong to active units are gathered. A unit
+    counts as active if it is active for any token of the input, so that the layer is faster for one token at a time, as
+    in decoding: a batch of tokens soon activates all units together. If the share of active units exceeds
+    ``max_density``, or gradients are recorded, all units are computed: zeros of the gate do not make training faster.
 
-    The best ratio to the dense layer is 3, since a third of the weights is the gate's. Parameters have the names of
-    :class:`GatedFeedForward`; the memory of the second map is laid out by units, which no other layer notices. On a GPU
-    the number of active units is read by the host in each call.
+    The speed-up over the dense layer is at most 3, since a third of the weights belongs to the gate. State dicts are
+    those of :class:`GatedFeedForward`; the weight of the output layer is stored column by column in memory. On a GPU
+    each call synchronises once to read the number of active units.
 
-    Source: arXiv 2402.13516, section 4.3 (its two operators). Differs from it: gathers of torch, without a kernel of
-    its own; dense where many units are active.
+    Source: arXiv 2402.13516, section 4.3 (its two operators). Differs from it: rows are gathered by torch operations
+    instead of custom kernels, and the dense layer is computed where many units are active.
 
     Args:
         dim: number D of features of inputs and outputs.
         hidden_channels: number of units; None as in :class:`GatedFeedForward`.
         activation: activation of the gate, ``torch.nn.ReLU`` or :class:`FATReLU`; None for ``torch.nn.ReLU()``.
-        max_density: largest share of active units with which rows are gathered, in [0, 1]; copying what is gathered
-            costs as much as the rest of the layer at about a quarter.
+        max_density: largest share of active units with which rows are gathered, in [0, 1]; at about a quarter, copying
+            the gathered rows takes as long as the rest of the layer.
 
     Shape:
         x (*, D) -> y (*, D)
@@ -76,7 +76,7 @@ class SparseGatedFeedForward(GatedFeedForward):
         if not isinstance(self.activation, _RECTIFIED):
             raise TypeError(
                 f"the activation of the gate is {type(self.activation).__name__}, which is never 0; give torch.nn.ReLU "
-                "or FATReLU, or replace it by rectify_gates and train on"
+                "or FATReLU, or call rectify_gates on a trained network and fine-tune it"
             )
         self.max_density = max_density
         # the column of a unit in one piece of memory; state dicts and copies keep the layout
@@ -168,8 +168,8 @@ def rectifiable_gates(network: nn.Module) -> dict[str, GatedFeedForward]:
 def rectify_gates(network: nn.Module) -> list[str]:
     r"""Replace the smooth activations of all gates of a network by ReLU, in place, and return their names.
 
-    Activations are SiLU or GELU; those that are rectified already stay, and so do activations outside gates and all
-    parameters. The network has to be trained on afterwards.
+    Activations are SiLU or GELU; gates that are rectified already, activations outside gates and all parameters are
+    left as they are. The network has to be fine-tuned afterwards.
 
     Source: arXiv 2402.13516, section 3.2, step 1.
 
@@ -251,21 +251,22 @@ def _rectified(network: nn.Module) -> dict[str, GatedFeedForward]:
         if not isinstance(layer.activation, _RECTIFIED):
             raise TypeError(
                 f"the gate of {name or 'the network'} has the activation {type(layer.activation).__name__}, which is "
-                "never 0; replace it by rectify_gates and train on"
+                "never 0; call rectify_gates and fine-tune the network first"
             )
     return layers
 
 
 @torch.no_grad()
 def gate_activations(network: nn.Module, run: Callable[[], object]) -> dict[str, Tensor]:
-    """Return what the gates of a network are while it runs, by the name of the gated feed-forward part.
+    """Run a network and return the activations of its gates, by the name of the gated feed-forward part.
 
     Args:
-        network: network with gated feed-forward parts; its modes are as the caller set them.
-        run: function without arguments that runs the network, on as many batches as memory takes activations of.
+        network: network with gated feed-forward parts; its training or evaluation mode is left as it is.
+        run: function without arguments that runs the network on one or more batches; the activations of all of them
+            must fit into memory.
 
     Returns:
-        Activations (tokens, H) of each gate; those of padded steps, too.
+        Activations (tokens, H) of each gate, padded steps included.
 
     Raises:
         TypeError: if there is no gated feed-forward part.

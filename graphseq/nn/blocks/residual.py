@@ -1,4 +1,4 @@
-"""Where the norm of a residual part stands: before the layer, after the sum, or on both sides of the layer."""
+"""Residual connections with the norm before the layer, after the sum, or on both sides of the layer."""
 
 import copy
 
@@ -74,7 +74,7 @@ class PreNorm(Recorded, Residual):
 
     Raises:
         ValueError: if ``dim`` or ``dropout`` is outside its range, or the norm is one of another width.
-        TypeError: if ``norm`` is no module.
+        TypeError: if ``norm`` is not a module.
 
     Example:
         >>> import torch
@@ -110,7 +110,7 @@ class PostNorm(Recorded, Residual):
 
     Raises:
         ValueError: if ``dim`` or ``dropout`` is outside its range, or the norm is one of another width.
-        TypeError: if ``norm`` is no module.
+        TypeError: if ``norm`` is not a module.
 
     Example:
         >>> import torch
@@ -147,7 +147,7 @@ class SandwichNorm(Recorded, Residual):
 
     Raises:
         ValueError: if ``dim`` or ``dropout`` is outside its range, or the norm is one of another width.
-        TypeError: if ``norm`` is no module.
+        TypeError: if ``norm`` is not a module.
 
     Example:
         >>> import torch

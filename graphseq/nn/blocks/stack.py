@@ -39,8 +39,8 @@ class SequenceBlock(Recorded, CausalLayer):
     Raises:
         ValueError: if the sizes of the mixer differ, or ``feed_forward`` or ``residual`` has another width; in
             ``forward`` if ``x`` or ``lengths`` does not fit.
-        TypeError: if the mixer has no sizes, or ``residual`` is no residual path; in ``forward`` if ``prefix`` is given
-            to a mixer that takes none.
+        TypeError: if the mixer has no sizes, or ``residual`` is not a residual path; in ``forward`` if ``prefix`` is
+            given to a mixer that does not take one.
 
     Example:
         >>> import torch
@@ -87,7 +87,7 @@ class SequenceBlock(Recorded, CausalLayer):
             x: inputs (B, T, D).
             state: state before the first step, as this method returns it; None at the beginning of sequences.
             lengths: number of steps of each sequence, int64 (B,); None if all have T.
-            prefix: number of first steps that all steps see, int64 (B,), for a mixer that takes it, such as
+            prefix: number of leading steps that every step attends to, int64 (B,), for a mixer that takes it, such as
                 :class:`CausalAttention`; None for none.
         """
         x, inside = self.checked(x, lengths)
@@ -98,8 +98,8 @@ class SequenceBlock(Recorded, CausalLayer):
     def _mixed(self, x: Tensor, state: Any, lengths: Tensor | None, prefix: Tensor | None) -> tuple[Tensor, Any]:
         if prefix is not None and not _takes_prefix(self.mixer):
             raise TypeError(
-                f"prefix is given to a {type(self.mixer).__name__}, which reads steps in their order alone; a prefix "
-                "that all steps see needs CausalAttention"
+                f"prefix is given to a block whose mixer {type(self.mixer).__name__} takes none; leave it out, or use "
+                "CausalAttention as the mixer"
             )
         options = {} if prefix is None else {"prefix": prefix}
         mixed, after = self.mixer(self.mixer_residual.enter(x), state, lengths, **options)
@@ -132,7 +132,7 @@ class CrossBlock(SequenceBlock):
 
     Raises:
         ValueError: if widths differ.
-        TypeError: if the mixer has no sizes, or ``residual`` is no residual path.
+        TypeError: if the mixer has no sizes, or ``residual`` is not a residual path.
 
     Example:
         >>> import torch
@@ -171,8 +171,8 @@ class CrossBlock(SequenceBlock):
             x: inputs (B, T, D).
             state: state before the first step, as this method returns it; None at the beginning of sequences.
             lengths: number of steps of each sequence, int64 (B,); None if all have T.
-            prefix: number of first steps that all steps see, int64 (B,); None for none.
-            memory: keys and values (B, H, M, K) of the memory, of ``cross.project``.
+            prefix: number of leading steps that every step attends to, int64 (B,); None for none.
+            memory: keys and values (B, H, M, K) of the memory, as ``cross.project`` returns them.
             inside: true where a step of the memory exists, bool (B, M); None if all do.
         """
         if memory is None:
@@ -193,8 +193,7 @@ class BlockStack(Recorded, CausalLayer):
 
     Args:
         blocks: sequence layers ``(x, state, lengths) -> (y, state)``, such as :class:`SequenceBlock`, of equal width.
-        repeats: number of times that the blocks stand one after the other, at least 1; each copy has weights of its
-            own.
+        repeats: number of times that the list of blocks is repeated, at least 1; each copy has weights of its own.
         norm: norm of the outputs; None for ``torch.nn.RMSNorm(dim, eps=1e-6)``, ``torch.nn.Identity()`` for none.
         positions: sequence layer p before the first block, such as :class:`LearnedPositions`; None for none.
 
@@ -204,7 +203,7 @@ class BlockStack(Recorded, CausalLayer):
     Raises:
         ValueError: if there are no blocks, widths differ, or ``repeats`` is below 1; in ``forward`` if ``x``, ``state``
             or ``lengths`` does not fit.
-        TypeError: if ``blocks`` is no list, or a block has no sizes.
+        TypeError: if ``blocks`` is not a list, or a block has no sizes.
 
     Example:
         >>> import torch
@@ -261,8 +260,9 @@ class BlockStack(Recorded, CausalLayer):
             x: inputs (B, T, D).
             state: states before the first step, as this method returns them; None at the beginning of sequences.
             lengths: number of steps of each sequence, int64 (B,); None if all have T.
-            prefix: number of first steps that all steps see, int64 (B,), for blocks that take it; None for none.
-            **context: further arguments of the blocks: lists with one entry for each.
+            prefix: number of leading steps that every step attends to, int64 (B,), for blocks that take it; None for
+                none.
+            **context: further arguments of the blocks, each a list with one entry for each block.
         """
         hidden, after, inside = self._run(x, state, lengths, prefix, context)
         y = self.norm(hidden[-1])
@@ -274,7 +274,8 @@ class BlockStack(Recorded, CausalLayer):
         Args:
             x: inputs (B, T, D).
             lengths: number of steps of each sequence, int64 (B,); None if all have T.
-            prefix: number of first steps that all steps see, int64 (B,), for blocks that take it; None for none.
+            prefix: number of leading steps that every step attends to, int64 (B,), for blocks that take it; None for
+                none.
         """
         return self._run(x, None, lengths, prefix, {})[0]
 
@@ -311,8 +312,9 @@ class MixLNStack(BlockStack):
 
     .. math:: L_{post} = \lfloor \alpha L \rfloor
 
-    blocks of L are Post-LN. There are two norms a block in both kinds and one after the last block, so that the number
-    of parameters does not depend on :math:`\alpha`; 0 is the Pre-LN network, and 1 the Post-LN network.
+    of the L blocks, the first ones, are Post-LN. Both kinds of block have two norms, and one norm follows the last
+    block, so that the number of parameters does not depend on :math:`\alpha`; 0 is the Pre-LN network, and 1 the
+    Post-LN network.
 
     Source: arXiv 2412.13795, section 3. Differs from it: none.
 
@@ -322,7 +324,7 @@ class MixLNStack(BlockStack):
         num_layers: number L of blocks, at least 1.
         post_share: share :math:`\alpha` of Post-LN blocks, in [0, 1].
         feed_forward: feed-forward part of the first block; None for :class:`SwiGLU`.
-        norm: norm of all places, as copies; None for ``torch.nn.RMSNorm(dim, eps=1e-6)``.
+        norm: norm layer, copied to each place of a norm; None for ``torch.nn.RMSNorm(dim, eps=1e-6)``.
         dropout: probability in [0, 1) of setting an output of a mixer or feed-forward part to zero.
         positions: sequence layer before the first block, such as :class:`LearnedPositions`; None for none.
 
@@ -390,7 +392,7 @@ def _width(layer: nn.Module, name: str) -> int:
 
 
 def fresh_copy(layer: nn.Module) -> nn.Module:
-    """Return a copy of a layer with weights of its own, drawn anew where the layer says how.
+    """Return a copy of a layer with new weights, reinitialised where it or its parts have ``reset_parameters``.
 
     Args:
         layer: layer to copy.

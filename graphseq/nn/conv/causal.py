@@ -11,7 +11,7 @@ __all__ = ["CausalConvolution"]
 
 
 class CausalConvolution(Recorded, CausalLayer):
-    r"""Causal convolution of each channel with a kernel of its own, with gaps between the steps that it reads.
+    r"""Causal depthwise convolution: each channel has a kernel of its own, with an optional dilation.
 
     .. math:: y_{tc} = \sum_{j=0}^{K-1} w_{cj}\, x_{t - j\delta,\, c}
 
@@ -22,7 +22,7 @@ class CausalConvolution(Recorded, CausalLayer):
     Args:
         channels: number C of channels.
         kernel_size: number K of steps that are read, at least 1.
-        dilation: number of steps :math:`\delta` between those that are read, at least 1.
+        dilation: distance :math:`\delta` in steps between those that are read, at least 1; 1 reads adjacent steps.
 
     Shape:
         x (B, T, C), state (B, (K - 1) dilation, C), lengths (B,) -> y (B, T, C)
@@ -51,7 +51,7 @@ class CausalConvolution(Recorded, CausalLayer):
         return (self.kernel_size - 1) * self.dilation
 
     def reset_parameters(self) -> None:
-        """Reinitialise the kernels uniformly as ``torch.nn.Conv1d`` does, within one over the root of their size."""
+        """Reinitialise the kernels uniformly in ±1 / sqrt(kernel_size), as ``torch.nn.Conv1d`` does."""
         nn.init.uniform_(self.weight, -(self.kernel_size**-0.5), self.kernel_size**-0.5)
 
     def forward(self, x: Tensor, state: Tensor | None = None, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:

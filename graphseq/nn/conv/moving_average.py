@@ -16,10 +16,12 @@ class MovingAverage(Recorded, CausalLayer):
     .. math:: u_{t} = \alpha \odot \beta\, x_t + (1 - \alpha \odot \delta) \odot u_{t-1}, \qquad
         y_t = \tfrac{1}{\sqrt H} \textstyle\sum_h \eta_h\, u_{th}
 
-    More than one step are one convolution by Fourier transforms, T log T; a single step is the equation. Both give the
-    same numbers. The state is u, of the same size after any number of steps.
+    Sequences of more than one step are computed as one convolution by fast Fourier transforms, in O(T log T); a single
+    step is computed by the recurrence above. Both give the same numbers. The state is u, whose size does not depend on
+    the number of steps.
 
-    Source: arXiv 2209.10655, section 3.2, from memory. Differs from it: no weight for the input itself.
+    Source: arXiv 2209.10655, section 3.2, written from memory. Differs from it: the input has no weighted path of its
+    own to the output.
 
     Args:
         channels: number C of channels.
@@ -49,7 +51,7 @@ class MovingAverage(Recorded, CausalLayer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Reinitialise: logits of standard deviation 0.2, inputs of changing sign, outputs of variance 1."""
+        """Reinitialise: logits with standard deviation 0.2, input weights near ±1 in turn, output weights N(0, 1)."""
         nn.init.normal_(self.alpha_logit, std=0.2)
         nn.init.normal_(self.damping_logit, std=0.2)
         nn.init.normal_(self.expand, mean=1.0, std=0.02)
@@ -57,7 +59,7 @@ class MovingAverage(Recorded, CausalLayer):
         nn.init.normal_(self.project)
 
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the weight of the new step, the damping, and the weights of inputs and outputs, (C, H) each."""
+        """Return the share of the new step, the damping, and the input and output weights, (C, H) each."""
         project = self.project * self.num_averages**-0.5
         return self.alpha_logit.sigmoid(), self.damping_logit.sigmoid(), self.expand, project
 

@@ -41,37 +41,40 @@ class MgConv2d(Recorded, nn.Module):
         u^l \leftarrow u^l + S'_{l,i}\,(f^l - A'_{l,i} u^l) \quad (i = 1 \dots \nu'_l),
 
     and :math:`u^1` is the output. All letters are convolutions without bias, 3 x 3 and each with weights of its own, so
-    that the output is linear in the input and every point reads all others in a time proportional to their number.
+    that the output is linear in the input, and with enough levels every output point depends on every input point, at a
+    cost linear in the number of points.
 
-    A grid with ``alignment="vertex"`` keeps every second point: with ``dirichlet`` the points within a square whose
-    edge holds zeros (31, 15, 7, 3, 1 along an axis), with ``neumann`` those of the edge too (33, 17, 9, 5, 3), with
-    ``periodic`` an even number. With the stencils of an equation, linear interpolation, full weighting and residuals
-    restricted, the layer *is* one cycle of multigrid. ``alignment="cell"`` joins pairs of cells and takes any size; its
-    interpolation is 4 x 4, its restriction the 3 x 3 around the first of each four cells, as published.
+    A grid with ``alignment="vertex"`` keeps every second point: with ``dirichlet`` the grid holds interior points only,
+    and the edge around them is 0 (31, 15, 7, 3, 1 points along an axis); with ``neumann`` it holds the points of the
+    edge, too (33, 17, 9, 5, 3); with ``periodic`` it has an even number of points. With the stencils of an equation,
+    linear interpolation, full weighting and ``residual_restriction=True`` the layer *is* one cycle of multigrid.
+    ``alignment="cell"`` merges pairs of cells and takes grids of any size; its interpolation is 4 x 4, its restriction
+    the 3 x 3 around the first of each four cells, as published.
 
-    Source: arXiv 2310.19809, section 3 and the released code, whose formulas were read in a description. Differs from
-    it: the restriction of the residual reads an operator of its own, interpolation sees the boundary condition, a cell
-    grid of odd size is cut after interpolation, and mirrors lie where the alignment has its edge.
+    Source: arXiv 2310.19809, section 3 and a description of the formulas of the released code. Differs from it: the
+    restriction of the residual reads an operator of its own, interpolation sees the boundary condition, a cell grid of
+    odd size is cut after interpolation, and mirrored values follow the edge of the alignment.
 
     Args:
         in_channels: number of channels of the input f.
         out_channels: number of channels of the output u.
-        levels: number of grids J, at least 1; 1 for smoothing on the given grid alone.
-        pre: numbers :math:`\nu_l` of smoothing steps before the coarser grid, one a level, the first at least 1; None
-            for one, and two on the coarsest grid.
-        post: numbers :math:`\nu'_l` of smoothing steps after it, one for each level but the coarsest; None for zeros.
+        levels: number of grids J, at least 1; 1 smooths on the given grid only.
+        pre: numbers :math:`\nu_l` of smoothing steps before the coarser grid, one number for each level, the first at
+            least 1; None for one step on each level and two on the coarsest grid.
+        post: numbers :math:`\nu'_l` of smoothing steps after it, one number for each level but the coarsest; None for
+            no steps.
         boundary: values beyond the edge: ``dirichlet``, zeros; ``neumann``, mirrored; ``periodic``, those of the
             opposite side.
         alignment: which points a coarser grid has: ``vertex`` or ``cell``.
-        residual_restriction: whether the residual is restricted, in place of the right-hand side f.
+        residual_restriction: whether the residual is restricted to the coarser grid, instead of the right-hand side f.
 
     Shape:
         f (B, in_channels, Y, X) real -> u (B, out_channels, Y, X)
 
     Raises:
-        ValueError: if an argument is out of range; in ``forward`` if ``f`` has another shape, or a size that does not
-            coarsen.
-        TypeError: in ``forward``, if ``f`` is complex or of integers.
+        ValueError: if an argument is out of range; in ``forward`` if ``f`` has another shape, or a size that cannot be
+            coarsened ``levels`` - 1 times.
+        TypeError: in ``forward``, if ``f`` is complex or has an integer type.
 
     Example:
         >>> import torch
@@ -99,7 +102,7 @@ class MgConv2d(Recorded, nn.Module):
             raise ValueError(f"alignment is {alignment!r}; it must be 'vertex' or 'cell'")
         for name, numbers in (("pre", pre), ("post", post)):
             if isinstance(numbers, int):
-                raise ValueError(f"{name} is {numbers}; give a list with one number a level")
+                raise ValueError(f"{name} is {numbers}; give a list with one number for each level")
         before = [1] * (levels - 1) + [2] if pre is None else list(pre)
         after = [0] * (levels - 1) if post is None else list(post)
         if len(before) != levels or before[0] < 1 or min(before) < 0:

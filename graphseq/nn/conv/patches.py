@@ -14,8 +14,9 @@ class PatchEncoder(Recorded, nn.Module):
 
     Patches do not overlap, so that the features of a patch depend on no other one.
 
-    Source: arXiv 2508.14140, overview. Its closest public code flattens ``channel`` by ``channel``, where a contiguous
-    group of features holds all patches; by default features stand ``patch`` by ``patch`` here, so that it holds few.
+    Source: arXiv 2508.14140, overview. The closest public code flattens the features ``channel`` by ``channel``, so
+    that a contiguous group of features spans all patches; the default here is ``patch`` by ``patch``, where it spans
+    few.
 
     Args:
         in_shape: numbers of channels, rows and columns of an image.

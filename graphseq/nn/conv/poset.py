@@ -48,8 +48,8 @@ class PosetPool2d(Recorded, nn.Module):
             as a window has pixels; see :meth:`graphseq.ops.Poset.of`.
         kernel_size: rows and columns of a window, or one number for both.
         stride: rows and columns between windows, or one number for both; None for those of a window.
-        padding: ``zero`` for zeros below and to the right, so that windows cover images of any size; ``none`` to refuse
-            images that they do not cover.
+        padding: ``zero`` for zeros below and to the right, so that windows cover images of any size; ``none`` for an
+            error if they do not cover the image.
         ties: upper sets that take the gradient where they are equally large: ``one`` of them, or all in equal shares,
             ``split``, see :func:`graphseq.ops.tropical_polynomial`.
 
@@ -57,8 +57,8 @@ class PosetPool2d(Recorded, nn.Module):
         x (B, C, Y, X) real -> (B, C, ceil((Y - kernel) / stride) + 1, ceil((X - kernel) / stride) + 1)
 
     Raises:
-        ValueError: if an argument is out of range, or the order has not as many points as a window pixels; in
-            ``forward`` if ``x`` is not (B, C, Y, X), or of a size that windows do not cover where that is refused.
+        ValueError: if an argument is out of range, or the number of points of the order is not the number of pixels of
+            a window; in ``forward`` if ``x`` is not (B, C, Y, X), or, with ``padding="none"``, windows do not cover it.
         TypeError: in ``forward``, if ``x`` has an integer type.
 
     Example:
@@ -196,8 +196,8 @@ class PosetGraphPool(Recorded, nn.Module):
         x (N, D) real, groups int64 (G, n) -> (G, D)
 
     Raises:
-        ValueError: if there is no such order; in ``forward`` if ``x`` or ``groups`` has another shape, or, on a
-            processor, if a group names a node that does not exist.
+        ValueError: if there is no such order; in ``forward`` if ``x`` or ``groups`` has another shape, or, on the CPU,
+            if a group names a node that does not exist.
         TypeError: in ``forward``, if ``x`` has an integer type.
 
     Example:
@@ -236,7 +236,7 @@ class PosetGraphPool(Recorded, nn.Module):
             low, high = (int(bound) for bound in groups.aminmax())
             if not -1 <= low <= high < len(x):
                 raise ValueError(
-                    f"groups reach from {low} to {high} for {len(x)} nodes; give nodes in 0..{len(x) - 1}, or -1 for a "
+                    f"groups range from {low} to {high} for {len(x)} nodes; give nodes in 0..{len(x) - 1}, or -1 for a "
                     "place without one"
                 )
         if not len(x):
@@ -251,7 +251,7 @@ class PosetGraphPool(Recorded, nn.Module):
 
 
 class MixedPool2d(Recorded, nn.Module):
-    r"""Maximum and average of each window, mixed in a share that is learned.
+    r"""Learned mixture of the maximum and the average of each window.
 
     .. math:: y = \sigma(w)\, \max_i x_i + (1 - \sigma(w))\, \mathrm{mean}_i\, x_i
 
@@ -259,9 +259,9 @@ class MixedPool2d(Recorded, nn.Module):
     sigmoid.
 
     Args:
-        kernel_size: rows and columns of a window.
-        stride: rows and columns between windows; None for ``kernel_size``.
-        share: share of the maximum at the beginning, in (0, 1).
+        kernel_size: rows and columns of a window, at least 1.
+        stride: rows and columns between windows, at least 1; None for ``kernel_size``.
+        share: initial share of the maximum, in (0, 1).
 
     Shape:
         x (B, C, Y, X) real -> as ``torch.nn.MaxPool2d``
@@ -287,7 +287,7 @@ class MixedPool2d(Recorded, nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Put the share back to that of the beginning."""
+        """Reset the share to its initial value."""
         nn.init.constant_(self.weight, math.log(self.share / (1 - self.share)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -302,7 +302,7 @@ class MixedPool2d(Recorded, nn.Module):
         return torch.lerp(mean, largest, self.weight.sigmoid().to(x.dtype))
 
     def extra_repr(self) -> str:
-        """Return the windows and the share at the beginning, for ``repr``."""
+        """Return the windows and the initial share, for ``repr``."""
         return f"kernel_size={self.kernel_size}, stride={self.stride}, share={self.share}"
 
 

@@ -24,9 +24,9 @@ class P3DBlock(Recorded, nn.Module):
         2d:\ z &= \mathrm{ReLU}(s(x_1))
 
     and the output :math:`\mathrm{ReLU}(\mathrm{shortcut}(x) + \mathrm{BN}(W_3 z))`. In B and C the temporal part has no
-    ReLU of its own, so that it can take away from the spatial part. The shortcut is the identity, or a convolution
-    1 x 1 x 1 with batch norm where shapes differ. Space is strided in the first convolution and in the shortcut, time
-    never. Frames outside the clip count as zeros.
+    ReLU of its own, so that it can also lower the values of the spatial part. The shortcut is the identity, or a
+    convolution 1 x 1 x 1 with batch norm where shapes differ. The stride is that of rows and columns, in the first
+    convolution and in the shortcut; the number of frames is kept. Frames outside the clip count as zeros.
 
     The kind ``2d`` treats each frame by itself: a stage of such blocks equals a stage of a ResNet on single images.
 
@@ -39,9 +39,9 @@ class P3DBlock(Recorded, nn.Module):
         kind: arrangement of the spatial and the temporal part: ``A`` one after the other, ``B`` side by side, ``C`` one
             after the other with a connection past the temporal one, or ``2d``, without a temporal part.
         spatial_stride: stride along rows and columns, at least 1.
-        expansion: channels of the output for each channel within the block.
-        zero_init_temporal: whether the gain of the temporal batch norm begins at 0 in B and C, so that a new block is
-            the same as one of kind ``2d``.
+        expansion: ratio of the output channels to ``width``, at least 1.
+        zero_init_temporal: whether the weight of the temporal batch norm starts at 0 in B and C, so that a new block
+            computes the same as one of kind ``2d``.
 
     Shape:
         x (B, in_channels, T, Y, X) -> (B, expansion * width, T, ceil(Y / spatial_stride), ceil(X / spatial_stride))
@@ -111,7 +111,7 @@ class P3DBlock(Recorded, nn.Module):
         return self.temporal_norm(self.temporal(v))
 
     def middle(self, x: Tensor) -> Tensor:
-        """Return the spatial and the temporal part joined as the kind says.
+        """Return the combination of the spatial and the temporal part that the kind describes.
 
         Args:
             x: output of the first convolution with batch norm and ReLU, (B, width, T, Y, X).

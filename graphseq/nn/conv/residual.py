@@ -51,9 +51,10 @@ class ResidualBlock(Recorded, nn.Module):
     Args:
         in_channels: number of channels of the input.
         channels: width of the block; a bottleneck gives four times as many channels.
-        stride: stride, at least 1.
+        stride: stride along rows and columns, at least 1.
         kind: ``basic`` or ``bottleneck``.
-        norm: ``batch``, or ``group`` for norms of 8 groups of channels, by which no image depends on another.
+        norm: ``batch``, or ``group`` for group norm with 8 groups, under which images do not depend on the rest of the
+            batch.
 
     Shape:
         x (B, in_channels, Y, X) -> (B, out_channels, ceil(Y / stride), ceil(X / stride))

@@ -31,11 +31,12 @@ def check_real_fields(f: Tensor) -> None:
 class SpectralConv2d(Recorded, nn.Module):
     r"""Linear operator between channels of periodic fields, given by a matrix for each of the lowest Fourier modes.
 
-    .. math:: \hat u_k = W_k \hat f_k \ \text{ for } |k_y| , k_x < M, \qquad \hat u_k = 0 \ \text{ otherwise}
+    .. math:: \hat u_k = W_k \hat f_k \ \text{ for } -M \le k_y < M, \; 0 \le k_x < M, \qquad
+        \hat u_k = 0 \ \text{ otherwise}
 
-    Coefficients are means over the points, so that one layer is the same operator on grids of any size. Along y modes
-    run over -M .. M - 1, along x over 0 .. M - 1, the others following from the fields being real. Fourier transforms
-    are taken in float32 or wider.
+    Fourier coefficients are divided by the number of points, so that one layer is the same operator on grids of any
+    size. The modes of negative :math:`k_x` follow from those above, since the fields are real. Fourier transforms are
+    taken in float32 or wider.
 
     Source: arXiv 2010.08895, section 4. Differs from it: none.
 
@@ -50,7 +51,7 @@ class SpectralConv2d(Recorded, nn.Module):
     Raises:
         ValueError: if a size is below 1; in ``forward`` if ``f`` has another shape, or fewer than 2 M points along an
             axis.
-        TypeError: in ``forward``, if ``f`` is complex or of integers.
+        TypeError: in ``forward``, if ``f`` is complex or has an integer type.
 
     Example:
         >>> SpectralConv2d(3, 8, modes=4)(torch.randn(2, 3, 16, 20)).shape

@@ -1,4 +1,4 @@
-"""Tree of dilated causal convolutions, in which each input within reach comes to an output by one path."""
+"""Tree of dilated causal convolutions: each input of the receptive field reaches an output along one path."""
 
 import math
 from collections.abc import Sequence
@@ -17,26 +17,26 @@ Initialization = Literal["decay", "normal"]
 
 
 class TreeConvolution(Recorded, CausalLayer):
-    r"""Causal convolutions of each channel one after the other, each reading steps K times as far apart.
+    r"""Causal depthwise convolutions in sequence, each with f times the dilation of the one before, f = K by default.
 
     .. math:: y = c_{L-1} \circ \cdots \circ c_0\,(x), \qquad c_i(x)_t = \sum_{j=0}^{K-1} w_{ij}\, x_{t - j f^i}
 
-    With the dilations 1, K, K^2 and so on (f = K) every step within the receptive field :math:`K^L` comes to an output
-    by exactly one path, as the leaves of a tree to its root, so that a few layers reach far: 17 steps in 3 layers reach
-    over 4913. It is linear in the number of steps, and in this form it takes the place of the moving average of MEGA.
-    A smaller f has several paths, a larger one would leave gaps and is refused.
+    With the dilations 1, K, K^2 and so on (f = K) every step within the receptive field :math:`K^L` reaches an output
+    along exactly one path, as the leaves of a tree reach its root. A few layers cover many steps: 3 layers with K = 17
+    cover 4913. The cost is linear in the number of steps, and the layer can replace the moving average of MEGA. With a
+    smaller f there are several paths; a larger one would leave gaps and is an error.
 
     The state holds the last :math:`(K - 1) f^i` inputs of each layer, so a step costs the same at every position.
 
-    Source: arXiv 2312.05605, abstract: the body of the paper could not be read, and there is no official code, so
-    kernels for each channel, the initialisation and what stands between the layers are decisions of this library.
+    Source: arXiv 2312.05605, abstract: the body of the paper could not be read, and there is no official code, so the
+    depthwise kernels, the initialisation and the optional activation between layers are choices of this library.
 
     Args:
         channels: number C of channels.
         kernel_size: number K of steps that a layer reads, at least 2.
         depth: number L of layers, at least 1.
-        dilation_base: factor f between the dilations of two layers, in 1..K; None for K.
-        activation: module between two layers; None for none, which makes the whole one linear filter.
+        dilation_base: ratio f of the dilations of consecutive layers, in 1..K; None for K.
+        activation: module between two layers; None for no activation, which makes the tree one linear filter.
         initialization: ``decay`` for weights that make the tree an exponential moving average in each channel, with
             time constants from 1 to the receptive field, evenly spaced in their logarithm; ``normal`` for independent
             weights of variance 1 / K.
@@ -102,13 +102,15 @@ class TreeConvolution(Recorded, CausalLayer):
             layer.weight.copy_(kernel / kernel.sum(1, keepdim=True))
 
     def composed_kernel(self) -> Tensor:
-        """Return the kernel of the one convolution that the layers are together, (C, receptive field), lag 0 first.
+        """Return the kernel of the single convolution that equals all layers, (C, receptive field), lag 0 first.
 
         Raises:
             ValueError: if there is an activation between the layers.
         """
         if self.activation is not None:
-            raise ValueError(f"there is an activation, {self.activation}, so the layers are no single convolution")
+            raise ValueError(
+                f"activation is {self.activation}, so the layers are not one convolution; build the tree without it"
+            )
         impulse = self._convolutions()[0].weight.new_zeros(1, self.receptive_field, self.input_size)
         impulse[:, 0] = 1
         return self(impulse)[0][0].mT

@@ -85,7 +85,7 @@ def _check_input(x: Tensor, in_features: int) -> None:
     if x.dim() < 1 or x.size(-1) != in_features:
         raise ValueError(f"x has shape {tuple(x.shape)}; its last axis must have {in_features} features")
     if not x.is_floating_point():
-        raise TypeError(f"x is {x.dtype}; give real numbers, for images after ToFloat or Normalize")
+        raise TypeError(f"x is {x.dtype}; give floating-point numbers; convert images by ToFloat or Normalize")
 
 
 class _GlobalAttention(nn.Module):
@@ -158,13 +158,13 @@ class AFKANOptions(TypedDict, total=False):
         grid: number g of grid intervals in [0, 1], at least 1.
         order: order k, at least 0; :math:`G = g + k` intervals of length :math:`(k + 1) / g`.
         activation: activation :math:`\sigma`, of which each layer gets its own copy; None for ``nn.SiLU()``.
-        combination: function of the two activated distances.
-        reduction: operation that makes one value of the G values of a feature.
-        feature_norm: values that are scaled to [0, 1] together.
-        norm: normalisation before the linear map.
+        combination: function of the two activated distances, see :class:`AFKANLayer`.
+        reduction: operation that reduces the G values of a feature to one, see :class:`AFKANLayer`.
+        feature_norm: values that share one scaling to [0, 1]: ``sample``, ``feature``, ``batch`` or ``none``.
+        norm: normalisation before the linear map: ``layer``, ``batch`` or ``none``.
         train_grid: whether the ends of the intervals are learned.
         bias: whether the linear map has a bias.
-        eps: smallest range of values that is scaled to 1.
+        eps: lower bound of the divisor max A - min A, above 0.
 
     Example:
         >>> options: AFKANOptions = {"grid": 5, "combination": "cubic1"}
@@ -183,7 +183,7 @@ class AFKANOptions(TypedDict, total=False):
 
 
 class AFKANLayer(Recorded, nn.Module):
-    r"""Kolmogorov-Arnold layer whose basis functions are combinations of two activations, with a dense map behind.
+    r"""Kolmogorov-Arnold layer whose basis functions are combinations of two activations, followed by a linear map.
 
     For interval j of G = g + k with ends :math:`l_j = (j - k) / g` and :math:`u_j = l_j + (k + 1) / g`, both learned:
 
@@ -219,14 +219,14 @@ class AFKANLayer(Recorded, nn.Module):
         grid: number g of grid intervals in [0, 1], at least 1.
         order: order k, at least 0.
         activation: activation :math:`\sigma`, copied; None for ``nn.SiLU()``.
-        combination: function A of the two activated distances.
-        reduction: operation that makes one value of the G values of a feature.
-        feature_norm: values that are scaled to [0, 1] together: all values of a ``sample``, those of each ``feature``
-            of a sample, the whole ``batch``, or ``none`` for no scaling.
+        combination: function A of the two activated distances; its name is in the table above.
+        reduction: operation that reduces the G values of a feature to one; its name is in the table above.
+        feature_norm: values that share one scaling to [0, 1]: all values of a ``sample``, those of each ``feature`` of
+            a sample, or the whole ``batch``; ``none`` for no scaling.
         norm: normalisation before the linear map: ``layer``, ``batch`` over all samples of a batch, or ``none``.
         train_grid: whether the ends of the intervals are learned; they are buffers if not.
         bias: whether the linear map has a bias.
-        eps: smallest range of values that is scaled to 1, above 0; constant values become 0.
+        eps: lower bound of the divisor max A - min A, above 0; constant values become 0.
 
     Shape:
         x (*, in_features) -> (*, out_features)
@@ -336,8 +336,8 @@ class AFKANLayer(Recorded, nn.Module):
             rows = h.reshape(-1, self.in_features)
             if self.norm.training and len(rows) == 1:
                 raise ValueError(
-                    "norm='batch' takes mean and variance over the samples of a batch, and there is one; leave out a "
-                    "last batch of one sample (drop_last=True), or give norm='layer'"
+                    "norm='batch' takes mean and variance over the samples of a batch, and this one has one sample; "
+                    "leave out a last batch of one sample (drop_last=True), or give norm='layer'"
                 )
             h = self.norm(rows).view(h.shape)
         else:

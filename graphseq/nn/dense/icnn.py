@@ -41,12 +41,13 @@ class NonNegative(nn.Module):
         \frac{\partial L}{\partial v} = \begin{cases} 0 & v \le 0 \text{ and } \partial L / \partial w \ge 0 \\
         \partial L / \partial w & \text{otherwise} \end{cases}
 
-    It is the projected gradient: a weight at 0 stays there while descent would make it negative, and comes back as soon
-    as it would not, unlike behind a ReLU; weights can be exactly 0, unlike those of a softplus or an exponential.
+    It is the projected gradient: a weight at 0 stays there while gradient descent would make it negative, and grows
+    again as soon as descent would increase it, unlike behind a ReLU; weights can be exactly 0, unlike those of a
+    softplus or an exponential.
 
     Differs from clamping weights after each step, as the authors do: no step, hook or callback is needed, so that no
     optimiser, loader or user can leave it out, and weights are at least 0 within a step, too; an optimiser's last step
-    and its momentum can take v below 0, and then w comes back when v has covered that distance. Weight decay acts on v.
+    and its momentum can take v below 0, and then w stays at 0 until v is above 0 again. Weight decay acts on v.
 
     Source: arXiv 2310.14344, section 3 (the constraint).
 
@@ -70,7 +71,7 @@ class NonNegative(nn.Module):
         return weight
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """Return free parameters that give weights; what is negative becomes 0.
+        """Return the free parameters of given weights; negative weights become 0.
 
         Args:
             weight: weights to be set.
@@ -136,11 +137,11 @@ class InputConvexNetwork(_InputConvex):
         \psi(y) = w^\top z_K / n + h^\top y + b, \qquad W_k \ge 0, \; w \ge 0
 
     :math:`\sigma` is the softplus of sharpness :math:`\beta`: a sum of convex functions with weights of at least 0 is
-    convex, and so is a convex increasing function of a convex one. The layers :math:`H_k`, which read the input, are
-    free. The gradient is a proximal operator: see :class:`graphseq.models.LearnedProximal`. Sums of non-negative terms
-    are divided by their number n: such terms do not cancel, and a step of an optimiser moves all weights of a sum the
-    same way, which would change sums by n times as much as single weights. torch does not pickle modules with
-    parametrised weights: save the ``state_dict``.
+    convex, and so is a convex increasing function of a convex one. The weights of the layers :math:`H_k`, which read
+    the input, are unconstrained. The gradient is a proximal operator: see :class:`graphseq.models.LearnedProximal`.
+    Sums of non-negative terms are divided by their number n: such terms do not cancel, and a step of an optimiser moves
+    all weights of a sum the same way, which would change sums by n times as much as single weights. torch does not
+    pickle modules with parametrised weights: save the ``state_dict``.
 
     Source: arXiv 2310.14344, section 3. Differs from the authors' code: weights are non-negative by
     :class:`NonNegative`, not by clamping after each step; the division by n; weights begin positive, with a mean of 1.
@@ -158,7 +159,7 @@ class InputConvexNetwork(_InputConvex):
 
     Raises:
         ValueError: if an argument is out of range; in ``forward`` if the values of a sample are not ``in_features``.
-        TypeError: in ``forward``, if ``y`` is no tensor of real numbers.
+        TypeError: in ``forward``, if ``y`` is not a tensor of real numbers.
 
     Example:
         >>> potential = InputConvexNetwork(64, 32)
@@ -192,7 +193,7 @@ class InputConvexNetwork(_InputConvex):
         """Return the value of each sample, (B,).
 
         Args:
-            y: points (B, *).
+            y: points (B, *), with ``in_features`` values each.
         """
         _check_real(y)
         if y.dim() < 2 or math.prod(y.shape[1:]) != self.in_features:
@@ -224,7 +225,7 @@ class InputConvexConvNet(_InputConvex):
         channels: number of channels of the images.
         image_size: rows and columns of the images.
         hidden_channels: channels of the hidden layers.
-        strides: step of each 3 x 3 convolution; their number is that of the layers.
+        strides: stride of each 3 x 3 convolution, one for each hidden layer.
         features: width of the fully connected layer before the output.
         beta: sharpness of the softplus, above 0.
         constraint: parametrisation of the weights :math:`W_k, W, w`, of which each layer gets its own copy; None for
@@ -234,8 +235,8 @@ class InputConvexConvNet(_InputConvex):
         y (B, channels, Y, X) real -> (B,)
 
     Raises:
-        ValueError: if an argument is out of range; in ``forward`` if ``y`` is no image of this size.
-        TypeError: in ``forward``, if ``y`` is no tensor of real numbers.
+        ValueError: if an argument is out of range; in ``forward`` if images have other channels or another size.
+        TypeError: in ``forward``, if ``y`` is not a tensor of real numbers.
 
     Example:
         >>> InputConvexConvNet(1, (8, 8), hidden_channels=4, strides=(1, 2))(torch.randn(5, 1, 8, 8)).shape

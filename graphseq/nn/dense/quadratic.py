@@ -54,7 +54,7 @@ class _Quadratic(Recorded, nn.Module):
             x: inputs.
         """
         if not x.is_floating_point():
-            raise TypeError(f"x is {x.dtype}; give real numbers, for images after ToFloat or Normalize")
+            raise TypeError(f"x is {x.dtype}; give floating-point numbers; convert images by ToFloat or Normalize")
         linear, power = self.linear(x), self.power(x.square())
         if self.gate is None:
             return linear + power
@@ -95,7 +95,7 @@ class QuadraticLinear(_Quadratic):
 
     Raises:
         ValueError: if a size is below 1, or ``kind`` or ``initialization`` is unknown; in ``forward``, if the last axis
-            of ``x`` has not ``in_features`` features.
+            of ``x`` does not have ``in_features`` features.
         TypeError: in ``forward``, if ``x`` has an integer type.
 
     Example:
@@ -145,9 +145,9 @@ class QuadraticConv2d(_Quadratic):
         stride: step between positions.
         padding: rows and columns that are added on each side, or ``same`` or ``valid``.
         dilation: distance between the pixels that a kernel reads.
-        groups: number of groups of channels that do not see each other.
+        groups: number of groups of channels that are convolved separately, as in ``torch.nn.Conv2d``.
         bias: whether the maps r and b have biases; the gate g always has one.
-        padding_mode: values of what is added, as in ``torch.nn.Conv2d``.
+        padding_mode: values of the added rows and columns, as in ``torch.nn.Conv2d``.
         kind: ``full``, or ``compact`` without the product.
         initialization: ``relinear``, or ``random`` for all weights.
 
@@ -246,15 +246,17 @@ def make_quadratic_layers(
     Args:
         network: any network; its ``nn.Linear`` and ``nn.Conv2d`` layers count, but no subclasses of them.
         skip: dotted names of layers, or of parts whose layers all stay as they are.
-        kind: kind of the new layers.
-        initialization: initialisation of the new terms; the linear map r has the weights of the old layer.
+        kind: kind of the new layers, ``full`` or ``compact``, see :class:`QuadraticLinear`.
+        initialization: initialisation of the new terms, ``relinear`` or ``random``; the linear map r has the weights of
+            the old layer.
 
     Returns:
         Dotted name of a layer -> its quadratic layer.
 
     Raises:
         TypeError: if ``skip`` is a string.
-        ValueError: if ``skip`` names what does not exist, nothing is left, or the network is itself such a layer.
+        ValueError: if ``skip`` names a layer that does not exist, no layer is left to replace, or the network is itself
+            such a layer.
 
     Example:
         >>> list(make_quadratic_layers(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)), skip=["2"]))
@@ -303,15 +305,17 @@ def quadratize(
         network: the network, changed in place.
         skip: dotted names of layers, or of parts whose layers all stay as they are; the paper leaves the first and the
             last layer as they are.
-        kind: kind of the new layers.
-        initialization: initialisation of the new terms; the linear map r keeps the weights of the old layer.
+        kind: kind of the new layers, ``full`` or ``compact``, see :class:`QuadraticLinear`.
+        initialization: initialisation of the new terms, ``relinear`` or ``random``; the linear map r keeps the weights
+            of the old layer.
 
     Returns:
         Dotted names of the replaced layers.
 
     Raises:
         TypeError: if ``skip`` is a string.
-        ValueError: if ``skip`` names what does not exist, nothing is left, or the network is itself such a layer.
+        ValueError: if ``skip`` names a layer that does not exist, no layer is left to replace, or the network is itself
+            such a layer.
 
     Example:
         >>> from graphseq.models import MLP
@@ -337,8 +341,8 @@ def relinear_param_groups(
     .. math:: \eta_g = \gamma_g \eta, \qquad \eta_b = \gamma_b \eta
 
     The biases of the gates are a group without weight decay, which would take them from 1 to 0, away from the linear
-    network; the weights of all quadratic terms decay to 0, which is the linear network. With a factor of 0 the terms
-    that it belongs to stay as they are.
+    network; the weights of all quadratic terms decay to 0, which is the linear network. Terms with a factor of 0 are
+    not trained.
 
     Source: arXiv 2110.06081 (ReLinear by a shrunk learning rate).
 

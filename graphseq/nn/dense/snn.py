@@ -15,7 +15,7 @@ __all__ = ["SNN", "lecun_normal_"]
 def lecun_normal_(module: nn.Module) -> nn.Module:
     r"""Draw the weights of all linear and convolutional layers from :math:`N(0, 1/\mathrm{fan\_in})`, biases 0.
 
-    It is the initialisation that self-normalising networks need: the squares of a unit's weights sum to 1 in mean.
+    It is the initialisation that self-normalising networks need: the squared weights of a unit sum to 1 on average.
     ``kaiming_normal_(nonlinearity="selu")`` has a gain of 3/4 and differs from it, as does the default of
     ``nn.Linear``, under which they sum to 1/3. In a grouped convolution the fan-in is that of one group.
 
@@ -47,7 +47,8 @@ class SNN(Recorded, nn.Module):
         W \sim N(0, 1/\mathrm{fan\_in}), \; b = 0
 
     It needs inputs of mean 0 and variance 1, which the data modules of tables and images give. There is no
-    normalisation layer, no ordinary dropout and no skip connection: each would take the network from its fixed point.
+    normalisation layer, no ordinary dropout and no skip connection: each would move the activations away from their
+    fixed point.
 
     Source: arXiv 1706.02515. Differs from the paper: none; the paper's search over depth, width and shape is left to
     the arguments.

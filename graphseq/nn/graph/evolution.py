@@ -53,7 +53,7 @@ class GraphSoftEvolution(Recorded, nn.Module):
 
     Raises:
         ValueError: if an argument is out of range; in ``forward`` if a shape does not fit.
-        TypeError: if ``activation`` is no module, or ``x`` holds integers.
+        TypeError: if ``activation`` is not a module, or ``x`` holds integers.
 
     Example:
         >>> layer = GraphSoftEvolution(num_variables=3, window=8)
@@ -184,7 +184,7 @@ class VariableMixing(Recorded, nn.Module):
 
     Raises:
         ValueError: if an argument is out of range; in ``forward`` if a shape does not fit.
-        TypeError: if ``activation`` is no module, or ``x`` holds integers.
+        TypeError: if ``activation`` is not a module, or ``x`` holds integers.
 
     Example:
         >>> y, graph = VariableMixing(num_variables=3, window=8)(torch.randn(5, 8, 3))

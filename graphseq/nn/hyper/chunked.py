@@ -18,16 +18,16 @@ class TaskHyperNetwork(GeneratedNetwork, Elastic):
 
     .. math:: \theta_t = o + s \odot \mathrm{cut}(r_1, \dots, r_L), \qquad r_i \in R^S
 
-    A layer of n weights is cut from :math:`\lceil n / S \rceil` chunks; the rest of its last chunk is dropped. Chunks
-    are drawn with variance 1, and the scale s of each tensor is the deviation of the network's own initial weights, so
-    that the network begins as it was initialised. Tensors that begin with equal values, such as those of norms, have
-    that value as offset o and the scale 0.1.
+    A layer with n weights takes :math:`\lceil n / S \rceil` chunks; the surplus of its last chunk is dropped. At
+    initialisation the chunks have variance 1, and the scale s of each tensor is the standard deviation of the network's
+    own initial weights, so that generated weights start with the spread of that initialisation. A tensor whose initial
+    values are all equal, such as the weight of a norm layer, has that value as its offset o and a scale of 0.1.
 
     A subclass defines :meth:`chunks`.
 
     Args:
         network: network whose trainable weights are generated; its first axis is the batch.
-        num_tasks: number T of tasks, at least 1, see also :meth:`add_task`.
+        num_tasks: number T of tasks, at least 1; :meth:`add_task` adds one later.
         task_size: size of the embedding of a task, at least 1.
         layer_size: size of the embedding of a chunk, at least 1.
         chunk_size: number S of weights in a chunk, at least 1.
@@ -81,10 +81,10 @@ class TaskHyperNetwork(GeneratedNetwork, Elastic):
         self.task_embeddings.append(nn.Parameter(torch.randn_like(self.chunk_embeddings[0, :1].expand(self.task_size))))
 
     def make_room(self, saved: Mapping[str, Tensor]) -> None:
-        """Add the tasks of a saved state.
+        """Add embeddings until there is one for each task of a saved state.
 
         Args:
-            saved: tensors of this module by name.
+            saved: state dict of this module.
         """
         while f"task_embeddings.{self.num_tasks}" in saved:
             self.add_task()
@@ -100,7 +100,7 @@ class TaskHyperNetwork(GeneratedNetwork, Elastic):
         """Scale the last layer so that the chunks of all tasks together have variance 1.
 
         Args:
-            output: layer that writes the chunks.
+            output: last layer of the hypernetwork, whose outputs are the chunks.
         """
         nn.init.zeros_(output.bias)
         embeddings = torch.stack(list(self.task_embeddings))
@@ -140,8 +140,8 @@ class TaskHyperNetwork(GeneratedNetwork, Elastic):
             )
         if not 0 <= task < self.num_tasks:
             raise ValueError(
-                f"task is {task}, and there are {self.num_tasks}, numbered from 0; for more, give a larger num_tasks "
-                "or call add_task()"
+                f"task is {task}, and there are {self.num_tasks} tasks, numbered from 0; for more, give a larger "
+                "num_tasks or call add_task()"
             )
         return self.task_embeddings[task]
 
@@ -164,21 +164,21 @@ class TaskHyperNetwork(GeneratedNetwork, Elastic):
 
 
 class ChunkedHyperNetwork(TaskHyperNetwork):
-    r"""Hypernetwork that generates each chunk of weights by itself, from the embeddings of the task and of the chunk.
+    r"""Hypernetwork that generates each chunk of weights independently, from the embeddings of task and chunk.
 
     .. math:: r_i = W \phi(\dots \phi(W_1 [e_t; c_i] + b_1) \dots) + b
 
     The baseline of :class:`RNNHyperNetwork`: no chunk depends on another one. :math:`\phi` is a ReLU.
 
-    Source: arXiv 1906.00695, section 3.1. Differs from it: chunks do not reach over two layers, and are scaled as
-    :class:`TaskHyperNetwork` says.
+    Source: arXiv 1906.00695, section 3.1. Differs from it: a chunk never spans two layers, and chunks are scaled as
+    :class:`TaskHyperNetwork` describes.
 
     Args:
         network: network whose trainable weights are generated; its first axis is the batch.
         num_tasks: number T of tasks, at least 1.
         task_size: size of the embedding of a task, at least 1.
         layer_size: size of the embedding of a chunk, at least 1.
-        hidden_sizes: widths of the hidden layers.
+        hidden_sizes: widths of the hidden layers, each at least 1; empty for a linear map.
         chunk_size: number S of weights in a chunk, at least 1.
 
     Shape:

@@ -19,8 +19,8 @@ def _check_range(z: Tensor) -> None:
     low, high = (float(bound) for bound in z.detach().aminmax())
     if not 0 <= low <= high <= 1:
         raise ValueError(
-            f"inputs reach from {low:g} to {high:g}; they must be in [0, 1], where two inputs never have the same "
-            "encoding: scale each by the range that it has"
+            f"inputs range from {low:g} to {high:g}; they must be in [0, 1], where no two inputs have the same "
+            "encoding: rescale each input by its own minimum and maximum"
         )
 
 
@@ -29,14 +29,14 @@ class CosineEncoding(Recorded, nn.Module):
 
     .. math:: E(z) = [\cos(\pi z / 2), \; \sin(\pi z / 2)], \qquad \lVert E(z) \rVert_2 = \sqrt D
 
-    Source: arXiv 2304.07645. Differs from the paper: inputs outside [0, 1] are refused, on a processor only.
+    Source: arXiv 2304.07645. Differs from the paper: inputs outside [0, 1] raise an error, on the CPU only.
 
     Shape:
         z (*, D), each in [0, 1] -> (*, 2 D): all cosines, then all sines
 
     Raises:
-        ValueError: in ``forward``, if a number is outside [0, 1]; on other devices than a processor it is not looked
-            for, since the device would have to be waited for.
+        ValueError: in ``forward``, if a number is outside [0, 1]; checked on the CPU only, since a check on another
+            device would force a synchronisation.
 
     Example:
         >>> CosineEncoding()(torch.tensor([0.0, 0.5]))

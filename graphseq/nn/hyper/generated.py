@@ -19,20 +19,22 @@ def call_with_weights(network: nn.Module, weights: Mapping[str, Tensor], *inputs
     .. math:: y_b = f(x_b; \theta) \quad \text{or} \quad y_b = f(x_b; \theta_b)
 
     Running statistics of batch norms are those of the network. In training mode they are updated as usual if all
-    samples share their weights; with weights of its own for each sample there is no batch to normalise by.
+    samples share the same weights. With separate weights for each sample a batch norm in training mode is an error:
+    each sample would be normalised by itself.
 
     Args:
         network: any network whose batch is its first axis.
-        weights: tensors by their names in ``network``; parameters and buffers that are not named stay. Each is of the
-            shape of the network's, (\*shape), or all of them have one for each sample, (B, \*shape).
+        weights: tensors by their names in ``network``; parameters and buffers that are not named stay. Either every
+            tensor has the shape that it has in the network, (\*shape), or every tensor has a leading batch axis with
+            one value for each sample, (B, \*shape).
         inputs: inputs (B, \*).
 
     Returns:
         The output of the network, (B, \*).
 
     Raises:
-        ValueError: if a name does not exist, a shape or B does not fit, or a batch norm is to train with weights of its
-            own for each sample.
+        ValueError: if a name does not exist, a shape or B does not fit, or the network has a batch norm in training
+            mode and weights differ between samples.
 
     Example:
         >>> network, x = nn.Linear(3, 2, bias=False), torch.ones(4, 3)
@@ -91,20 +93,20 @@ def _check_weights(network: nn.Module, weights: Mapping[str, Tensor], inputs: tu
 
 
 class GeneratedNetwork(Recorded, nn.Module):
-    r"""Base of hypernetworks: a network, and what generates its weights from some description.
+    r"""Base class of hypernetworks: holds a network whose weights a subclass generates.
 
-    The network loses its trainable parameters: their names, shapes and initial values stay, and :meth:`call` gives
-    values to them. Parameters that do not require a gradient stay as they are, and so do buffers. A parameter
-    that lies in several places is generated once.
+    The trainable parameters of the network become buffers: their names, shapes and initial values are kept, and
+    :meth:`call` runs the network with given values in their place. Buffers and parameters that do not require a
+    gradient are left as they are. A parameter that is shared by several layers is generated once.
 
-    A subclass defines what it generates as one vector of all weights, and takes it apart by :meth:`unflatten`.
+    A subclass generates all weights as one vector and splits it by :meth:`unflatten`.
 
     Args:
         network: network whose weights are generated; the module itself is changed.
 
     Raises:
         ValueError: if no parameter of the network requires a gradient, or one is complex.
-        TypeError: if ``network`` is no module.
+        TypeError: if ``network`` is not a module.
 
     Example:
         >>> generated = GeneratedNetwork(nn.Linear(3, 2))

@@ -17,14 +17,14 @@ class HyperNetwork(GeneratedNetwork):
     .. math::
         y = f(x; \theta(\gamma)), \qquad \theta(\gamma) = \theta^0 + W_L \phi(W_{L-1} \dots \phi(W_1 E(\gamma)))
 
-    :math:`\phi` is a leaky ReLU. Without an encoding and with biases of 0, as they begin, :math:`\theta(c \gamma) = c
-    \theta(\gamma)` for c > 0: weights, and gradients with them, are proportional to the magnitude of the condition. An
-    encoding of constant norm and the free parameters :math:`\theta^0` take that away: the magnitude-invariant
-    parametrisation (MIP) has both.
+    :math:`\phi` is a leaky ReLU. Without an encoding and with zero biases, as at initialisation,
+    :math:`\theta(c \gamma) = c \theta(\gamma)` for c > 0: weights, and gradients with them, are proportional to the
+    magnitude of the condition. An encoding of constant norm and the free parameters :math:`\theta^0` remove this
+    dependence: the magnitude-invariant parametrisation (MIP) has both.
 
-    Initialisation: hidden layers by Kaiming's method with fan-out, biases 0; the rows of :math:`W_L` that give one
-    tensor of n weights have the variance 1 / n, their fan-out; :math:`\theta^0` is what the network was given with,
-    random or trained.
+    Initialisation: hidden layers by Kaiming's method with fan-out, biases 0; the rows of :math:`W_L` that generate a
+    tensor of n weights are drawn with variance 1 / n, where n is their fan-out; :math:`\theta^0` starts at the weights
+    of the given network, random or trained.
 
     Source: arXiv 2304.07645, and the authors' code for the initialisation, where :math:`\theta^0` is the bias of the
     last layer, as here. Differs from it: :math:`\theta^0` begins with the network's own initial weights, whatever their
@@ -33,13 +33,13 @@ class HyperNetwork(GeneratedNetwork):
 
     Args:
         network: network f whose trainable weights are generated, with one input x whose first axis is the batch.
-        condition_size: number D of entries of a condition.
+        condition_size: number D of entries of a condition, at least 1.
         hidden_sizes: widths of the hidden layers; empty for a linear hypernetwork.
         encoding: module E from conditions (*, D) to (*, M), such as :class:`CosineEncoding`; None for the conditions
             themselves.
         residual: whether :math:`\theta^0` begins with the weights of the network, or at 0.
-        exact_start: whether :math:`W_L` begins at 0, so that at first all conditions give exactly the weights that the
-            network was given with, as for a trained one; needs ``residual``.
+        exact_start: whether :math:`W_L` begins at 0, so that at first every condition gives exactly the weights of the
+            given network, for instance a trained one; needs ``residual``.
 
     Shape:
         x (B, \*), condition (D,) for the whole batch or (B, D) -> the output of the network, (B, \*)
@@ -47,8 +47,8 @@ class HyperNetwork(GeneratedNetwork):
     Raises:
         ValueError: if a size is below 1, no parameter of the network requires a gradient, or ``exact_start`` is given
             without ``residual``; in ``forward`` if the condition has another shape, is refused by the encoding, or
-            differs within a batch of a batch norm that trains.
-        TypeError: if ``network`` is no module, or a condition is no tensor.
+            differs within a batch while the network has a batch norm in training mode.
+        TypeError: if ``network`` is not a module, or a condition is not a tensor.
 
     Example:
         >>> from graphseq.nn import CosineEncoding
@@ -95,7 +95,7 @@ class HyperNetwork(GeneratedNetwork):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Redraw the hypernetwork; the weights that all conditions share are those the network was given with."""
+        """Reinitialise the hypernetwork as in the constructor; the shared weights are those of the given network."""
         for layer in self.hidden:
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, a=0.01, mode="fan_out", nonlinearity="leaky_relu")
@@ -114,7 +114,7 @@ class HyperNetwork(GeneratedNetwork):
             condition: conditions (*, D).
 
         Raises:
-            ValueError: if the condition has not D entries, or the encoding refuses it.
+            ValueError: if the condition does not have D entries, or the encoding refuses it.
         """
         if not isinstance(condition, Tensor):
             raise TypeError(
@@ -135,5 +135,7 @@ class HyperNetwork(GeneratedNetwork):
             condition: one condition (D,), or one for each sample, (B, D).
         """
         if isinstance(condition, Tensor) and condition.dim() > 2:
-            raise ValueError(f"condition has shape {tuple(condition.shape)}; one (D,), or (B, D), is needed")
+            raise ValueError(
+                f"condition has shape {tuple(condition.shape)}; give one condition (D,), or one for each sample (B, D)"
+            )
         return self.call(self.weights(condition), x)

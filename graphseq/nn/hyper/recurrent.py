@@ -16,10 +16,10 @@ _GATES = {"lstm": 4, "gru": 3}
 
 @dataclass
 class GrownParameter:
-    """A parameter that took the place of a smaller one.
+    """Record of a parameter that replaced a smaller one.
 
     Args:
-        old: the smaller parameter, which is not used any more.
+        old: the smaller parameter, which is no longer used.
         new: the parameter in its place.
         spread: function from a tensor of the old shape to one of the new shape, with zeros in the entries that are new.
 
@@ -35,22 +35,22 @@ class GrownParameter:
 
 
 class RNNHyperNetwork(TaskHyperNetwork):
-    r"""Hypernetwork that generates chunk after chunk of weights by an LSTM or a GRU, so that each depends on the last.
+    r"""Hypernetwork that generates chunks of weights in sequence by an LSTM or a GRU; each depends on those before.
 
     .. math:: (h_i, c_i) = \mathrm{LSTM}([e_t; l_i], (h_{i-1}, c_{i-1})), \qquad r_i = W h_i + b
 
     Embeddings of the task and of the chunk are learned; W and b are the same for all chunks. Chunks come in the order
     of the layers.
 
-    Source: arXiv 2209.07712, of which only the abstract could be read: cell, chunks, sizes and the rule of growth are
-    of this library.
+    Source: arXiv 2209.07712, of which only the abstract could be read: the cell, the chunks, the sizes and the growth
+    are choices of this library.
 
     Args:
         network: network whose trainable weights are generated; its first axis is the batch.
         num_tasks: number T of tasks, at least 1.
         task_size: size of the embedding of a task, at least 1.
         layer_size: size of the embedding :math:`l_i` of a chunk, at least 1.
-        hidden_size: size of the state, at least 1.
+        hidden_size: size of the hidden state, at least 1.
         chunk_size: number S of weights in a chunk, at least 1.
         cell: ``lstm`` or ``gru``.
 
@@ -93,7 +93,7 @@ class RNNHyperNetwork(TaskHyperNetwork):
 
     @property
     def hidden_size(self) -> int:
-        """Size of the state, which :meth:`grow` changes."""
+        """Size of the hidden state, which :meth:`grow` increases."""
         return self.rnn.hidden_size
 
     def reset_parameters(self) -> None:
@@ -114,16 +114,17 @@ class RNNHyperNetwork(TaskHyperNetwork):
 
     @torch.no_grad()
     def grow(self, num_units: int) -> list[GrownParameter]:
-        """Add units to the state without a change of any generated weight.
+        """Add hidden units; the generated weights do not change.
 
-        The old units read nothing of the new ones, whose own weights are random, and the chunks begin to read the new
-        units with weights of 0.
+        The weights from new to old units, and from new units to the chunks, start at 0; the other weights of new units
+        are random.
 
         Args:
             num_units: number of units to add, at least 1.
 
         Returns:
-            The parameters that were exchanged; an optimiser has to exchange them, too.
+            The parameters that were replaced; :func:`graphseq.tasks.extend_optimizer` replaces them in an optimiser,
+            too.
 
         Raises:
             ValueError: if ``num_units`` is below 1.
@@ -161,10 +162,10 @@ class RNNHyperNetwork(TaskHyperNetwork):
         return changed
 
     def make_room(self, saved: Mapping[str, Tensor]) -> None:
-        """Add the tasks and the units of a saved state.
+        """Add tasks and hidden units until there are as many as in a saved state.
 
         Args:
-            saved: tensors of this module by name.
+            saved: state dict of this module.
         """
         super().make_room(saved)
         if "output.weight" in saved and saved["output.weight"].shape[1] > self.hidden_size:

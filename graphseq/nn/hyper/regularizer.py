@@ -9,7 +9,7 @@ __all__ = ["OutputRegularizer"]
 
 
 class OutputRegularizer(Recorded, nn.Module):
-    r"""Squared distance between the weights generated for earlier tasks and those noted before the present one.
+    r"""Squared distance of the weights generated for earlier tasks from copies stored when the current task began.
 
     .. math:: R = \frac{\beta}{T - 1} \sum_{t < T} \sum_p F_{t p} \, (\theta_{t p} - \theta^*_{t p})^2
 
@@ -20,8 +20,9 @@ class OutputRegularizer(Recorded, nn.Module):
 
     Args:
         beta: factor :math:`\beta`, at least 0; 0 for no regularisation, the control.
-        weighted: whether each weight counts by its importance, a diagonal Fisher information with mean 1 for each task.
-        num_sampled: number of earlier tasks that are drawn for each step; None for all.
+        weighted: whether each squared difference is multiplied by the importance of its weight, a diagonal Fisher
+            information with mean 1 for each task.
+        num_sampled: number of earlier tasks that are drawn at random in each step, at least 1; None for all.
 
     Shape:
         generated, noted and importance (T - 1, P) -> scalar
@@ -43,10 +44,10 @@ class OutputRegularizer(Recorded, nn.Module):
         self.beta, self.weighted, self.num_sampled = beta, weighted, num_sampled
 
     def choose(self, count: int) -> list[int]:
-        """Return the tasks that count in this step, of those before the present one.
+        """Return the numbers of the earlier tasks that are penalised in this step.
 
         Args:
-            count: number of tasks before the present one.
+            count: number of tasks before the current one.
         """
         if self.num_sampled is None or self.num_sampled >= count:
             return list(range(count))
@@ -56,13 +57,13 @@ class OutputRegularizer(Recorded, nn.Module):
         """Return the penalty; 0 without earlier tasks.
 
         Args:
-            generated: weights generated for the chosen tasks.
-            noted: weights that were noted for them, without a gradient.
-            importance: importance of each weight; None for 1.
+            generated: weights generated for the chosen earlier tasks, one row each, (*, P).
+            noted: stored weights of these tasks, without a gradient, (*, P).
+            importance: importance of each weight, (*, P); None for 1.
         """
         if generated.shape != noted.shape or (importance is not None and importance.shape != noted.shape):
             shapes = [tuple(each.shape) for each in (generated, noted, importance) if each is not None]
-            raise ValueError(f"weights, noted weights and importance are of shapes {shapes}; they must be the same")
+            raise ValueError(f"generated, noted and importance have the shapes {shapes}; they must be equal")
         if not len(generated):
             return generated.new_zeros(())
         squares = (generated - noted).square()

@@ -269,7 +269,7 @@ class GroupDRO(Recorded, nn.Module):
         last = int(batch.present[-1])
         if int(batch.present[0]) < 0 or last >= len(self.share):
             raise DataError(
-                f"environments reach from {int(batch.present[0])} to {last}; with num_environments={len(self.share)} "
+                f"environments range from {int(batch.present[0])} to {last}; with num_environments={len(self.share)} "
                 f"they must be in 0..{len(self.share) - 1}"
             )
         risks = batch.risks()

@@ -166,7 +166,7 @@ class JordanRNN(Recorded, StepRecurrence):
 
     Raises:
         ValueError: if a size or ``decay`` is outside its range; in ``forward`` if ``x``, state or lengths do not fit.
-        TypeError: if an activation is no module.
+        TypeError: if an activation is not a module.
 
     Example:
         >>> y, state = JordanRNN(3, 8, 2)(torch.randn(4, 5, 3))

@@ -248,7 +248,7 @@ class ParaGRU(Recorded, _ParaRecurrence):
     If it does not converge, the layer warns, and computes the states step by step.
 
     Source: arXiv 2510.21450, eq. 3.1a, and appendix C.1 for the limit. Differs from it: the mode is chosen by the
-    device, and on a processor by size; weights W are drawn with variance 1 / D.
+    device, and on the CPU by size; weights W are drawn with variance 1 / D.
 
     Args:
         input_size: number of features D of each step.
@@ -297,7 +297,7 @@ class ParaLSTM(Recorded, _ParaRecurrence):
     :math:`[x^f, x^z, x^o] = W x + b`. All else is as in :class:`ParaGRU`; the state is the pair h, c.
 
     Source: arXiv 2510.21450, eq. 3.1b, and appendix C.1 for the limit. Differs from it: the mode is chosen by the
-    device, and on a processor by size; weights W are drawn with variance 1 / D.
+    device, and on the CPU by size; weights W are drawn with variance 1 / D.
 
     Args:
         input_size: number of features D of each step.

@@ -159,7 +159,7 @@ def check_state(state: Sequence[Any], rows: int, batch_axis: int) -> None:
         batch_axis: axis of the batch in a part of the state.
 
     Raises:
-        ValueError: if a part is no tensor, or has another number of rows.
+        ValueError: if a part is not a tensor, or has another number of rows.
 
     Example:
         >>> import torch

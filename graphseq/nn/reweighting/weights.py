@@ -104,7 +104,7 @@ class SampleWeights(Recorded, Elastic):
         # on a GPU the check would synchronise
         if idx.device.type == "cpu" and len(idx) and not 0 <= int(idx.min()) <= int(idx.max()) < self.num_samples:
             raise DataError(
-                f"idx reaches from {int(idx.min())} to {int(idx.max())}, and there are weights of "
+                f"idx ranges from {int(idx.min())} to {int(idx.max())}, and there are weights of "
                 f"{self.num_samples} samples; idx must be the position of each sample in one data set"
             )
         return torch.gather(self.logit, 0, idx, sparse_grad=True)

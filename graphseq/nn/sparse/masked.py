@@ -193,7 +193,7 @@ def mask_layers(network: nn.Module, exclude: Sequence[str] = ()) -> dict[str, Ma
 
     Raises:
         ValueError: if there are none.
-        TypeError: if ``network`` is no module, or ``exclude`` a string.
+        TypeError: if ``network`` is not a module, or ``exclude`` a string.
 
     Example:
         >>> from graphseq.models import MLP

@@ -26,7 +26,7 @@ class LinkDecoder(Recorded, nn.Module):
 
     Raises:
         ValueError: if a width is below 1; in ``forward`` if rows have different numbers of axes.
-        IndexError: in ``forward``, on a processor, if there is no such row.
+        IndexError: in ``forward``, on the CPU, if there is no such row.
 
     Example:
         >>> import torch

@@ -93,7 +93,7 @@ class NodeMemory(Recorded, nn.Module):
 
     Raises:
         ValueError: for sizes below 1 or unknown choices.
-        TypeError: if ``message`` or ``time_encoder`` is no module.
+        TypeError: if ``message`` or ``time_encoder`` is not a module.
 
     Example:
         >>> memory = NodeMemory(num_nodes=5, dim=8, msg_channels=0, time_encoder=TimeEncoder(4))

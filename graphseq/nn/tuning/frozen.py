@@ -1,4 +1,4 @@
-"""Networks that stay as they are while others are trained on what they return."""
+"""Frozen networks, on whose outputs other networks are trained."""
 
 from typing import Any, Self
 
@@ -13,16 +13,16 @@ __all__ = ["Frozen"]
 class Frozen(Recorded, nn.Module):
     """Network whose parameters get no gradient and whose buffers do not change.
 
-    It stays in evaluation mode: statistics of batch norm do not move, and dropout is off. Since nothing in it is
-    trained, autograd keeps no tensor of it. Calls and attributes are forwarded to the network, which is also the
-    attribute ``module``. Checkpoints hold its weights; those of :class:`graphseq.nn.Pretrained`, which reads them from
-    a file, hold a digest instead.
+    It stays in evaluation mode: batch norm statistics are not updated, and dropout is off. Since no parameter of it
+    requires a gradient, autograd stores no activations of it. Calls and attributes are forwarded to the network, which
+    is also the attribute ``module``. Checkpoints hold its weights; those of :class:`graphseq.nn.Pretrained`, which
+    reads them from a file, hold a digest instead.
 
     Args:
         module: the network; its parameters are frozen in place.
 
     Raises:
-        TypeError: if ``module`` is no module.
+        TypeError: if ``module`` is not a module.
 
     Example:
         >>> import torch
@@ -56,7 +56,7 @@ class Frozen(Recorded, nn.Module):
         """Leave the network in evaluation mode.
 
         Args:
-            mode: whether the networks around it are trained.
+            mode: value of ``training`` of this wrapper; the wrapped network stays in evaluation mode.
         """
         self.training = mode
         self.module.eval()
@@ -64,7 +64,7 @@ class Frozen(Recorded, nn.Module):
 
 
 def check_statistics(backbone: nn.Module) -> None:
-    """Refuse a network that is frozen but for the statistics of its batch norms, which training would move.
+    """Raise if a frozen network has batch norms whose running statistics training would still update.
 
     Args:
         backbone: network whose parameters are frozen; one with trained parameters is accepted, since it is fine-tuned.

@@ -16,9 +16,9 @@ class DenseInteraction(Recorded, nn.Module):
         M = X + \frac{S X}{\max(S \mathbf{1}, 10^{-6})}
 
     for each sample, with the same tokens in A and X, so that the scores are those of attention without a softmax, plus
-    the identity. It takes T² numbers a sample of T tokens; graphs are padded to the largest one.
+    the identity. It computes T² scores for a sample of T tokens; graphs are padded to the largest one.
 
-    Source: arXiv 2308.14316, section 3.2, from the authors' released form. Differs from it: none known.
+    Source: arXiv 2308.14316, section 3.2, as in the authors' released code. Differs from it: none known.
 
     Shape:
         anchor and states in the layout of the tokens, (B, T, D) or (N, D) -> the same
@@ -51,7 +51,7 @@ class EdgeInteraction(Recorded, nn.Module):
 
     It costs one score for each edge, and needs no padding and no synchronisation.
 
-    Source: arXiv 2308.14316, section 3.2. Differs from it: pairs of tokens are those of edges.
+    Source: arXiv 2308.14316, section 3.2. Differs from it: only tokens that are joined by an edge interact.
 
     Shape:
         anchor (N, D), states (N, D) -> (N, D)

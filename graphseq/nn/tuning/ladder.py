@@ -1,4 +1,4 @@
-"""Other networks beside a frozen one: a ladder that reads its hidden states one by one, and its last state alone."""
+"""Side networks of a frozen network: a ladder that reads its hidden states one by one, or the last state alone."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ __all__ = ["LadderSide", "LastState"]
 
 
 class LadderSide(Recorded, nn.Module):
-    r"""Narrow network beside a frozen one, whose block i reads the output of block i - 1 and hidden state i.
+    r"""Narrow side network of a frozen one: block i reads the output of block i - 1 and hidden state i.
 
     .. math:: s_0 = W_0 H_0, \qquad
         s_i = \operatorname{block}_i\bigl(\mu_i\, s_{i-1} + (1 - \mu_i)\, W_i H_i\bigr), \qquad
@@ -30,7 +30,7 @@ class LadderSide(Recorded, nn.Module):
     Args:
         hidden_channels: width of each hidden state, of the first one to the last; at least two.
         out_channels: number of features of the outputs; None for the width of the last hidden state.
-        dim: width of the network beside; None for half of ``out_channels``, rounded up.
+        dim: width of the side network; None for half of ``out_channels``, rounded up.
         interaction: module ``(anchor, states, tokens) -> states``, such as :class:`EdgeInteraction`; None for
             :class:`DenseInteraction`.
 
@@ -96,7 +96,7 @@ class LadderSide(Recorded, nn.Module):
 class LastState(Recorded, nn.Module):
     """The last hidden state alone: with a linear head, the linear probe of a frozen network.
 
-    On a network that is trained it is fine-tuning, and on :class:`LoRA` that of low-rank changes.
+    On a network that is trained it is fine-tuning, and on :class:`LoRA` low-rank fine-tuning.
 
     Args:
         out_channels: width of the last hidden state.
@@ -130,7 +130,8 @@ class LastState(Recorded, nn.Module):
         """
         if hidden[-1].shape[-1] != self.out_channels:
             raise ValueError(
-                f"out_channels is {self.out_channels} and the last hidden state has the width {hidden[-1].shape[-1]}"
+                f"out_channels is {self.out_channels} and the last hidden state has the width {hidden[-1].shape[-1]}; "
+                "give that"
             )
         return self.norm(hidden[-1])
 

@@ -19,11 +19,11 @@ class LoRA(Recorded, nn.Module):
 
     .. math:: y = W x + b + \frac{\alpha}{r}\, B A\, x
 
-    A (r, in) is drawn as the weights of ``torch.nn.Linear`` are, and B (out, r) is 0, so that the network starts as it
-    was. The new weights belong to this module and not to the network: checkpoints of one around
-    :class:`graphseq.nn.Pretrained` hold them alone. Hooks on the layers add the changes, so that another module that
-    holds the same network has them too. Calls and attributes are forwarded to the network, which is also the attribute
-    ``module``.
+    A (r, in) is initialised as the weights of ``torch.nn.Linear`` are, and B (out, r) with 0, so that at first the
+    output is that of the frozen network. The new weights belong to this module and not to the network: checkpoints of a
+    LoRA around :class:`graphseq.nn.Pretrained` hold only them. Hooks on the layers add the changes, so that another
+    module that holds the same network has them too. Calls and attributes are forwarded to the network, which is also
+    the attribute ``module``.
 
     Source: arXiv 2106.09685, eq. 3. Differs from it: all linear layers are changed by default, and there is no dropout.
 
@@ -35,8 +35,8 @@ class LoRA(Recorded, nn.Module):
             the class ``torch.nn.Linear``.
 
     Raises:
-        ValueError: if parameters of the network are trained, its batch norm would still follow the batches, an argument
-            is outside its range, or a pattern matches no linear layer.
+        ValueError: if parameters of the network require gradients, its batch norms would still update their statistics,
+            an argument is outside its range, or a pattern matches no linear layer.
 
     Example:
         >>> import torch

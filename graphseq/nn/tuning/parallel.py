@@ -1,4 +1,4 @@
-"""UniPT: a network beside a frozen one, which reads all of its hidden states at once."""
+"""UniPT: a side network that reads all hidden states of a frozen network at once."""
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ class GatedConfidence(Recorded, nn.Module):
 
     with the means :math:`\bar a` of the anchor and :math:`\bar x_i` of state i over the tokens of the sample.
 
-    Source: arXiv 2308.14316, section 3.3, from the authors' released form. Differs from it: none known.
+    Source: arXiv 2308.14316, section 3.3, as in the authors' released code. Differs from it: none known.
 
     Args:
         dim: width D of the means.
@@ -84,21 +84,22 @@ class UniPT(Recorded, nn.Module):
 
     .. math:: Z = A + \operatorname{LN}(W M), \qquad Y = W_{up} \max(0, Z)
 
-    The weights c are those of ``confidence``, one for each sample and state. The states are not read one after the
-    other, and no gradient enters the network that they come from: training keeps nothing of it but the states. ::
+    The weights c are those of ``confidence``, one for each sample and state. The states are not read in sequence, and
+    no gradient flows into the frozen network: training stores only its hidden states. ::
 
         frozen network   H_0 ──── H_1 ──── … ──── H_L
                           │        │               │
                           X_0      X_1      …      A ─────────────┐
                           └────────┴─ interaction, confidence ─ M ┴─ Z ── Y
 
-    Source: arXiv 2308.14316, section 3; what the paper leaves open as in the authors' released form. Differs from it:
-    one form for all networks, that for text encoders, without the learned pooling of convolutional ones.
+    Source: arXiv 2308.14316, section 3; details that the paper leaves open follow the authors' released code. Differs
+    from it: all networks use the variant for text encoders, without the learned pooling of the variant for
+    convolutional networks.
 
     Args:
         hidden_channels: width of each hidden state, of the first one to the last; at least two.
         out_channels: number of features of the outputs; None for the width of the last hidden state.
-        dim: width D of the network beside; None for half of ``out_channels``, rounded up.
+        dim: width D of the side network; None for half of ``out_channels``, rounded up.
         interaction: module ``(anchor, states, tokens) -> states``, such as :class:`EdgeInteraction`; None for
             :class:`DenseInteraction`.
         confidence: module ``(anchor, states) -> weights``, such as :class:`UniformConfidence`; None for
@@ -174,12 +175,12 @@ class UniPT(Recorded, nn.Module):
 
 
 def checked_sizes(hidden_channels: list[int], out_channels: int | None, dim: int | None) -> tuple[list[int], int, int]:
-    """Return widths of the hidden states, of the outputs and of the network beside, with their defaults.
+    """Return widths of the hidden states, of the outputs and of the side network, with their defaults.
 
     Args:
         hidden_channels: width of each hidden state.
         out_channels: number of features of the outputs, or None.
-        dim: width of the network beside, or None.
+        dim: width of the side network, or None.
 
     Raises:
         ValueError: if there are fewer than two hidden states, or a size is below 1.
@@ -212,7 +213,7 @@ def check_states(hidden: list[Tensor], hidden_channels: list[int], tokens: Token
         tokens: tokens of each sample.
 
     Raises:
-        ValueError: if they differ.
+        ValueError: if number, widths or shapes differ.
         TypeError: if ``tokens`` is of another class.
 
     Example:
@@ -222,11 +223,12 @@ def check_states(hidden: list[Tensor], hidden_channels: list[int], tokens: Token
     widths = [state.shape[-1] for state in hidden]
     if widths != hidden_channels:
         raise ValueError(
-            f"hidden_channels is {hidden_channels} and the network's hidden states have the widths {widths}; give these"
+            f"hidden_channels is {hidden_channels}, but the hidden states of the network have the widths {widths}; "
+            "give those"
         )
     shapes = [tuple(state.shape[:-1]) for state in hidden]
     if len(set(shapes)) > 1:
-        raise ValueError(f"hidden states are of tokens {shapes}; all must have the same tokens")
+        raise ValueError(f"hidden states have the leading shapes {shapes}; all must have the same tokens")
     if not all(callable(getattr(tokens, name, None)) for name in ("mean", "spread", "padded", "unpadded")):
         raise TypeError(
             f"tokens is a {type(tokens).__name__}; give SequenceTokens(lengths) for sequences (B, T, D), or "

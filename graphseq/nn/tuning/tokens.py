@@ -159,7 +159,7 @@ class GraphTokens:
         return largest, self.batch * largest + place
 
     def padded(self, x: Tensor) -> Tensor:
-        """Return the features as (G, T, D) with T of the largest graph, 0 where a graph has fewer nodes.
+        """Return the features as (G, T, D), with T nodes in the largest graph and 0 where a graph has fewer.
 
         The size of the largest graph is read, which synchronises on an accelerator.
 

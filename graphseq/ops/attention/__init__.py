@@ -3,7 +3,7 @@
 The usual order makes a key and a value for each pair of root and neighbour. Here the weights of the keys were folded
 into the queries, and the weights of the values are applied to weighted sums, so that all products with weights have
 one row a root. ``plain`` is the equation in differentiable torch operations; ``fused`` has its own gradient;
-``compiled`` is one loop over rows, on a processor.
+``compiled`` is one loop over rows, on the CPU.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Compiled loops of attention over neighbours: forward and backward pass over the rows, on a processor.
+"""Compiled loops of attention over neighbours: forward and backward pass over the rows, on the CPU.
 
 Arguments are C-contiguous arrays of one type, float32 or float64; times are float64.
 """

@@ -1,7 +1,7 @@
 """The gated update of memories from their mail.
 
 ``plain`` is the equation in differentiable torch operations; ``fused`` never puts the message together and has its own
-gradient; ``compiled`` does the same with gates in one loop, on a processor.
+gradient; ``compiled`` does the same with gates in one loop, on the CPU.
 """
 
 import torch

@@ -49,7 +49,7 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: float = 1.0, gamma: float 
         low, high = (float(bound) for bound in target.detach().aminmax())
         if not 0 <= low <= high <= 1:
             raise ValueError(
-                f"target reaches from {low:g} to {high:g}; masks are 0 and 1: divide a mask of 0 and 255, and leave "
+                f"target ranges from {low:g} to {high:g}; masks are 0 and 1: divide a mask of 0 and 255, and leave "
                 "out samples with NaN"
             )
     if not (alpha > 0 and gamma >= 0):

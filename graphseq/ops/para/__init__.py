@@ -61,7 +61,7 @@ def para_gru(
 
     The gate z multiplies the new candidate, not the old state as in ``torch.nn.GRU``. The modes differ in how the
     states are found, and give the same numbers up to rounding: ``parallel`` by :func:`newton_solve`, ``sequential`` by
-    a loop over steps, which on a processor with numba is compiled. The gradient of both is one recurrence backwards; it
+    a loop over steps, which on the CPU with numba is compiled. The gradient of both is one recurrence backwards; it
     can be taken once.
 
     ``auto`` is the faster one. On a processor that is the compiled loop at all sizes; without numba it is ``parallel``

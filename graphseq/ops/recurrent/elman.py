@@ -1,4 +1,4 @@
-"""A narrow Elman layer over all steps of sequences, in one compiled loop, on a processor; see ``gru.py`` beside it."""
+"""A narrow Elman layer over all steps of sequences, in one compiled loop, on the CPU; see ``gru.py`` beside it."""
 
 from typing import Any, cast
 
@@ -121,7 +121,7 @@ class _ElmanLayer(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise RuntimeError("a recurrent layer on a processor cannot be differentiated twice (create_graph=True)")
+            raise RuntimeError("a recurrent layer on the CPU cannot be differentiated twice (create_graph=True)")
         of_y, of_last = gradients
         sizes, x, weight_ih, weight_hh, before, y = ctx.saved_tensors
         arriving, inner = of_last.t().clone(memory_format=torch.contiguous_format), torch.zeros_like(y)

@@ -1,4 +1,4 @@
-"""A narrow gated recurrent layer over all steps of sequences, in one compiled loop, on a processor.
+"""A narrow gated recurrent layer over all steps of sequences, in one compiled loop, on the CPU.
 
 Torch's own loop takes a dozen operations a step, and several dozen for gradients; with few units each of them does
 almost nothing. Here numbers of a unit lie side by side over the batch, (steps, units, batch), so that the loops over
@@ -150,7 +150,7 @@ class _GRULayer(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise RuntimeError("a recurrent layer on a processor cannot be differentiated twice (create_graph=True)")
+            raise RuntimeError("a recurrent layer on the CPU cannot be differentiated twice (create_graph=True)")
         of_y, of_last = gradients
         sizes, x, weight_ih, weight_hh, gates, before, candidate = ctx.saved_tensors
         dim = weight_hh.shape[1]

@@ -41,7 +41,7 @@ def linear_scan(
 
     Forms: ``tree`` (recursion over pairs, O(T) work in 2 log T levels, the choice on an accelerator), ``doubling``
     (O(T log T) work in log T levels), ``chunked`` (chunks of :math:`\sqrt T` steps), ``compiled`` (a loop over steps
-    compiled by numba, the choice on a processor; without numba it is ``chunked``) and ``loop`` (in Python).
+    compiled by numba, the choice on the CPU; without numba it is ``chunked``) and ``loop`` (in Python).
 
     Args:
         a: diagonals (B, T, D), or blocks (B, T, 2, 2, D) whose first axis is the row.
@@ -56,7 +56,7 @@ def linear_scan(
         a (B, T, 2, 2, D), b (B, T, 2, D), initial (B, 2, D) -> (B, T, 2, D)
 
     Raises:
-        ValueError: if shapes or types do not fit, a length is outside 0..T (checked on a processor only), ``method``
+        ValueError: if shapes or types do not fit, a length is outside 0..T (checked on the CPU only), ``method``
             is unknown, or ``compiled`` where numba or a tensor does not allow it.
 
     Example:

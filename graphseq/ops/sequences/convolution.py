@@ -16,7 +16,7 @@ def causal_convolution(x: Tensor, weight: Tensor, *, dilation: int = 1, before: 
     .. math:: y_{tc} = \sum_{j=0}^{K-1} w_{cj}\, x_{t - j\delta,\, c}
 
     with the dilation :math:`\delta`, and ``before`` for the steps below 0. Channels are the last axis throughout:
-    torch's kernel for that layout is several times as fast on a processor as that for channels first, forward and for
+    torch's kernel for that layout is several times as fast on the CPU as that for channels first, forward and for
     the gradient of the inputs; the gradient of the kernels is K sums of products. It cannot be differentiated twice.
 
     Source: arXiv 1609.03499, section 2.1 (dilated causal convolution). Differs from it: one kernel for each channel.

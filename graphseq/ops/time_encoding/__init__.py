@@ -1,7 +1,7 @@
 r"""Time differences as cosines at several frequencies, :math:`\phi(\Delta t)_i = \cos(w_i\, \Delta t + b_i)`.
 
 ``plain`` is the equation and has autograd's gradient. Functions that bring their own gradient use cosine and sine
-without autograd: ``fused`` in torch operations, ``compiled`` as one loop on a processor.
+without autograd: ``fused`` in torch operations, ``compiled`` as one loop on the CPU.
 """
 
 import math

@@ -16,7 +16,7 @@ _GATHER = 2.4  # nanoseconds a gathered number
 def format_time(
     format: Format, in_features: int, out_features: int, density: float, groups: int = 1, batch_size: int = 256
 ) -> float:
-    r"""Return the time that a step of a sparse linear layer is expected to take on a processor, in microseconds.
+    r"""Return the time that a step of a sparse linear layer is expected to take on the CPU, in microseconds.
 
     A start, plus a time for each weight and sample, plus what the format moves: the dense weight through its mask, or
     the inputs that are gathered for each group. The constants are those of one machine; they are not measured at run

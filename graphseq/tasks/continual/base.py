@@ -20,23 +20,23 @@ __all__ = ["SequentialFinetuning"]
 def _check_batch(batch: object) -> None:
     if not isinstance(batch, TaskBatch):
         raise DataError(
-            f"a batch is a {type(batch).__name__}, which does not say of which task it is; give a TaskBatch, as "
+            f"a batch is a {type(batch).__name__}, which does not name its task; give a TaskBatch, as "
             "graphseq.data.SplitTasksDataModule does"
         )
 
 
 class SequentialFinetuning(Task[TaskBatch]):
-    r"""Train one network on one task after the other, with nothing that keeps the earlier ones.
+    r"""Train one network on a sequence of tasks by plain fine-tuning, without any protection against forgetting.
 
     .. math:: L = -\frac{1}{B} \sum_b \log \operatorname{softmax}(f(x_b))_{y_b}
 
     The baseline of continual learning, and the base of its procedures: a subclass overrides :meth:`begin_task`,
-    :meth:`end_task` and :meth:`keep`. Which task a sample is of is known, in evaluation too: a network with a head for
-    each task reads the outputs of that head.
+    :meth:`end_task` and :meth:`keep`. The task of each sample is known, in evaluation, too: with one head for each
+    task, the outputs of the head of that task are used.
 
     Procedure:
-        1. when a task begins, the state of the optimiser is dropped; 2. cross-entropy of the batches of the task;
-        3. after each epoch all tasks that have begun are validated.
+        1. when a task begins, the state of the optimiser is reset; 2. cross-entropy of the batches of the task; 3.
+        after each epoch all tasks that have begun are validated.
 
     Logs:
         ``<stage>/loss``; ``val/acc`` and ``test/acc``, the mean over the tasks that have begun of the accuracy on each;
@@ -52,8 +52,8 @@ class SequentialFinetuning(Task[TaskBatch]):
 
     Raises:
         ValueError: if a number is out of range, or there are more tasks than heads and more than one head.
-        DataError: if a batch is no ``TaskBatch``; in a run, if tasks do not come in the order of their numbers, or are
-            more than ``num_tasks``.
+        DataError: if a batch is not a ``TaskBatch``; in a run, if tasks do not come in the order of their numbers, or
+            there are more than ``num_tasks``.
 
     Example:
         >>> task = SequentialFinetuning(nn.Linear(4, 6), num_outputs=2, num_tasks=3, num_heads=3)
@@ -96,21 +96,21 @@ class SequentialFinetuning(Task[TaskBatch]):
     # what procedures override
 
     def begin_task(self, task: int) -> None:
-        """Do what has to be done before the first step of a task.
+        """Hook that is called before the first step of a task; does nothing here.
 
         Args:
             task: number of the task.
         """
 
     def end_task(self, task: int) -> None:
-        """Do what has to be done after the last step of a task; called when the next one begins.
+        """Hook that is called after the last step of a task, when the next one begins; does nothing here.
 
         Args:
             task: number of the task.
         """
 
     def keep(self, batch: TaskBatch) -> Tensor | None:
-        """Return what is added to the loss of a batch to keep earlier tasks; None for nothing.
+        """Return the term that is added to the loss of a batch to preserve earlier tasks; None for no term.
 
         Args:
             batch: one training batch.
@@ -120,7 +120,7 @@ class SequentialFinetuning(Task[TaskBatch]):
     # the run
 
     def setup(self, stage: str) -> None:
-        """Build the metrics; refuse several processes and tasks that are too many."""
+        """Build the metrics; refuse several processes, and data with more tasks than ``num_tasks``."""
         super().setup(stage)
         if self.trainer.world_size > 1:
             raise UnsupportedStrategyError(
@@ -129,11 +129,12 @@ class SequentialFinetuning(Task[TaskBatch]):
         data = self.datamodule
         if isinstance(data, TaskSource) and data.num_tasks > self.num_tasks:
             raise DataError(
-                f"the data have {data.num_tasks} tasks, the procedure {self.num_tasks}; give num_tasks={data.num_tasks}"
+                f"the data module has {data.num_tasks} tasks and num_tasks is {self.num_tasks}; give "
+                f"num_tasks={data.num_tasks}"
             )
 
     def on_train_start(self) -> None:
-        """Restore the generators, and the task that was being learned."""
+        """Restore the generators and the current task."""
         super().on_train_start()
         self._current = int(self.current_task)
 
@@ -191,7 +192,7 @@ class SequentialFinetuning(Task[TaskBatch]):
 
         Args:
             x: inputs (B, *).
-            task: number of the task, which a network of all tasks does not read.
+            task: number of the task; not used here, since one network serves all tasks.
         """
         output: Tensor = self.model(x)
         return output
@@ -221,7 +222,7 @@ class SequentialFinetuning(Task[TaskBatch]):
         return heads[:, task] if isinstance(task, int) else heads[torch.arange(len(heads), device=heads.device), task]
 
     def step(self, batch: TaskBatch, stage: Stage = "train") -> Step:
-        """Return the cross-entropy of a batch; in training, with what keeps the earlier tasks.
+        """Return the cross-entropy of a batch, in training plus the term of :meth:`keep`.
 
         Args:
             batch: samples of one task.
@@ -247,17 +248,17 @@ class SequentialFinetuning(Task[TaskBatch]):
             super().test_step(batch, batch_idx)
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the metrics; look which tasks have begun, for a checkpoint may have been loaded."""
+        """Reset the metrics, and read which tasks have begun: a checkpoint may have been loaded."""
         super().on_validation_epoch_start()
         self._current = int(self.current_task)
 
     def on_test_epoch_start(self) -> None:
-        """Reset the metrics; look which tasks have begun, for a checkpoint may have been loaded."""
+        """Reset the metrics, and read which tasks have begun: a checkpoint may have been loaded."""
         super().on_test_epoch_start()
         self._current = int(self.current_task)
 
     def on_validation_epoch_end(self) -> None:
-        """Note the accuracies, and log forgetting."""
+        """Record the accuracies, and log forgetting."""
         super().on_validation_epoch_end()
         metrics = self.metrics("val")
         if metrics is None or self._current < 0:

@@ -1,4 +1,4 @@
-"""Elastic weight consolidation: weights that were important to earlier tasks are held by springs."""
+"""Elastic weight consolidation: a quadratic penalty on changes of weights that are important to earlier tasks."""
 
 from collections.abc import Mapping
 from typing import Unpack
@@ -20,15 +20,16 @@ class ElasticWeightConsolidation(SequentialFinetuning):
 
     .. math:: L = L_T(\theta) + \frac{\lambda}{2} \sum_p \Big(\sum_{t < T} F_{t p}\Big) (\theta_p - \theta^*_p)^2
 
-    F is the diagonal Fisher information of the samples of a task when it was learned, :math:`\theta^*` the weights
-    after the task before.
+    :math:`F_t` is the diagonal Fisher information of task t, computed from its training samples at its end, and
+    :math:`\theta^*` are the weights at the end of the previous task.
 
     Source: arXiv 1612.00796, eq. 3. Differs from it: all tasks share the last anchor, as arXiv 1712.03847 proposes, so
-    that memory does not grow with the tasks; the Fisher information is that of the labels.
+    that memory does not grow with the tasks; the Fisher information is the empirical one, with the labels of the
+    samples.
 
     Procedure:
-        1. when a task begins, the information of the one before is added and its weights become the anchor;
-        2. cross-entropy and penalty; 3. one step of the optimiser.
+        1. when a task begins, the Fisher information of the previous one is added and the current weights become the
+        anchor; 2. cross-entropy and penalty; 3. one step of the optimiser.
 
     Logs:
         as :class:`SequentialFinetuning`; ``train/task_loss`` and ``train/kept``, the penalty.
@@ -74,7 +75,7 @@ class ElasticWeightConsolidation(SequentialFinetuning):
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
     def end_task(self, task: int) -> None:
-        """Add the information of the task, and take the weights as anchor.
+        """Add the Fisher information of the task, and make the current weights the anchor.
 
         Args:
             task: number of the task.
@@ -92,7 +93,7 @@ class ElasticWeightConsolidation(SequentialFinetuning):
         return torch.cat([weight.flatten() for weight in self._weights().values()])
 
     def penalty(self) -> Tensor:
-        """Return the penalty of the present weights."""
+        """Return the penalty of the current weights."""
         return self.strength / 2 * (self.importance * (self._flat() - self.anchor).square()).sum()
 
     def keep(self, batch: TaskBatch) -> Tensor | None:

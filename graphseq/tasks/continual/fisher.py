@@ -21,12 +21,12 @@ def diagonal_fisher(
 
     .. math:: F_p = \frac{1}{N} \sum_n (\partial \log p(y_n \mid x_n; \theta) / \partial \theta_p)^2
 
-    Source: arXiv 1612.00796, with the labels of the samples, where the paper leaves open which.
+    Source: arXiv 1612.00796, with the labels of the samples; the paper leaves open which labels are meant.
 
     Args:
         logits: function from weights and inputs (1, *) to logits (1, K).
         weights: weights by name.
-        batches: samples, at least one.
+        batches: batches of labelled samples, with at least one sample.
 
     Example:
         >>> batch = TaskBatch(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 0]), 0)

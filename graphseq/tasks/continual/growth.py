@@ -14,12 +14,12 @@ __all__ = ["GrowthRule", "extend_optimizer"]
 
 @dataclass
 class GrowthRule:
-    """Rule by which a hypernetwork grows: when the loss of a task is too high after some steps.
+    """Rule for growing a hypernetwork: it grows if the loss of a new task is still too high after a trial.
 
     Args:
-        num_units: number of units to add, at least 1.
+        num_units: number of hidden units to add, at least 1.
         threshold: mean loss of the second half of the trial above which the network grows.
-        trial_steps: number of steps of the trial, at least 2.
+        trial_steps: number of training steps of the trial at the beginning of a task, at least 2.
 
     Raises:
         ValueError: if a number is out of range.
@@ -43,12 +43,12 @@ class GrowthRule:
 
 
 def extend_optimizer(optimizer: torch.optim.Optimizer, grown: Sequence[GrownParameter]) -> None:
-    """Let an optimiser go on with parameters that have grown: its state of old entries stays, that of new ones is 0.
+    """Replace grown parameters in an optimiser: its state of old entries is kept, that of new entries is 0.
 
     Args:
         optimizer: optimiser of the old parameters, whose state for a parameter is made of scalars and of tensors of its
             shape, as in ``torch.optim``.
-        grown: parameters that were exchanged.
+        grown: replaced parameters, as ``grow`` of the hypernetwork returns them.
 
     Example:
         >>> from torch import nn

@@ -1,4 +1,4 @@
-"""Continual learning by a hypernetwork that keeps the weights it generated for earlier tasks."""
+"""Continual learning by a hypernetwork, with a penalty on changes of the weights of earlier tasks."""
 
 from typing import Unpack
 
@@ -18,37 +18,37 @@ __all__ = ["ContinualHypernet"]
 
 
 class ContinualHypernet(SequentialFinetuning):
-    r"""Train a hypernetwork on one task after the other, and keep the weights it generated for the earlier ones.
+    r"""Train a hypernetwork on a sequence of tasks, with a penalty on changes of the weights of earlier tasks.
 
     .. math:: L = L_T(f(x; \theta_T)) + \frac{\beta}{T - 1} \sum_{t < T} \lVert \theta_t - \theta^*_t \rVert^2
 
-    :math:`\theta^*_t` are the weights generated for task t, by the embedding that it was learned with, when the present
-    task began. Embeddings of earlier tasks are not trained any more. Each task has all weights of the network to
-    itself, the last layer included, so that one head of K outputs is enough.
+    :math:`\theta^*_t` are the weights that were generated for task t when the current task began. Embeddings of earlier
+    tasks are no longer trained. Each task has all weights of the network to itself, the last layer included, so that
+    one head of K outputs is enough.
 
     Source: arXiv 1906.00695 for the procedure, without the look-ahead of the regulariser; arXiv 2209.07712 for the
     recurrent hypernetwork, importances and growth, of which only the abstract could be read.
 
     Procedure:
-        1. when a task begins, the weights of all earlier ones are generated and noted, and the importances of the last
-        one estimated if the regulariser asks for them; 2. cross-entropy of the batches of the task with the weights of
-        its embedding, and the regulariser; 3. one step of the optimiser; 4. with a rule of growth, after the trial of
-        each task but the first, units are added if the loss is too high.
+        1. when a task begins, the weights of all earlier ones are generated and stored, and the importances of the
+        previous task are estimated if the regulariser uses them; 2. cross-entropy of the batches of the task with the
+        weights of its embedding, and the regulariser; 3. one step of the optimiser; 4. with a rule of growth, after the
+        trial of each task but the first, units are added if the loss is too high.
 
     Logs:
         as :class:`SequentialFinetuning`; ``train/task_loss`` and ``train/kept``, the regulariser.
 
     Args:
-        model: hypernetwork of tasks with the network of K outputs in it.
+        model: hypernetwork of tasks, such as :class:`graphseq.nn.RNNHyperNetwork`, whose network has K outputs.
         num_outputs: number K of classes of a task, at least 2.
         num_tasks: number of tasks, at least 1 and not more than the hypernetwork has.
         regularizer: regulariser; None for :class:`graphseq.nn.OutputRegularizer` with its defaults.
-        growth: rule by which a recurrent hypernetwork grows; None for one that does not.
+        growth: rule by which a recurrent hypernetwork grows; None for no growth.
         options: arguments of :class:`Task`.
 
     Raises:
         ValueError: if a number is out of range, or the hypernetwork has fewer tasks.
-        TypeError: if the model is no hypernetwork of tasks, or cannot grow and a rule is given.
+        TypeError: if the model is not a hypernetwork of tasks, or cannot grow and a rule is given.
 
     Example:
         >>> from torch import nn
@@ -77,7 +77,9 @@ class ContinualHypernet(SequentialFinetuning):
                 f"model is a {type(model).__name__}; give a hypernetwork of tasks such as graphseq.nn.RNNHyperNetwork"
             )
         if model.num_tasks < num_tasks:
-            raise ValueError(f"num_tasks is {num_tasks}, the hypernetwork has {model.num_tasks}; give it as many tasks")
+            raise ValueError(
+                f"num_tasks is {num_tasks} and model has {model.num_tasks} tasks; give model at least as many"
+            )
         if growth is not None and not isinstance(model, RNNHyperNetwork):
             raise TypeError(f"growth is given, and a {type(model).__name__} cannot grow; give an RNNHyperNetwork")
         self.regularizer = OutputRegularizer() if regularizer is None else regularizer
@@ -103,7 +105,7 @@ class ContinualHypernet(SequentialFinetuning):
         return torch.stack([self.model.embedding(task).detach() for task in tasks])
 
     def begin_task(self, task: int) -> None:
-        """Note the weights that are generated for the earlier tasks.
+        """Store the weights that are generated for the earlier tasks.
 
         Args:
             task: number of the task.
@@ -115,7 +117,7 @@ class ContinualHypernet(SequentialFinetuning):
                 self.noted[:task] = self.model.generate(self._embeddings(list(range(task))))
 
     def end_task(self, task: int) -> None:
-        """Estimate how important each generated weight is to the task, with mean 1, if the regulariser asks for it.
+        """Estimate how important each generated weight is to the task, with mean 1, if the regulariser uses it.
 
         Args:
             task: number of the task.
@@ -146,12 +148,12 @@ class ContinualHypernet(SequentialFinetuning):
     # growth
 
     def on_train_start(self) -> None:
-        """Restore the generators, the task that was being learned, and the trial of it."""
+        """Restore the generators, the current task, and its trial."""
         super().on_train_start()
         self._steps = int(self.trial[0])
 
     def on_train_batch_start(self, batch: TaskBatch, batch_idx: int) -> None:
-        """Change the task if the batch is of the next one; grow if the trial of the task is over and was bad."""
+        """Change the task if the batch is of the next one; grow if the trial is over and its loss is too high."""
         super().on_train_batch_start(batch, batch_idx)
         rule = self.growth
         if rule is None or batch.task == 0 or self._steps != rule.trial_steps:

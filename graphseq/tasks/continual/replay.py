@@ -1,4 +1,4 @@
-"""Experience replay: some samples of earlier tasks are kept and learned again."""
+"""Experience replay: stored samples of earlier tasks are mixed into the training."""
 
 from typing import Unpack
 
@@ -15,7 +15,7 @@ __all__ = ["ExperienceReplay", "ReplayMemory"]
 
 
 class ReplayMemory(Elastic):
-    """Samples of earlier tasks, as many of each; a checkpoint holds them.
+    """Memory with up to a fixed number of samples of each earlier task, which checkpoints hold.
 
     Args:
         samples_per_task: number of samples of each task, at least 1.
@@ -73,14 +73,14 @@ class ReplayMemory(Elastic):
 
 
 class ExperienceReplay(SequentialFinetuning):
-    r"""Train one network on one task after the other, with samples of earlier tasks in each batch.
+    r"""Train one network on a sequence of tasks, with stored samples of earlier tasks in each step.
 
     .. math:: L = L_T + \frac{T - 1}{B} \sum_{b} \ell(f(\tilde x_b), \tilde y_b), \qquad
         (\tilde x_b, \tilde y_b) \text{ of the } T - 1 \text{ tasks before}
 
     so that all tasks have equal weights.
 
-    Source: arXiv 1902.10486. Differs from it: the memory has a share for each task.
+    Source: arXiv 1902.10486. Differs from it: the memory holds a fixed number of samples of each task.
 
     Procedure:
         1. when a task begins, samples of the one before are added to the memory; 2. cross-entropy of the batch and of

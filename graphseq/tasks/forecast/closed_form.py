@@ -12,7 +12,7 @@ class ClosedFormForecasting(Forecasting):
     """Evaluate forecasts that are computed from the training span in closed form, or that are not trained.
 
     Training takes no step: a network with ``fit_to`` is fitted to the training span when the run starts, and training
-    batches are passed over. Use ``max_epochs: 1``. Loss, metrics and checkpoints are those of :class:`Forecasting`.
+    batches are skipped. Use ``max_epochs: 1``. Loss, metrics and checkpoints are those of :class:`Forecasting`.
 
     Procedure:
         1. the network is fitted to the training span, if it has ``fit_to``; 2. validation and test as in
@@ -36,7 +36,7 @@ class ClosedFormForecasting(Forecasting):
     """
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> None:  # type: ignore[override]  # no loss, no step
-        """Pass over a training batch."""
+        """Skip a training batch."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return no optimiser."""

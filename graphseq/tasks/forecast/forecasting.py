@@ -41,7 +41,7 @@ class Forecasting(Task[WindowBatch]):
 
     .. math:: L = \frac{1}{|M|} \sum_{m \in M} \ell(f_m, y_m), \quad M = \{(b,s,t,k) : y_{bstk} \text{ is a number}\}
 
-    Missing targets (NaN) count neither in the loss nor in a metric. Metrics are sums over counts, in float64, so they
+    Missing targets (NaN) are ignored in loss and metrics. Metrics are sums divided by counts, in float64, so that they
     depend neither on the batch size nor on how windows are distributed over processes.
 
     Each module of the network with a method ``fit_to(span)`` gets the training span once before the first step, and
@@ -70,8 +70,8 @@ class Forecasting(Task[WindowBatch]):
 
     Raises:
         ValueError: if an argument is out of range or unknown; in a step, if the network's output has another shape.
-        TypeError: if ``loss`` is no module, or teacher forcing is asked of a network without ``forward_with_target``.
-        DataError: in a step, if the batch is no ``WindowBatch``.
+        TypeError: if ``loss`` is not a module, or teacher forcing is set for a network without ``forward_with_target``.
+        DataError: in a step, if the batch is not a ``WindowBatch``.
 
     Example:
         >>> from graphseq.models import ReGENN

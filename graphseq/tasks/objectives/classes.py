@@ -1,4 +1,4 @@
-"""Targets that are classes: one a sample, or several labels of which some are missing."""
+"""Targets that are classes: one for each sample, or several labels of which some are missing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ __all__ = ["Classes", "Labels"]
 
 @dataclass(frozen=True)
 class Classes(Objective):
-    r"""One class a sample: cross-entropy of the logits; accuracy and macro F1.
+    r"""One class for each sample: cross-entropy of the logits; accuracy and macro F1.
 
     .. math:: L = -\frac{1}{B} \sum_b \log \operatorname{softmax}(f_b)_{y_b}
 
@@ -75,7 +75,7 @@ class Classes(Objective):
             low, high = (int(bound) for bound in target.aminmax())
             if not 0 <= low <= high < self.num_outputs:
                 raise DataError(
-                    f"labels reach from {low} to {high}; with num_outputs={self.num_outputs} they must be in "
+                    f"labels range from {low} to {high}; with num_outputs={self.num_outputs} they must be in "
                     f"0..{self.num_outputs - 1}"
                 )
         return logits, target.long()
@@ -121,7 +121,7 @@ class Classes(Objective):
         known: dict[str, Column] = {}
         if target is not None:
             if target.is_floating_point() or target.numel() != len(p):
-                raise DataError(f"labels are {target.dtype} {tuple(target.shape)}; one integer a sample is needed")
+                raise DataError(f"labels are {target.dtype} {tuple(target.shape)}; give one integer for each sample")
             known["target"] = named_classes(target.flatten(), names)
         probabilities = {f"p_{name}": p[:, number] for number, name in enumerate(names)}
         return {**known, "prediction": named_classes(p.argmax(1), names), **probabilities}
@@ -138,7 +138,7 @@ class Classes(Objective):
 
 @dataclass(frozen=True)
 class Labels(Objective):
-    r"""Several binary labels a sample, of which some are missing: binary cross-entropy; AUROC and average precision.
+    r"""Several binary labels for each sample, some missing: binary cross-entropy; AUROC and average precision.
 
     .. math:: L = \frac{1}{|M|} \sum_{(b,k) \in M} \mathrm{BCE}(\sigma(f_{bk}), y_{bk}),
         \quad M = \{(b,k) : y_{bk} \text{ is a number}\}
@@ -176,7 +176,9 @@ class Labels(Objective):
         logits = class_logits(output, network, self.num_outputs)
         target = reshaped(target, logits, "labels")
         if target.device.type == "cpu" and bool((~torch.isnan(target) & (target != 0) & (target != 1)).any()):
-            raise DataError("multilabel targets must be 0, 1 or NaN (missing); other values were given")
+            raise DataError(
+                "multilabel targets hold other values than 0, 1 and NaN; give 0, 1, or NaN where a label is missing"
+            )
         return logits, target
 
     def loss(self, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:

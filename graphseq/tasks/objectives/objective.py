@@ -106,7 +106,7 @@ def wide(output: object, network: nn.Module) -> Tensor:
         network: network, named in the error message.
 
     Raises:
-        ValueError: if the output is no tensor.
+        ValueError: if the output is not a tensor.
 
     Example:
         >>> wide(torch.zeros(2, dtype=torch.bfloat16), nn.Linear(4, 3)).dtype

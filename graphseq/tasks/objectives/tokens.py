@@ -16,7 +16,7 @@ __all__ = ["Tokens"]
 
 @dataclass(frozen=True)
 class Tokens(Objective):
-    r"""The next token at each position, padding left out: cross-entropy; perplexity and bits per character.
+    r"""The next token at each position, without padding: cross-entropy; perplexity and bits per character.
 
     .. math:: L = -\frac{1}{|M|} \sum_{(b,t) \in M} \log \operatorname{softmax}(f_{bt})_{y_{bt}},
         \quad M = \{(b,t) : y_{bt} \neq \mathrm{ignore\_index}\}
@@ -25,14 +25,14 @@ class Tokens(Objective):
 
     Args:
         num_outputs: number of tokens K in the vocabulary, at least 2.
-        ignore_index: target at positions that do not count.
+        ignore_index: target of positions that are ignored.
 
     Shape:
         output (B, T, K), target int64 (B, T)
 
     Raises:
         ValueError: if ``num_outputs`` is below 2; in a step, if the network's output is not (B, T, K).
-        DataError: in a step, if the target is no integer (B, T), or out of range.
+        DataError: in a step, if the target is not an integer tensor (B, T), or out of range.
 
     Example:
         >>> loss, size = Tokens(4).loss(torch.zeros(1, 3, 4), torch.tensor([[0, 3, -100]]))

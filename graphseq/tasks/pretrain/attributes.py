@@ -24,10 +24,9 @@ class AttributeMasking(PretrainingTask):
         + \sum_c \mathrm{CE}_{(u, v) \in M'}\bigl(V_c (h_u + h_v),\, e_{uvc}\bigr)
 
     Procedure:
-        1. choose a share of the nodes of each graph, at least one; 2. put a learned vector in the place of their
-        embedded features, and another in that of the features of all edges that touch them; 3. encode; 4. predict the
-        categories of the masked nodes, and of the masked edges from the sum of their ends; 5. one step of the
-        optimiser.
+        1. choose a share of the nodes of each graph, at least one; 2. replace their embedded features by a learned
+        vector, and those of all edges that touch them by another; 3. encode; 4. predict the categories of the masked
+        nodes, and of the masked edges from the sum of their ends; 5. one step of the optimiser.
 
     Logs:
         ``<stage>/loss``, ``<stage>/node_acc`` and, with edges, ``<stage>/edge_acc``: accuracy of the first column.
@@ -41,13 +40,14 @@ class AttributeMasking(PretrainingTask):
         edge_categories: number of categories of each column of ``edge_attr``; None if edges have no categories.
         node_columns: columns of ``x`` that are predicted; as published the first one, the type of the atom.
         edge_columns: columns of ``edge_attr`` that are predicted; an empty list leaves edges unmasked.
-        mask_share: share of the nodes of each graph that are masked, in (0, 1]; one more than the share, rounded down,
-            is masked, as published.
+        mask_share: share p of the nodes of each graph that are masked, in (0, 1]; of n nodes
+            :math:`\lfloor p n \rfloor + 1` are masked, as published.
         options: arguments of :class:`Task`.
 
     Raises:
         ValueError: if an argument is out of range.
-        DataError: in a step, if ``x`` or ``edge_attr`` holds no categories, or on a CPU some that are out of range.
+        DataError: in a step, if ``x`` or ``edge_attr`` does not hold integer categories, or, on the CPU, if a category
+            is out of range.
 
     Example:
         >>> from graphseq.models import GraphEncoder
@@ -162,7 +162,7 @@ def _check_range(name: str, value: Tensor, columns: list[int], counts: list[int]
         if not 0 <= low <= high < count:
             argument = "node_categories" if name == "x" else "edge_categories"
             raise DataError(
-                f"column {column} of {name} reaches from {low} to {high}; with {argument}[{column}]={count} it must be "
+                f"column {column} of {name} ranges from {low} to {high}; with {argument}[{column}]={count} it must be "
                 f"in 0..{count - 1}"
             )
 

@@ -18,7 +18,7 @@ class PretrainingTask(Task[object]):
     """Base of procedures that train a graph encoder without labels; a subclass defines ``step``.
 
     Labels of a batch are never read. The trained encoder is the part ``model`` of the checkpoint: another network takes
-    it as ``Pretrained(path)``, frozen or not. What is drawn at random in validation and test is the same in each epoch.
+    it as ``Pretrained(path)``, frozen or not. Random choices in validation and test are the same in each epoch.
 
     Args:
         model: encoder in two parts, such as :class:`graphseq.models.GraphEncoder`.

@@ -1,4 +1,4 @@
-"""Context prediction: a node by its surroundings is matched with what lies around these."""
+"""Context prediction: the neighbourhood of a node is matched with the ring of nodes around it."""
 
 import copy
 from typing import Unpack
@@ -18,29 +18,29 @@ __all__ = ["ContextPrediction"]
 
 
 class ContextPrediction(PretrainingTask):
-    r"""Train an encoder so that the vector of a node tells the ring of nodes around its surroundings from another ring.
+    r"""Train an encoder to recognise, from the neighbourhood of a node, the ring of nodes around it.
 
     .. math:: L = -\frac{1}{G} \sum_g \bigl(\log \sigma(h_g^\top c_g) + \log \sigma(-h_g^\top c_{g+1})\bigr)
 
-    with :math:`h_g` the vector of a random node of graph g by the nodes within K hops, and :math:`c_g` the mean vector,
-    by another encoder that sees the ring of nodes between :math:`r_1` and :math:`r_2` hops alone, of the anchors: nodes
-    in both.
+    where :math:`h_g` is the vector of a random node of graph g, encoded from the nodes within K hops, and :math:`c_g`
+    is the mean vector of the anchors, encoded by a second encoder that reads only the ring of nodes between :math:`r_1`
+    and :math:`r_2` hops. Anchors are the nodes in both.
 
     Procedure:
-        1. draw a node of each graph; 2. encode its surroundings and, by the other encoder, its ring; graphs too small
+        1. draw a node of each graph; 2. encode its neighbourhood and, by the second encoder, its ring; graphs too small
         for a ring are left out; 3. the loss above, with the ring of the next graph as negative pair; 4. one step of the
         optimiser for both encoders.
 
     Logs:
         ``<stage>/loss``.
 
-    Source: arXiv 1905.12265, section 3.1.1. Differs from it: the other encoder is as deep as the first.
+    Source: arXiv 1905.12265, section 3.1.1. Differs from it: by default the second encoder is as deep as the first.
 
     Args:
         model: encoder such as :class:`graphseq.models.GraphEncoder`, with as many layers as ``num_hops``.
-        num_hops: radius K of the surroundings, at least 1.
-        inner_hops: inner radius :math:`r_1` of the ring, from 1 to ``num_hops``.
-        outer_hops: outer radius :math:`r_2` of the ring, above ``inner_hops``.
+        num_hops: radius K of the neighbourhood in hops, at least 1.
+        inner_hops: inner radius :math:`r_1` of the ring in hops, from 1 to ``num_hops``.
+        outer_hops: outer radius :math:`r_2` of the ring in hops, above ``inner_hops``.
         context_model: encoder of the ring; None for one like ``model`` with other random weights.
         options: arguments of :class:`Task`.
 

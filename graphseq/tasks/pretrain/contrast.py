@@ -18,7 +18,7 @@ class GraphContrast(PretrainingTask):
 
     .. math:: L = \mathrm{InfoNCE}\bigl(p(f(v_1(G))),\, p(f(v_2(G)))\bigr)
 
-    with a projection p, by default of two linear maps, see :func:`graphseq.ops.info_nce_loss`.
+    with a projection head p, by default two linear layers, see :func:`graphseq.ops.info_nce_loss`.
 
     Procedure:
         1. two views of each graph of the batch, on the device; 2. encode, pool, project; 3. the loss above over the
@@ -34,8 +34,8 @@ class GraphContrast(PretrainingTask):
         views: two modules that make the views; default ``DropNodes(0.2)`` and ``GrowSubgraph(0.8)``, which are
             recommended for molecules.
         temperature: temperature of the similarities of the default loss, above 0.
-        projection: projection head, such as :class:`graphseq.nn.FixedReweightingHead`; None for two linear maps with
-            ReLU between them, as wide as a graph vector.
+        projection: projection head, such as :class:`graphseq.nn.FixedReweightingHead`; None for two linear layers with
+            a ReLU between them, as wide as a graph vector.
         loss: loss of the projections of two views, such as :class:`graphseq.nn.NTXentLoss`; None for InfoNCE.
         options: arguments of :class:`Task`.
 
@@ -64,14 +64,15 @@ class GraphContrast(PretrainingTask):
         super().__init__(model, **options)
         chosen = [DropNodes(0.2), GrowSubgraph(0.8)] if views is None else views
         if len(chosen) != 2:
-            raise ValueError(f"views has {len(chosen)} entries; give two")
+            raise ValueError(f"views has {len(chosen)} entries; give two modules, one for each view")
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; it must be above 0")
         if loss is not None:
             loss.check_views(2)
             if loss.needs_labels:
                 raise ValueError(
-                    f"loss is {type(loss).__name__}, which reads labels; GraphContrast trains without them"
+                    f"loss is {type(loss).__name__}, which reads labels; GraphContrast has none: give NTXentLoss or "
+                    "None"
                 )
         self.views = nn.ModuleList(chosen)
         self.temperature = temperature
@@ -101,7 +102,7 @@ class GraphContrast(PretrainingTask):
 
 
 class Infomax(PretrainingTask):
-    r"""Train an encoder so that a summary of a graph tells its nodes from those of another graph.
+    r"""Train an encoder so that the summary vector of a graph distinguishes its nodes from those of other graphs.
 
     .. math::
         L = -\frac{1}{N} \sum_i \bigl(\log \sigma(h_i^\top W s_{g(i)}) + \log \sigma(-h_i^\top W s_{g(i)+1})\bigr),

@@ -1,4 +1,4 @@
-"""Edge prediction: hidden edges are told from pairs of nodes without an edge."""
+"""Edge prediction: hidden edges are distinguished from pairs of nodes without an edge."""
 
 from typing import Unpack
 
@@ -12,7 +12,7 @@ __all__ = ["EdgePrediction"]
 
 
 class EdgePrediction(PretrainingTask):
-    r"""Train an encoder so that scalar products of mapped node vectors tell hidden edges from other pairs.
+    r"""Train an encoder so that dot products of projected node vectors distinguish hidden edges from other pairs.
 
     .. math:: L = -\mathrm{mean}_{(u, v) \in P} \log \sigma(z_u^\top z_v)
         - \mathrm{mean}_{(u, v) \in N} \log \sigma(-z_u^\top z_v), \qquad z_i = W h_i + b
@@ -26,12 +26,12 @@ class EdgePrediction(PretrainingTask):
         ``<stage>/loss``.
 
     Source: arXiv 1611.07308; with hidden edges the masked edges of arXiv 2111.14064 (GPPT). Differs from them: a pair
-    that turns out to be an edge is left out and not drawn again; node vectors are mapped linearly, since the products
-    of those behind a ReLU are never negative.
+    that turns out to be an edge is left out and not drawn again; node vectors pass through a linear layer, since dot
+    products of vectors behind a ReLU are never negative.
 
     Args:
         model: encoder such as :class:`graphseq.models.GraphEncoder`.
-        mask_share: probability that an edge is hidden, in [0, 1]; 0 predicts all edges, which the encoder sees.
+        mask_share: probability that an edge is hidden, in [0, 1]; with 0 no edge is hidden and all are predicted.
         options: arguments of :class:`Task`.
 
     Raises:

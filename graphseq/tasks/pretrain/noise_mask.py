@@ -25,7 +25,7 @@ _STATISTICS_BATCH = 256  # images of a batch from which statistics of norms are 
 
 
 class NoiseMaskPretraining(Task[Any]):
-    r"""Train a classifier on images under masks of a policy, which learns to draw masks of low loss; then fine-tune it.
+    r"""Pre-train a classifier on images under noise masks, drawn by a policy that learns to lower the loss.
 
     .. math::
         L_{\theta} = \frac{1}{B} \sum_b c_b, \quad c_b = -\log p_\theta(y_b \,|\, x_b \odot m_b), \qquad
@@ -47,7 +47,7 @@ class NoiseMaskPretraining(Task[Any]):
 
     Logs:
         ``<stage>/loss``; ``train/log_prob``, mean log-density of the masks; ``val/acc``, ``val/f1`` (macro) and the
-        same for test, of images under the mean mask. They say little of the network after fine-tuning.
+        same for test, of images under the mean mask. They say little about the accuracy after fine-tuning.
 
     Source: arXiv 2406.14568 and its released code. Differs from it: the released loss is the product of cross-entropy
     and the logarithm of the *sum* of the densities of the cells, whose gradient is not that of the expected cost, and
@@ -60,16 +60,16 @@ class NoiseMaskPretraining(Task[Any]):
         policy: module from images to :class:`graphseq.nn.PerturbedImages`; default :class:`graphseq.nn.BetaMaskPolicy`
             for images of one channel. Controls are :class:`graphseq.nn.RandomMask` and
             :class:`graphseq.nn.AdditiveNoise`.
-        average_last: number of epochs, the last ones, whose weights are averaged, at least 1.
+        average_last: number of last epochs whose weights are averaged, at least 1.
         policy_optimizer: callable from the policy's parameters to an optimiser; default ``torch.optim.Adam``.
             ``optimizer`` is the classifier's; ``scheduler`` is for both.
         options: arguments of :class:`Task`.
 
     Raises:
-        ValueError: if an argument is outside its range; when training starts, if ``max_epochs`` is unknown.
+        ValueError: if an argument is outside its range; when training starts, if the trainer has no ``max_epochs``.
         TypeError: when training starts, if the classifier has batch norms and the trainer no data module of graphseq;
             in a step, if the policy does not return :class:`graphseq.nn.PerturbedImages`.
-        DataError: in a step, if the batch has no images, or labels are no classes or out of range.
+        DataError: in a step, if the batch has no images, or labels are not class numbers or are out of range.
         UnsupportedStrategyError: if there are several processes.
 
     Example:
@@ -191,7 +191,9 @@ class NoiseMaskPretraining(Task[Any]):
         """Return the number of epochs that are averaged already."""
         total = self.trainer.max_epochs
         if total is None or total < 1:
-            raise ValueError(f"max_epochs of the trainer is {total}; give it, so that the last epochs are known")
+            raise ValueError(
+                f"max_epochs of the trainer is {total}; give the number of epochs, of which the last are averaged"
+            )
         return max(0, self.current_epoch - max(0, total - self.average_last))
 
     @torch.no_grad()

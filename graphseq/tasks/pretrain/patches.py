@@ -1,4 +1,4 @@
-"""Pre-training by masked patches: the patch of a masked place is chosen among those of the same image."""
+"""Pre-training by masked patches: the patch of a masked position is chosen among masked ones of the same image."""
 
 from typing import Protocol, Unpack, runtime_checkable
 
@@ -36,9 +36,9 @@ class SelfiePretraining(Task[object]):
     .. math:: L = -\frac{1}{B M} \sum_b \sum_{t=1}^{M} \log \operatorname{softmax}_j(s_{btj})_t
 
     over the M masked patches j of the same image. Labels are never read, and may be missing. Images should not be
-    shifted at random: black borders tell where a patch lies, and there is less to learn. The patch network is the
+    shifted at random: black borders reveal the position of a patch and make the task easier. The patch network is the
     part ``model.network`` of the checkpoint: a classifier takes it as
-    ``Pretrained(path, part="model.network", freeze=False)``, and attention pooling and positions are left behind.
+    ``Pretrained(path, part="model.network", freeze=False)``, without the attention pooling and the positions.
 
     Procedure:
         1. mask M random patches of each image, on the device; 2. vectors of all patches; 3. summary of the others and
@@ -46,9 +46,9 @@ class SelfiePretraining(Task[object]):
         same patches in each epoch.
 
     Logs:
-        ``<stage>/loss``, log M for guessing; ``<stage>/acc``, share of positions at which the right patch has the
-        highest score, 1/M for guessing; ``<stage>/ceiling``, the accuracy that can be expected at best, since patches
-        that are equal in every pixel cannot be told apart.
+        ``<stage>/loss``, log M at chance; ``<stage>/acc``, share of positions at which the correct patch has the
+        highest score, 1/M at chance; ``<stage>/ceiling``, the accuracy that can be expected at best, since patches that
+        are equal in every pixel cannot be told apart.
 
     Source: arXiv 1906.02940. Differs from it: see :class:`graphseq.models.SelfieNetwork`.
 

@@ -21,8 +21,8 @@ class RepresentationLearning(Task[object]):
 
     .. math:: L = \ell(z_1, \dots, z_V;\, y), \qquad z_v = f(v(x))
 
-    The network is one with a projection head, :class:`graphseq.models.ProjectedNetwork`. With a loss that reads labels
-    this is supervised contrastive learning, without labels it is SimCLR. Cross-entropy with a projection head is
+    The network usually has a projection head, see :class:`graphseq.models.ProjectedNetwork`. With a loss that reads
+    labels this is supervised contrastive learning, without labels it is SimCLR. Cross-entropy with a projection head is
     :class:`Classification` of a :class:`graphseq.models.ProjectedClassifier`; two views of graphs are those of
     :class:`GraphContrast`, with the same heads and losses.
 
@@ -45,8 +45,8 @@ class RepresentationLearning(Task[object]):
         options: arguments of :class:`Task`.
 
     Raises:
-        TypeError: if ``loss`` is no contrastive loss.
-        ValueError: if the loss does not take so many views.
+        TypeError: if ``loss`` is not a contrastive loss.
+        ValueError: if the loss does not take this number of views.
         DataError: in a step, if the loss needs labels and there are none, or views are to be made of graphs.
 
     Example:

@@ -63,7 +63,7 @@ class PromptTask(Task):
 
     .. math:: y_g = \mathrm{head}\Bigl(\bigoplus_{i \in g} f(A, X + P)_i\Bigr)
 
-    Parameters and buffers of the encoder never change, those of norms neither. Prompts are added to what
+    Parameters and buffers of the encoder, those of norms included, never change. Prompts are added to what
     ``encoder.embed`` returns: embedded categories, or real features. A subclass defines :meth:`prompts`.
 
     Logs:
@@ -158,11 +158,11 @@ class PromptTask(Task):
                 self._prompt_metrics[name] = metrics
 
     def configure_metrics(self) -> MetricCollection:
-        """Return AUROC and average precision, or accuracy and macro F1 for one class a graph."""
+        """Return AUROC and average precision, or accuracy and macro F1 for multiclass targets."""
         return self.target_kind.metrics()
 
     def targets(self, batch: object, count: int) -> tuple[Tensor, Tensor]:
-        """Return the targets of a batch, one row a graph, and whether a graph has any label.
+        """Return the targets of a batch, one row for each graph, and whether a graph has any label.
 
         Args:
             batch: batch with ``y``.

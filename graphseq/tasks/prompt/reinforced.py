@@ -34,8 +34,8 @@ class ReinforcedPromptTuning(PromptTask):
         r_t = \ell(P_{t-1}) - \ell(P_t)
 
     Procedure, for each batch of training graphs; with few labels a batch holds all of them, as published:
-        1. the graphs are cut into overlapping shares, one a member of the ensemble;
-        2. for each member: roll out episodes on a few graphs of its share, in random order; scale rewards; compute
+        1. the graphs are cut into overlapping shares, one for each member of the ensemble; 2. for each member: roll out
+        episodes on a few graphs of its share, in random order; scale rewards; compute
            advantages; take several passes over the transitions in minibatches, minimising :class:`ProximalPolicyLoss`
            of this member and of the critic, which all members share; stop early when the policy has moved far;
         3. the joint policy places prompts on all graphs of the batch, and the head takes a step, or ``head_steps``, for
@@ -66,7 +66,8 @@ class ReinforcedPromptTuning(PromptTask):
         head_passes: number of passes over the batch that train the head after each training of the policies, each with
             newly placed prompts; 0 leaves the head as it is.
         head_steps: number of steps that the head takes on the graphs of a pass before prompts are placed anew, at least
-            1; as published 1. With few epochs more of them train the head as long as other methods do, at little cost.
+            1; as published 1. With few epochs, more steps give the head as much training as other methods, at little
+            cost.
         head_dropout: whether dropout of the encoder is on while the head is trained.
         initial_log_std: logarithm of the standard deviation of prompts at the start.
         final_log_std: value that the logarithm of the deviation moves towards, linearly over the batches.
@@ -75,8 +76,8 @@ class ReinforcedPromptTuning(PromptTask):
         discount: discount factor of rewards, in [0, 1].
         trace_decay: weight of longer sums of rewards in advantages, in [0, 1].
         rollout_batch_size: number of graphs that are rolled out together, at least 1.
-        minibatch_size: least number of transitions of one step of the policies, if there are so many; below twice as
-            many are taken, so that none is left out.
+        minibatch_size: smallest number of transitions in one step of the policies, if there are enough; a step takes
+            fewer than twice as many, so that none is left out.
         num_passes: largest number of passes over the transitions of a rollout, at least 1.
         max_node_divergence: mean divergence of the choice of nodes above which no further pass is taken.
         max_prompt_divergence: mean divergence of the prompts above which no further pass is taken.

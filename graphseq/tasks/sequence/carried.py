@@ -62,7 +62,7 @@ class CarriedLanguageModeling(LanguageModeling):
     Raises:
         ValueError: if ``num_outputs`` is below 2, or the data module shuffles windows; in a step, if the batch has
             another number of rows than the one before.
-        TypeError: if the network carries no state.
+        TypeError: if the network has no ``forward_with_state``.
 
     Example:
         >>> from graphseq.models import RecurrentLanguageModel
@@ -86,7 +86,8 @@ class CarriedLanguageModeling(LanguageModeling):
         data = self.datamodule
         if isinstance(data, StreamedText) and not data.in_streams:
             raise ValueError(
-                f"order is 'shuffled' in {type(data).__name__}, so that no window goes on where the last one ended; "
+                f"order is 'shuffled' in {type(data).__name__}, so that windows do not continue where the last one "
+                "ended; "
                 "set order='streams' in the data module, or take graphseq.tasks.LanguageModeling"
             )
         super().setup(stage)

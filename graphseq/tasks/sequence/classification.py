@@ -84,6 +84,6 @@ def checked_lengths(batch: object) -> Tensor:
     # on a GPU the check would synchronise
     if lengths.device.type == "cpu" and not 1 <= int(lengths.min()) <= int(lengths.max()) <= x.shape[1]:
         raise DataError(
-            f"lengths reach from {int(lengths.min())} to {int(lengths.max())}; they must be in 1..{x.shape[1]}"
+            f"lengths range from {int(lengths.min())} to {int(lengths.max())}; they must be in 1..{x.shape[1]}"
         )
     return lengths

@@ -1,4 +1,4 @@
-"""Training of networks that answer with positions of their input."""
+"""Training of networks whose outputs are positions of their input."""
 
 from typing import Any, Literal, Unpack, get_args
 
@@ -33,8 +33,8 @@ class Pointing(WritingTask):
 
     .. math:: L = -\frac{1}{\sum_b m_b} \sum_b \sum_{i=1}^{m_b} \log p(C_{bi} \mid C_{b1}, \dots, C_{b,i-1}, P_b)
 
-    where the last position of an output is the end, if the network writes one. Evaluation decodes freely, by beam
-    search, and measures what the problem asks for; the loss of an evaluation is under teacher forcing.
+    where the last position of an output is the end symbol, if the network writes one. Evaluation decodes by beam search
+    and computes the metrics of the problem; the loss of an evaluation is under teacher forcing.
 
     Procedure:
         1. logits of all steps from the true outputs (teacher forcing); 2. cross-entropy over the steps that count; 3.
@@ -42,7 +42,7 @@ class Pointing(WritingTask):
         the decoded outputs.
 
     Logs:
-        ``<stage>/loss``; of val and test ``acc``, the share of right answers, and for the problem ``hull`` the share
+        ``<stage>/loss``; of val and test ``acc``, the share of correct outputs, and for the problem ``hull`` the share
         of the hull's ``area`` over ``simple`` polygons and the rate of these, for ``delaunay`` the ``coverage`` of
         triangles, for ``tour`` the ``length``, the ``gap`` to the shortest tour, and the rate of ``valid`` tours.
 
@@ -50,10 +50,10 @@ class Pointing(WritingTask):
 
     Args:
         model: network that writes positions, such as :class:`graphseq.models.PointerNet`.
-        problem: what an output means: ``positions`` in an order that counts, the corners of a convex ``hull``, the
-            triangles of a ``delaunay`` triangulation, or a closed ``tour``.
+        problem: meaning of an output: ``positions`` in a fixed order, the corners of a convex ``hull``, the triangles
+            of a ``delaunay`` triangulation, or a closed ``tour``.
         beam_size: number of partial outputs of the beam search in evaluations, at least 1.
-        mask: constraint of decoding: ``none``, or ``visited`` to forbid positions that are written already, which makes
+        mask: constraint of decoding: ``none``, or ``visited`` to forbid positions that were written before, which makes
             every output of a tour valid.
         options: arguments of :class:`Task`.
 
@@ -117,12 +117,12 @@ class Pointing(WritingTask):
         if logits.shape[2] != x.shape[1] + 1:
             raise ValueError(
                 f"{type(self.network).__name__} has {logits.shape[2] - 1} output symbols, the batch {x.shape[1]} "
-                "positions; a network with a fixed set of symbols answers for one number of points only: train one for "
-                "each, or take graphseq.models.PointerNet"
+                "positions; a network with a fixed set of symbols handles one number of points only: train one for "
+                "each, or use graphseq.models.PointerNet"
             )
 
     def max_steps(self, x: Tensor) -> int:
-        """Return the largest number of positions of an answer.
+        """Return the largest number of positions of an output.
 
         Args:
             x: inputs (B, n, D).

@@ -19,8 +19,8 @@ class SequenceToSequence(WritingTask):
 
     .. math:: L = -\frac{1}{\sum_b m_b} \sum_b \sum_{i=1}^{m_b} \log p(y_{bi} \mid y_{b1}, \dots, y_{b,i-1}, x_b)
 
-    where the last symbol of an output is the end, if the network writes one. Evaluation decodes freely, by beam
-    search; the loss of an evaluation is under teacher forcing.
+    where the last symbol of an output is the end symbol, if the network writes one. Evaluation decodes by beam search;
+    the loss of an evaluation is under teacher forcing.
 
     Procedure:
         1. logits of all steps from the true outputs (teacher forcing); 2. cross-entropy over the steps that count; 3.
@@ -28,13 +28,13 @@ class SequenceToSequence(WritingTask):
         the decoded outputs.
 
     Logs:
-        ``<stage>/loss``; of val and test ``acc``, the share of outputs that are right in every symbol.
+        ``<stage>/loss``; of val and test ``acc``, the share of outputs that are correct in every symbol.
 
     Source: arXiv 1409.3215, eq. 1. Differs from it: none.
 
     Args:
         model: network that writes symbols, such as :class:`graphseq.models.TransformerEncoderDecoder`.
-        num_outputs: number S of symbols, which targets are checked against, at least 1.
+        num_outputs: number S of output symbols, at least 1; targets are checked against it.
         beam_size: number of partial outputs of the beam search in evaluations, at least 1.
         mask: constraint of decoding: ``none``, or ``visited`` to forbid symbols that are written already.
         max_length: largest number of symbols of a decoded output; None for twice the longest input.
@@ -73,7 +73,7 @@ class SequenceToSequence(WritingTask):
         self.max_length = max_length
 
     def configure_metrics(self) -> MetricCollection:
-        """Return the share of right outputs."""
+        """Return the share of correct outputs."""
         return MetricCollection({"acc": ExactMatch()})
 
     def checked_outputs(self, y: Tensor, lengths: Tensor) -> None:

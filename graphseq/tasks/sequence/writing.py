@@ -1,4 +1,4 @@
-"""What tasks share whose networks write a sequence: loss under teacher forcing, and outputs by beam search."""
+"""Base class of tasks whose networks write a sequence: loss under teacher forcing, outputs by beam search."""
 
 from typing import Any, Literal, Unpack
 
@@ -20,7 +20,7 @@ Constraint = Literal["none", "visited"]
 
 
 class WritingTask(Task[object]):
-    """Base class of tasks whose network writes symbols; a subclass says which are allowed and how many.
+    """Base class of tasks whose network writes symbols; a subclass defines which are allowed and how many.
 
     Args:
         model: network that writes symbols, such as :class:`graphseq.models.PointerNet`.
@@ -40,7 +40,7 @@ class WritingTask(Task[object]):
                 "positions, such as graphseq.models.TransformerEncoderDecoder or graphseq.models.PointerNet"
             )
         if mask not in ("none", "visited"):
-            raise ValueError(f"mask is {mask!r}; it must be one of none, visited")
+            raise ValueError(f"mask is {mask!r}; it must be 'none' or 'visited'")
         if beam_size < 1:
             raise ValueError(f"beam_size is {beam_size}; it must be at least 1")
         self.beam_size = beam_size
@@ -54,7 +54,7 @@ class WritingTask(Task[object]):
         return network
 
     def checked_outputs(self, y: Tensor, lengths: Tensor) -> None:
-        """Check values of the outputs; defined by each subclass that can. It is called on a processor only.
+        """Check values of the outputs; defined by each subclass that can. It is called on the CPU only.
 
         Args:
             y: symbols int64 (B, M), -100 after the last of each.

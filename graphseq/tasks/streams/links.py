@@ -32,7 +32,7 @@ _FEWEST_CANDIDATES = 10
 
 
 class TemporalLinkPrediction(StreamTask):
-    r"""Train a network to tell events from negatives, in the order of the stream.
+    r"""Train a network to distinguish events from negatives, in the order of the stream.
 
     .. math::
         L = -\frac{1}{B} \sum_e \log \sigma(f(u_e, v_e, t_e))
@@ -95,8 +95,8 @@ class TemporalLinkPrediction(StreamTask):
         network = unwrapped(model)
         if coherence_weight > 0 and getattr(network, "memory", network) is None:
             raise ValueError(
-                f"coherence_weight is {coherence_weight}, and {type(network).__name__} has no memory to hold to its "
-                "direction; leave it at 0, or give a network with memory"
+                f"coherence_weight is {coherence_weight}, and {type(network).__name__} has no memory whose changes "
+                "could be penalised; leave it at 0, or give a network with memory"
             )
         if any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in hits_at or []):
             raise ValueError(f"hits_at is {hits_at}; give a list of integers of at least 1")
@@ -170,8 +170,7 @@ class TemporalLinkPrediction(StreamTask):
         logits, update = self.network.forward_with_update(batch)
         if logits.dim() != 2 or logits.size(1) < 2:
             raise DataError(
-                "the batch has no negatives to tell its events from; the data module draws them "
-                "(train_negatives, eval_negatives)"
+                "the batch has no negatives; let the data module draw them (train_negatives, eval_negatives)"
             )
         target = torch.zeros_like(logits)
         target[:, 0] = 1
@@ -183,7 +182,7 @@ class TemporalLinkPrediction(StreamTask):
             if not all(hasattr(update, name) for name in ("previous", "memory", "pending")):
                 raise DataError(
                     f"coherence_weight is {self.coherence_weight}, and the updates of {type(self.network).__name__} "
-                    "have no previous, memory and pending to hold to a direction; leave the weight at 0"
+                    "have no previous, memory and pending, which the coherence term compares; leave the weight at 0"
                 )
             logged["coherence"] = memory_coherence_loss(update.previous, update.memory, update.pending, self.coherence)
             loss = loss + self.coherence_weight * logged["coherence"]

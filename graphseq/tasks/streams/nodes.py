@@ -90,7 +90,7 @@ class TemporalNodeClassification(StreamTask):
         missing = missing_members(self.network, EmbeddingNetwork)
         if missing:
             raise TypeError(
-                f"{type(self.network).__name__} has no {missing[0]}, so it makes no embeddings; give a network such as "
+                f"{type(self.network).__name__} has no {missing[0]}, which computes embeddings; give a network such as "
                 "graphseq.models.TGN"
             )
         if pos_weight is not None and not pos_weight > 0:
@@ -141,8 +141,8 @@ class TemporalNodeClassification(StreamTask):
                 raise DataError(f"labels of the {split} split are not all 0 or 1: whether the state changes")
             if len(y) and bool((y == y[0]).all()):
                 raise DataError(
-                    f"all {len(y)} events of the {split} split have label {float(y[0]):g}, so there is nothing to tell "
-                    "apart and AUC and AP are not defined; use other fractions, another split_by, or more events"
+                    f"all {len(y)} events of the {split} split have label {float(y[0]):g}, so that there is only one "
+                    "class, and AUC and AP are not defined; use other fractions, another split_by, or more events"
                 )
 
     def configure_metrics(self) -> MetricCollection:
@@ -283,7 +283,9 @@ def static_node_embeddings(network: Any, batches: Iterable[EventBatch], nodes: T
                 if last is None or not batch.reordered or batch.end > last.end:
                     last = batch
         if last is None:
-            raise DataError("there is no batch, so the network has seen nothing to make embeddings of")
+            raise DataError(
+                "batches is empty, so that there are no events to compute embeddings from; give at least one batch"
+            )
         end = int(last.e_id[-1]) + 1
         embeddings = []
         for some in nodes.to(last.src.device).split(chunk):

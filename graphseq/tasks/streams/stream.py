@@ -428,7 +428,9 @@ class StreamTask(Task[EventBatch]):
         """
         super().on_load_checkpoint(checkpoint)
         if checkpoint.get("graphseq", {}).get("stream") is None:
-            raise CheckpointError("the checkpoint holds no state of an event stream; it is of another task")
+            raise CheckpointError(
+                "the checkpoint holds no state of an event stream; give one that was written by a task on streams"
+            )
         stream = noted(checkpoint, "stream", ["after_training", "next_event"])
         after = noted(checkpoint, "stream.after_training", ["buffers", "next_event"])
         if after is not None:

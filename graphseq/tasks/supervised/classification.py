@@ -18,7 +18,7 @@ __all__ = ["Classification"]
 class Classification(Task[object]):
     r"""Minimise the cross-entropy between labels and the network's logits.
 
-    Multiclass, one label a sample:
+    Multiclass, one label for each sample:
 
     .. math:: L = -\frac{1}{B} \sum_b \log \operatorname{softmax}(f(x_b))_{y_b}
 
@@ -77,7 +77,7 @@ class Classification(Task[object]):
         self.balances = isinstance(class_weights, str)
         given = [1.0] * num_outputs if isinstance(class_weights, str) else class_weights
         if given is not None and len(given) != num_outputs:
-            raise ValueError(f"class_weights has {len(given)} entries for {num_outputs} outputs")
+            raise ValueError(f"class_weights has {len(given)} entries for {num_outputs} outputs; give one for each")
         if given is not None and not (min(given) >= 0 and 0 < sum(given) < float("inf")):
             raise ValueError(f"class_weights is {given}; weights must be at least 0 and finite, not all 0")
         self.num_outputs = num_outputs
@@ -99,7 +99,10 @@ class Classification(Task[object]):
             )
         counted = data.class_weights
         if len(counted) != self.num_outputs:
-            raise DataError(f"the data have {len(counted)} classes or labels, the task {self.num_outputs}")
+            raise DataError(
+                f"the data have {len(counted)} classes or labels; set num_outputs={len(counted)}, not "
+                f"{self.num_outputs}"
+            )
         self.class_weights.copy_(torch.tensor(counted))
 
     def configure_metrics(self) -> MetricCollection:

@@ -31,7 +31,7 @@ class NodeClassification(Task[object]):
         ``<stage>/loss``, ``val/acc``, ``val/f1`` (macro) and the same for test.
 
     Args:
-        model: network whose output is one row of logits a node; any PyG network fits.
+        model: network whose output is one row of logits for each node, such as any PyG network.
         num_outputs: number of classes, at least 2.
         options: arguments of :class:`Task`.
 
@@ -67,7 +67,7 @@ class NodeClassification(Task[object]):
         """
         logits, target = class_logits(self(batch), self.model, self.num_outputs), batch_target(batch)
         if len(target) != len(logits):
-            raise DataError(f"labels are {tuple(target.shape)} for {len(logits)} nodes; give one label a node")
+            raise DataError(f"labels are {tuple(target.shape)} for {len(logits)} nodes; give one label for each node")
         mask, seeds = batch_field(batch, f"{stage}_mask"), batch_field(batch, "batch_size")
         if mask is not None and (
             not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (len(logits),)

@@ -32,7 +32,7 @@ class Regression(Task[object]):
         options: arguments of :class:`Task`.
 
     Raises:
-        TypeError: if ``loss`` is no module.
+        TypeError: if ``loss`` is not a module.
         ValueError: if ``num_outputs`` is below 1.
         DataError: in a step, if target and output differ in shape.
 

@@ -155,8 +155,8 @@ class SampleTask(Task[object]):
         head = getattr(network, "head", None)  # of any network that a user gives
         if not isinstance(head, nn.Module):
             raise TypeError(
-                f"{type(network).__name__} has no module `head`; give a network whose head reads one vector a sample, "
-                "such as graphseq.models.GraphClassifier, or FromPyG with out_channels"
+                f"{type(network).__name__} has no module `head`; give a network whose head reads one vector for each "
+                "sample, such as graphseq.models.GraphClassifier, or FromPyG with out_channels"
             )
         return head
 

@@ -17,15 +17,15 @@ __all__ = ["Segmentation"]
 
 
 class Segmentation(Task[object]):
-    r"""Predict a mask over positions from logits, real or complex, by a loss that is handed in.
+    r"""Predict a mask over positions from real or complex logits, with the given loss.
 
     Procedure:
         1. logits (B, N) of the batch; 2. loss against the mask; 3. one step of the optimiser.
 
     Logs:
         ``<stage>/loss``; ``val/iou``, the mean over samples of the intersection over union, ``val/acc``, the share of
-        positions that are right, and the same for test. Where most positions are free, accuracy is high for an empty
-        mask too: judge by ``iou``.
+        correct positions, and the same for test. Where most positions are free, an empty mask has a high accuracy, too:
+        compare by ``iou``.
 
     Args:
         model: network from samples to logits (B, N), such as :class:`graphseq.models.CMuSeNet`.
@@ -36,8 +36,8 @@ class Segmentation(Task[object]):
         options: arguments of :class:`Task`.
 
     Raises:
-        TypeError: if ``loss`` is no module; in a step, if the loss does not take the network's kind of logits.
-        ValueError: if ``decision`` is another word, or in a step if the network's width differs.
+        TypeError: if ``loss`` is not a module; in a step, if the loss does not take the network's kind of logits.
+        ValueError: if ``decision`` is unknown, or in a step if the network's width differs.
         DataError: in a step, if masks are of another shape or hold other numbers than 0 and 1.
 
     Example:
@@ -85,9 +85,11 @@ class Segmentation(Task[object]):
                 f"{type(self.model).__name__} returned {given}; logits of masks must be (B, {width or 'N'})"
             )
         if mask.shape != logits.shape:
-            raise DataError(f"masks are {tuple(mask.shape)}, logits {tuple(logits.shape)}; they must agree")
+            raise DataError(
+                f"masks are {tuple(mask.shape)} and logits {tuple(logits.shape)}; give masks of the shape of the logits"
+            )
         if mask.device.type == "cpu" and bool(((mask != 0) & (mask != 1)).any()):
-            raise DataError("masks must hold 0 and 1; other numbers, or NaN, were given")
+            raise DataError("masks hold numbers other than 0 and 1, or NaN; give masks of 0 and 1")
         wide = torch.promote_types(logits.dtype, torch.float32)  # complex types stay complex
         logits = logits.to(wide)
         try:

@@ -130,7 +130,8 @@ class Reweighted(SampleTask):
         self.queue = FeatureQueue() if queue is None else queue
         if self._by_environment and self.queue.num_blocks and self.queue.mode == "ema":
             raise ValueError(
-                "source='environments' with a queue of mode='ema': averages of samples are of none; use fifo"
+                "source='environments' with a queue of mode='ema': averaged samples have no environment; use "
+                "mode='fifo'"
             )
         self.held_out = held_out
         self.beta = beta
@@ -331,7 +332,7 @@ class Reweighted(SampleTask):
 def _positions(losses: SampleLosses) -> Tensor:
     idx = sample_positions(losses.batch)
     if idx.shape != losses.terms.shape:
-        raise DataError(f"idx is {tuple(idx.shape)} for {len(losses.terms)} samples; one for each is needed")
+        raise DataError(f"idx is {tuple(idx.shape)} for {len(losses.terms)} samples; give one position for each")
     return idx
 
 

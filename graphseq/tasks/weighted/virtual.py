@@ -149,8 +149,8 @@ def warn_of_equal_distribution(data: Any) -> None:
         reason = "its environments are among those of training" if held <= seen else ""
     if reason:
         warnings.warn(
-            f"validation samples seem to be distributed as training samples are ({reason}): weights learned to lower "
-            "their loss then mean nothing under another distribution. Hold out another environment, "
+            f"validation samples seem to have the distribution of training samples ({reason}): weights learned to "
+            "lower their loss then mean nothing under another distribution. Hold out another environment, "
             "scaffold (split='scaffold') or size (split='size_middle')",
             stacklevel=2,
         )

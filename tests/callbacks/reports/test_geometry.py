@@ -164,7 +164,7 @@ def test_outputs_of_several_parts():
     )
     with pytest.raises(DataError, match=r"model\.cell gives rows of widths \[16, 20\]"):
         RepresentationGeometry(["model.cell"], probe=[(x, y), (x[:, 1:], y)]).measure(task)
-    with pytest.raises(DataError, match=r"does not come to .* model\.unused"):
+    with pytest.raises(DataError, match=r"does not reach .* model\.unused"):
         RepresentationGeometry(["model.unused"], probe=[(x, y)]).measure(task)
     with pytest.raises(DataError, match="need batches with a field `condition`"):
         RepresentationGeometry(["model.cell"], measures=["parallelism"], probe=[(x, y)]).measure(task)

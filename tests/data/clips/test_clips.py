@@ -119,7 +119,7 @@ def test_clips_of_a_video_are_its_frames_in_their_order(data):
         (lambda: moving_images(torch.zeros(2, 1, 3, 3), torch.zeros(2, 1).long(), torch.zeros(2).long(), 2, 8),
          ValueError, "starts"),
         (lambda: moving_images(torch.zeros(2, 1, 3, 3), torch.zeros(2, 2).long(), torch.tensor([0, 8]), 2, 8),
-         ValueError, "directions reach from 0 to 8"),
+         ValueError, "directions range from 0 to 8"),
         (lambda: moving_images(torch.zeros(2, 1, 3, 3), torch.zeros(2, 2), torch.zeros(2).long(), 2, 8),
          TypeError, "starts are torch.float32"),
         (lambda: moving_images(torch.zeros(2, 3, 3), torch.zeros(2, 2).long(), torch.zeros(2).long(), 2, 8),

@@ -195,7 +195,7 @@ def test_loss_of_a_prefix_counts_what_is_to_be_written():
         (lambda: MixtureOfDenoisers(40)(IDS, 0), DataError, r"the batch is \(200, 64\)"),
         (lambda: MixtureOfDenoisers(40)([]), DataError, "the batch is empty"),
         (lambda: MixtureOfDenoisers(40)(TokenBatch(IDS.float(), LENGTHS), 0), DataError, "ids is torch.float32"),
-        (lambda: MixtureOfDenoisers(40)(TokenBatch(IDS, LENGTHS + 1), 0), ValueError, "lengths reach from 3 to 65"),
+        (lambda: MixtureOfDenoisers(40)(TokenBatch(IDS, LENGTHS + 1), 0), ValueError, "lengths range from 3 to 65"),
         (lambda: MixtureOfDenoisers(9, layout="both"), ValueError, "layout is 'both'"),
         (lambda: MixtureOfDenoisers(9, num_sentinels=1), ValueError, "num_sentinels is 1"),
         (lambda: MixtureOfDenoisers(40, num_sentinels=5)(BATCH, 0), DataError, "64 tokens need 12"),

@@ -89,7 +89,7 @@ def test_refusals():
         NodeSubgraphDataModule(source(), max_nodes=2, min_nodes=3)
     with pytest.raises(DataError, match="min_nodes=1000"):
         NodeSubgraphDataModule(source(), min_nodes=1000).load()
-    with pytest.raises(ValueError, match="centers reaches from 40"):
+    with pytest.raises(ValueError, match="centers ranges from 40"):
         induced_subgraphs(edges(), NODES, torch.tensor([40]), 1)
     with pytest.raises(ValueError, match="max_nodes is 0"):
         induced_subgraphs(edges(), NODES, torch.tensor([4]), 1, max_nodes=0)

@@ -110,7 +110,7 @@ def test_calendar() -> None:
         (["20240131,1", "20240201,1"], "'20240131' .* dates without separators"),
         (["1700000000000,1", "1700000001000,1"], "line 2, .*'1700000000000' seconds"),
         (["1,1", "inf,1"], "line 3, .*'inf' seconds"),
-        (["1,1", "nan,1"], "line 3, .*'nan' is no number"),
+        (["1,1", "nan,1"], "line 3, .*'nan' is not a number"),
         (["1,1", ",1"], "line 3, .*time is empty"),
         (["1500-01-01,1", "1500-01-02,1"], "'1500-01-01' is outside"),
         (["1,1", "2,1", "999999999,1"], "999999999 steps"),

@@ -221,7 +221,7 @@ def test_any_pair_of_directions_is_read_at_both_ends():
 def test_sequences_without_steps_and_layers_that_are_not_built():
     ids = torch.tensor([[1, 2], [2, 1]])
     for pool in ("mean", "last"):
-        with pytest.raises(ValueError, match="lengths reach from 0 to 2"):
+        with pytest.raises(ValueError, match="lengths range from 0 to 2"):
             SequenceClassifier(2, vocab_size=3, hidden_channels=4, pool=pool)(ids, torch.tensor([2, 0]))
     with pytest.raises(TypeError, match="recurrent is 'gru'"):
         SequenceClassifier(2, in_channels=3, recurrent="gru")

@@ -69,7 +69,7 @@ def test_averages_by_transform_are_those_of_the_equation():
         (lambda: TreeConvolution(3, 4, 0), "depth is 0"),
         (lambda: TreeConvolution(3, 4, 2, 5), "dilation_base is 5; give 1..4"),
         (lambda: TreeConvolution(3, initialization="zeros"), "initialization is 'zeros'"),
-        (lambda: TreeConvolution(3, 2, 2, activation=make(nn.SiLU)).composed_kernel(), "there is an activation"),
+        (lambda: TreeConvolution(3, 2, 2, activation=make(nn.SiLU)).composed_kernel(), "activation is"),
         (lambda: TreeConvolution(3, 2, 2)(torch.zeros(1, 4, 3), []), "state has 0 entries"),
         (lambda: CausalConvolution(3, 2, 0), "dilation is 0"),
         (lambda: MovingAverage(3, 0), "num_averages is 0"),

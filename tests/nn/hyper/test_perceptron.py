@@ -184,7 +184,7 @@ def test_bad_conditions():
     for shape in ((4, 2), (), (4, 1, 3)):
         with pytest.raises(ValueError, match="condition has shape"):
             hyper(torch.ones(4, 2), torch.ones(shape))
-    with pytest.raises(ValueError, match=r"reach from 0 to 2"):
+    with pytest.raises(ValueError, match=r"range from 0 to 2"):
         hyper(torch.ones(4, 2), torch.tensor([0.0, 1.0, 2.0]))
 
 

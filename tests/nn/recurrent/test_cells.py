@@ -209,8 +209,8 @@ def test_copies_and_new_weights(name):
 def test_bad_inputs(name):
     layer, x = LAYERS[name](), inputs()
     for lengths, message in (
-        (torch.tensor([3, 0, 1, 2, 2]), "lengths reach from 0 to 3; each must be in 1..6"),
-        (torch.tensor([3, 7, 1, 2, 2]), "lengths reach from 1 to 7"),
+        (torch.tensor([3, 0, 1, 2, 2]), "lengths range from 0 to 3; each must be in 1..6"),
+        (torch.tensor([3, 7, 1, 2, 2]), "lengths range from 1 to 7"),
         (torch.tensor([3, 1]), r"lengths is torch.int64 \(2,\)"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -264,5 +264,5 @@ def test_parts_that_are_mistaken():
         LayerStack([RecurrentStack])
     pair = Bidirectional(RecurrentStack(3, 5), RecurrentStack(3, 5))
     for call in (pair.outputs, lambda x, lengths: pair(x, None, lengths)):
-        with pytest.raises(ValueError, match="lengths reach from 2 to 6"):
+        with pytest.raises(ValueError, match="lengths range from 2 to 6"):
             call(x, torch.tensor([2, 6]))

@@ -180,7 +180,7 @@ def test_refuses_what_does_not_fit():
     for side in (UniPT(WIDTHS), LadderSide(WIDTHS)):
         with pytest.raises(TypeError, match=r"tokens is a Tensor; give SequenceTokens\(lengths\)"):
             side(hidden, torch.ones(1, 2, dtype=torch.bool))
-        with pytest.raises(ValueError, match="lengths reach from 3 to 3"):
+        with pytest.raises(ValueError, match="lengths range from 3 to 3"):
             side(hidden, SequenceTokens(torch.tensor([3])))
         with pytest.raises(ValueError, match="all must have the same tokens"):
             side([hidden[0][:, :1], *hidden[1:]], SequenceTokens())

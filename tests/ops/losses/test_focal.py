@@ -57,7 +57,7 @@ def test_certain_logits_stay_finite(gamma):
 @pytest.mark.parametrize("value", [255, -1, float("nan")])
 def test_what_is_no_mask_is_refused(value):
     """A mask of 0 and 255 gave a loss below 0."""
-    with pytest.raises(ValueError, match=f"reaches from .* to {max(value, 1):g}|from nan"):
+    with pytest.raises(ValueError, match=f"ranges from .* to {max(value, 1):g}|from nan"):
         focal_loss(torch.zeros(3), torch.tensor([0, 1, value]))
     assert focal_loss(torch.zeros(2), torch.tensor([False, True])).shape == (2,)
     assert focal_loss(torch.zeros(0), torch.zeros(0)).shape == (0,)

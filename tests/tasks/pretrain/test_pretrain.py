@@ -166,7 +166,7 @@ def test_refusals():
     with pytest.raises(ValueError, match="mask_share is 2"):
         EdgePrediction(categorical(), mask_share=2)
     task = AttributeMasking(GraphEncoder(1, 8, node_categories=[9]), [4])
-    with pytest.raises(DataError, match=r"column 0 of x reaches from 0 to 8; with node_categories\[0\]=4"):
+    with pytest.raises(DataError, match=r"column 0 of x ranges from 0 to 8; with node_categories\[0\]=4"):
         task.step({"x": torch.tensor([[0], [8]]), "edge_index": torch.tensor([[0], [1]])})
     task = AttributeMasking(GraphEncoder(3, 8), [4])
     with pytest.raises(DataError, match=r"x is torch.float32"):

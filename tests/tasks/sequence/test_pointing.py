@@ -105,8 +105,8 @@ def test_learns_and_loads(tmp_path):
         ({"y": Y[:, 0]}, r"y is torch.int64 \(3,\)"),
         ({"y": torch.tensor([[5], [4], [0]])}, r"y\[1\] holds 4; positions of this input are 0..3"),
         ({"y": torch.tensor([[5], [0], [-7]])}, r"y\[2\] holds -7"),
-        ({"lengths": torch.tensor([6, 0, 5])}, "lengths reach from 0"),
-        ({"lengths": torch.tensor([6, 7, 5])}, "lengths reach from 5 to 7"),
+        ({"lengths": torch.tensor([6, 0, 5])}, "lengths range from 0"),
+        ({"lengths": torch.tensor([6, 7, 5])}, "lengths range from 5 to 7"),
     ],
 )
 def test_bad_batches(changes, message):

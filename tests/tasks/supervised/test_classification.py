@@ -328,7 +328,7 @@ def test_balanced_labels_are_counted():
 def test_balanced_classes_need_data_that_count_them():
     task = Classification(GraphClassifier(2, 3, hidden_channels=4), 3, class_weights="balanced")
     data = balanced_graphs([torch.tensor([n % 2]) for n in range(12)])
-    with pytest.raises(DataError, match="2 classes or labels, the task 3"):
+    with pytest.raises(DataError, match="2 classes or labels; set num_outputs=2, not 3"):
         trainer(max_epochs=1).fit(task, data)
     with pytest.raises(DataError, match="class_weights='balanced'"):
         trainer(max_epochs=1).fit(task, torch.utils.data.DataLoader(list(data.batches()), batch_size=None))
