@@ -1,4 +1,4 @@
-"""Layers: plain ``torch.nn.Module`` classes that know tensors and nothing of training."""
+"""Layers: plain ``torch.nn.Module`` classes on tensors, independent of training."""
 
 from graphseq.core.lazy import attach
 

@@ -1,4 +1,4 @@
-"""What causal sequence layers share: checks of inputs and lengths, and outputs without the state."""
+"""Base class of causal sequence layers: checks of inputs and lengths, and outputs without the state."""
 
 from numbers import Integral
 from typing import Any
@@ -35,7 +35,7 @@ class CausalLayer(nn.Module):
         """Reinitialise all weights; defined by each subclass that has any."""
 
     def checked(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Check the inputs, and return them with 0 for padding, which may hold anything, and what is no padding.
+        """Check the inputs; return them with padding set to 0, and a mask of the steps that are not padding.
 
         Args:
             x: inputs.
@@ -85,7 +85,7 @@ def checked_lengths(lengths: Tensor, rows: int, steps: int, name: str) -> None:
 
 
 def last_steps(known: Tensor, number: int, lengths: Tensor | None) -> Tensor:
-    """Return the last steps of each sequence, (B, number, D), to go on from there.
+    """Return the last steps of each sequence, (B, number, D), as the state for the steps that follow.
 
     Args:
         known: ``number`` steps before the inputs and then the inputs, (B, number + T, D).
@@ -109,7 +109,7 @@ def positive(**sizes: Any) -> None:
         **sizes: sizes by the names of their arguments.
 
     Raises:
-        ValueError: if one is below 1, or no whole number.
+        ValueError: if one is below 1, or not a whole number.
 
     Example:
         >>> positive(dim=3)

@@ -17,7 +17,7 @@ class LinearMeasurement(Recorded, nn.Module):
 
     .. math:: \langle A x, v \rangle = \langle x, A^\top v \rangle
 
-    A subclass defines ``forward`` and :meth:`adjoint`. Noise is no part of it.
+    A subclass defines ``forward`` and :meth:`adjoint`. Noise is not included.
 
     Shape:
         x (B, C, Y, X) -> (B, \*)
@@ -41,7 +41,7 @@ class LinearMeasurement(Recorded, nn.Module):
         raise TypeError(f"{type(self).__name__} must define forward(x) and adjoint(v)")
 
     def adjoint(self, v: Tensor) -> Tensor:
-        """Return images, the adjoint map of measurements.
+        """Return the adjoint of measurements, images.
 
         Args:
             v: measurements.
@@ -50,7 +50,7 @@ class LinearMeasurement(Recorded, nn.Module):
 
     @torch.no_grad()
     def squared_norm(self, x: Tensor, num_iterations: int = 30) -> Tensor:
-        r"""Return :math:`\lVert A \rVert^2` by power iteration, from below: descent needs steps of at most its inverse.
+        r"""Return :math:`\lVert A \rVert^2`, estimated from below by power iteration.
 
         Args:
             x: an image that gives shape, type and device; its values do not matter.
@@ -82,8 +82,8 @@ class Blur(LinearMeasurement):
         x (B, C, Y, X) -> (B, C, Y, X)
 
     Raises:
-        ValueError: if the kernel is no matrix of an odd number of rows and columns, not finite, or 0; in a call, if
-            images have another shape.
+        ValueError: if the kernel is not a matrix with odd numbers of rows and columns, or is not finite, or 0; in a
+            call, if images have another shape.
         TypeError: in a call, if images are integers.
 
     Example:
@@ -148,7 +148,7 @@ class Inpainting(LinearMeasurement):
         x (B, C, Y, X) -> (B, C, Y, X)
 
     Raises:
-        ValueError: if the mask is no matrix of zeros and ones, or has no 1; in a call, if images have another size.
+        ValueError: if the mask is not a matrix of zeros and ones, or has no 1; in a call, if images have another size.
         TypeError: in a call, if images are integers.
 
     Example:
@@ -162,7 +162,7 @@ class Inpainting(LinearMeasurement):
         super().__init__()
         given = _matrix(mask, "mask")
         if not bool(((given == 0) | (given == 1)).all()) or not bool(given.any()):
-            raise ValueError("mask must hold 0 and 1 alone, 1 where a pixel is known, and at least one 1")
+            raise ValueError("mask must hold only 0 and 1, 1 where a pixel is known, and at least one 1")
         self.register_buffer("mask", given)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ class CompressedSensing(LinearMeasurement):
     Args:
         num_measurements: number M of projections, at least 1.
         image_shape: channels, rows and columns of an image.
-        seed: seed of the random matrix, which is no part of checkpoints but drawn anew.
+        seed: seed of the random matrix, which is drawn again and not stored in checkpoints.
 
     Shape:
         x (B, C, Y, X) -> (B, M)

@@ -128,7 +128,7 @@ def optimal_activation(
         family: ``"hermite"`` or ``"sine"``.
 
     Raises:
-        ValueError: if ``dimension`` is below 1, or for ``"sine"`` outside 2..100, or the family is another word.
+        ValueError: if ``dimension`` is below 1, or for ``"sine"`` outside 2..100, or the family is unknown.
 
     Example:
         >>> optimal_activation(2)

@@ -110,8 +110,8 @@ class PolyNorm(Recorded, _Polynomial):
 
     The mean is over the last axis, so that the root mean square of an output is at most :math:`\sum_i |a_i|`, whatever
     the scale of the input, as long as the square of its highest power is finite in single precision: entries up to
-    :math:`10^6` for order 3. It is no function of single entries. Tasks exempt the coefficients from weight decay; in a
-    training loop of your own put them into a parameter group without it.
+    :math:`10^6` for order 3. It does not act on entries independently. Tasks exempt the coefficients from weight decay;
+    in a training loop of your own put them into a parameter group without it.
 
     Source: arXiv 2411.03884, eq. 3 and 6. Differs from it: coefficients are stored by power, the constant first.
 

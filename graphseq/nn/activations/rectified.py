@@ -19,7 +19,7 @@ class CRReLU(Recorded, nn.Module):
     :math:`\varepsilon` to 0: tasks exempt it, in a training loop of your own put it into a parameter group without
     weight decay.
 
-    Source: arXiv 2405.12954, eq. 12, by way of public implementations. Differs from it: none that is known.
+    Source: arXiv 2405.12954, eq. 12, as in public implementations. Differs from it: none known.
 
     Args:
         epsilon: :math:`\varepsilon` at the start, a finite number; it is learned, one for the module.

@@ -1,4 +1,4 @@
-"""Attention within chunks over features that have seen more than their chunk."""
+"""Attention within chunks, over the outputs of a layer whose receptive field exceeds a chunk."""
 
 from typing import Any
 
@@ -14,13 +14,14 @@ __all__ = ["ChunkedAttention", "GatedChunkedAttention"]
 
 
 class ChunkedAttention(Recorded, CausalLayer):
-    r"""Softmax attention within chunks, over the outputs of a layer that reaches further than a chunk.
+    r"""Softmax attention within chunks, over the outputs of a layer whose receptive field exceeds a chunk.
 
     .. math:: X' = \operatorname{mixer}(X), \qquad
         Y = \operatorname{Attention}_C(X' W_q,\; X' W_k,\; X' W_v)\, W_o
 
-    with one head. Attention stays within chunks of C steps, so that its cost is T C; what is further away comes through
-    the mixer alone. In :class:`SequenceBlock` it is the simplified block of TCNCA, without the gates of MEGA.
+    with one head. Attention stays within chunks of C steps, so that its cost is O(T C); information from other chunks
+    comes through the mixer only. In :class:`SequenceBlock` it is the simplified block of TCNCA, without the gates of
+    MEGA.
 
     Source: arXiv 2312.05605, abstract: the body of the paper could not be read, and there is no official code.
 
@@ -90,8 +91,8 @@ class GatedChunkedAttention(Recorded, CausalLayer):
         Y &= u \odot \phi\bigl(X' W_h + (\gamma \odot O)\, U_h\bigr) + (1 - u) \odot X
 
     with :math:`\phi` the swish, and biases left out above. With :class:`MovingAverage` as the mixer it is MEGA's layer
-    with chunks, with :class:`TreeConvolution` that of TCNCA. It has its own residual path, so in a stack it stands
-    beside blocks, and is followed by ``SequenceBlock`` or a feed-forward part of one's own.
+    with chunks, with :class:`TreeConvolution` that of TCNCA. It has its own residual path: put it into a stack as a
+    block of its own, not as the mixer of a ``SequenceBlock``, and add a feed-forward part after it if needed.
 
     Source: arXiv 2209.10655, section 3.3, from memory, and arXiv 2312.05605, abstract: its body could not be read, and
     there is no official code. Differs from them: RMSNorm before it, softmax scores alone.

@@ -1,4 +1,4 @@
-"""What a decoder reads of the symbol that it wrote at the step before."""
+"""Inputs of a decoder that are computed from the symbol of its previous step."""
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ class PointFeedback(Recorded, nn.Module):
 
 
 class SymbolFeedback(Recorded, nn.Module):
-    """Embedding of the symbol that was written last; a vector of its own at the first step.
+    """Embedding of the symbol of the previous step; a separate learned vector at the first step.
 
     Args:
         num_symbols: number of symbols S, at least 1.

@@ -26,10 +26,10 @@ class GatedLinearAttention(Recorded, CausalLayer):
            ├─ gate ── log alpha ───────────────────────────────────────┴─ attention ── norm ── * ── W_o ── y
            └─ W_r ── swish ──────────────────────────────────────────────────────────────────┘
 
-    There is no positional encoding: the decay is one. All steps at once, parts of a sequence with the state passed on,
-    and single steps give the same numbers; the state has the same size after any number of steps, so that a step
-    costs the same at every position. See :func:`graphseq.ops.gated_linear_attention` for the forms of the computation.
-    A padded step leaves the state as it is.
+    There is no positional encoding: the decay takes its place. All steps at once, parts of a sequence with the state
+    passed on, and single steps give the same numbers; the state has the same size after any number of steps, so that a
+    step costs the same at every position. See :func:`graphseq.ops.gated_linear_attention` for the forms of the
+    computation. Padded steps do not change the state.
 
     Source: arXiv 2312.06635, section 4.4. Differs from it: RMSNorm without mean and no bias of the output gate, as in
     the authors' later code; an optional short convolution, as there; keys and values of all heads are separate.
@@ -41,8 +41,8 @@ class GatedLinearAttention(Recorded, CausalLayer):
         value_ratio: width of all values together over ``dim``, above 0.
         gate: module from x (B, T, D) to logarithms of gates (B, T, key width), at most 0; None for
             :class:`LowRankGate`. Its attribute ``channels``, if there is one, is checked.
-        kernel_size: number of steps of a causal convolution of queries, keys and values, with swish after it; 0 for
-            none.
+        kernel_size: number of steps of a causal convolution of queries, keys and values, followed by a swish; 0 for no
+            convolution.
         eps: added to the mean square in the norm of each head.
 
     Shape:

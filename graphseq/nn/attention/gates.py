@@ -1,4 +1,4 @@
-"""Gates of gated linear attention: logarithms of how much of each key channel is kept."""
+"""Gates of gated linear attention: logarithms of the share of each key channel that is kept."""
 
 import math
 

@@ -15,9 +15,9 @@ class PointerAttention(Recorded, nn.Module):
     .. math:: u_{ij} = v^\top \tanh(W_1 e_j + W_2 d_i), \qquad p(j \mid i) = \operatorname{softmax}_j(u_{ij})
 
     with keys e and queries d. No context vector is formed: the softmax itself, over as many positions as there are
-    keys, is the output. A decoder that asks one query after another projects the keys once, by :meth:`project`, and
-    calls :meth:`scores`. :meth:`node_scores` takes the nodes of graphs as keys, so that a graph encoder can be pointed
-    into as well.
+    keys, is the output. A decoder with one query in each step projects the keys once, by :meth:`project`, and calls
+    :meth:`scores`. :meth:`node_scores` takes the nodes of graphs as keys, so that a graph encoder can be pointed into
+    as well.
 
     Source: arXiv 1506.03134, eq. 3. Differs from it: none.
 

@@ -139,7 +139,7 @@ class LearnedPositions(Recorded, CausalLayer):
             if len(state) != len(x):
                 raise ValueError(f"state is that of {len(state)} sequences; x has {len(x)}")
             if state.device.type == "cpu" and bool((state < 0).any()):
-                raise ValueError(f"state reaches down to {int(state.min())}; numbers of steps are at least 0")
+                raise ValueError(f"state holds {int(state.min())}; numbers of steps are at least 0")
         before = torch.zeros(len(x), dtype=torch.int64, device=x.device) if state is None else state
         # on a GPU values are not read, since that would synchronise; there the lookup itself fails
         known = before.device.type == "cpu" and len(before) > 0

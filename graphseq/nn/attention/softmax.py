@@ -71,9 +71,9 @@ class CausalAttention(Recorded, _SelfAttention):
     .. math:: o_t = \sum_{s \le t} \operatorname{softmax}_s\!\Bigl(\tfrac{1}{\sqrt K}\,
         (R_t q_t) \cdot (R_s k_s)\Bigr)\, v_s, \qquad y = \operatorname{concat}(o)\, W_o
 
-    in each head, with positions R. With ``prefix`` the first steps of a sequence are also seen by those before them,
-    as in a prefix language model (arXiv 1910.10683, section 3.2.1); its mask takes T² bytes a sequence. The state holds
-    the keys and values of all steps, so it grows, and so does the cost of a step.
+    in each head, with positions R. With ``prefix`` the leading steps of a sequence also attend to later steps of the
+    prefix, as in a prefix language model (arXiv 1910.10683, section 3.2.1); its mask takes T² bytes for each sequence.
+    The state holds the keys and values of all steps, so it grows, and so does the cost of a step.
 
     Source: arXiv 1706.03762, section 3.2. Differs from it: rotary positions and no biases, by default.
 
@@ -112,8 +112,8 @@ class CausalAttention(Recorded, _SelfAttention):
             x: inputs (B, T, D).
             state: state before the first step, as this method returns it; None at the beginning of sequences.
             lengths: number of steps of each sequence, int64 (B,), each in 0..T; None if all have T.
-            prefix: number of first steps of each sequence that all of its steps see, int64 (B,), each in 0..length;
-                None for none. Only at the beginning of sequences.
+            prefix: number of leading steps of each sequence that all of its steps attend to, int64 (B,), each in
+                0..length; None for none. Only at the beginning of sequences.
         """
         x, inside = self.checked(x, lengths)
         batch, steps = x.shape[:2]
@@ -162,8 +162,8 @@ class SelfAttention(Recorded, _SelfAttention):
     .. math:: o_t = \sum_{s < n} \operatorname{softmax}_s\!\Bigl(\tfrac{1}{\sqrt K}\,
         (R_t q_t) \cdot (R_s k_s)\Bigr)\, v_s, \qquad y = \operatorname{concat}(o)\, W_o
 
-    in each head, with positions R and the length n of the sequence. It is no causal layer: it has no state, and takes
-    a sequence as a whole.
+    in each head, with positions R and the length n of the sequence. It is not causal: it has no state, and needs the
+    whole sequence.
 
     Source: arXiv 1706.03762, section 3.2. Differs from it: rotary positions and no biases, by default.
 

@@ -55,8 +55,8 @@ def _gine(in_channels: int, out_channels: int, *, edge_channels: int | None, tra
 def _gat(in_channels: int, out_channels: int, *, edge_channels: int | None, heads: int, **_: Any) -> nn.Module:
     if heads < 1 or out_channels % heads:
         raise ValueError(
-            f"convolution 'gat' splits its {out_channels} output channels over {heads} heads, which does not come out "
-            "even; give a number of heads that divides the channels"
+            f"convolution 'gat' splits its {out_channels} output channels over {heads} heads, which do not divide "
+            "them; give a number of heads that divides the channels"
         )
     return GATConv(in_channels, out_channels // heads, heads=heads, edge_dim=edge_channels)
 
@@ -134,7 +134,7 @@ def make_convolution(
 
     Raises:
         ValueError: if the name is unknown, or an argument that the layer needs is missing.
-        TypeError: if ``conv`` is a layer that is built already, or builds none.
+        TypeError: if ``conv`` is a layer instance, or does not return a layer.
 
     Example:
         >>> make_convolution("gat", 3, 8, heads=2)(torch.randn(4, 3), torch.tensor([[0, 1], [1, 2]])).shape
@@ -142,7 +142,7 @@ def make_convolution(
     """
     if isinstance(conv, nn.Module):
         raise TypeError(
-            f"conv is a {type(conv).__name__} that is built already; give its class, or a partial of it, since each "
+            f"conv is an instance of {type(conv).__name__}; give its class, or a partial of it, since each "
             "layer of a network is built from its own two widths"
         )
     if callable(conv):
@@ -152,8 +152,7 @@ def make_convolution(
         return layer
     if conv not in _BUILDERS:
         raise ValueError(
-            f"there is no convolution {conv!r}; accepted are {', '.join(_BUILDERS)}, or a class of layers that is "
-            "built from two widths"
+            f"conv is {conv!r}; give one of {', '.join(_BUILDERS)}, or a class of layers that is built from two widths"
         )
     return _BUILDERS[conv](
         in_channels,

@@ -79,7 +79,7 @@ class CategoricalEncoder(Recorded, nn.Module):
         if x.dim() != 2 or x.size(1) != len(self.num_categories):
             raise DataError(
                 f"CategoricalEncoder has {len(self.num_categories)} columns of categories and got an input "
-                f"of shape {tuple(x.shape)}; give num_categories one entry a column"
+                f"of shape {tuple(x.shape)}; give num_categories one entry for each column"
             )
         outside = (x < 0) | (x >= self.counts)
         if not x.is_cuda and bool(outside.any()):
@@ -100,8 +100,8 @@ class CategoricalEncoder(Recorded, nn.Module):
 class FeatureEncoder(Recorded, nn.Module):
     r"""Input layer of graph networks: categories are embedded, real features mapped linearly or left unchanged.
 
-    It refuses missing features, integers that were not declared as categories, and features of another width, which
-    would otherwise fail in a matrix product.
+    It raises an error for missing features, integers that were not declared as categories, and features of another
+    width, which would otherwise fail in a matrix product.
 
     Args:
         in_channels: width of real features; ignored if ``categories`` is given.
@@ -115,7 +115,7 @@ class FeatureEncoder(Recorded, nn.Module):
 
     Raises:
         ValueError: if ``in_channels`` < 1 for real features, if ``out_channels`` is missing for categories or < 1, or
-            if ``field`` is another.
+            if ``field`` is neither ``x`` nor ``edge_attr``.
         DataError: if the features of a batch do not fit.
 
     Example:

@@ -168,8 +168,8 @@ class VariableMixing(Recorded, nn.Module):
 
     .. math:: y_{ta} = \sigma\Bigl(\sum_b G_{ab}\, x_{tb}\Bigr), \qquad y'_{da} = \sum_t (W_t)_{td}\, y_{ta} + (b_t)_d
 
-    It takes the place of a graph evolution in :class:`graphseq.models.ReGENN`, as the control that tells whether a gain
-    comes from the graph or from mixing variables at all.
+    It takes the place of a graph evolution in :class:`graphseq.models.ReGENN`, as a control: whether a gain comes from
+    the graph or from mixing variables at all.
 
     Source: none; the control of arXiv 2008.12833 with G learned directly.
 

@@ -64,7 +64,7 @@ class GraphPool(Recorded, nn.Module):
     atomic additions.
 
     Args:
-        mode: name of the reduction over the nodes of a graph.
+        mode: reduction over the nodes of a graph: ``sum``, ``mean`` or ``max``.
 
     Shape:
         x (N, D), batch (N,), ptr (G+1,) -> (G, D)

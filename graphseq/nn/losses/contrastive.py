@@ -1,4 +1,4 @@
-"""Contrastive losses as modules that a task is given: of several views of each sample, with or without labels."""
+"""Contrastive losses as modules: over several views of each sample, with or without labels."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""Losses over several environments that penalise different risks or features across environments."""
+"""Losses over several environments that penalise differences of risks or features between environments."""
 
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ class EnvironmentBatch:
         if self.env.shape != self.terms.shape or self.env.dtype != torch.int64:
             raise DataError(
                 f"env is {self.env.dtype} {tuple(self.env.shape)} for {len(self.terms)} samples; it must be int64, "
-                "one number a sample"
+                "one number for each sample"
             )
         rows = self.terms.shape
         if len(rows) != 1 or not len(self.terms) or self.sizes.shape != rows:

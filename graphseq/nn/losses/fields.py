@@ -61,11 +61,11 @@ class RelativeH1(Recorded, nn.Module):
     .. math:: \frac{1}{B} \sum_b \frac{\lVert w\,(\hat u_b - \hat v_b) \rVert_2}{\lVert w\,\hat v_b \rVert_2}, \qquad
         w_k = \sqrt{1 + \min(k_x^2 + k_y^2,\ K^2)}
 
-    with :math:`k` in waves over the field. Fields that do not repeat themselves count as if they did, so that a jump
-    between opposite edges counts as a derivative. Transforms are taken in float32 or wider.
+    with :math:`k` in waves over the field. Fields are treated as periodic, so that a jump between opposite edges counts
+    as a derivative. Transforms are taken in float32 or wider.
 
-    Source: released code of arXiv 2310.19809, read in a description: weights of :math:`|k|` truncated at 20. Differs
-    from it: the norm of k is bounded, which the description does not say in detail.
+    Source: a description of the released code of arXiv 2310.19809: weights of :math:`|k|` truncated at 20. Differs from
+    it: the norm of k is bounded, which the description does not say in detail.
 
     Args:
         max_frequency: bound K of the frequency in the weights, at least 0; 0 gives the relative error in L2.

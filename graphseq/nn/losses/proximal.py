@@ -11,16 +11,16 @@ __all__ = ["ProximalMatchingLoss"]
 
 
 class ProximalMatchingLoss(Recorded, nn.Module):
-    r"""Loss that rewards estimates close to the truth, whatever the distance of the others.
+    r"""Loss that rewards estimates close to the target, and is bounded for all others.
 
     .. math:: L_\gamma = \frac{1}{B} \sum_b \bigl(1 - \exp(-\lVert f(y_b) - x_b \rVert^2 / \gamma^2)\bigr)
 
     The norm is that of a whole sample. Its best estimate is the mode of the posterior as :math:`\gamma \to 0`, which is
-    the proximal operator of :math:`-\sigma^2 \log p` at noise :math:`\sigma`; that of the squared error is the mean,
-    that of the absolute error the median. For large :math:`\gamma` it is the squared error over :math:`\gamma^2`; for
-    small ones nearly all gradients vanish, so that training begins with the mean absolute error and larger
-    :math:`\gamma`: see :class:`graphseq.callbacks.ProximalAnnealing`, which sets :attr:`training_gamma`. In evaluation
-    ``gamma`` is used always, so that losses of validation can be compared over a training.
+    the proximal operator of :math:`-\sigma^2 \log p` at noise :math:`\sigma`; the best estimate of the squared error is
+    the mean, that of the absolute error the median. For large :math:`\gamma` it is the squared error over
+    :math:`\gamma^2`; for small ones nearly all gradients vanish, so that training begins with the mean absolute error
+    and larger :math:`\gamma`: see :class:`graphseq.callbacks.ProximalAnnealing`, which sets :attr:`training_gamma`.
+    Evaluation always uses ``gamma``, so that validation losses can be compared over a training.
 
     Source: arXiv 2310.14344, eq. 3.2. Differs from the paper: none known; its factor that makes the kernel a density
     is left out, as in the authors' code.

@@ -103,7 +103,7 @@ class BetaMaskPolicy(Recorded, nn.Module):
         grid: number of cells g along each side of a mask, at least 1.
         encoder: module from images to features (B, encoder_features); None for two convolutions of stride 2, pooled to
             2 x 2.
-        encoder_features: number of features of ``encoder``; no effect without one.
+        encoder_features: number of features that ``encoder`` returns; no effect without one.
         hidden_features: width of the hidden layers of the heads, at least 1.
         mix: weight of the base logits, in [0, 1).
         decay: factor :math:`\epsilon` of the base logits, in [0, 1].
@@ -114,8 +114,8 @@ class BetaMaskPolicy(Recorded, nn.Module):
         x (B, in_channels, Y, X) -> images of the same shape, log_prob (B,)
 
     Raises:
-        ValueError: if an argument is outside its range; in ``forward`` if images have another shape or are smaller
-            than grid or blur, if there is a single one in training, or if the features of ``encoder`` are others.
+        ValueError: if an argument is outside its range; in ``forward`` if images have another shape or are smaller than
+            grid or blur, if there is a single one in training, or if ``encoder`` returns another number of features.
         TypeError: in ``forward``, if images have an integer type.
 
     Example:

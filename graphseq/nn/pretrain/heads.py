@@ -1,4 +1,4 @@
-"""Projection heads: maps between an encoder and a loss, which are taken off after pre-training."""
+"""Projection heads: layers between an encoder and a loss that are removed after pre-training."""
 
 import itertools
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["FixedReweightingHead", "ProjectionHead"]
 
 
 class ProjectionHead(Recorded, nn.Module):
-    r"""Projection by linear maps with ReLU between them; one map alone is a linear head.
+    r"""Projection by linear layers with ReLU between them; a single layer is a linear head.
 
     .. math:: h(z) = W_L\, \mathrm{ReLU}(\dots \mathrm{ReLU}(W_1 z + b_1) \dots) + b_L
 
@@ -29,7 +29,7 @@ class ProjectionHead(Recorded, nn.Module):
         z (*, in_features) -> (*, out_features)
 
     Raises:
-        ValueError: if an argument is below 1; in ``forward``, if the last axis of ``z`` has not ``in_features``
+        ValueError: if an argument is below 1; in ``forward``, if the last axis of ``z`` does not have ``in_features``
             coordinates.
         TypeError: in ``forward``, if ``z`` has an integer type.
 
@@ -102,7 +102,7 @@ class FixedReweightingHead(Recorded, nn.Module):
 
     Raises:
         ValueError: if ``in_features`` or ``ratio`` is below 1, or ``ratio`` is not finite; in ``forward``, if the last
-            axis of ``z`` has not ``in_features`` coordinates.
+            axis of ``z`` does not have ``in_features`` coordinates.
         TypeError: in ``forward``, if ``z`` has an integer type.
         RuntimeError: in ``load_state_dict``, if the state has the factors of another ratio.
 

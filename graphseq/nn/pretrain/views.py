@@ -273,7 +273,7 @@ class RandomChoice(Recorded, nn.Module):
     """Apply one of several views, chosen anew for each batch; with a generator of an accelerator, one synchronisation.
 
     Args:
-        views: modules to choose from, at least one, such as :class:`DropNodes`; ``torch.nn.Identity`` is no view.
+        views: modules to choose from, at least one, such as :class:`DropNodes`; ``torch.nn.Identity`` is not a view.
 
     Shape:
         GraphView -> GraphView

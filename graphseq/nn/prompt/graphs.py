@@ -18,8 +18,8 @@ __all__ = ["EmbeddedGraphs"]
 class EmbeddedGraphs:
     """Packed graphs whose features an encoder has embedded, with their sizes known to the host.
 
-    Edges are sorted by graph, so that the first graphs of a batch are slices of all tensors, without a copy and
-    without a wait for an accelerator.
+    Edges are sorted by graph, so that the first graphs of a batch are slices of all tensors, without a copy and without
+    a synchronisation.
 
     Args:
         h: embedded node features, (N, D).

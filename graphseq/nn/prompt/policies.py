@@ -42,7 +42,7 @@ class PromptAction:
 
 @dataclass
 class PromptEvaluation:
-    """What a policy says of actions that were taken before.
+    """Probabilities of earlier actions under a policy.
 
     Args:
         log_probs: log-probability of each node in its graph, (N,).

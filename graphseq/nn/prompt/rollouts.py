@@ -95,13 +95,13 @@ class Rollout:
     final_loss: Tensor
 
     def advantages(self, reward: Tensor, value: Tensor, discount: float, trace_decay: float) -> Tensor:
-        """Return the generalised advantage of each transition, (S,).
+        r"""Return the generalised advantage of each transition, (S,).
 
         Args:
             reward: reward of each transition, scaled or not.
             value: value of the state of each transition.
             discount: discount factor, in [0, 1].
-            trace_decay: weight of longer sums of rewards, in [0, 1].
+            trace_decay: decay :math:`\lambda` of generalised advantage estimation, in [0, 1].
         """
         order = self.by_graph
         found = generalized_advantage(
@@ -131,7 +131,7 @@ def roll_out_prompts(
     max_steps: int | None = None,
     generator: Generator | None = None,
 ) -> Rollout:
-    r"""Let a policy place prompts, as many in each graph as it has nodes, and record what it does.
+    r"""Let a policy place prompts, by default as many in each graph as it has nodes, and record its actions.
 
     .. math:: P_t = P_{t-1} + e_{a_t} z_t^\top, \qquad H_t = f(A, X + P_t), \qquad r_t = \ell(P_{t-1}) - \ell(P_t)
 
@@ -275,7 +275,7 @@ class RewardScale:
         self.squares: Tensor | float = 0.0  # sum of squared deviations from the mean
 
     def __call__(self, reward: Tensor) -> Tensor:
-        """Count some rewards in, and return them scaled."""
+        """Update the running statistics with some rewards, and return the rewards scaled."""
         if self.mode == "none" or not reward.numel():
             return reward
         old, self.count = self.count, self.count + reward.numel()

@@ -31,10 +31,10 @@ class ClassicalLSTM(Recorded, StepRecurrence):
         o_t &= \sigma(W_o x_t + U_o h_{t-1} + p_o \odot c_t + b_o), \qquad h_t = o_t \odot \tanh(c_t)
         \end{aligned}
 
-    Without forget gate f = 1, so that the state is a sum that nothing ever leaves; without peepholes p = 0. With forget
+    Without forget gate f = 1, so that the state is a sum that is never reduced; without peepholes p = 0. With forget
     gate and without peepholes it is ``torch.nn.LSTM``, whose weights it takes under the same names; the loop over the
-    steps is one of Python, so that :class:`RecurrentStack` is faster there. Peepholes are vectors, not matrices, and
-    the output gate sees the new state.
+    steps runs in Python, so that :class:`RecurrentStack` is faster in that case. Peepholes are vectors, not matrices,
+    and the output gate sees the new state.
 
     Source: arXiv 1506.00019, section 4.1. Differs from it: two bias vectors, as torch has them.
 

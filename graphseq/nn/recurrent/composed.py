@@ -37,8 +37,8 @@ class Bidirectional(Recorded, nn.Module):
 
     .. math:: y_t = [\overrightarrow{h}_t, \overleftarrow{h}_t]
 
-    Sequences are turned within their length, so that padding is not read first. Each output depends on all steps: it
-    is no layer for forecasts or language models.
+    Sequences are reversed within their length, so that padding is not read first. Each output depends on all steps, so
+    that the layer must not be used for forecasts or language models.
 
     Source: arXiv 1506.00019, section 4.2. Differs from it: none.
 

@@ -136,10 +136,10 @@ class LinearRNN(Recorded, _DiagonalRecurrence):
         a_t = \sigma(x^a_t), \quad i_t = \sigma(x^i_t), \quad v_t = x^v_t
 
     with the inputs of the gates :math:`[x^a, x^i, x^v] = W x + b`. Factors :math:`a_t` between 0 and 1 can forget but
-    not change the sign of a state, so that no number of such layers tells the parity of a long sequence
-    (arXiv 2411.12537); with ``negative`` they are :math:`\tanh(x^a_t)`, between -1 and 1.
+    not change the sign of a state, so that no number of such layers can compute the parity of a long sequence (arXiv
+    2411.12537); with ``negative`` they are :math:`\tanh(x^a_t)`, between -1 and 1.
 
-    Source: the linear recurrences that arXiv 2510.21450 compares with. Differs from them: one state a channel.
+    Source: the linear recurrences that arXiv 2510.21450 compares with. Differs from them: one state for each channel.
 
     Args:
         input_size: number of features D of each step.
@@ -244,8 +244,8 @@ class ParaGRU(Recorded, _ParaRecurrence):
     mixed by W only. Both modes give the same numbers up to rounding, so that a network trained in one can decode in the
     other: with T = 1 and the state of the step before, each token costs the same.
 
-    ``reports`` holds how Newton's method ended in each layer of the last call, or None where the layer was sequential.
-    If it does not converge, the layer warns, and computes the states step by step.
+    ``reports`` holds the result of Newton's method for each layer of the last call, or None where the layer was
+    sequential. If it does not converge, the layer warns, and computes the states step by step.
 
     Source: arXiv 2510.21450, eq. 3.1a, and appendix C.1 for the limit. Differs from it: the mode is chosen by the
     device, and on the CPU by size; weights W are drawn with variance 1 / D.

@@ -67,7 +67,7 @@ class GraphRNN(Recorded, PaddedRecurrence):
 
     Raises:
         ValueError: if an argument is outside its range; in ``forward`` if ``x`` does not fit.
-        TypeError: if ``structure`` is no :class:`graphseq.sparsity.LayeredDAG`.
+        TypeError: if ``structure`` is not a :class:`graphseq.sparsity.LayeredDAG`.
 
     Example:
         >>> from graphseq.sparsity import RandomDAG

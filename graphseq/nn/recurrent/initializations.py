@@ -33,7 +33,7 @@ class RecurrentInitialization(Recorded):
 
 
 def check_initialization(initialization: Any) -> None:
-    """Refuse a class in place of an initialisation, which would write nothing, and what cannot be called.
+    """Raise if an initialisation is a class, which would write nothing, or cannot be called.
 
     Args:
         initialization: initialisation of a recurrent layer, or None.

@@ -29,10 +29,10 @@ class MaskedRNN(Recorded, PaddedRecurrence):
 
     .. math:: y, s = f(x;\; W_{ih} \odot M_{ih},\; W_{hh} \odot M_{hh},\; b_{ih},\; b_{hh})
 
-    It has the cells, parameters and initialisation of torch's layers, below the same names (``layers.weight_ih_l0``
-    and so on), and equals them while all masks are true. Masks are buffers, in checkpoints and independent of the
-    callback that sets them; biases have none. A mask is applied once a call, not once a step, and the compiled loops
-    of torch run over the steps. Masked weights get no gradient.
+    It has the cells, parameters and initialisation of torch's layers, below the same names (``layers.weight_ih_l0`` and
+    so on), and equals them while all masks are true. Masks are buffers, in checkpoints and independent of the callback
+    that sets them; biases have none. A mask is applied once for each call, not for each step, and the compiled loops of
+    torch run over the steps. Masked weights get no gradient.
 
     Source: arXiv 2407.20601. Differs from it: outputs are read at the true length of a sequence.
 

@@ -1,4 +1,4 @@
-"""What recurrent layers of our own share: outputs and states of padded and of packed sequences."""
+"""Base class of recurrent layers: outputs and states of padded and of packed sequences."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -106,7 +106,7 @@ class PaddedRecurrence(nn.Module):
 
 
 def check_inputs(x: Tensor, input_size: int) -> None:
-    """Refuse inputs that are no sequences of real numbers.
+    """Raise if inputs are not sequences of real numbers.
 
     Args:
         x: inputs.
@@ -151,7 +151,7 @@ def state_parts(state: Any, is_pair: bool) -> tuple[Tensor, ...]:
 
 
 def check_state(state: Sequence[Any], rows: int, batch_axis: int) -> None:
-    """Refuse a state that is that of another number of rows.
+    """Raise if a state has another number of rows than the inputs.
 
     Args:
         state: parts of the state.

@@ -20,7 +20,7 @@ State = Tensor | tuple[Tensor, Tensor]
 
 @runtime_checkable
 class SequenceLayer(Protocol):
-    """Sequence layer of this library, such as :class:`RecurrentStack`: its outputs can be had without the state.
+    """Protocol of sequence layers, such as :class:`RecurrentStack`, that return outputs without the state.
 
     Example:
         >>> isinstance(RecurrentStack(3, 5), SequenceLayer)

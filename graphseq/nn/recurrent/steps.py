@@ -1,4 +1,4 @@
-"""Recurrent layers whose steps are written out: base class of cells that torch has no kernel for."""
+"""Base class of recurrent layers with a loop over steps in Python, for cells without a kernel in torch."""
 
 import torch
 from torch import Tensor

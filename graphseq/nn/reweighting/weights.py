@@ -75,7 +75,7 @@ class SampleWeights(Recorded, Elastic):
         """
         if self.num_samples not in (0, num_samples):
             raise DataError(
-                f"there are weights of {self.num_samples} samples and data of {num_samples}; give the number of "
+                f"there are weights of {self.num_samples} samples, but the data have {num_samples}; give the number of "
                 "samples that `idx` counts, or leave it out"
             )
         if self.num_samples == 0:
@@ -225,7 +225,8 @@ class FeatureQueue(Recorded, Elastic):
         if z.dim() != 2 or logit.shape != z.shape[:1] or (env is not None and env.shape != z.shape[:1]):
             raise ValueError(
                 f"representations are {tuple(z.shape)}, logits {tuple(logit.shape)}, environments "
-                f"{None if env is None else tuple(env.shape)}; (B, D), (B,) and (B,) are needed, one row a sample"
+                f"{None if env is None else tuple(env.shape)}; (B, D), (B,) and (B,) are needed, one row for each "
+                "sample"
             )
         if self.num_blocks == 0 or not len(z):
             return

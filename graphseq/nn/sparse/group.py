@@ -74,7 +74,8 @@ class GroupToGroupLinear(Recorded, Elastic):
         p_inter: density p' between groups, in [0, 1].
         grouping: rule that assigns inputs and outputs to groups: ``index`` (contiguous), ``interleaved`` (i mod G) or
             ``random`` (drawn for inputs and outputs separately, which destroys the structure on purpose).
-        granularity: what exists as a whole: ``edge``, ``column`` or ``block``.
+        granularity: unit of connectivity that is drawn as a whole: a single weight (``edge``), an input of all units of
+            a group (``column``), or a pair of groups (``block``).
         backend: format of the weights; ``auto`` for the one that :func:`graphseq.sparsity.choose_format` expects to be
             fastest.
         bias: whether an additive bias is learned.
@@ -346,7 +347,7 @@ class GroupToGroupLinear(Recorded, Elastic):
         return self.to_dense()[0]
 
     def connections(self) -> Tensor:
-        """Return what exists: weights, inputs of each target group (G, in_features), or source groups (G, G)."""
+        """Return true where a connection exists: weights, inputs of a group (G, in_features), or groups (G, G)."""
         _, mask = self.to_dense()
         if self.granularity == "edge":
             return mask
@@ -390,10 +391,10 @@ class GroupToGroupLinear(Recorded, Elastic):
 
     @torch.no_grad()
     def rewire(self, connections: Tensor) -> dict[str, Tensor]:
-        """Exchange connections: those that stay keep their weights, those that come start from zero.
+        """Replace connections: those that stay keep their weights, new ones start from zero.
 
         Args:
-            connections: what exists from now on, in the shape of :meth:`connections`.
+            connections: true where a connection exists afterwards, in the shape of :meth:`connections`.
 
         Returns:
             Name of a parameter -> where each entry along its leading axes was before, -1 for new ones.

@@ -1,4 +1,4 @@
-"""What a layer offers so that its connections can be rewired during training."""
+"""Protocol of layers whose connections can be rewired during training."""
 
 from collections.abc import Mapping
 from typing import Literal, Protocol, runtime_checkable
@@ -13,7 +13,7 @@ Preserve = Literal["group_pair", "total"]
 
 @runtime_checkable
 class RewirableLayer(Protocol):
-    """Sparse linear layer whose connections can be exchanged without a change of any shape.
+    """Sparse linear layer whose connections can be replaced without a change of any shape.
 
     A connection is what the layer stores as one: a weight, or an input that all units of a group read. Scores of
     weights, which have the shape of the dense weight, become scores of connections by :meth:`pool`.
@@ -40,7 +40,7 @@ class RewirableLayer(Protocol):
         ...
 
     def rewire(self, connections: Tensor) -> Mapping[str, Tensor]:
-        """Exchange connections: those that stay keep their weights, those that come start from zero.
+        """Replace connections: those that stay keep their weights, new ones start from zero.
 
         Returns:
             For each parameter whose entries moved, its name and where each entry along its leading axes was before;

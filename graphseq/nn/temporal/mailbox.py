@@ -28,7 +28,7 @@ class Mailbox(Recorded, nn.Module):
         num_mails: number of mails M stored for each node.
 
     Shape:
-        state: mail (N, M, C), count (N,) int64, t (N,) float64: 4 M C + 16 bytes a node. Times stay
+        state: mail (N, M, C), count (N,) int64, t (N,) float64: 4 M C + 16 bytes for each node. Times stay
         float64 whatever type the module is moved to.
 
     Raises:

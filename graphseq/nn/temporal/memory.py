@@ -88,8 +88,8 @@ class NodeMemory(Recorded, nn.Module):
             destination.
 
     Shape:
-        state: memory (N, D), mail (N, D + D_e), float64 times (N,): 8 D + 4 D_e + 21 bytes a node, with ``mean``
-        4 D_t more. Times stay float64 whatever type the module is moved to.
+        state: memory (N, D), mail (N, D + D_e), float64 times (N,): 8 D + 4 D_e + 21 bytes for each node, with ``mean``
+            4 D_t more. Times stay float64 whatever type the module is moved to.
 
     Raises:
         ValueError: for sizes below 1 or unknown choices.

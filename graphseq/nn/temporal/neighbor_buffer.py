@@ -237,7 +237,7 @@ class RecentNeighborBuffer(Recorded, Elastic):
             raise ValueError(f"t is {t.dtype}, but the buffer keeps int64; build it with time_dtype='float64'")
         if t.is_floating_point() and t.dtype != torch.float64:
             raise ValueError(
-                f"t is {t.dtype}, which cannot tell Unix times of the same minute apart; read times as integers or "
+                f"t is {t.dtype}, which cannot resolve Unix times within a minute; read times as integers or "
                 "float64, do not convert them back"
             )
         wanted = (len(src), self.msg_channels)

@@ -74,7 +74,7 @@ class ReinforcedPromptTuning(PromptTask):
         anneal_epochs: number of epochs over which the deviation and the weight of the entropy, towards 0, are annealed;
             None for ``max_epochs`` of the trainer.
         discount: discount factor of rewards, in [0, 1].
-        trace_decay: weight of longer sums of rewards in advantages, in [0, 1].
+        trace_decay: decay :math:`\lambda` of generalised advantage estimation, in [0, 1].
         rollout_batch_size: number of graphs that are rolled out together, at least 1.
         minibatch_size: smallest number of transitions in one step of the policies, if there are enough; a step takes
             fewer than twice as many, so that none is left out.
