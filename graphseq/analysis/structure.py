@@ -183,7 +183,7 @@ def property_correlations(
     """Return the Pearson correlation of each column with the target, and the partial one given control columns.
 
     The partial correlation is that of the residuals of both after linear regression on the controls; NaN for a control
-    itself, and for what the controls determine.
+    itself, for a constant, and for what the controls determine.
 
     Source: arXiv 2407.20601, for the correlation; the partial one is not in it.
 
@@ -210,7 +210,8 @@ def property_correlations(
 
     def residual(values: np.ndarray) -> np.ndarray:
         left = values - given @ np.linalg.lstsq(given, values, rcond=None)[0]
-        return left if np.linalg.norm(left) > 1e-9 * np.linalg.norm(values - values.mean()) else np.zeros(len(y))
+        determined = np.ptp(values) == 0 or np.linalg.norm(left) <= 1e-9 * np.linalg.norm(values - values.mean())
+        return np.zeros(len(y)) if determined else left
 
     found = {}
     for name in chosen:
@@ -220,7 +221,7 @@ def property_correlations(
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    if not x.std() or not y.std():
+    if not np.ptp(x) or not np.ptp(y):  # the deviation of a constant may be rounding
         return float("nan")
     return float(np.corrcoef(x, y)[0, 1])
 

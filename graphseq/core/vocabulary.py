@@ -89,9 +89,16 @@ class Vocabulary:
         """Return the text of token numbers; words are joined by spaces.
 
         Args:
-            ids: token numbers, each below the size of the vocabulary.
+            ids: token numbers, each at least 0 and below the size of the vocabulary.
+
+        Raises:
+            DataError: if a number is out of range, such as -100 of padding.
         """
-        return join_tokens([self.tokens[number] for number in ids], self.unit)
+        numbers = [int(number) for number in ids]
+        wrong = next((number for number in numbers if not 0 <= number < len(self)), None)
+        if wrong is not None:
+            raise DataError(f"ids hold {wrong}; the vocabulary has the token numbers 0 to {len(self) - 1}")
+        return join_tokens([self.tokens[number] for number in numbers], self.unit)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the vocabulary as plain data, as a checkpoint keeps it."""

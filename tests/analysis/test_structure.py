@@ -96,3 +96,9 @@ def test_refused(options, message):
         predict_performance(table().assign(acc=float("nan")), "acc")
     with pytest.raises(ValueError, match="3 rows"):
         property_correlations(table().head(3), "acc")
+
+
+def test_a_constant_has_no_correlation():
+    """Deviation and residual of 0.1, nine times, are rounding."""
+    columns = {"c": [0.1] * 9, "y": np.random.default_rng(0).normal(size=9), "n": range(9)}
+    assert all(math.isnan(value) for value in property_correlations(columns, "y", ["c"], controls=["n"])["c"])

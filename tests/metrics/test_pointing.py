@@ -160,3 +160,9 @@ def test_scores_in_place_of_positions_and_sets_that_would_be_broadcast():
         TourLength().update(right, right, points * float("nan"), lengths)
     none = torch.zeros(2, 0, dtype=torch.int64)
     assert [number.tolist() for number in shared_triangles(none, none)] == [[0, 0]] * 3
+
+
+def test_areas_far_from_the_origin():
+    points = torch.randn(30, 6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).round(decimals=3)
+    corners = torch.arange(6).expand(30, 6)
+    assert torch.allclose(polygon_area(points + 1e7, corners), polygon_area(points, corners), atol=1e-6)

@@ -221,7 +221,8 @@ class _Chain(nn.Module):
         h = x if not done else _hidden(output)
         for place in range(done, len(self.path)):
             number = self.path[place]
-            output = executor.layers[number](h, *arguments, **named)
+            # a copy, since a layer may write into its input, which is kept for other paths
+            output = executor.layers[number](h.clone(), *arguments, **named)
             if isinstance(output, tuple):  # a state of one layer means nothing to a chain: () in its place, which no
                 output = (output[0], *(() for _ in output[1:]))  # layer takes for the beginning of a sequence
             before, h = h, _hidden(output)
@@ -232,7 +233,7 @@ class _Chain(nn.Module):
                 )
             self.prepared.layer_calls += 1
             self.prepared._keep(tuple(self.path[: place + 1]), output)
-        return output
+        return (h.clone(), *output[1:]) if isinstance(output, tuple) else h.clone()
 
 
 @contextlib.contextmanager

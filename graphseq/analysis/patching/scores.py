@@ -1,5 +1,6 @@
 """Effects by layer and position, and how well two estimates of them agree."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -85,6 +86,8 @@ class PatchingScores:
 
 
 def _correlation(x: Tensor, y: Tensor) -> float:
+    if bool((x == x[0]).all()) or bool((y == y[0]).all()):  # rounding of the mean would be correlated
+        return math.nan
     x, y = x - x.mean(), y - y.mean()
     return float((x @ y) / (x.norm() * y.norm()))
 

@@ -298,10 +298,11 @@ class DynamicSparse(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the history and remove the hooks."""
-        if self.history and trainer.is_global_zero and trainer.loggers and trainer.log_dir:
-            folder = Path(trainer.log_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            save_figure(draw_mask_evolution(self.history, list(self._layers)), folder / "mask_evolution.png")
+        folder = trainer.log_dir  # asked of every process: it is broadcast
+        if self.history and trainer.is_global_zero and trainer.loggers and folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            path = Path(folder) / "mask_evolution.png"
+            save_figure(draw_mask_evolution(self.history, list(self._layers)), path)
         self._remove()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +9,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from graphseq.callbacks.files import save_figure
+from graphseq.callbacks.files import report_folder, save_figure
+from graphseq.callbacks.probes import _evaluating
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,7 +102,10 @@ class FieldReport(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Predict the first samples and draw the figure."""
         data = getattr(trainer, "datamodule", None)
-        if not trainer.is_global_zero or trainer.fast_dev_run or data is None:  # type: ignore[attr-defined]
+        if trainer.fast_dev_run or data is None:  # type: ignore[attr-defined]
+            return
+        folder = report_folder(trainer, self.folder)
+        if folder is None:
             return
         split = "val" if len(data.splits["val"]) else "train"
         batch = data.transformed(data.store.take(data.splits[split][: self.num_samples]), "val")
@@ -113,11 +116,7 @@ class FieldReport(Callback):
                 "graphseq.data.DarcyDataModule, whose batches are pairs (B, C, Y, X)"
             )
         x, target = (part.to(pl_module.device) for part in pair)
-        training = pl_module.training
-        pl_module.eval()
-        prediction = pl_module((x, target))
-        pl_module.train(training)
-        folder = Path(self.folder or trainer.log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
+        with _evaluating(pl_module):
+            prediction = pl_module((x, target))
         titles = [f"{split} {sample}" for sample in range(len(x))]
         save_figure(draw_fields(x, target, prediction, titles), folder / "fields.png")

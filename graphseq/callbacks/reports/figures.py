@@ -1,5 +1,6 @@
 """Figures of sample weights, of the dependence between variables, and of prompts on graphs."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
@@ -198,7 +199,8 @@ def draw_returns(returns: "dict[str, dict[int, float]]") -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = _figure()
-    for (name, values), color in zip(returns.items(), (_BLUE, _ORANGE, "#009E73", "#CC79A7"), strict=False):
+    colors = itertools.cycle((_BLUE, _ORANGE, "#009E73", "#CC79A7"))
+    for (name, values), color in zip(returns.items(), colors, strict=False):
         marker = "o" if len(values) < 30 else None
         axes.plot(list(values), list(values.values()), color=color, linewidth=1.8, marker=marker, ms=4, label=name)
     axes.axhline(0, color="#888888", linewidth=0.8)

@@ -170,7 +170,8 @@ class RepresentationGeometry(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe the untrained network; a resumed run has done it."""
-        if not self.history and trainer.global_step == 0:
+        if trainer.global_step == 0:
+            self.history = []  # of an earlier run of this object
             self._note(trainer, pl_module, 0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -66,8 +66,10 @@ class GradientNormMonitor(Callback):
         return found
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that there are layers."""
+        """Check that there are layers, and forget an earlier run of this object."""
         self._stack(pl_module)
+        if trainer.global_step == 0:
+            self.history = []
 
     @torch.no_grad()
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:

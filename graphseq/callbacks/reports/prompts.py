@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -10,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from graphseq.callbacks.files import save_figure
+from graphseq.callbacks.files import report_folder, save_figure
 from graphseq.callbacks.reports.figures import PromptedGraph, draw_prompts, draw_returns
 from graphseq.core.batches import batch_field
 from graphseq.nn import EmbeddedGraphs
@@ -76,6 +75,11 @@ class PromptReport(Callback):
                 "graphseq.tasks.ReinforcedPromptTuning"
             )
 
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Forget the returns of an earlier run of this object."""
+        if trainer.global_step == 0:
+            self.returns = {"training": {}, "validation": {}}
+
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
@@ -98,10 +102,9 @@ class PromptReport(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Draw the figures."""
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        folder = None if trainer.fast_dev_run else report_folder(trainer, self.folder)  # type: ignore[attr-defined]
+        if folder is None:
             return
-        folder = Path(self.folder or trainer.log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         if any(self.returns.values()):
             save_figure(draw_returns(self.returns), folder / "returns.png")
         if self._batch is not None:

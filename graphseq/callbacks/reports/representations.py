@@ -40,6 +40,12 @@ class LayerRows:
     @classmethod
     def of(cls, name: str, output: Tensor, batch: Any, measures: Sequence[str]) -> "LayerRows":
         """Return the rows of one batch."""
+        lengths = batch_field(batch, "lengths")
+        if output.dim() > 2 and isinstance(lengths, Tensor) and bool((lengths != lengths[0]).any()):
+            raise DataError(
+                f"the layer {name} gives {tuple(output.shape)} for sequences of {int(lengths.min())} to "
+                f"{int(lengths.max())} steps, whose padding would count; probe a layer with one vector a sample"
+            )
         z = output.flatten(1).double()
         graph = batch_field(batch, "batch")
         x = y = None

@@ -4,7 +4,6 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from graphseq.callbacks.files import save_figure, write_file
+from graphseq.callbacks.files import report_folder, save_figure, write_file
 from graphseq.callbacks.reports.figures import _BLUE, _ORANGE, _figure
 from graphseq.core.errors import DataError
 from graphseq.metrics.masks import complex_iou, mask_accuracy
@@ -154,10 +153,11 @@ class SpectrumReport(Callback):
 
     @torch.no_grad()
     def _write(self, trainer: Trainer, task: LightningModule, split: str) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
         data: Any = getattr(trainer, "datamodule", None)
-        if data is None or not len(data.splits[split]):
+        if trainer.fast_dev_run or data is None or not len(data.splits[split]):  # type: ignore[attr-defined]
+            return
+        folder = report_folder(trainer, self.folder)
+        if folder is None:
             return
         x, mask, snr, logits = _read(task, data, split)
         guesses = {"network": logits}
@@ -168,8 +168,6 @@ class SpectrumReport(Callback):
             threshold, _ = best_threshold(score, truth, levels.tolist())
             guesses["energy detector"] = self.detector(x) - threshold
         guesses["empty mask"] = torch.full(mask.shape, -1.0)
-        folder = Path(self.folder or trainer.log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         ratios = snr.unique()
         middle = [ratios[0], ratios[len(ratios) // 2], ratios[-1]][: len(ratios)]
         rows = torch.tensor([int((snr == ratio).nonzero()[0]) for ratio in middle])
@@ -195,14 +193,16 @@ def _read(task: LightningModule | None, data: Any, split: str) -> tuple[Tensor, 
         module.training = False  # when training ends norms still take in what they see
     parts = []
     for part in index.split(256):
-        batch = data.store.take(part)
-        if not isinstance(batch, dict) or not {"x", "y", "snr"} <= batch.keys():
+        taken = data.store.take(part)
+        if not isinstance(taken, dict) or not {"x", "y", "snr"} <= taken.keys():
             raise DataError(
                 f"{type(data).__name__} does not give dictionaries with x, y and snr, which SpectrumReport needs; use "
                 "graphseq.data.WidebandDataModule or a store of these fields"
             )
-        logits = batch["snr"] if task is None else task({**batch, "x": batch["x"].to(task.device)})
-        parts.append((batch["x"].cpu(), batch["y"].cpu() > 0.5, batch["snr"].cpu(), logits.cpu()))
+        device = taken["x"].device if task is None else task.device
+        batch = data.transformed(data.transfer_batch_to_device(taken, device, 0), "test")
+        logits = taken["snr"] if task is None else task(batch)
+        parts.append((batch["x"].cpu(), batch["y"].cpu() > 0.5, taken["snr"].cpu(), logits.cpu()))
     for module, mode in modes:
         module.training = mode
     x, mask, snr, logits = (torch.cat(column) for column in zip(*parts, strict=True))

@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from graphseq.callbacks.files import save_figure, write_file
+from graphseq.callbacks.files import report_folder, save_figure, write_file
 from graphseq.callbacks.reports.figures import draw_correlations, draw_effective_sample_size, draw_weights
 from graphseq.nn.reweighting.outer import DecorrelationOuter
 from graphseq.nn.reweighting.weights import FeatureQueue, SampleWeights
@@ -75,6 +74,11 @@ class WeightReport(Callback):
                 "graphseq.nn.SampleWeights as `weights`, such as graphseq.tasks.Reweighted"
             )
 
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Forget an earlier run of this object."""
+        if trainer.global_step == 0:
+            self.epochs, self.shares = [], []
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Record the effective sample size."""
         self.epochs.append(trainer.current_epoch)
@@ -82,10 +86,9 @@ class WeightReport(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Draw the figures and write the table."""
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        folder = None if trainer.fast_dev_run else report_folder(trainer, self.folder)  # type: ignore[attr-defined]
+        if folder is None:
             return
-        folder = Path(self.folder or trainer.log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         index, weight = _weights(trainer, pl_module)
         save_figure(draw_weights(weight), folder / "weights.png")
         if self.shares:

@@ -92,6 +92,7 @@ def delaunay_triangles(points: Any) -> np.ndarray:
     if len(kept) < len(p):
         double = int(np.setdiff1d(np.arange(len(p)), kept)[0])
         raise DataError(f"point {double} coincides with an earlier one; a triangulation needs distinct points")
+    p = p - p.min(0)  # far from 0 the tolerances of Qhull, which grow with the coordinates, would leave points out
     try:
         triangles = np.sort(Delaunay(p).simplices.astype(np.int64), 1)
     except QhullError as error:

@@ -1,6 +1,7 @@
 """Readers of labelled sequences: ``.ts`` files of the UEA and UCR archives, and CSV tables."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from graphseq.core.errors import DataError
 from graphseq.data.records import RecordReader, read_blocks
+from graphseq.data.sequences.store import narrowed
 from graphseq.data.text.files import read_text
 
 __all__ = ["LabelledSequences", "read_sequence_csv", "read_ts"]
@@ -21,7 +23,7 @@ class LabelledSequences:
     """Concatenated sequences of a file, with a label for each sequence.
 
     Args:
-        x: features of all steps, float32 (M, D).
+        x: features of all steps (M, D): float32, or float64 where a feature would lose its differences in float32.
         ptr: position of the first step of each sequence, and M at the end, int64 (N + 1,).
         labels: label of each sequence.
         class_names: all possible labels, in the order of their class numbers.
@@ -96,7 +98,7 @@ def read_ts(path: str | os.PathLike[str]) -> LabelledSequences:
         labels.append(label)
     if not steps:
         raise DataError(f"{path} has no sequence behind @data")
-    x = torch.from_numpy(np.concatenate(steps))
+    x = narrowed(torch.from_numpy(np.concatenate(steps)))
     return LabelledSequences(x, torch.tensor([0, *lengths]).cumsum(0), labels, names)
 
 
@@ -125,13 +127,13 @@ def _dimensions(path: Path, header: dict[str, str]) -> int | None:
     given = header.get("dimensions") or header.get("dimension")
     if given is None:
         return 1 if header.get("univariate", "").lower() == "true" else None
-    if not given.isdigit() or int(given) < 1:
+    if not given.isdecimal() or int(given) < 1:
         raise DataError(f"{path}: the header says '@dimensions {given}'; give a whole number of at least 1")
     return int(given)
 
 
 def _channels(path: Path, number: int, channels: Sequence[str]) -> np.ndarray:
-    """Steps of one line, float32 (T, D)."""
+    """Steps of one line, float64 (T, D), all within float32."""
     columns = []
     for position, channel in enumerate(channels):
         cells = channel.split(",")
@@ -140,15 +142,16 @@ def _channels(path: Path, number: int, channels: Sequence[str]) -> np.ndarray:
             raise DataError(f"{path}, line {number}, channel {position + 1} holds {wrong.strip()!r}, not a number")
         try:
             with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
-                column = np.array(cells, dtype=np.float64).astype(np.float32)
+                column = np.array(cells, dtype=np.float64)
+                rounded = column.astype(np.float32)
         except ValueError:
             wrong = next(cell for cell in cells if not _is_number(cell))
             what = "a missing value" if wrong.strip() in ("", "?") else f"{wrong.strip()!r}, which is not a number"
             raise DataError(
                 f"{path}, line {number}, channel {position + 1} has {what}; fill it in or leave the sequence out"
             ) from None
-        if not np.isfinite(column).all():
-            step = int(np.flatnonzero(~np.isfinite(column))[0])
+        if not np.isfinite(rounded).all():
+            step = int(np.flatnonzero(~np.isfinite(rounded))[0])
             raise DataError(
                 f"{path}, line {number}, channel {position + 1}, step {step + 1} is {cells[step].strip()}, which is no "
                 "finite number of type float32; fill it in or leave the sequence out"
@@ -229,11 +232,11 @@ def read_sequence_csv(
         )
     numbers, _ = _codes(named)
     order = np.argsort(numbers, kind="stable")
-    values = np.stack([_numbers(path, table[name]) for name in features], 1)[order]
+    values = narrowed(torch.from_numpy(np.stack([_numbers(path, table[name]) for name in features], 1)[order]))
     begin = np.flatnonzero(np.diff(numbers[order], prepend=-1))
     ptr = torch.from_numpy(np.append(begin, len(order)).astype(np.int64))
     if not labelled:
-        return LabelledSequences(torch.from_numpy(values), ptr, [], list(class_names or ()))
+        return LabelledSequences(values, ptr, [], list(class_names or ()))
     given = table[target].str.strip().to_numpy()
     labels, empty = given[order], np.flatnonzero(given == "")
     if len(empty) and class_names is None:
@@ -249,7 +252,7 @@ def read_sequence_csv(
             f"{named.iloc[order[other[0]]]!r} has two labels; give each sequence one"
         )
     names = sort_labels(of_sequence.tolist()) if class_names is None else list(class_names)
-    return LabelledSequences(torch.from_numpy(values), ptr, of_sequence.tolist(), names)
+    return LabelledSequences(values, ptr, of_sequence.tolist(), names)
 
 
 def read_cells(path: Path, delimiter: str):  # type: ignore[no-untyped-def]  # pandas has no types here
@@ -322,7 +325,7 @@ def sort_labels(labels: Sequence[str]) -> list[str]:
     different = sorted(set(labels))
     if len(different) < 2:
         raise DataError(f"all labels are {different[0]!r}; two classes are needed")
-    if all(label.strip().lstrip("-").isdigit() for label in different):
+    if all(re.fullmatch(r"\s*-?\d+\s*", label) for label in different):
         return sorted(different, key=int)
     return different
 
@@ -337,8 +340,8 @@ def _numbers(path: Path, column) -> np.ndarray:  # type: ignore[no-untyped-def] 
     import pandas
 
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
-        values = pandas.to_numeric(column, errors="coerce").to_numpy(np.float64).astype(np.float32)
-    wrong = np.flatnonzero(~np.isfinite(values))
+        values = pandas.to_numeric(column, errors="coerce").to_numpy(np.float64)
+        wrong = np.flatnonzero(~np.isfinite(values.astype(np.float32)))
     if len(wrong):
         raise DataError(
             f"{path}, line {column.index[wrong[0]]}, column {column.name!r}: {column.iloc[wrong[0]]!r} is not a finite "

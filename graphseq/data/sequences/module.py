@@ -161,8 +161,9 @@ class SequenceDataModule(PaddedDataModule):
                 raise DataError(f"all labels are {int(target[0])}; two classes are needed")
 
     def _standardized(self, raw: SequenceStore) -> SequenceStore:
-        mean, std = torch.tensor(self._mean), torch.tensor(self._std)
-        return SequenceStore((raw.x - mean) / std, raw.ptr, y=raw.y, step_y=raw.step_y)
+        dtype = torch.promote_types(raw.x.dtype, torch.float32)  # of features that float32 cannot tell apart, float64
+        mean, std = (torch.tensor(values, dtype=dtype) for values in (self._mean, self._std))
+        return SequenceStore(((raw.x - mean) / std).float(), raw.ptr, y=raw.y, step_y=raw.step_y)
 
     @property
     def num_features(self) -> int:

@@ -67,7 +67,8 @@ class SequenceStore:
 
         Args:
             sequences: arrays or tensors (T_i, D), or (T_i,), where floating-point numbers are a single feature and
-                integers are token numbers.
+                integers are token numbers. Features in float64 become float32, unless one would lose its differences,
+                as times in seconds do: :class:`SequenceDataModule` scales them first.
             y: target of each sequence, (N, *).
             step_y: arrays or tensors (T_i, *) with the target of each step.
 
@@ -101,7 +102,9 @@ class SequenceStore:
                 raise DataError(f"{given}; give one target for each step of each of the {len(rows)} sequences")
             targets = torch.cat(columns)
         ptr = torch.tensor([0, *lengths]).cumsum(0)
-        return cls(torch.cat(rows), ptr, y=None if y is None else torch.as_tensor(np.asarray(y)), step_y=targets)
+        return cls(
+            narrowed(torch.cat(rows)), ptr, y=None if y is None else torch.as_tensor(np.asarray(y)), step_y=targets
+        )
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -193,9 +196,26 @@ def _as_steps(sequence: Any, number: int) -> Tensor:
         raise DataError(f"sequences[{number}] is one number; give an array (T, D) or (T,) for each sequence")
     if not len(row):
         raise DataError(f"sequences[{number}] has no step; leave it out")
-    if row.dtype == torch.float64:
-        row = row.float()
     return row[:, None] if row.is_floating_point() and row.dim() == 1 else row
+
+
+def narrowed(x: Tensor) -> Tensor:
+    """Return features in float32; in float64 where rounding would exceed a thousandth of a feature's deviation.
+
+    Args:
+        x: features of all steps (M, D), or token numbers, which stay as they are.
+
+    Example:
+        >>> seconds = 1.7e9 + torch.arange(5.0, dtype=torch.float64)[:, None]
+        >>> narrowed(seconds).dtype, narrowed(seconds - 1.7e9).dtype
+        (torch.float64, torch.float32)
+    """
+    if x.dtype != torch.float64:
+        return x
+    rounded = x.float()
+    varies = (x != x[:1]).any(0)
+    coarse = varies & ((rounded.double() - x).abs().amax(0) > 1e-3 * x.std(0, correction=0))
+    return x if bool(coarse.any()) and bool(rounded.isfinite().all()) else rounded
 
 
 def _check_finite(x: Tensor, ptr: Tensor) -> None:

@@ -8,23 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphseq.metrics.geometry.conditions import ConditionScore, balanced_sides, varies
+from graphseq.metrics.geometry.conditions import _ROUNDING, ConditionScore, balanced_sides, varies
 from graphseq.metrics.geometry.moments import checked_rows
 
 __all__ = ["ParallelismScore", "parallelism_score"]
 
 
-def _directions(vectors: Tensor) -> Tensor:
-    """Return unit vectors; 0 where there is no direction."""
+def _directions(ends: Tensor, starts: Tensor) -> Tensor:
+    """Return unit vectors from starts to ends; 0 where they coincide up to rounding."""
+    vectors = ends - starts
     length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return vectors / torch.where(length > 0, length, 1.0)
+    there = length > _ROUNDING * torch.maximum(ends.abs().amax(), starts.abs().amax())
+    return torch.where(there, vectors / torch.where(there, length, 1.0), 0.0)
 
 
 def _best_parallelism(positive: Tensor, negative: Tensor, most_pairings: int) -> Tensor:
     """Return the largest mean cosine of the differences over pairings of both sides."""
     m = len(positive)
     if math.factorial(m) <= most_pairings:
-        units = _directions(positive[:, None] - negative)  # (m, m, N)
+        units = _directions(positive[:, None], negative)  # (m, m, N)
         cosines = torch.einsum("ijn,kln->ijkl", units, units)
         pairings = torch.tensor(list(itertools.permutations(range(m))), device=positive.device)  # (m!, m)
         total = positive.new_zeros(len(pairings))
@@ -35,7 +37,7 @@ def _best_parallelism(positive: Tensor, negative: Tensor, most_pairings: int) ->
 
     distances = torch.cdist(positive, negative).square()
     partner = torch.as_tensor(linear_sum_assignment(distances.detach().cpu().numpy())[1], device=positive.device)
-    units = _directions(positive - negative[partner])
+    units = _directions(positive, negative[partner])
     # |sum of units|^2 holds each pair twice, and the squared lengths
     return (units.sum(0).square().sum() - units.square().sum()) / (m * (m - 1))
 

@@ -73,6 +73,8 @@ def polygon_area(points: Tensor, corners: Tensor) -> Tensor:
         [4.0]
     """
     here, there = taken(points, corners), taken(points, following(corners))
+    # from the first corner, so that products of large coordinates do not cancel
+    here, there = here - here[:, :1], there - here[:, :1]
     parts = _cross(here, there).masked_fill(corners < 0, 0)
     return parts.sum(1).abs() / 2
 

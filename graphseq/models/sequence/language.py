@@ -9,7 +9,7 @@ from graphseq.core import Recorded
 from graphseq.models.sequence.classifier import output_size
 from graphseq.models.sequence.tokens import checked_tokens
 from graphseq.nn.recurrent.composed import Bidirectional, LayerStack
-from graphseq.nn.recurrent.stack import Cell, RecurrentStack, layer_outputs
+from graphseq.nn.recurrent.stack import Cell, RecurrentStack, SequenceLayer, layer_outputs
 
 __all__ = ["RecurrentLanguageModel", "generate_tokens"]
 
@@ -82,12 +82,16 @@ class RecurrentLanguageModel(Recorded, nn.Module):
         self.projection = nn.Identity() if projected == width else nn.Linear(width, projected, bias=False)
         self.head = nn.Linear(projected, vocab_size)
         self.tie_weights = tie_weights
-        self.reset_parameters()
+        # the weights of layers that were handed in are their own, perhaps trained
+        self._reset(*([self.recurrent] if recurrent is None else []))
 
     def reset_parameters(self) -> None:
         """Reinitialise all weights; tied weights get a small variance, so that the first logits are near 0."""
-        for module in (self.embedding, self.recurrent, self.projection, self.head):
-            if isinstance(module, nn.Embedding | nn.Linear | RecurrentStack):
+        self._reset(self.recurrent)
+
+    def _reset(self, *recurrent: nn.Module) -> None:
+        for module in (self.embedding, *recurrent, self.projection, self.head):
+            if isinstance(module, nn.Embedding | nn.Linear | SequenceLayer):
                 module.reset_parameters()
         if self.tie_weights:
             nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)

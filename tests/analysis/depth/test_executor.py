@@ -201,3 +201,37 @@ def test_torchs_encoder_with_padding_and_a_pyg_network():
 
 def test_path_type_is_kept():
     assert ChainExecutor(nn.Sequential(nn.Sequential(nn.Identity())), "0").original == LayerPath([0])
+
+
+class WritingNetwork(nn.Module):
+    """Residual layers that add to their input in place."""
+
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x):
+            x += self.linear(x).tanh()
+            return x
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(self.Layer() for _ in range(3))
+
+    def forward(self, x):
+        h = 1 * x
+        for layer in self.layers:
+            h = layer(h)
+        return h.mul_(2)
+
+
+def test_layers_that_write_into_their_input_leave_kept_states_alone():
+    torch.manual_seed(0)
+    network, x = WritingNetwork().eval(), torch.randn(2, 4)
+    run = ChainExecutor(network, "layers").prepare(x)
+    for path in ([0, 1, 2], [0, 2], [0, 1], [0, 1, 2]):
+        h = x.clone()
+        for number in path:
+            h = h + network.layers[number].linear(h).tanh()
+        assert torch.allclose(run(path), 2 * h)

@@ -258,3 +258,11 @@ def test_figure_has_one_scale_for_each_site():
         draw_patching_scores({})
     with pytest.raises(ValueError, match="positions has 3 names; the site 'mlp' has 2"):
         draw_patching_scores({"ActP": scores}, ["a", "b", "c"])
+
+
+def test_a_constant_has_no_correlation():
+    one, two = (
+        PatchingScores({"m": torch.full((1, 3), 0.1, dtype=torch.float64)}),
+        PatchingScores({"m": torch.randn(1, 3)}),
+    )
+    assert one.pearson(two)["m"] != one.pearson(two)["m"]  # NaN, not the rounding of a mean

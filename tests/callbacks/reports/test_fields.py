@@ -29,10 +29,11 @@ def test_rows_are_samples_and_solution_and_prediction_share_a_scale():
 def test_a_run_leaves_a_figure_of_its_validation_split(tmp_path):
     data = PoissonDataModule(num_train=2, num_val=2, num_test=1, resolution=5)
     task = Regression(make(nn.Conv2d, 1, 1, 1))
+    task.model.eval()  # such as a part that is frozen
     run = SimpleNamespace(is_global_zero=True, fast_dev_run=False, datamodule=data, log_dir=str(tmp_path / "run"))
     FieldReport(num_samples=1).on_train_end(run, task)
     assert (tmp_path / "run" / "fields.png").read_bytes().startswith(b"\x89PNG")
-    assert task.training
+    assert (task.training, task.model.training) == (True, False)
     table = SimpleNamespace(**{**vars(run), "datamodule": TabularData()})
     with pytest.raises(TypeError, match="batch of tuple"):
         FieldReport().on_train_end(table, task)

@@ -111,3 +111,10 @@ def test_no_points(solve, points):
 def test_too_many_cities():
     with pytest.raises(DataError, match="there are 17 points"):
         shortest_tours(uniform(17, 2))
+
+
+def test_triangles_do_not_depend_on_where_the_points_lie():
+    points = uniform(20, 2).astype(np.float64)
+    near = delaunay_triangles(points)
+    for far in (1e6, -1e8):
+        assert delaunay_triangles(np.round(points, 6) + far).tolist() == near.tolist()

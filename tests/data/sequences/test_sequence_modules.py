@@ -296,3 +296,28 @@ def test_reber(mirror):
     batch = next(data.batches("test"))
     valid = batch.x[batch.y == 1]
     assert set(data.vocabulary.decode(valid[valid > 0].tolist())) == set("BEPSTVX")
+
+
+def test_times_in_seconds_keep_their_differences(tmp_path):
+    """In float32 there are 128 seconds from one number to the next."""
+    rows = [[1_700_000_000.0 + 3 * n + step for step in range(4)] for n in range(20)]
+    table = "id,time,kind\n" + "".join(f"{n},{time:.0f},{'ab'[n % 2]}\n" for n, row in enumerate(rows) for time in row)
+    lines = "\n".join(f"{','.join(f'{time:.0f}' for time in row)}:{'ab'[n % 2]}" for n, row in enumerate(rows))
+    modules = (
+        SequenceDataModule(torch.tensor(rows, dtype=torch.float64), [0, 1] * 10),
+        SequenceCSVDataModule(write(tmp_path, table, "steps.csv"), "id", "kind"),
+        TSDataModule(write(tmp_path, f"@classLabel true a b\n@data\n{lines}\n")),
+    )
+    for data in modules:
+        taken = data.store.take(torch.arange(20)).x
+        assert taken.dtype == torch.float32
+        expected = (torch.tensor(rows, dtype=torch.float64) - data.mean[0]) / data.std[0]
+        assert torch.allclose(taken[..., 0].double(), expected, atol=1e-5)
+        assert data.std[0] == pytest.approx(17, abs=2)
+
+
+@pytest.mark.parametrize("labels", [["²", "³"], ["--1", "1"], ["10", "9"]])
+def test_labels_that_look_like_numbers(labels, tmp_path):
+    table = "id,x,kind\n" + "".join(f"{n},{n}.5,{labels[n % 2]}\n" for n in range(4))
+    found = read_sequence_csv(write(tmp_path, table, "steps.csv"), "id", "kind").class_names
+    assert found == (["9", "10"] if "10" in labels else sorted(labels))

@@ -192,3 +192,11 @@ def test_gzip_is_known_by_its_content(tmp_path):
 def test_no_token_is_left(tmp_path):
     with pytest.raises(DataError, match=r"min_count is 99, .* occurs \d+ times"):
         CharacterDataModule(write(tmp_path, TEXT * 5), length=4, min_count=99).load()
+
+
+def test_numbers_outside_a_vocabulary_have_no_text():
+    vocabulary = Vocabulary([chr(97 + n) for n in range(26)], "character")
+    assert vocabulary.decode(torch.tensor([1, 26])) == "az"
+    for number in (-1, 27, -100):
+        with pytest.raises(DataError, match=f"hold {number}; .* 0 to 26"):
+            vocabulary.decode([1, number])

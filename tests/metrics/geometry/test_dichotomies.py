@@ -154,3 +154,10 @@ def test_without_a_penalty_it_is_the_limit_of_small_ones():
     scores = [cross_condition_generalization(means, side, penalty=penalty) for penalty in (0.0, 1e-9)]
     torch.testing.assert_close(*scores)
     assert float(dichotomy_decodability(means, list(range(6)), penalty=0.0)) == 1
+
+
+def test_conditions_that_coincide_up_to_rounding_have_no_direction():
+    z = torch.tensor([[0.3, 1.0], [5.0, 1.0], [0.3, 1.0], [6.0, 1.0]], dtype=torch.float64)
+    for place in (0.3, 0.1 + 0.2, 0.1 + 0.1 + 0.1):  # 0.3 and 0.30000000000000004
+        z[2, 0] = place
+        assert float(parallelism_score(z, [1, 1, 0, 0])) == 0

@@ -227,3 +227,12 @@ def test_sequences_without_steps_and_layers_that_are_not_built():
         SequenceClassifier(2, in_channels=3, recurrent="gru")
     with pytest.raises(TypeError, match="source is GraphSoftEvolution"):
         ReGENN(2, 4, 3, source=GraphSoftEvolution)
+
+
+def test_a_language_model_keeps_the_weights_of_layers_that_it_is_given():
+    for layer in (RecurrentStack(5, 6), LayerStack([RecurrentStack(5, 6), RecurrentStack(6, 6)])):
+        before = [weight.clone() for weight in layer.parameters()]
+        model = RecurrentLanguageModel(9, 5, recurrent=layer)
+        assert all(map(torch.equal, before, layer.parameters()))
+        model.reset_parameters()
+        assert not any(map(torch.equal, before, layer.parameters()))

@@ -10,6 +10,7 @@ from torch import nn
 
 import graphseq
 from graphseq.callbacks import SpectrumReport, draw_scores_by_snr, draw_spectra
+from graphseq.callbacks.reports.spectra import _read
 from graphseq.core import DataError, make
 from graphseq.data import WidebandDataModule
 from graphseq.metrics import complex_iou, mask_accuracy
@@ -134,3 +135,10 @@ def test_a_loss_of_real_logits_on_complex_ones():
     task = Segmentation(CMuSeNet(16, (2,), (1,), "1d"), make(nn.BCEWithLogitsLoss))
     with pytest.raises(TypeError, match="complex logits of CMuSeNet"):
         task.step(batch)
+
+
+def test_report_shows_what_the_task_is_given():
+    task, data = build()
+    data.eval_transform = lambda batch: {**batch, "y": torch.ones_like(batch["y"])}
+    _, mask, _, _ = _read(task, data, "val")
+    assert mask.all()
