@@ -75,7 +75,10 @@ def plug_and_play_admm(
         num_iterations: number of iterations, at least 1.
         order: ``image first`` as in the formula, or ``dual first``: x, then u with the last z, then z.
         tolerance: residual, relative to the right-hand side, at which the conjugate gradients stop, above 0.
-        max_inner: largest number of iterations of the conjugate gradients.
+        max_inner: largest number of iterations of the conjugate gradients in each step, above 0.
+
+    Returns:
+        Restored images, and the change of each iteration.
 
     Raises:
         ValueError: if an argument is out of range, the measurements are not finite or do not fit the operator, the
@@ -136,6 +139,9 @@ def plug_and_play_descent(
         step: step size :math:`\eta`, above 0; None for :math:`1 / \lVert A \rVert^2`, up to which the iteration
             converges for a convex R.
         num_iterations: number of iterations, at least 1.
+
+    Returns:
+        Restored images, and the change of each iteration.
 
     Raises:
         ValueError: as in :func:`plug_and_play_admm`.

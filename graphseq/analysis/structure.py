@@ -126,6 +126,10 @@ def predict_performance(
         num_repeats: number of repetitions with other folds, at least 1.
         seed: seed of the folds and of the randomised regressors.
 
+    Returns:
+        The result of the mean of the training folds, then that of each regressor on ``features`` and on each of
+        ``baselines``.
+
     Raises:
         ValueError: if a column is missing or not finite, a regressor is unknown, or there are fewer rows than folds.
 

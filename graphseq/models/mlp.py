@@ -31,7 +31,7 @@ class MLP(Recorded, nn.Module):
         num_layers: number of linear layers L, at least 1; 1 is a linear model and has no hidden layer.
         dropout: probability in [0, 1) of setting a hidden unit to zero in training.
         norm: normalisation before the activation: ``none``, ``batch`` over the samples of a batch, ``layer`` over the
-            units of a sample, or ``weight``, which writes each unit's weights as a direction times a length.
+            units of a sample, or ``weight`` for weight normalisation.
         activation: activation :math:`\sigma`, of which each hidden layer gets its own copy; None for ``nn.ReLU()``.
         initialization: initial weights: ``torch`` (the default of ``nn.Linear``, uniform of variance 1 / (3 fan-in)) or
             ``he`` (normal of variance 2 / fan-in, biases 0, as deep networks of ReLU need it).
@@ -147,7 +147,9 @@ class MLP(Recorded, nn.Module):
                 "set in_features to the features of one sample, for images C * Y * X"
             )
         if not x.is_floating_point():
-            raise TypeError(f"inputs are {x.dtype}; give real numbers, for images after ToFloat or Normalize")
+            raise TypeError(
+                f"inputs are {x.dtype}; give floating-point numbers; convert images by ToFloat or Normalize"
+            )
         x = x.flatten(1)
         for block in self.hidden:
             x = block(x)

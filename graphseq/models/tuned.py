@@ -123,7 +123,7 @@ class TunedGraphClassifier(Recorded, _Tuned):
             :class:`graphseq.models.GraphEncoder`.
         side: module ``(hidden states, tokens) -> features`` with ``out_channels``.
         out_channels: number K of classes or of predicted quantities.
-        pool: reduction of the nodes of a graph.
+        pool: reduction of the nodes of a graph: ``sum``, ``mean`` or ``max``.
 
     Shape:
         x (N, in_channels), edge_index (2, E), batch (N,), edge_attr (E, edge_channels), ptr (G+1,) -> (G, K)

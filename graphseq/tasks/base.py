@@ -28,7 +28,7 @@ BatchT = TypeVar("BatchT", default=Any)
 """Type of the batches of a procedure."""
 
 Stage = Literal["train", "val", "test"]
-"""What a step is taken for; also the name of the split and the first part of every logged name."""
+"""Stage of a run; also the name of the split and the first part of every logged name."""
 
 
 @dataclass
@@ -72,7 +72,7 @@ class TaskOptions(TypedDict, total=False):
         optimizer: callable from parameters to an optimiser; default ``torch.optim.Adam`` with its own defaults
             (with eps=1e-4 in float16, where the default would round to 0).
         scheduler: callable from the optimiser to a learning-rate scheduler; default no scheduler.
-        scheduler_interval: whether the scheduler steps once an ``epoch`` or once a ``step``; default ``epoch``.
+        scheduler_interval: whether the scheduler steps once per ``epoch`` or once per ``step``; default ``epoch``.
         stop_on_nonfinite: whether a NaN or infinite training loss stops the run; default true. On a GPU the loss is
             read where losses are logged, so that no step waits for it.
 
@@ -114,7 +114,7 @@ class Task(Checkpointed, AveragesParameters, Predicting, LightningModule, Generi
         model: the network.
         optimizer: callable from parameters to an optimiser; default ``torch.optim.Adam`` with its own defaults.
         scheduler: callable from the optimiser to a learning-rate scheduler; default no scheduler.
-        scheduler_interval: whether the scheduler steps once an ``epoch`` or once a ``step``.
+        scheduler_interval: whether the scheduler steps once per ``epoch`` or once per ``step``.
         stop_on_nonfinite: whether a NaN or infinite training loss stops the run. On a GPU the loss is read where
             losses are logged, so that no step waits for it.
 

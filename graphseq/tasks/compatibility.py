@@ -149,11 +149,11 @@ def _differences(there: Record, here: Record) -> str:
         if isinstance(left, dict) and isinstance(right, dict):
             for key in sorted({*left, *right}, key=str):
                 step = path if key == "init_args" else f"{path}.{key}" if path else str(key)
-                walk(left.get(key, "not noted"), right.get(key, "not noted"), step)
+                walk(left.get(key, "not recorded"), right.get(key, "not recorded"), step)
         elif left != right and not isinstance(left, nn.Module):  # an override given to graphseq.load
             found.append(f"{path} = {left} there, {right} here")
 
     walk(_with_defaults(there), _with_defaults(here), "")
     found.sort(key=lambda text: not text.startswith("model"))
-    same = "the same arguments: the code of the network has changed, or an argument that is not noted differs"
+    same = "the same arguments: the code of the network has changed, or an argument that is not recorded differs"
     return "; ".join(found[:4]) or same

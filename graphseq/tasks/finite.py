@@ -1,4 +1,4 @@
-"""A training loss that became NaN or infinite: noted on the device, and reported with the first bad parameter."""
+"""Training losses that become NaN or infinite: recorded on the device, reported with the first bad parameter."""
 
 import torch
 from lightning.pytorch import LightningModule
@@ -8,7 +8,7 @@ __all__: list[str] = []
 
 
 def note_bad_loss(first: Tensor, loss: Tensor, batch_idx: int) -> None:
-    """Note the number of the first batch whose loss is not finite, without a device synchronisation.
+    """Record the number of the first batch whose loss is not finite, without a device synchronisation.
 
     Args:
         first: number of the first such batch, or -1; int64 scalar, written in place.
@@ -26,7 +26,7 @@ def note_bad_loss(first: Tensor, loss: Tensor, batch_idx: int) -> None:
 
 
 def stop_at_bad_loss(task: LightningModule, first: Tensor) -> None:
-    """Raise if a bad loss was noted; this synchronises with the device.
+    """Raise if a loss that is not finite was recorded; this synchronises with the device.
 
     Args:
         task: task whose parameters are searched for the first one that is not finite.

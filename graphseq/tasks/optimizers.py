@@ -26,7 +26,7 @@ def check_callables(
     Args:
         optimizer: callable from parameters to an optimiser; None for the default.
         scheduler: callable from the optimiser to a scheduler; None for no scheduler.
-        scheduler_interval: whether the scheduler steps once an ``epoch`` or once a ``step``.
+        scheduler_interval: whether the scheduler steps once per ``epoch`` or once per ``step``.
 
     Raises:
         TypeError: if ``optimizer`` or ``scheduler`` cannot be called.
@@ -124,7 +124,7 @@ def step_schedulers(
 
     Args:
         task: task in a run.
-        interval: whether schedulers step once an ``epoch`` or once a ``step``.
+        interval: whether schedulers step once per ``epoch`` or once per ``step``.
         monitor: name of the value to watch, for a ``ReduceLROnPlateau`` that names none.
         epoch_end: whether this is the end of an epoch, after validation.
 

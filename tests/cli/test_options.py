@@ -56,7 +56,7 @@ def help_of(capsys, *arguments):
 
 def test_the_help_of_a_class_holds_the_options_of_its_base(capsys):
     text = help_of(capsys, "--model.help", "graphseq.tasks.Reweighted")
-    assert "--model.scheduler_interval {epoch,step} whether the scheduler steps once an ``epoch``" in text
+    assert "--model.scheduler_interval {epoch,step} whether the scheduler steps once per ``epoch``" in text
     assert "--model.target {multiclass,multilabel,regression} kind of target" in text
     assert "--model.options" not in text
     text = help_of(capsys, "--data.help", "graphseq.data.MotifDataModule")

@@ -171,7 +171,7 @@ def test_a_foreign_network_is_given_again(path):
     assert torch.equal(again(LABELLED[0]), task(LABELLED[0]))
     message = refusal(path, model=nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)))
     assert "model.0.bias is (4,) there and (5,) here" in message
-    assert "an argument that is not noted differs" in message
+    assert "an argument that is not recorded differs" in message
     # a network that was noted can be replaced too, and the message does not take it for the checkpoint's
     saved(Classification(MLP(3, 2, hidden_features=4), 2), path, LABELLED)
     assert "MLP" not in refusal(path, model=MLP(3, 2, hidden_features=5)).partition("Built with")[2]

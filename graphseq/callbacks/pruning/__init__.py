@@ -1,1 +1,1 @@
-"""Pruning while a network trains, and what it does to the neurons."""
+"""Pruning during training, and its effects on the neurons."""

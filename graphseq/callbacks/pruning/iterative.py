@@ -276,7 +276,7 @@ class ActivatingPruning(IterativePruning):
     training.
 
     Entries of ``history`` also have ``activating``, the number of weights pruned in this way, and ``shortfall``, how
-    many were missing. :class:`graphseq.callbacks.DeadNeuronMonitor` measures what it does to the neurons.
+    many were missing. :class:`graphseq.callbacks.DeadNeuronMonitor` logs the effects on the neurons.
 
     Source: the abstract of arXiv 2212.06145, and the official script. Differs from the script: batch norms and the
     classifier are not pruned; by default only layers between ReLUs are chosen from; this choice never removes the last

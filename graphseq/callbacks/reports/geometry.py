@@ -71,7 +71,7 @@ class RepresentationGeometry(Callback):
 
     They are logged under ``geometry/<layer>/<measure>`` and kept in :attr:`history`, which checkpoints hold. A figure
     is written to the folder of the run at the end of training. Training is the same as without the callback, bit for
-    bit: modes of modules, buffers and random generators are put back, and no hook stays. A representation that is not
+    bit: modes of modules, buffers and random generators are restored, and no hook remains. A representation that is not
     finite, or has no variance, has the value NaN.
 
     Source: arXiv 2401.13558. Differs from it: none.

@@ -1,4 +1,4 @@
-"""Forecasts without training: the baselines that every table needs."""
+"""Forecasts without training, as baselines."""
 
 from collections.abc import Sequence
 

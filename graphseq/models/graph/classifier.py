@@ -83,7 +83,7 @@ class GraphEncoder(Recorded, nn.Module):
         virtual_node: whether each graph has a state that its nodes share; a module in place of True must work as
             :class:`graphseq.nn.VirtualNode` does. Real node features are then mapped linearly to
             ``hidden_channels`` first, the width of that state.
-        pool: reduction of the nodes of a graph.
+        pool: reduction of the nodes of a graph: ``sum``, ``mean`` or ``max``.
         heads: number of attention heads of gat, a divisor of ``hidden_channels``.
         train_eps: whether gin and gine learn the weight of the node itself.
 
@@ -247,7 +247,7 @@ class GraphEncoder(Recorded, nn.Module):
             if new.size(-1) != self.hidden_channels:
                 raise ValueError(
                     f"{type(conv).__name__} gives {new.size(-1)} channels where hidden_channels={self.hidden_channels}"
-                    " were asked for; a layer that joins several heads must divide the channels among them"
+                    " are needed; a layer that concatenates heads must divide the channels among them"
                 )
             new = F.dropout(norm(new).relu(), self.dropout, self.training)
             if self.virtual_node is not None:

@@ -34,7 +34,8 @@ class GINClassifier(Recorded, nn.Module):
         num_layers: number of depths that are read out, the input included, so there are ``num_layers - 1``
             convolutions.
         mlp_layers: number of linear maps in the perceptron of each convolution.
-        pool: reduction of the nodes of a graph; the paper sums on molecules and takes means on social networks.
+        pool: reduction of the nodes of a graph, ``sum``, ``mean`` or ``max``; the paper sums on molecules and takes
+            means on social networks.
         dropout: probability that a logit of one depth is dropped, in [0, 1); the paper's grid is 0 and 0.5.
         train_eps: whether :math:`\epsilon` is learned instead of 0.
 

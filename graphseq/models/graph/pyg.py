@@ -26,7 +26,8 @@ class FromPyG(Recorded, nn.Module):
 
     Args:
         network: network that maps nodes to nodes (N, D), or to graphs (G, D) if it pools by itself.
-        pool: reduction of the nodes of a graph; None for no pooling of the network's output.
+        pool: reduction of the nodes of a graph, ``sum``, ``mean`` or ``max``; None for no pooling of the network's
+            output.
         out_channels: width K of a linear map after network and pooling; None for no map.
         channels: width D of the network's output; None reads its attribute ``out_channels``, which every
             ``BasicGNN`` has. Only needed for the linear map.

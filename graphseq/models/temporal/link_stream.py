@@ -524,8 +524,8 @@ class LinkStream:
         start = self._num_events
         if not start and self._now and self.history is not None:
             warnings.warn(
-                "the network remembers events that the stream knows nothing of, so no node has neighbours; use "
-                "LinkStream.from_history or load_state_dict, or begin anew with reset_state()",
+                "the network has seen events that the stream has not, so that no node has neighbours; use "
+                "LinkStream.from_history or load_state_dict, or start again with reset_state()",
                 stacklevel=4,
             )
         position = torch.arange(start, start + len(events), device=self.device)

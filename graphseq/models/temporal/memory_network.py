@@ -22,7 +22,7 @@ __all__ = ["MemoryNetwork", "MemoryUpdate"]
 
 @dataclass
 class MemoryUpdate:
-    """Memories and embeddings of a batch, to be committed once its loss has been taken.
+    """Memories and embeddings of a batch, to be committed after its loss is computed.
 
     Args:
         plan: the batch with its U distinct nodes and R rows to score.

@@ -1,1 +1,1 @@
-"""Transformers: networks built from one residual block and the layers that are handed to it."""
+"""Transformers, built from residual blocks and the layers that are given to them."""

@@ -35,8 +35,8 @@ class TransformerEncoderDecoder(DecodingNetwork):
     where :math:`z_i` embeds the previous symbol. All steps of an output are trained at once. Decoding stores the keys
     and values of the encoder outputs and of earlier steps, so that a new symbol does not run the earlier steps again.
 
-    Source: arXiv 1706.03762, section 3. Differs from it: layers and norms are handed in; the head has weights of its
-    own.
+    Source: arXiv 1706.03762, section 3. Differs from it: layers and norms are arguments; the head does not share
+    weights with the embedding.
 
     Args:
         num_symbols: number S of output symbols, at least 1.

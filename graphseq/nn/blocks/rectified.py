@@ -174,7 +174,8 @@ def rectify_gates(network: nn.Module) -> list[str]:
     Source: arXiv 2402.13516, section 3.2, step 1.
 
     Args:
-        network: network with gated feed-forward parts, as it is handed to a task; its record notes the change.
+        network: network with gated feed-forward parts, such as the ``model`` of a task; the change is recorded, so that
+            checkpoints rebuild it.
 
     Raises:
         TypeError: if there is no gated feed-forward part, or a gate has another activation.
@@ -195,7 +196,7 @@ def shift_gates(network: nn.Module, threshold: float) -> list[str]:
     Source: arXiv 2402.13516, section 3.2, step 3.
 
     Args:
-        network: network whose gates are all rectified; its record notes the change.
+        network: network whose gates are all rectified; the change is recorded, so that checkpoints rebuild it.
         threshold: entries of the gates below it become 0; at least 0, and 0 for ``torch.nn.ReLU``. Its scale is that of
             the activations, see :func:`calibrate_threshold`.
 
@@ -221,7 +222,7 @@ def sparse_decoding(network: nn.Module, max_density: float = 0.2) -> list[str]:
     """Replace all gated feed-forward parts by :class:`SparseGatedFeedForward` of the same weights, in place.
 
     Args:
-        network: trained network whose gates are all rectified; its record notes the change.
+        network: trained network whose gates are all rectified; the change is recorded, so that checkpoints rebuild it.
         max_density: largest share of active units with which rows are gathered, in [0, 1].
 
     Returns:

@@ -14,10 +14,10 @@ class ComplexDropout(Recorded, nn.Module):
 
     .. math:: y = \frac{b}{1 - p}\, x, \qquad b \sim \mathrm{Bernoulli}(1 - p)
 
-    Dropping the parts on their own would turn the phase of the entries that are left.
+    Dropping the two parts independently would change the phase of the remaining entries.
 
     Args:
-        p: probability in [0, 1) of setting an entry to zero in training.
+        p: probability of setting an entry to zero in training, in [0, 1).
 
     Shape:
         x (*) complex -> (*) complex

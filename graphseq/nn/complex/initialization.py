@@ -11,9 +11,11 @@ __all__ = ["complex_kaiming_normal_", "complex_xavier_normal_"]
 
 def _fans(weight: Tensor) -> tuple[int, int]:
     if not weight.is_complex():
-        raise TypeError(f"weight is {weight.dtype}; give complex weights, and real ones to torch.nn.init")
+        raise TypeError(f"weight is {weight.dtype}; give complex weights, or use torch.nn.init for real ones")
     if weight.dim() < 2:
-        raise ValueError(f"weight is {tuple(weight.shape)}; weights (outputs, inputs, *) have a fan-in, biases do not")
+        raise ValueError(
+            f"weight is {tuple(weight.shape)}; give weights (outputs, inputs, *), since biases have no fan-in"
+        )
     return weight[0].numel(), weight.shape[0] * weight[0, 0].numel()
 
 
@@ -37,15 +39,15 @@ def complex_kaiming_normal_(
     Args:
         weight: complex weights (outputs, inputs, *), overwritten.
         mode: whether the power of the forward pass (``fan_in``) or of the gradients (``fan_out``) is kept.
-        nonlinearity: what follows the layer: ``relu`` for a split ReLU, or ``linear``.
-        generator: generator of the numbers; None for torch's global one.
+        nonlinearity: activation after the layer: ``relu`` for a split ReLU, or ``linear`` for none.
+        generator: random number generator; None for torch's global one.
 
     Returns:
         The weights.
 
     Raises:
         TypeError: if the weights are real.
-        ValueError: if they have less than two dimensions, or an argument is another word.
+        ValueError: if they have less than two dimensions, or an argument is unknown.
 
     Example:
         >>> weight = complex_kaiming_normal_(torch.empty(300, 400, dtype=torch.complex64))
@@ -72,7 +74,7 @@ def complex_xavier_normal_(weight: Tensor, generator: Generator | None = None) -
 
     Args:
         weight: complex weights (outputs, inputs, *), overwritten.
-        generator: generator of the numbers; None for torch's global one.
+        generator: random number generator; None for torch's global one.
 
     Returns:
         The weights.

@@ -23,18 +23,19 @@ class ComplexBatchNorm(Recorded, nn.Module):
     with :math:`\mu` the complex mean of the channel over batch and positions and V the 2 x 2 covariance of the two
     parts; :math:`\Gamma` is a learned symmetric matrix, at first :math:`I / \sqrt 2`, and :math:`\beta` a learned
     complex number, at first 0. So at first the two parts of the output are uncorrelated with variance 1/2 each, and
-    :math:`\operatorname{E}|y|^2 = 1`. Normalising the two parts on their own would leave their correlation.
+    :math:`\operatorname{E}|y|^2 = 1`. Normalising the two parts independently would not remove their correlation.
 
-    The input may have any number of positions, (B, C), (B, C, T) or (B, C, Y, X): torch's layers 1d and 2d in one. In
-    evaluation the running mean and covariance are used. The 2 x 2 roots are taken in float64. Under several processes
-    each normalises by its own share of the batch; ``sync_batchnorm`` does not convert this layer.
+    The input may have any number of positions, (B, C), (B, C, T) or (B, C, Y, X): the layer serves as ``BatchNorm1d``
+    and ``BatchNorm2d``. In evaluation the running mean and covariance are used. The 2 x 2 roots are taken in float64.
+    With several processes, each normalises by its own share of the batch; ``sync_batchnorm`` does not convert this
+    layer.
 
     Source: arXiv 1705.09792, section 3.5.
 
     Args:
         num_features: number of channels C, at least 1.
         eps: number added to the variance of both parts, above 0; relative to inputs of order one.
-        momentum: share of the new batch in the running statistics, in (0, 1].
+        momentum: weight of the current batch in the running statistics, in (0, 1].
 
     Shape:
         x (B, C, *) complex -> (B, C, *) complex

@@ -45,9 +45,9 @@ class NonNegative(nn.Module):
     again as soon as descent would increase it, unlike behind a ReLU; weights can be exactly 0, unlike those of a
     softplus or an exponential.
 
-    Differs from clamping weights after each step, as the authors do: no step, hook or callback is needed, so that no
-    optimiser, loader or user can leave it out, and weights are at least 0 within a step, too; an optimiser's last step
-    and its momentum can take v below 0, and then w stays at 0 until v is above 0 again. Weight decay acts on v.
+    Differs from clamping weights after each step, as the authors do: no step, hook or callback is needed, so that it
+    cannot be forgotten, and weights are at least 0 within a step, too; an optimiser's last step and its momentum can
+    take v below 0, and then w stays at 0 until v is above 0 again. Weight decay acts on v.
 
     Source: arXiv 2310.14344, section 3 (the constraint).
 

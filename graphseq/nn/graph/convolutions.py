@@ -22,6 +22,9 @@ def gin_mlp(in_channels: int, out_channels: int, num_layers: int = 2) -> nn.Sequ
         out_channels: width of the hidden layers and of the output.
         num_layers: number of linear maps, at least 1.
 
+    Shape:
+        x (N, in_channels) -> (N, out_channels)
+
     Raises:
         ValueError: if ``num_layers`` < 1.
 

@@ -32,6 +32,9 @@ class TaskHyperNetwork(GeneratedNetwork, Elastic):
         layer_size: size of the embedding of a chunk, at least 1.
         chunk_size: number S of weights in a chunk, at least 1.
 
+    Shape:
+        x (B, \*), task an integer -> the output of the network, (B, \*)
+
     Raises:
         ValueError: if a size is below 1, or no parameter of the network requires a gradient; in ``forward`` if there is
             no such task.

@@ -1,4 +1,4 @@
-"""Encodings of the inputs of hypernetworks, whose numbers lie in [0, 1]."""
+"""Encodings of hypernetwork inputs in [0, 1]."""
 
 import math
 

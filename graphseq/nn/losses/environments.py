@@ -238,6 +238,9 @@ class GroupDRO(Recorded, nn.Module):
         num_environments: number of environments E, numbered from 0 to E - 1.
         step_size: step size :math:`\eta` of the shares, at least 0.
 
+    Shape:
+        :class:`EnvironmentBatch` -> scalar loss, and a dictionary of scalars to log
+
     Raises:
         ValueError: if an argument is out of range.
         DataError: in a step, if an environment is out of range.

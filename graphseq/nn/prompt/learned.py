@@ -111,7 +111,7 @@ class SUPT(Recorded, nn.Module):
     Nodes of one subgraph get similar mixtures.
 
     Source: arXiv 2402.10380 (the soft form). Differs from it: one round of propagation, and softmax over prompts; the
-    paper's text was not at hand in full.
+    full text of the paper was not available.
 
     Args:
         channels: width of the embedded features, ``prompt_channels`` of the encoder, at least 1.
@@ -210,10 +210,10 @@ class RandomPrompt(Recorded, nn.Module):
 
     Args:
         channels: width of the embedded features, ``prompt_channels`` of the encoder, at least 1.
-        magnitude: mean absolute entry of the prompt of a chosen node, at least 0: the average magnitude of the prompts
-            it stands beside.
-        share: share of the nodes of each graph that are chosen, in [0, 1], rounded up to at least one node; their
-            coverage.
+        magnitude: mean absolute entry of the prompt of a chosen node, at least 0; give the magnitude of the prompts
+            that it is compared with.
+        share: share of the nodes of each graph that are chosen, in [0, 1], rounded up to at least one node; give the
+            coverage of those prompts.
         seed: seed of the prompts in evaluation mode.
 
     Shape:

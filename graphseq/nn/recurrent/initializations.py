@@ -75,7 +75,7 @@ class ForgetBias(RecurrentInitialization):
     r"""Bias of the forget gate of an LSTM; all other weights stay as they are.
 
     The sum of both bias vectors is the value: with 1 the cell keeps 0.73 of its state from one step to the next where
-    the other inputs of the gate are 0, with torch's initialisation half of it.
+    the other inputs of the gate are 0; with torch's initialisation it keeps about half.
 
     Args:
         value: bias of the forget gate.
@@ -104,7 +104,7 @@ class ForgetBias(RecurrentInitialization):
 
 
 class OrthogonalRecurrence(RecurrentInitialization):
-    """Orthogonal recurrent weights for each gate, input weights after Glorot, biases 0, and that of forget gates.
+    """Orthogonal recurrent weights for each gate, Glorot input weights, and biases 0 except those of forget gates.
 
     Args:
         gain: factor of the orthogonal matrices, above 0.

@@ -184,7 +184,7 @@ def mask_layers(network: nn.Module, exclude: Sequence[str] = ()) -> dict[str, Ma
     ``state_dict`` stay, and masks are added. Layers that are masked already stay.
 
     Args:
-        network: the network, as it is handed to a task (``task.model``), before it is trained.
+        network: the network, such as the ``model`` of a task, before it is trained.
         exclude: layers that are left as they are, by their names or those of parts that they lie in, such as ``head``
             or ``encoder.0``.
 

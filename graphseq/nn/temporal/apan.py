@@ -136,10 +136,10 @@ class APANMemory(Recorded, nn.Module):
         \bar m_u = \operatorname{mean}_{e \ni u} m_e, \qquad
         \mathrm{mail}_w = \operatorname{mean}_{u \,:\, w \in \{u\} \cup N(u)} \bar m_u
 
-    :meth:`read` encodes nodes from their last embedding and their mails: no neighbour is looked up, so the
-    time to score an event does not grow with the graph. :meth:`commit`, after the scores, stores the
-    embeddings of the events' endpoints, and delivers each endpoint's mean message to itself and to its
-    ``num_neighbors`` most recent neighbours from before the batch; a neighbour met several times counts so often.
+    :meth:`read` encodes nodes from their last embedding and their mails: no neighbour is looked up, so the time to
+    score an event does not grow with the graph. :meth:`commit`, after the scores, stores the embeddings of the events'
+    endpoints, and delivers each endpoint's mean message to itself and to its ``num_neighbors`` most recent neighbours
+    from before the batch; a neighbour that occurs several times counts as often.
 
     A corrector corrects z: the previous memory is the stored z, the measured one the newly encoded z.
 

@@ -271,7 +271,7 @@ class RecentNeighborBuffer(Recorded, Elastic):
             before = self._latest if at == 0 and self._latest is not None else t[at - 1 : at]
             raise ValueError(
                 f"t of event {at} is {t[at].item()}, that of the event before is {before.item()}; insert events in the "
-                "order of time, or reset_state() to begin anew"
+                "order of time, or call reset_state() to start again"
             )
 
     def _check_range(self, nodes: Tensor) -> None:

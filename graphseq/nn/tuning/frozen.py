@@ -21,6 +21,9 @@ class Frozen(Recorded, nn.Module):
     Args:
         module: the network; its parameters are frozen in place.
 
+    Shape:
+        as ``module``
+
     Raises:
         TypeError: if ``module`` is not a module.
 

@@ -34,6 +34,9 @@ class LoRA(Recorded, nn.Module):
         layers: patterns of dotted names of the layers in ``module``, such as ``*.projection``; None for all layers of
             the class ``torch.nn.Linear``.
 
+    Shape:
+        as the frozen network
+
     Raises:
         ValueError: if parameters of the network require gradients, its batch norms would still update their statistics,
             an argument is outside its range, or a pattern matches no linear layer.

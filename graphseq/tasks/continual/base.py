@@ -169,7 +169,7 @@ class SequentialFinetuning(Task[TaskBatch]):
         data = self.datamodule
         if not isinstance(data, TaskSource):
             raise TypeError(
-                f"{type(self).__name__} asks the data module for the samples of a task; give fit() one such as "
+                f"{type(self).__name__} reads the samples of a task from the data module; give fit() one such as "
                 "graphseq.data.SplitTasksDataModule"
             )
         return data.task_batches(task)

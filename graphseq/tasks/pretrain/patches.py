@@ -47,8 +47,8 @@ class SelfiePretraining(Task[object]):
 
     Logs:
         ``<stage>/loss``, log M at chance; ``<stage>/acc``, share of positions at which the correct patch has the
-        highest score, 1/M at chance; ``<stage>/ceiling``, the accuracy that can be expected at best, since patches that
-        are equal in every pixel cannot be told apart.
+        highest score, 1/M at chance; ``<stage>/ceiling``, the highest accuracy that can be expected, since patches with
+        equal pixels cannot be distinguished.
 
     Source: arXiv 1906.02940. Differs from it: see :class:`graphseq.models.SelfieNetwork`.
 

@@ -27,7 +27,7 @@ class SampleOptions(TaskOptions, total=False):
         loss: for regression, module from outputs and targets to losses of the same shape; default squared error.
         optimizer: callable from parameters to an optimiser; default ``torch.optim.Adam`` with its own defaults.
         scheduler: callable from the optimiser to a learning-rate scheduler; default no scheduler.
-        scheduler_interval: whether the scheduler steps once an ``epoch`` or once a ``step``; default ``epoch``.
+        scheduler_interval: whether the scheduler steps once per ``epoch`` or once per ``step``; default ``epoch``.
         stop_on_nonfinite: whether a NaN or infinite training loss stops the run; default true. On a GPU the loss is
             read where losses are logged, so that no step waits for it.
 
