@@ -198,7 +198,10 @@ class RecurrentPruning(Callback):
         data: DataSource = trainer.datamodule  # type: ignore[attr-defined]
         metrics = task.metrics("val")
         if not isinstance(metrics, MetricCollection):
-            raise ValueError(f"{type(task).__name__} has no metrics of validation")
+            raise ValueError(
+                f"{type(task).__name__} has no validation metrics; use a task with metrics, such as "
+                "SequenceClassification"
+            )
         fresh = metrics.clone()
         fresh.reset()
         modes = {module: module.training for module in task.modules()}

@@ -28,7 +28,9 @@ def _joined(x: Tensor, known: Tensor | None, num_known: int) -> tuple[Tensor, Te
         return x, None
     if known is None or known.shape[-1] != num_known:
         given = "none" if known is None else str(known.shape[-1])
-        raise ValueError(f"the network was built for {num_known} known covariates, {given} were given")
+        raise ValueError(
+            f"known has {given} covariates, and the network was built with num_known={num_known}; give as many"
+        )
     window = x.shape[2]
     spread = known[:, None].expand(-1, x.shape[1], -1, -1).to(x.dtype)
     return torch.cat([x, spread[:, :, :window]], 3), spread[:, :, window:]

@@ -68,7 +68,10 @@ class RecurrentLanguageModel(Recorded, nn.Module):
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout is {dropout}; give a probability in [0, 1)")
         if isinstance(recurrent, RecurrentStack | Bidirectional | LayerStack) and recurrent.bidirectional:
-            raise ValueError("recurrent is bidirectional, so that each step would see the token it has to predict")
+            raise ValueError(
+                "recurrent is bidirectional, so that each step would see the token that it predicts; give a causal "
+                "layer"
+            )
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, embedding_channels)
         self.recurrent = (

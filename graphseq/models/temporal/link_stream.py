@@ -362,7 +362,7 @@ class LinkStream:
                 "candidates (C,) or (sources, C), and one time for each source or for all"
             )
         if not chosen.size(1):
-            raise DataError("there are no candidates: no destination was observed so far, or none was given")
+            raise DataError("there are no candidates; observe events first, or give at least one candidate")
         chosen = chosen.to(self.device).expand(len(sources), -1)
         logits = self._logits(sources, chosen, times.expand(len(sources)))
         logits, order = logits.sort(dim=1, descending=True, stable=True)

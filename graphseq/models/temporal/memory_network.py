@@ -121,7 +121,9 @@ class MemoryNetwork(Recorded, Elastic):
         if memory is not None:
             num_nodes, dim = memory.num_nodes, memory.dim
         elif num_nodes is None or dim is None:
-            raise ValueError("a network without memory needs num_nodes and dim")
+            raise ValueError(
+                "memory, num_nodes or dim is missing; give a memory, or num_nodes and dim for a network without memory"
+            )
         if corrector is not None:
             if memory is None:
                 raise ValueError("a corrector corrects memories: give a memory, or no corrector")
@@ -325,7 +327,9 @@ class MemoryNetwork(Recorded, Elastic):
         if num_nodes < self.num_nodes:
             raise ValueError(f"num_nodes is {num_nodes}; the network knows {self.num_nodes} nodes and cannot shrink")
         if self.corrector is not None and num_nodes != self.num_nodes:
-            raise ValueError("a network with a corrector cannot grow: its moments are kept by node")
+            raise ValueError(
+                "a network with a corrector cannot grow: its moments are kept by node; build it with more num_nodes"
+            )
         if self.memory is not None:
             self.memory.resize(num_nodes)
         self.distinct = Distinct(num_nodes).to(self.distinct.place.device)

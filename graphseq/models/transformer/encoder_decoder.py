@@ -90,7 +90,9 @@ class TransformerEncoderDecoder(DecodingNetwork):
                     f"{self.encoder.output_size}"
                 )
         if self.decoder.bidirectional:
-            raise ValueError("decoder is bidirectional, so that each step would see the symbol it has to write")
+            raise ValueError(
+                "decoder is bidirectional, so that each step would see the symbol that it predicts; give causal mixers"
+            )
         self.input = input_layer(in_channels, vocab_size, self.encoder.input_size)
         self.feedback = SymbolFeedback(num_symbols, self.decoder.input_size)
         self.head = nn.Linear(self.decoder.output_size, num_symbols + 1)

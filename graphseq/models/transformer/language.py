@@ -61,7 +61,9 @@ class TransformerLanguageModel(Recorded, nn.Module):
             raise ValueError(f"dropout is {dropout}; give a probability in [0, 1)")
         self.layers = checked_stack(layers, "layers")
         if self.layers.bidirectional:
-            raise ValueError("layers are bidirectional, so that each step would see the token it has to predict")
+            raise ValueError(
+                "layers are bidirectional, so that each step would see the token that it predicts; give causal layers"
+            )
         self.vocab_size, self.tie_weights = vocab_size, tie_weights
         self.embedding = nn.Embedding(vocab_size, self.layers.input_size)
         self.dropout = nn.Dropout(dropout)

@@ -54,7 +54,10 @@ class PatchEncoder(Recorded, nn.Module):
             raise ValueError(f"order is {order!r}; it must be 'patch' or 'channel'")
         _, height, width = in_shape
         if height % patch_grid or width % patch_grid:
-            raise ValueError(f"patch_grid is {patch_grid}, which does not divide images of {height} x {width}")
+            raise ValueError(
+                f"patch_grid is {patch_grid}, which does not divide images of {height} x {width}; give a divisor of "
+                "both"
+            )
         self.in_shape = tuple(in_shape)
         self.order = order
         self.out_features = patch_grid**2 * channels

@@ -286,7 +286,9 @@ def make_quadratic_layers(
             made[id(layer)] = _from_layer(layer, kind, initialization)
         found[name] = made[id(layer)]
     if not found:
-        raise ValueError(f"{type(network).__name__} has no linear or convolutional layer outside of {list(skip)}")
+        raise ValueError(
+            f"{type(network).__name__} has no linear or convolutional layer outside of {list(skip)}; skip fewer"
+        )
     return found
 
 

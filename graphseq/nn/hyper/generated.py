@@ -88,7 +88,9 @@ def _check_weights(network: nn.Module, weights: Mapping[str, Tensor], inputs: tu
         )
     count = next(iter(counts), None)
     if count is not None and any(len(x) != count for x in inputs):
-        raise ValueError(f"weights are given for {count} samples, inputs for {[len(x) for x in inputs]}")
+        raise ValueError(
+            f"weights are given for {count} samples and inputs for {[len(x) for x in inputs]}; give equally many"
+        )
     return count
 
 

@@ -197,7 +197,7 @@ class DecorrelationOuter(Recorded, Elastic):
                 f"num_clusters is {self.num_clusters}, and the head reads {variables} variables; give at most as many"
             )
         if samples < self.min_samples:
-            raise DataError(f"clusters of variables need {self.min_samples} samples, {samples} are known")
+            raise DataError(f"{samples} samples are known; clusters of variables need at least {self.min_samples}")
         if self.source == "environments" and env is not None:
             group = torch.unique(env, return_inverse=True)[1]
             if not int(group.max()):
@@ -298,7 +298,7 @@ class UnrolledOuter(Recorded, nn.Module):
             batch: representations and weights at this step, with a learner.
         """
         if batch.learner is None:
-            raise ValueError("UnrolledOuter needs a learner with validation data, and the batch has none")
+            raise ValueError("batch.learner is None; UnrolledOuter needs a VirtualLearner with validation data")
         learner = batch.learner(self.scope)
         parameters = {name: value.detach().requires_grad_() for name, value in learner.parameters.items()}
         lr = learner.lr if self.lr is None else self.lr

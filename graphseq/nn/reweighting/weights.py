@@ -233,7 +233,9 @@ class FeatureQueue(Recorded, Elastic):
         z, logit = z.detach(), logit.detach()
         env = torch.zeros(len(z), dtype=torch.int64, device=z.device) if env is None else env
         if len(self.z) and self.z.size(1) != z.size(1):
-            raise ValueError(f"representations are {tuple(z.shape)}, those in the queue {tuple(self.z.shape)}")
+            raise ValueError(
+                f"representations are {tuple(z.shape)} and those in the queue {tuple(self.z.shape)}; give one width"
+            )
         if self.capacity == 0:
             self.capacity = self.num_blocks * len(z)
             copies = self.num_blocks if self.mode == "ema" else 1

@@ -306,7 +306,9 @@ class GroupToGroupLinear(Recorded, Elastic):
         if mask.dtype != torch.bool:
             raise ValueError(f"mask is {mask.dtype}; it must be bool, true where a weight exists")
         if not self._stores(mask):
-            raise ValueError(f"mask has connections that are none of granularity {self.granularity!r}")
+            raise ValueError(
+                f"mask has single weights, and the layer stores whole connections of granularity {self.granularity!r}"
+            )
         if self.backend == "masked":
             self.mask.copy_(mask)
         elif self.backend == "packed":
@@ -431,7 +433,7 @@ class GroupToGroupLinear(Recorded, Elastic):
         within = self._within()
         pattern = csr_pattern(after & ~within)
         if not bool(after[within].all()) or len(pattern.col) != len(self.col):
-            raise ValueError("connections changes the weights within groups or their number between groups")
+            raise ValueError("connections must keep all weights within groups, and the number of those between groups")
         place = torch.full(after.shape, -1, device=after.device)
         place[torch.repeat_interleave(self.crow.diff()), self.col] = torch.arange(len(self.col), device=after.device)
         source = place[torch.repeat_interleave(pattern.crow.diff()), pattern.col]

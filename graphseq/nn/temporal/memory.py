@@ -132,7 +132,7 @@ class NodeMemory(Recorded, nn.Module):
         if updater not in ("gru", "rnn") or aggregation not in ("last", "mean"):
             raise ValueError(f"updater is {updater!r}, aggregation {aggregation!r}; use gru or rnn, last or mean")
         if (message is None) != (message_dim is None):
-            raise ValueError("message and message_dim are given together, or neither")
+            raise ValueError("one of message and message_dim is missing; give both or neither")
         if message_dim is not None and message_dim < 1:
             raise ValueError(f"message_dim is {message_dim}; it must be at least 1")
         for name, part in (("message", nn.Identity() if message is None else message), ("time_encoder", time_encoder)):

@@ -111,7 +111,9 @@ def _chosen(module: nn.Module, patterns: list[str] | None) -> dict[str, nn.Linea
     linear = {name: layer for name, layer in module.named_modules() if type(layer) is nn.Linear}
     wrong = [p for p in patterns or [] if not any(fnmatchcase(name, p) for name in linear)]
     if not linear:
-        raise ValueError(f"module is a {type(module).__name__} without a layer of the class torch.nn.Linear")
+        raise ValueError(
+            f"module is a {type(module).__name__} without a torch.nn.Linear; give a network with linear layers"
+        )
     if wrong:
         raise ValueError(f"layers has {wrong[0]!r}, which matches no linear layer; there are {', '.join(linear)}")
     if patterns is None:

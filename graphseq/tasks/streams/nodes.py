@@ -138,7 +138,10 @@ class TemporalNodeClassification(StreamTask):
         for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",)):
             y = events.y[splits[split]]
             if not bool(((y == 0) | (y == 1)).all()):
-                raise DataError(f"labels of the {split} split are not all 0 or 1: whether the state changes")
+                raise DataError(
+                    f"labels of the {split} split are not all 0 or 1; give 1 where the state of the source changes, "
+                    "else 0"
+                )
             if len(y) and bool((y == y[0]).all()):
                 raise DataError(
                     f"all {len(y)} events of the {split} split have label {float(y[0]):g}, so that there is only one "
@@ -158,7 +161,7 @@ class TemporalNodeClassification(StreamTask):
             stage: stage of the run; the loss does not depend on it.
         """
         if batch.y is None:
-            raise DataError("the batch has no labels y, which say when the state of a source changes")
+            raise DataError("the batch has no labels y; give 1 where the state of the source changes, else 0")
         logits, update = self._score(batch)
         target = batch.y.to(logits.dtype)[:, None]
         weight = None if self.pos_weight is None else logits.new_tensor(self.pos_weight)

@@ -315,7 +315,9 @@ class Reweighted(SampleTask):
         """Return virtual learners of the batch's training samples, with as many validation samples drawn at random."""
         data = self.datamodule
         if not isinstance(data, DataSource):  # setup has made sure
-            raise DataError("there are no validation samples without a data module")
+            raise DataError(
+                "the trainer has no data module to draw validation samples from; give fit() a data module of graphseq"
+            )
         split = data.splits["val"]
         index = split[torch.randint(len(split), (len(z),), generator=self._generator)]
         drawn = data.transfer_batch_to_device(data.store.take(index), self.device, 0)

@@ -119,7 +119,7 @@ def test_call_with_weights_equals_a_module_and_a_loop():
     [
         ({"bais": torch.zeros(2)}, "bais"),
         ({"weight": torch.zeros(3, 2)}, r"\(3, 2\)"),
-        ({"weight": torch.zeros(4, 2, 3)}, r"4 samples, inputs for \[5\]"),
+        ({"weight": torch.zeros(4, 2, 3)}, r"4 samples and inputs for \[5\]"),
         ({"weight": torch.zeros(5, 2, 3), "bias": torch.zeros(2)}, "5 samples, all samples"),
     ],
 )
