@@ -19,13 +19,18 @@ def _masks(logits: Tensor, target: Tensor, decision: Decision) -> tuple[Tensor, 
     return decided_mask(logits, decision).flatten(1), (target > 0.5).flatten(1)
 
 
+def _unless_nan(scores: Tensor, logits: Tensor) -> Tensor:
+    """Return scores of samples, NaN where a logit is: its mask would be empty, which may be right by chance."""
+    return torch.where(logits.isnan().flatten(1).any(1), torch.nan, scores)
+
+
 def complex_iou(logits: Tensor, target: Tensor, decision: Decision = "or") -> Tensor:
     r"""Return the intersection over union of the predicted and the true mask of each sample.
 
     .. math:: \mathrm{IoU} = \frac{|P \cap M|}{|P \cup M|}, \qquad \mathrm{IoU} = 1 \text{ if both are empty}
 
     Source: arXiv 2506.11048, the complex intersection over union. Differs from the published code: two empty masks
-    give 1 where the code gives NaN.
+    give 1 where the code gives NaN. NaN for a sample with a NaN logit.
 
     Args:
         logits: real or complex logits.
@@ -42,11 +47,11 @@ def complex_iou(logits: Tensor, target: Tensor, decision: Decision = "or") -> Te
         >>> complex_iou(torch.tensor([[1 - 1j, -1 + 1j, -1 - 1j, -1 - 1j]]), torch.tensor([[1, 0, 1, 0]]))
         tensor([0.3333])
     """
-    return mask_iou(*_masks(logits, target, decision))
+    return _unless_nan(mask_iou(*_masks(logits, target, decision)), logits)
 
 
 def mask_accuracy(logits: Tensor, target: Tensor, decision: Decision = "or") -> Tensor:
-    """Return the share of entries of each sample where the predicted mask is right.
+    """Return the share of entries of each sample where the predicted mask is right; NaN if a logit of it is.
 
     Where few entries are true it is high for an empty prediction as well: compare with one, or judge by
     :func:`complex_iou`.
@@ -64,7 +69,7 @@ def mask_accuracy(logits: Tensor, target: Tensor, decision: Decision = "or") -> 
         tensor([0.5000])
     """
     predicted, true = _masks(logits, target, decision)
-    return (predicted == true).float().mean(1)
+    return _unless_nan((predicted == true).float().mean(1), logits)
 
 
 class ComplexIoU(Metric):

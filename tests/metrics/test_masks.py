@@ -57,3 +57,13 @@ def test_wrong_arguments():
         best_threshold(torch.zeros(1, 2), torch.zeros(1, 2).bool(), [])
     with pytest.raises(DataError, match="no sample"):
         best_threshold(torch.zeros(0, 2), torch.zeros(0, 2).bool(), [0.0])
+
+
+@pytest.mark.parametrize("nan", [float("nan"), complex(1, float("nan"))])
+def test_a_network_of_nan_is_not_right_by_chance(nan):
+    logits, mask = torch.full((2, 3), -1, dtype=torch.tensor(nan).dtype), torch.zeros(2, 3)
+    logits[1, 0] = nan
+    for score, metric in ((complex_iou, ComplexIoU()), (mask_accuracy, MaskAccuracy())):
+        torch.testing.assert_close(score(logits, mask), torch.tensor([1.0, torch.nan]), equal_nan=True)
+        metric.update(logits, mask)
+        assert metric.compute().isnan()

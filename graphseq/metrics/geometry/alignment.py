@@ -59,6 +59,7 @@ def centered_kernel(kernel: Tensor) -> Tensor:
     """
     if kernel.dim() != 2 or kernel.shape[0] != kernel.shape[1]:
         raise ValueError(f"kernel is {tuple(kernel.shape)}; a kernel is a square matrix (n, n)")
+    kernel = kernel if kernel.is_floating_point() else kernel.double()  # such as a power of an adjacency matrix
     rows = kernel - kernel.mean(0)
     return rows - rows.mean(1, keepdim=True)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from graphseq.metrics.geometry.conditions import ConditionScore, balanced_sides, varies
+from graphseq.metrics.geometry.conditions import _ROUNDING, ConditionScore, balanced_sides, varies
 from graphseq.metrics.geometry.moments import checked_rows
 
 __all__ = [
@@ -26,7 +26,9 @@ def _ridge_scores(train: Tensor, sides: Tensor, test: Tensor, penalty: float) ->
     Args: train (*, n, N), sides (*, n, M), test (*, k, N). Returns: (*, k, M).
     """
     centre, level = train.mean(-2, keepdim=True), sides.mean(-2, keepdim=True)
+    rounding = _ROUNDING * train.abs().amax((-2, -1), keepdim=True)
     train, test = train - centre, test - centre
+    apart = train.abs().amax((-2, -1), keepdim=True) > rounding  # else the samples coincide, and tell nothing
     n, width = train.shape[-2:]
     gram = train @ train.mT if n <= width else train.mT @ train
     share = penalty * train.square().sum((-2, -1), keepdim=True) / gram.shape[-1]
@@ -43,7 +45,7 @@ def _ridge_scores(train: Tensor, sides: Tensor, test: Tensor, penalty: float) ->
     scale = torch.linalg.vector_norm(test, dim=-1, keepdim=True) * torch.linalg.vector_norm(
         weight, dim=-2, keepdim=True
     )
-    return torch.where(scores.abs() > 1e-9 * scale, scores, 0.0)
+    return torch.where(apart & (scores.abs() > 1e-9 * scale), scores, 0.0)
 
 
 def _accuracy(scores: Tensor, sides: Tensor) -> Tensor:

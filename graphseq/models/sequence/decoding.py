@@ -204,6 +204,8 @@ class DecodingNetwork(Recorded, nn.Module):
             open_slots = self._open(memory, written, visited, mask) | (ended[:, None] & is_end)
             gains = scores.to(kind).masked_fill(~open_slots, -torch.inf).log_softmax(1)  # (B K, S + 1)
             gains = torch.where(ended[:, None], torch.where(is_end, 0.0, -torch.inf), gains)
+            # of partial outputs that no slot allows, which a function may see, none may follow
+            gains = torch.where(total.view(-1, 1) == -torch.inf, -torch.inf, gains)
             if step == longest:
                 gains = gains.masked_fill(~is_end, -torch.inf)
             total, place = (total[..., None] + gains.view(count, beams, width)).flatten(1).topk(beams, 1)  # (B, K)

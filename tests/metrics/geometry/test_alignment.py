@@ -191,3 +191,8 @@ def test_collected_parts_are_merged(conditions):
         one.merge_state(FeatureAlignment(4, 2, conditions))
     with pytest.raises(ValueError, match="complex"):
         FeatureAlignment(3, 2).update(x + 1j, y)
+
+
+def test_kernels_of_integers():
+    adjacency = torch.tensor([[0, 1, 1], [1, 0, 0], [1, 0, 0]])
+    assert torch.equal(centered_kernel(adjacency), centered_kernel(adjacency.double()))

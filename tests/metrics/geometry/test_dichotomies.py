@@ -161,3 +161,12 @@ def test_conditions_that_coincide_up_to_rounding_have_no_direction():
     for place in (0.3, 0.1 + 0.2, 0.1 + 0.1 + 0.1):  # 0.3 and 0.30000000000000004
         z[2, 0] = place
         assert float(parallelism_score(z, [1, 1, 0, 0])) == 0
+
+
+def test_nothing_is_generalised_from_conditions_that_coincide_up_to_rounding():
+    """Of pairs (0 or 1, 2 or 3) the first tells nothing: fitted to it alone, both others lie on the boundary."""
+    z = torch.tensor([[0.3, 0.0], [-1.0, 0.0], [0.3, 0.0], [2.0, 0.0]], dtype=torch.float64)
+    exact = float(cross_condition_generalization(z, [1, 1, 0, 0]))
+    for place in (0.1 + 0.2, 0.3 - 6e-17):
+        z[2, 0] = place
+        assert float(cross_condition_generalization(z, [1, 1, 0, 0])) == exact

@@ -228,3 +228,18 @@ def test_refused():
         model.decode(x, None, mask="tour")
     with pytest.raises(ValueError, match="float32"):
         AttentionEncoderDecoder(4, vocab_size=7, hidden_channels=5).encode(torch.rand(2, 3))
+
+
+def test_more_beams_than_outputs_that_a_function_allows():
+    """Beams that are not allowed count nothing, although the function leaves no slot open to them."""
+
+    def once(written):
+        counts = torch.nn.functional.one_hot(written.clamp(min=0), 3).sum(1)
+        return (counts == 0) & (written >= 0).all(1, keepdim=True)
+
+    torch.manual_seed(0)
+    model, x = PointerNet(2, 8, end_token=False).eval(), torch.rand(2, 3, 2)
+    wanted, likely = model.decode(x, beam_size=6, mask=once)
+    found, log_prob = model.decode(x, beam_size=10, mask=once)
+    assert torch.equal(found, wanted)
+    assert torch.allclose(log_prob, likely)
