@@ -1,8 +1,10 @@
 """Mixture of denoisers against its parts: filling gaps and going on, by a small decoder with a prefix."""
 
 from collections.abc import Callable
+from typing import Any
 
-from graphseq.bench import Above, Effect, Row, Rule, Seeds, all_of, new
+from graphseq.bench import Above, Effect, Results, Row, Rule, Seeds, all_of, new
+from graphseq.bench.records.drawing import Panel, draw_panels
 
 PROTOCOL = """\
 Task: windows of 64 characters of Tiny Shakespeare; three blocks of width 96 with a prefix that all steps see. 800 steps
@@ -55,6 +57,15 @@ def below(letter: str, difference: str, test: str) -> Above:
     return Above(letter, f"{other} - {ours}", -0.3, f"{ours} less {other} below 0.3 bits: {test}", bits(test))
 
 
+def figure(results: Results, drawn: Any, finding: str, reruns: Any) -> None:
+    """Draw the bits per character of each seed, a panel for each test."""
+    panels = [
+        Panel(test, {arm: list(results.values(arm, bits(test)).values()) for arm in effect.arms}, scale=test)
+        for test in ("gaps", "continuation")
+    ]
+    draw_panels(drawn, panels, finding=finding, label="bits per character", better="lower", ours=["UL2"])
+
+
 effect = Effect(
     name="effect.ul2",
     source="arXiv 2205.05131",
@@ -97,4 +108,5 @@ effect = Effect(
     ],
     verdict=Rule(reproduced=all_of("ABCD"), partly=all_of("AB")),
     unit="bits per character",
+    figure=figure,
 )
