@@ -35,11 +35,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if not os.path.isfile(path):
         raise CheckpointError(f"there is no checkpoint {os.fspath(path)}")
     if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{os.fspath(path)} is no checkpoint: it is damaged, or torch.save did not write it")
+        raise CheckpointError(f"{os.fspath(path)} is not a checkpoint: it is damaged, or not written by torch.save")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{os.fspath(path)} cannot be read as a checkpoint: {error}") from error
     if not isinstance(found, dict):
-        raise CheckpointError(f"{os.fspath(path)} is no checkpoint: it holds a {type(found).__name__}")
+        raise CheckpointError(f"{os.fspath(path)} is not a checkpoint: it holds a {type(found).__name__}")
     return found

@@ -154,7 +154,7 @@ def test_refused_networks(classifier, ids):
         ChainExecutor(ResidualGraphNetwork())
     with pytest.raises(ValueError, match="4 -> 6, 6 -> 4"):
         ChainExecutor(nn.Sequential(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4))), "0")
-    with pytest.raises(ValueError, match=r"layer 1 of 'layers'.*\(6, 4\) of \(6, 8\)"):
+    with pytest.raises(ValueError, match=r"layer 1 of 'layers'.*\(6, 8\) to \(6, 4\)"):
         ChainExecutor(ResidualGraphNetwork((8, 4, 4, 8)).eval(), "layers").prepare(x, edge_index)
     with pytest.raises(ValueError, match="form no chain"):
         ChainExecutor(ResidualGraphNetwork(all_outputs=True).eval(), "layers").prepare(x, edge_index)

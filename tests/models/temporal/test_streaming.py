@@ -221,7 +221,7 @@ def test_a_ranking_is_one_forward_pass():
 
 def test_candidates_are_by_default_the_destinations_seen():
     made = LinkStream(fresh())
-    with pytest.raises(DataError, match="candidates.*destination"):
+    with pytest.raises(DataError, match="candidates; observe events first"):
         made.rank(0, None, 5)
     zeros = torch.zeros(2, 3)
     made.observe([0, 1], [7, 5], [3, 4], zeros)
@@ -356,7 +356,7 @@ BAD = {
     "beyond": (columns(dst=[3, NUM_NODES, 5]), f"dst names node {NUM_NODES}; the network knows nodes 0 to"),
     "negative": (columns(src=[0, -1, 2]), "src names node -1"),
     "fraction": (columns(src=[0.0, 1.0, 2.0]), "integers"),
-    "words": (columns(src=["a", "b", "c"]), "no column of numbers"),
+    "words": (columns(src=["a", "b", "c"]), "src is not a column of numbers"),
     "old": (columns(t=[1, 500, 500]), "t is 1, before the state, which has reached"),
     "unsorted": (columns(t=[500, 502, 501]), "event 2 of the chunk is at 501, the one before at 502"),
     "nan": (columns(t=[500.0, NAN, 501.0]), "event 1 of the chunk is nan"),

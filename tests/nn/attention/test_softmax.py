@@ -114,7 +114,7 @@ def read_memory(inside):
         (lambda: RotaryPositions(1.0), ValueError, "base is 1"),
         (lambda: RotaryPositions()(torch.zeros(1, 1, 1, 3), torch.zeros(1, 1)), ValueError, "heads have 3 channels"),
         (lambda: SelfAttention(8)(torch.zeros(1, 2, 8), torch.zeros(1)), ValueError, "state is given"),
-        (lambda: CausalAttention(8)(torch.zeros(1, 2, 8), None, None, torch.tensor([3])), ValueError, "prefix reach"),
+        (lambda: CausalAttention(8)(torch.zeros(1, 2, 8), None, None, torch.tensor([3])), ValueError, "prefix range"),
         (
             lambda: CausalAttention(8)(
                 torch.zeros(1, 2, 8), CausalAttention(8)(torch.zeros(1, 2, 8))[1], None, torch.tensor([1])

@@ -207,7 +207,7 @@ def test_bidirectional_is_said():
         (
             lambda: SequenceBlock(GatedLinearAttention(8))(torch.zeros(1, 2, 8), prefix=torch.tensor([1])),
             TypeError,
-            "prefix is given to a GatedLinearAttention",
+            "prefix is given to a block whose mixer GatedLinearAttention",
         ),
         (lambda: FeedForward(8, activation="gelu"), TypeError, "activation is 'gelu'"),
         (lambda: GatedFeedForward(8, activation=nn.SiLU), TypeError, "activation is .*SiLU"),

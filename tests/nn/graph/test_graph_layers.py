@@ -244,7 +244,7 @@ def test_convolutions_ignore_what_they_do_not_use():
         ({"conv": "pna"}, "degree_histogram"),
         ({"conv": "pna", "degree_histogram": [5]}, r"degree_histogram=\[5\]"),
         ({"conv": "gat", "heads": 3}, "3 heads"),
-        ({"conv": "transformer"}, "convolution 'transformer'"),
+        ({"conv": "transformer"}, "conv is 'transformer'"),
     ],
 )
 def test_convolutions_refuse(arguments, message):

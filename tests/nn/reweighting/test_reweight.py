@@ -195,7 +195,7 @@ def test_queue_refuses():
     with pytest.raises(ValueError, match="representations"):
         queue.push(torch.zeros(2, 4), torch.zeros(2))
     for others in ([torch.zeros(1)], [torch.zeros(2), torch.zeros(3, dtype=torch.int64)]):
-        with pytest.raises(ValueError, match="one row a sample"):
+        with pytest.raises(ValueError, match="one row for each sample"):
             queue.push(torch.zeros(2, 3), *others)
     assert len(queue.z) == len(queue.logit) == len(queue.env) == 2
 
@@ -312,9 +312,9 @@ def test_decorrelation_refuses(options, named):
 
 
 def test_clusters_need_samples_and_variables():
-    with pytest.raises(DataError, match="12 samples, 11 "):
+    with pytest.raises(DataError, match="11 samples are known.*at least 12"):
         DecorrelationOuter(num_clusters=12).recluster(torch.randn(11, 20), None, generator())
-    with pytest.raises(DataError, match="10 samples, 9 "):
+    with pytest.raises(DataError, match="9 samples are known.*at least 10"):
         DecorrelationOuter(num_clusters=2).recluster(torch.randn(9, 20), None, generator())
     with pytest.raises(ValueError, match="reads 4 variables"):
         DecorrelationOuter(num_clusters=5).recluster(torch.randn(50, 4), None, generator())

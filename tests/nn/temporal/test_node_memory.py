@@ -247,8 +247,8 @@ def test_parameters_are_drawn_anew():
         ((3, 2, 0), {"num_event_types": -1}, "num_event_types -1"),
         ((3, 2, 0), {"updater": "lstm"}, "updater is 'lstm'"),
         ((3, 2, 0), {"aggregation": "sum"}, "last or mean"),
-        ((3, 2, 0), {"message": make(nn.Identity)}, "together"),
-        ((3, 2, 0), {"message_dim": 3}, "together"),
+        ((3, 2, 0), {"message": make(nn.Identity)}, "give both or neither"),
+        ((3, 2, 0), {"message_dim": 3}, "give both or neither"),
     ],
 )
 def test_wrong_arguments_are_named(sizes, options, message):

@@ -156,7 +156,7 @@ def test_wrong_arguments(build, name):
         (Classes(3), torch.zeros(2, 4), torch.tensor([0, 1]), ValueError, "num_outputs"),
         (Classes(3), torch.zeros(2, 3), torch.tensor([0, 3]), DataError, "num_outputs=3"),
         (Classes(3), torch.zeros(2, 3), torch.tensor([-1, 0]), DataError, "num_outputs=3"),
-        (Labels(1), torch.zeros(2, 1), torch.tensor([0.0, 2.0]), DataError, "0, 1 or NaN"),
+        (Labels(1), torch.zeros(2, 1), torch.tensor([0.0, 2.0]), DataError, "0, 1 and NaN"),
         (Quantiles((0.5,)), torch.zeros(2), torch.zeros(2), ValueError, "levels"),
         (Quantiles((0.5,)), torch.zeros(2, 1), torch.zeros(3), DataError, "targets"),
         (Tokens(3), torch.zeros(2, 3), torch.zeros(2), ValueError, "num_outputs"),

@@ -355,7 +355,7 @@ def test_static_embeddings_are_those_after_the_stream(kind):
     asked = EventBatch(three, three + 1, t, last.msg[:1], t * 0 + count, start=count, history=last.history)
     update = net.encode(asked)
     torch.testing.assert_close(net.decoded(update)[update.plan.row[:1]], whole[:1])
-    with pytest.raises(DataError, match="there is no batch"):
+    with pytest.raises(DataError, match="batches is empty"):
         static_node_embeddings(net, [], nodes)
 
 

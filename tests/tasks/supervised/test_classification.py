@@ -246,8 +246,8 @@ def test_kinds_of_multilabels(kind):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.tensor([[0.0, 0.5], [1.0, 0.0], [1.0, 0.0]]), "multilabel targets .*0, 1 or NaN"),
-        (torch.tensor([[0, -1], [1, 0], [1, 0]]), "multilabel targets .*0, 1 or NaN"),
+        (torch.tensor([[0.0, 0.5], [1.0, 0.0], [1.0, 0.0]]), "multilabel targets .*0, 1 and NaN"),
+        (torch.tensor([[0, -1], [1, 0], [1, 0]]), "multilabel targets .*0, 1 and NaN"),
         (torch.zeros(2, 2), r"labels are \(2, 2\), predictions \(3, 2\)"),
         (torch.zeros(2, 3), r"labels are \(2, 3\), predictions \(3, 2\)"),  # the transpose is not taken for it
         (torch.zeros(3), r"labels are \(3,\), predictions \(3, 2\)"),
