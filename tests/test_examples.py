@@ -27,17 +27,8 @@ def run(path, folder):
     return done.stdout
 
 
-QUICK = ("plain_pytorch",)  # the others take some twenty seconds each: `make test-slow`
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=[] if path.stem in QUICK else [pytest.mark.slow], id=path.stem)
-        for path in EXAMPLES
-        if path.stem != "digits"
-    ],
-)
+@pytest.mark.slow  # some twenty seconds each
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if path.stem != "digits"], ids=lambda path: path.stem)
 def test_beats_its_baseline_without_a_warning(path, tmp_path):
     output = run(path, tmp_path)
     lines = output.splitlines()

