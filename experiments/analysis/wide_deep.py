@@ -11,7 +11,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from graphseq.analysis import HilbertEstimate, InfiniteNetworkClassifier
-from graphseq.bench import Above, Effect, MeanAbove, Row, Rule, Scale, Seeds, all_of
+from graphseq.bench import Above, Effect, MeanAbove, Results, Row, Rule, Scale, Seeds, all_of
+from graphseq.bench.records.drawing import Panel, draw_panels
 from graphseq.nn import HermiteActivation, optimal_activation
 
 PROTOCOL = """\
@@ -130,6 +131,16 @@ def run(cell: Row, scale: Scale, effect: Effect) -> Row:
     return {"accuracy": accuracy, "short_of_bayes": possible - accuracy, "as_bayes": float((predicted == best).mean())}
 
 
+def figure(results: Results, drawn: Any, finding: str, reruns: Any) -> None:
+    """Draw how far each arm is from Bayes, a panel for each set of points; the majority is far away and left out."""
+    panels = []
+    for name, (dimension, count) in PLACES.items():
+        short = {arm: list(results.values(arm, "short_of_bayes", points=name).values()) for arm in ARMS}
+        panels.append(Panel(f"d = {dimension}, {count:,} points", short, line=0.0))
+    label = "accuracy of Bayes less that of the classifier"
+    draw_panels(drawn, panels, finding=finding, label=label, better="lower", ours=["optimal"])
+
+
 effect = Effect(
     name="effect.wide_deep",
     source="arXiv 2204.14126",
@@ -154,4 +165,5 @@ effect = Effect(
     ],
     verdict=Rule(reproduced=all_of("ABCDEFGH"), partly=all_of("ABCDEF")),
     unit="accuracy",
+    figure=figure,
 )
