@@ -81,7 +81,8 @@ def checked_lengths(lengths: Tensor, rows: int, steps: int, name: str) -> None:
     if lengths.shape != (rows,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise ValueError(f"{name} is {lengths.dtype} {tuple(lengths.shape)}; give integers ({rows},)")
     if lengths.device.type == "cpu" and rows and not (int(lengths.min()) >= 0 and int(lengths.max()) <= steps):
-        raise ValueError(f"values of {name} range from {int(lengths.min())} to {int(lengths.max())}; they must be in 0..{steps}")
+        low, high = int(lengths.min()), int(lengths.max())
+        raise ValueError(f"values of {name} range from {low} to {high}; they must be in 0..{steps}")
 
 
 def last_steps(known: Tensor, number: int, lengths: Tensor | None) -> Tensor:
