@@ -105,4 +105,5 @@ effect = Effect(
     ],
     verdict=Rule(reproduced=all_of("ABCDES"), partly=any_of("AC")),
     unit="alignment with inputs beyond the floor",
+    better="neither",
 )

@@ -77,8 +77,8 @@ class Effect(Experiment):
         seeds: number of seeds of each arm, and entries of the config that take the seed, see :class:`Seeds`.
         score: number by which arms are compared: test metric ``test/<metric>``, key of a row, or function of a row.
             Of several by name, the first decides where none is named.
-        better: whether ``higher`` or ``lower`` scores are better, for the figure; None takes it from the name of the
-            metric, and ``higher`` where the score is a function.
+        better: whether ``higher`` or ``lower`` scores are better, or ``neither``, for the figure; None takes it from
+            the name of the metric, and ``higher`` where the score is a function.
         choose: validation metric that selects the epoch to test, ``val/<metric>``.
         mode: ``max`` or ``min``: whether larger or smaller values of ``choose`` are better; None for the mode of the
             task.
@@ -134,7 +134,7 @@ class Effect(Experiment):
     scales: Mapping[str, Overrides] = field(default_factory=dict)
     seeds: Seeds = field(default_factory=Seeds)
     score: Score | Mapping[str, Score] = "test/ap"
-    better: Literal["higher", "lower"] | None = None
+    better: Literal["higher", "lower", "neither"] | None = None
     choose: str = "val/ap"
     mode: Literal["min", "max"] | None = None
     tests: Mapping[str, Overrides | Callable[[Row], Overrides]] = field(default_factory=lambda: {"": {}})

@@ -40,7 +40,7 @@ def draw_differences(
     finding: str,
     unit: str,
     words: Mapping[str, str],
-    better: Literal["higher", "lower"] = "higher",
+    better: Literal["higher", "lower", "neither"] = "higher",
     reruns: Sequence[Results] = (),
 ) -> None:
     """Draw the difference of each arm to the baseline at each point of the grid: seeds, means and 95 % intervals.
@@ -52,7 +52,7 @@ def draw_differences(
         finding: sentence above the figure.
         unit: unit of the score, for the label of the axis.
         words: arms spelled out in words; others keep their names.
-        better: whether higher or lower scores are better.
+        better: whether higher or lower scores are better, or neither.
         reruns: results of cells that were run again, in panels of their own.
 
     Example:
@@ -66,4 +66,4 @@ def draw_differences(
             if found := differences(run, baseline, words, **point):
                 panels.append(Panel(title, found, line=0.0))
     label = f"difference to {words.get(baseline, baseline)} in {unit}"
-    draw_panels(figure, panels, finding=finding, label=label, better=better)
+    draw_panels(figure, panels, finding=finding, label=label, better="" if better == "neither" else better)
