@@ -58,7 +58,7 @@ class Watched(ActivatingPruning):
         return masks, noted
 
 
-def sorted_prunings(count, before, start, share, eligible):
+def sorted_prunings(count, before, start, share, eligible, sign="negative", criterion="movement"):
     """The two steps, one weight after the other; return the places that go, as pairs of layer and place."""
     weight = {name: layer.weight.detach().flatten().tolist() for name, layer in before.items()}
     begun = {name: value.flatten().tolist() for name, value in start.items()}
@@ -71,9 +71,12 @@ def sorted_prunings(count, before, start, share, eligible):
     alive.sort(key=lambda key: abs(weight[key[0]][key[1]]))
     gone, alive = set(alive[: count - own]), alive[count - own :]
     inputs = Counter((name, place // size[name]) for name, place in alive)
-    for name, place in sorted(alive, key=lambda key: abs(weight[key[0]][key[1]] - begun[key[0]][key[1]])):
-        unit = (name, place // size[name])
-        if own and name in eligible and weight[name][place] < 0 and inputs[unit] > 1:
+    if criterion == "movement":
+        alive.sort(key=lambda key: abs(weight[key[0]][key[1]] - begun[key[0]][key[1]]))
+    for name, place in alive:
+        unit, value = (name, place // size[name]), weight[name][place]
+        fits = {"negative": value < 0, "positive": value > 0, "any": True}[sign]
+        if own and name in eligible and fits and inputs[unit] > 1:
             gone.add((name, place))
             inputs[unit] -= 1
             own -= 1
@@ -91,13 +94,44 @@ def test_each_pruning_is_exact_and_takes_negative_weights_that_moved_least():
         expected, missing = sorted_prunings(count, before, start, 0.2, {"blocks.1.0", "blocks.2.0"})
         assert missing == 0
         assert noted == {"activating": round(0.2 * count), "shortfall": 0}
-        found = {
-            (name, place) for (name, layer), mask in zip(before.items(), masks, strict=True)
-            for place in (layer.mask & ~mask).flatten().nonzero().flatten().tolist()
-        }  # fmt: skip
-        assert found == expected
+        assert pruned(before, masks) == expected
         assert sum(entry["remain"].values()) == round((1 - sparsity) * total)
     assert not any("mask" in name for name, _ in task.model.head.named_buffers())
+
+
+def pruned(before, masks):
+    return {
+        (name, place) for (name, layer), mask in zip(before.items(), masks, strict=True)
+        for place in (layer.mask & ~mask).flatten().nonzero().flatten().tolist()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "eligible"),
+    [
+        ({"sign": "positive"}, {"blocks.1.0", "blocks.2.0"}),
+        ({"sign": "any", "criterion": "magnitude", "layers": "all"}, {"blocks.0.0", "blocks.1.0", "blocks.2.0"}),
+        ({"criterion": "random"}, {"blocks.1.0", "blocks.2.0"}),
+    ],
+)
+def test_controls_choose_by_their_own_sign_and_criterion(options, eligible):
+    callback = Watched([0.3], 1, share=0.2, **options)
+    fit([callback], epochs=2)
+    ((count, before, start, masks, noted),) = callback.seen
+    found, own = pruned(before, masks), round(0.2 * count)
+    assert noted == {"activating": own, "shortfall": 0}
+    if options.get("criterion") != "random":
+        assert found == sorted_prunings(count, before, start, 0.2, eligible, **{
+            name: value for name, value in options.items() if name != "layers"
+        })[0]  # fmt: skip
+        return
+    smallest, _ = sorted_prunings(count - own, before, start, 0.0, eligible)
+    drawn = found - smallest
+    assert smallest < found
+    assert len(drawn) == own
+    assert all(name in eligible and before[name].weight.detach().flatten()[place] < 0 for name, place in drawn)
+    least_moved, _ = sorted_prunings(count, before, start, 0.2, eligible)
+    assert found != least_moved
 
 
 def test_the_rest_goes_by_score_where_too_few_are_eligible():
@@ -235,6 +269,46 @@ def test_the_monitor_counts_what_a_loop_counts_and_changes_nothing(rewound):
     assert pruning.history[-1]["val/dead_dynamic"] == float(logged["val/dead_dynamic"]) > 0
     tested = run.test(watched, build()[1][1], verbose=False)[0]
     assert tested["test/dead_dynamic"] == pytest.approx(float(logged["val/dead_dynamic"]))
+
+
+class Tokens(nn.Module):
+    """One ReLU that is called twice: behind a layer on tokens, and behind a sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.relu = nn.ReLU()
+        with torch.no_grad():
+            self.first.weight[0] = 0.0  # without weights: dead by its bias, and alive by it
+            self.first.weight[1] = 0.0
+            self.first.bias[:2] = torch.tensor([-1.0, 1.0])
+
+    def activations(self, x):
+        h = (x @ self.first.weight.T + self.first.bias).clamp(min=0)
+        return h, (h @ self.second.weight.T + self.second.bias + h).clamp(min=0)
+
+    def forward(self, x):
+        h = self.relu(self.first(x))
+        return self.head(self.relu(self.second(h) + h).mean(1))
+
+
+def test_the_monitor_counts_tokens_as_samples_and_each_call_of_a_relu():
+    torch.manual_seed(0)
+    monitor, network, x = DeadNeuronMonitor(), make(Tokens), torch.randn(5, 6, 3)
+    loader = BatchLoader(TensorStore(x, torch.arange(5) % 3), 2, shuffle=False)
+    logged = trainer(callbacks=[monitor]).validate(Classification(network, 3), loader, verbose=False)[0]
+    first, second = ((h.detach() == 0) for h in network.activations(x))
+    tokens, linked = first.flatten(0, 1), torch.tensor([False, False, True, True])
+    expected = {
+        "relu.0/dynamic": (tokens & linked).float().mean(), "relu.0/static": (tokens & ~linked).float().mean(),
+        "relu.0/always": tokens.all(0).float().mean(), "relu.1/dynamic": second.float().mean(), "relu.1/static": 0.0,
+        "relu.1/always": second.all(0).float().mean(),
+    }  # fmt: skip
+    assert monitor.values == {f"dead/{name}": pytest.approx(float(value)) for name, value in expected.items()}
+    assert monitor.values["dead/relu.0/static"] == pytest.approx(0.25)
+    for kind in ("dynamic", "static", "always"):  # weighted by 4 units and 6 x 4 units
+        total = (4 * expected[f"relu.0/{kind}"] + 24 * expected[f"relu.1/{kind}"]) / 28
+        assert logged[f"val/dead_{kind}"] == pytest.approx(float(total))
 
 
 def test_a_callback_begins_anew_with_each_run():

@@ -91,6 +91,8 @@ def test_heated_network_is_the_mean_of_the_last_weights_with_statistics_of_its_o
     sizes = [len(part) for part in images.split(256)]
     expected = sum(part.mean((0, 2, 3)) for part in features.split(sizes)) / len(sizes)
     torch.testing.assert_close(mean.double(), expected, rtol=1e-4, atol=1e-5)
+    expected = sum(part.var((0, 2, 3)) for part in features.split(sizes)) / len(sizes)
+    torch.testing.assert_close(first[1].running_var.double(), expected, rtol=1e-4, atol=1e-5)
     assert first[1].momentum == 0.1
     assert task.heated.training
 
