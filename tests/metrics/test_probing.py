@@ -21,6 +21,42 @@ def test_probe_does_not_depend_on_the_scale_of_a_coordinate():
     assert linear_probe(features[train], shuffled[train], features[test], shuffled[test]) < found
 
 
+def test_probe_is_a_penalised_regression_on_features_standardised_by_the_training_samples():
+    generator = torch.Generator().manual_seed(0)
+    count, classes = 460, 3
+    labels = torch.randint(0, 6, (count,), generator=generator).div(2.5).long()  # classes of unequal size
+    x = torch.randn(count, 2, dtype=torch.float64, generator=generator)
+    x[:, 0] += labels
+    x = x * torch.tensor([3.0, 0.1]) + 7
+    train, test = slice(0, 60), slice(60, count)
+    x[test, 0] += 2.0  # features of another mean than those of the training
+    mean, deviation = x[train].mean(0), x[train].std(0, correction=0)
+    found = []
+    for inverse_penalty in (0.03, 10.0):
+        weight, bias = (
+            torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in ((2, classes), classes)
+        )
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+        def logits(x, weight=weight, bias=bias):
+            return (x - mean) / deviation @ weight + bias
+
+        def loss(logits=logits, weight=weight, optimizer=optimizer, inverse_penalty=inverse_penalty):
+            optimizer.zero_grad()
+            error = torch.nn.functional.cross_entropy(logits(x[train]), labels[train], reduction="sum")
+            value = error + weight.square().sum() / (2 * inverse_penalty)
+            value.backward()
+            return value
+
+        optimizer.step(loss)
+        expected = (logits(x[test]).argmax(1) == labels[test]).double().mean().item()
+        found.append(linear_probe(x[train], labels[train], x[test], labels[test], inverse_penalty))
+        assert found[-1] == pytest.approx(expected, abs=0.006)  # two samples on the border
+    assert abs(found[0] - found[1]) > 0.02
+    centred = x[test] - x[test].mean(0) + mean
+    assert abs(linear_probe(x[train], labels[train], centred, labels[test], 10.0) - found[1]) > 0.02
+
+
 def test_effective_rank():
     generator = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(50, 5, dtype=torch.float64, generator=generator))[0]

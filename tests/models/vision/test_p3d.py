@@ -38,6 +38,12 @@ def test_published_sizes(without_memory, layers, outputs, depth, parameters):
     assert model.get_submodule("layer3.0").kind == "ABC"[sum(layers[:2]) % 3]
 
 
+def test_without_temporal_convolutions_it_is_resnet_50(without_memory):
+    model = P3DResNet(3, 101, order=("2d",))
+    assert model.depth == 50
+    assert sum(parameter.numel() for parameter in model.parameters()) == 23_714_981
+
+
 def test_shapes_of_the_stages(without_memory):
     stages = P3DResNet(layers=(1, 1, 1, 1)).stages(torch.zeros(1, 3, 16, 160, 160))
     assert [tuple(stage.shape[1:]) for stage in stages] == [
@@ -48,6 +54,15 @@ def test_shapes_of_the_stages(without_memory):
 @pytest.mark.parametrize("shape", [(3, 3, 3), (8, 32, 32), (5, 7, 30)])
 def test_short_clips_and_small_frames_pass(shape):
     assert P3DResNet(**SMALL)(torch.randn(2, 2, *shape)).shape == (2, 3)
+
+
+def test_reaches_as_many_frames_to_each_side_as_it_has_temporal_convolutions():
+    torch.manual_seed(0)
+    model = P3DResNet(**{**FRAMEWISE, "layers": (1, 1, 1, 1), "base_width": 4}).double().eval()
+    assert [block.kind for block in model.blocks()] == ["A", "B", "C", "2d"]
+    x = torch.randn(1, 2, 11, 9, 9, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model.stages(x)[-1][:, :, 5].sum(), x)
+    assert (gradient.abs().sum((0, 1, 3, 4)) > 0).tolist() == [False] * 2 + [True] * 7 + [False] * 2
 
 
 def state_of_a_network_on_images():

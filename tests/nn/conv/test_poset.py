@@ -87,13 +87,17 @@ def test_is_a_convolution_with_all_upper_sets_and_their_maximum():
 
 def test_groups_of_nodes():
     layer = PosetGraphPool("N")
-    x = torch.randn(7, 3, dtype=torch.float64)
+    x = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
     groups = torch.tensor([[0, 1, 2, 3], [6, 4, -1, 5], [2, -1, -1, -1]])
     images = torch.zeros(3, 3, 2, 2, dtype=torch.float64)
     for g, place in itertools.product(range(3), range(4)):
         if groups[g, place] >= 0:
             images[g, :, place // 2, place % 2] = x[groups[g, place]]
-    torch.testing.assert_close(layer(x, groups), PosetPool2d("N")(images)[:, :, 0, 0])
+    found, expected = layer(x, groups), PosetPool2d("N")(images)[:, :, 0, 0]
+    torch.testing.assert_close(found, expected)
+    incoming = torch.randn_like(found)
+    torch.testing.assert_close(*(torch.autograd.grad(out, x, incoming)[0] for out in (found, expected)))
+    x = x.detach()
     x[0] = float("nan")  # what stands in the place of nobody
     assert not layer(x, groups)[2].isnan().any()
     assert layer(x[:0], torch.full((2, 4), -1)).tolist() == [[0.0] * 3] * 2  # no nodes

@@ -62,6 +62,44 @@ def test_activation_and_no_scaling():
     torch.testing.assert_close(made(x), expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("feature_norm", ["feature", "batch"])
+def test_values_that_share_one_scaling(feature_norm):
+    made = layer(feature_norm=feature_norm)
+    basis = (
+        made.basis(torch.randn(3, 4, dtype=torch.float64)).detach().requires_grad_()
+    )  # (samples, intervals, features)
+    if feature_norm == "feature":
+        groups = [[list(sample[:, i])] for sample in basis for i in range(4)]
+    else:
+        groups = [[list(sample[:, i]) for sample in basis for i in range(4)]]
+    rows = [torch.stack(row) for group in groups for row in reference.scaled(group)]
+    expected = torch.stack(rows).view(3, 4, 3).transpose(1, 2)
+    found, incoming = made.scale_features(basis), torch.randn(3, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad(values, basis, incoming)[0] for values in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8)
+
+
+def test_norm_over_the_batch_and_bias():
+    made = layer(norm="batch", bias=True)
+    x = torch.randn(5, 4, dtype=torch.float64)
+    parameters = dict(made.reduction.named_parameters())
+    samples = [[list(sample[:, i]) for i in range(4)] for sample in made.basis(x)]
+    h = torch.stack([torch.stack(reference.reduced(reference.scaled(one), "global_attn", parameters))
+                     for one in samples])  # fmt: skip
+    columns = []
+    for i, column in enumerate(h.unbind(1)):
+        mean = sum(column) / 5
+        deviation = (sum((value - mean) ** 2 for value in column) / 5 + 1e-5).sqrt()
+        columns.append(reference.silu((column - mean) / deviation * made.norm.weight[i] + made.norm.bias[i]))
+    rows = torch.stack(columns, 1)
+    expected = torch.stack([made.linear.weight @ row + made.linear.bias for row in rows])
+    torch.testing.assert_close(made(x), expected, rtol=1e-10, atol=1e-10)
+    pair = [torch.autograd.grad(y.pow(2).sum(), [made.low, made.linear.bias]) for y in (made(x), expected)]
+    for one, other in zip(*pair, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
 def test_basis_of_relus_is_that_of_relu_kan():
     grid, order = 3, 2
     lows, highs = reference.interval_ends(grid, order)

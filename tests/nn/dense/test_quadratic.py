@@ -67,6 +67,7 @@ def test_relinear_is_the_conventional_network_and_nothing_is_dead():
     x, y = torch.randn(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
     quadratic = QuadraticNetwork(copy.deepcopy(plain), skip=["head"])
     assert torch.equal(quadratic(x), plain(x))
+    assert torch.equal(QuadraticNetwork(copy.deepcopy(plain), skip=["head"], kind="compact")(x), plain(x))
     for network in (plain, quadratic):
         nn.functional.cross_entropy(network(x), y).backward()
     for name, parameter in plain.named_parameters():
