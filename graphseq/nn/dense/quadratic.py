@@ -1,6 +1,7 @@
 """Quadratic neurons: linear and convolutional layers, replacement in a network, and groups for an optimiser."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
 import torch
@@ -55,7 +56,7 @@ class _Quadratic(Recorded, nn.Module):
         """
         if not x.is_floating_point():
             raise TypeError(f"x is {x.dtype}; give floating-point numbers; convert images by ToFloat or Normalize")
-        linear, power = self.linear(x), self.power(x.square())
+        linear, power = self.linear(x), self._power(x)
         if self.gate is None:
             return linear + power
         gate = self.gate(x)
@@ -63,6 +64,17 @@ class _Quadratic(Recorded, nn.Module):
         if not x.is_meta and torch.is_autocast_enabled(x.device.type):
             linear, gate, power = linear.float(), gate.float(), power.float()
         return torch.addcmul(power, linear, gate)
+
+    def _power(self, x: Tensor) -> Tensor:
+        """Return the map of the squares."""
+        device = x.device.type
+        half = not x.is_meta and torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+        if half:  # squares of numbers above 256 are infinite in float16, and 0 times them is NaN
+            weight: Any = self.power.weight
+            x = x.to(weight.dtype)
+        with torch.autocast(device, enabled=False) if half else nullcontext():
+            y: Tensor = self.power(x.square())
+        return y
 
     def extra_repr(self) -> str:
         """Return the kind and the initialisation."""
@@ -91,7 +103,7 @@ class QuadraticLinear(_Quadratic):
         initialization: ``relinear``, or ``random`` for all weights.
 
     Shape:
-        x (*, in_features) -> (*, out_features), under autocast in float32 for the ``full`` kind
+        x (*, in_features) -> (*, out_features), under autocast in float32, but ``compact`` in bfloat16
 
     Raises:
         ValueError: if a size is below 1, or ``kind`` or ``initialization`` is unknown; in ``forward``, if the last axis

@@ -214,6 +214,18 @@ def test_products_do_not_overflow_in_half_precision():
         assert float(layer(torch.ones(1, 2)).detach()) == pytest.approx(600 * 601)
 
 
+@pytest.mark.parametrize("kind", ["full", "compact"])
+def test_squares_do_not_overflow_in_half_precision(kind):
+    """In float16 the square of 300 is infinite, and 0 times that NaN."""
+    for layer, x in (
+        (QuadraticLinear(2, 1, kind=kind), torch.full((1, 2), 300.0)),
+        (QuadraticConv2d(1, 2, 3, kind=kind), torch.full((1, 1, 4, 4), 300.0)),
+    ):
+        with torch.autocast("cpu", torch.float16):
+            for given in (x, x.half()):
+                assert torch.equal(layer(given), layer.linear(given).float())
+
+
 @pytest.mark.parametrize(
     ("call", "named"),
     [
