@@ -69,7 +69,7 @@ class DeadNeuronMonitor(Callback):
         self._handles = [relu.register_forward_hook(self._collect) for relu in relus]
 
     def _collect(self, relu: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._outputs.append(output)
+        self._outputs.append(output.detach() != 0)  # at once: what follows may write into the output
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *rest: Any) -> None:
         """Find the layers that the ReLUs follow, with the first batch."""
