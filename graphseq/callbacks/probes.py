@@ -154,15 +154,21 @@ class LinearProbe(Callback):
 
 def _around(layer: nn.Module, task: Task, batch: object) -> tuple[Tensor, Tensor]:
     """Return the first input and the output of a layer in a forward pass."""
-    seen: list[tuple[Tensor, Tensor]] = []
-    handle = layer.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    # copies, since the layer and those after it may write into what they are given
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+    handles = [
+        layer.register_forward_pre_hook(lambda _, inputs: before.append(inputs[0].clone())),
+        layer.register_forward_hook(lambda _, inputs, output: after.append(output.clone())),
+    ]
     try:
         output = task(batch)
-        if not seen:
+        if not after:
             layer(output)
     finally:
-        handle.remove()
-    return seen[-1]
+        for handle in handles:
+            handle.remove()
+    return before[-1], after[-1]
 
 
 @contextmanager

@@ -104,6 +104,15 @@ def test_probe_reads_both_sides_of_the_head_and_the_fine_classes():
         assert found[f"test/rank_{side}"] == pytest.approx(float(effective_rank(pair[1][0])), rel=1e-5)
 
 
+def test_probe_reads_what_layers_after_it_write_into():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(inplace=True), nn.Linear(8, 10))
+    data, task = ImageDataModule("digits"), Classification(network, 10)
+    linear, relu = (LinearProbe(f"model.{number}").features(task, data, "test") for number in (1, 2))
+    assert bool((linear["after"] < 0).any())
+    assert torch.equal(linear["after"], relu["before"])
+    assert torch.equal(relu["before"].clamp(min=0), relu["after"])
+
+
 def test_graphs_with_every_loss():
     module = graphs()
     batch = next(module.batches("train"))
