@@ -20,6 +20,7 @@ from graphseq.nn import (
     CrossBlock,
     GatedLinearAttention,
     LearnedPositions,
+    MixLNStack,
     SelfAttention,
     SequenceBlock,
 )
@@ -88,6 +89,20 @@ def test_hidden_states():
     assert torch.equal(model.head(model.layers.norm(hidden[-1])), model(ids))
     classifier = TransformerClassifier(3, encoder(), vocab_size=11)
     assert [tuple(h.shape) for h in classifier.hidden_states(ids)] == [(2, 4, DIM)] * 3
+
+
+def test_gradients_fall_with_depth_and_less_so_where_the_first_blocks_are_post_norm():
+    """At the start, before training; the record of effect.mixln has them after it."""
+    ids, norms = torch.randint(17, (8, 16)), {}
+    for share in (0.0, 0.25):
+        torch.manual_seed(0)
+        model = TransformerLanguageModel(17, MixLNStack(CausalAttention(32, 2), 12, share))
+        torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
+        squares = [sum(p.grad.square().sum() for p in block.parameters()) for block in model.layers.blocks]
+        norms[share] = torch.stack(squares).sqrt()
+    pre, mixed = norms.values()
+    assert float(pre[-3:].mean() / pre[:3].mean()) < 0.6
+    assert float(mixed.std() / mixed.mean()) < 0.5 * float(pre.std() / pre.mean())
 
 
 @pytest.mark.parametrize("pool", ["mean", "first", "last"])

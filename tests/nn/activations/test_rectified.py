@@ -45,6 +45,20 @@ def test_gradients():
     assert float(layer.epsilon) == pytest.approx(0.01)
 
 
+def test_a_unit_below_zero_learns_by_the_correction_alone():
+    """A unit whose inputs are all negative is lost for ReLU; the dip of CRReLU leads it back above zero."""
+    x = torch.linspace(-0.9, -0.1, 9)
+    biases = {}
+    for name, activation in (("ReLU", torch.nn.ReLU()), ("CRReLU", CRReLU(0.1))):
+        bias = torch.zeros((), requires_grad=True)
+        for _ in range(200):
+            (slope,) = torch.autograd.grad((activation(x + bias) - 1).square().mean(), bias)
+            bias.data -= 0.1 * slope
+        biases[name] = float(bias.detach())
+    assert biases["ReLU"] == 0
+    assert biases["CRReLU"] > 0.9, "all inputs of the unit are above zero"
+
+
 def test_threshold_is_kept_and_below_it_nothing_passes():
     x = torch.tensor([-1.0, 0.2, 0.3, 0.3001, 5.0], requires_grad=True)
     y = FATReLU(0.3)(x)

@@ -197,6 +197,8 @@ def test_bidirectional_is_said():
         (lambda: CrossBlock(CausalAttention(8), CrossAttention(4)), ValueError, "cross has width 4"),
         (lambda: CrossBlock(CausalAttention(8), CrossAttention(8))(torch.zeros(1, 2, 8)), ValueError, "memory is"),
         (lambda: MixLNStack(CausalAttention(8), 2, 1.5), ValueError, "post_share is 1.5"),
+        (lambda: MixLNStack(CausalAttention(8), 2, -0.1), ValueError, "post_share is -0.1"),
+        (lambda: MixLNStack(CausalAttention(8), 2, float("nan")), ValueError, "post_share is nan"),
         (lambda: MixLNStack(CausalAttention(8), 0), ValueError, "num_layers is 0"),
         (lambda: MixLNStack(CausalAttention(8), 2.0), ValueError, "num_layers is 2.0"),
         (lambda: PreNorm(8, nn.LayerNorm), TypeError, "norm is .*LayerNorm"),
