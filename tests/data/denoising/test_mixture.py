@@ -21,6 +21,7 @@ from graphseq.data import (
 from graphseq.models import TransformerEncoderDecoder, TransformerLanguageModel
 from graphseq.nn import BlockStack, CausalAttention, CrossAttention, CrossBlock, SelfAttention, SequenceBlock
 from graphseq.tasks import LanguageModeling, SequenceToSequence
+from tests.reference import denoising
 from tests.reference import sequences as reference
 from tests.reliability.runs import trainer
 
@@ -60,6 +61,33 @@ def test_both_halves_give_the_text_back(layout):
         if isinstance(denoiser, PrefixDenoiser):
             assert given[:-1] == IDS[row, : len(given) - 1].tolist()
             assert sum(token >= mixture.first_sentinel for token in given) == 1
+            assert 1 <= length - len(given) + 1 <= max(1, length // 2)
+        else:
+            noise, spans = denoising.counts(length, denoiser.rate, denoiser.mean_span)
+            assert (len(given), len(written)) == (length - noise + spans, noise + spans + 1)
+
+
+def test_denoisers_are_those_of_the_paper():
+    spans = [(d.mode, d.mean_span, d.rate) for d in ul2_denoisers() if isinstance(d, SpanDenoiser)]
+    assert spans == [("R", 3, 0.15), ("R", 8, 0.15), ("X", 3, 0.5), ("X", 8, 0.5), ("X", 64, 0.15), ("X", 64, 0.5)]
+    (prefix,) = (d for d in ul2_denoisers() if isinstance(d, PrefixDenoiser))
+    assert (prefix.mode, prefix.max_share) == ("S", 0.5)  # a quarter in the mean
+    assert {d.weight for d in ul2_denoisers((2, 1, 4))} == {1.0}
+
+
+def test_long_and_short_sequences_of_a_batch():
+    """Each length of the specification, by each denoiser, in one batch."""
+    lengths = torch.tensor([2048, 512, 64, 16, 7, 3, 2])
+    ids = torch.randint(40, (7, 2048))
+    for denoiser in ul2_denoisers():
+        mixture = MixtureOfDenoisers(40, [denoiser], num_sentinels=342)
+        batch = mixture(TokenBatch(ids, lengths), 0)
+        for row, length in enumerate(lengths.tolist()):
+            _, given, written = halves(mixture, batch, row)
+            restored = restore_spans(given, written, mixture.first_sentinel, mixture.num_sentinels)
+            assert restored == ids[row, :length].tolist()
+    with pytest.raises(DataError, match="num_sentinels is 341; sequences of 2048 tokens need 342"):
+        MixtureOfDenoisers(40, num_sentinels=341)(TokenBatch(ids, lengths), 0)
 
 
 def test_shares_of_the_denoisers():
