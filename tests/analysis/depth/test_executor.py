@@ -1,13 +1,15 @@
 """Executor of chains: by hand, against the network's own forward, with and without kept prefixes."""
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch_geometric.nn import GCN, DeepGCNLayer, GraphConv, JumpingKnowledge
 
-from graphseq.analysis import ChainExecutor, LayerPath
+from graphseq.analysis import ChainExecutor, LayerPath, PathTreeSearch, RandomPathSearch, margin_reward
 from graphseq.models import TransformerClassifier, TransformerEncoderDecoder, TransformerLanguageModel
 from graphseq.nn import (
     BlockStack,
@@ -114,6 +116,26 @@ def test_residual_graph_network():
     for number in (0, 2, 2):
         h = network.layers[number](h, edge_index)
     torch.testing.assert_close(executor([0, 2, 2], x, edge_index), network.head(h), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [PathTreeSearch, RandomPathSearch])
+def test_a_search_leaves_statistics_and_random_numbers_alone(kind):
+    torch.manual_seed(0)
+    network = ResidualGraphNetwork().eval()
+    before = copy.deepcopy(network.state_dict())
+    assert any("running_mean" in name for name in before)
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    run = ChainExecutor(network, "layers").prepare(torch.randn(6, 3), torch.randint(6, (2, 12)))
+    drawn = torch.get_rng_state()
+    output = run(range(4))
+    result = kind(budget=20, seed=1).search(lambda path: margin_reward(run(path)), 4)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert random.getstate() == states[1]
+    assert (np.random.get_state()[1] == states[2]).all()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert len(result.rewards) == 20
+    assert torch.equal(run(range(4)), output)
+    assert run.layer_calls < sum(map(len, result.rewards))  # prefixes are shared
 
 
 def test_sequential_layers_and_post_norm():

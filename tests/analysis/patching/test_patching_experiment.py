@@ -154,6 +154,27 @@ def test_nodes_of_a_graph_are_positions():
         experiment.attribution_patching((clean, edges), (corrupted, edges.flip(0)))
 
 
+def test_attribution_on_a_graph_is_the_limit_of_small_changes():
+    torch.manual_seed(0)
+    network = NodeClassifier(3, 2, hidden_channels=8, num_layers=2, conv="gat", norm="layer", output="linear").double()
+    edges = torch.tensor([[0, 1, 2, 3, 1, 4], [1, 0, 1, 2, 3, 3]])
+    experiment = PatchingExperiment(
+        network,
+        [PatchingSite("node", "encoder.convs.*", axis=0), PatchingSite("in", "encoder.convs.*", "input", axis=0)],
+        lambda y: (y[1, 0] - y[1, 1]).square(),
+    )
+    corrupted, change = torch.randn(2, 5, 3, dtype=torch.float64)
+    gaps = []
+    for size in (1e-2, 1e-4):
+        given = (corrupted + size * change, edges), (corrupted, edges)
+        exact, estimate = experiment.activation_patching(*given), experiment.attribution_patching(*given)
+        gaps.append([float((exact.values[site] - found).norm() / found.norm())
+                     for site, found in estimate.values.items()])  # fmt: skip
+    for large, small in zip(*gaps, strict=True):
+        assert small < 1e-3
+        assert small == pytest.approx(large / 100, rel=0.2)  # what is left is of the second order
+
+
 def test_torchs_own_layers_are_patched():
     network = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation="gelu"), 2)
     sites = [PatchingSite("residual", "layers.*", "input"), PatchingSite("attention", "layers.*.self_attn"),
