@@ -46,6 +46,13 @@ def test_lora_starts_as_the_network_and_equals_merged_weights(changed):
     merged.input.weight.data += 1.5 * (network.up["module-input"] @ network.down["module-input"]).detach()
     torch.testing.assert_close(network(x), merged.requires_grad_(False)(x))
     assert not torch.allclose(network(x), plain(x))
+    # B A has the gradient of the merged weight: dB = s G A^T, dA = s B^T G
+    merged.requires_grad_(True)(x).square().sum().backward()
+    network(x).square().sum().backward()
+    for key, weight in (("module-input", merged.input.weight), ("module-output", merged.output.weight)):
+        up, down = network.up[key], network.down[key]
+        torch.testing.assert_close(up.grad, 1.5 * weight.grad @ down.detach().t())
+        torch.testing.assert_close(down.grad, 1.5 * up.detach().t() @ weight.grad)
     network.reset_parameters()
     assert torch.equal(network(x), plain(x))
 

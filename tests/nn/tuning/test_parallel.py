@@ -143,7 +143,7 @@ def test_confidence_sums_to_one_for_each_sample_and_is_uniform_without_weights()
 def test_ladder_equals_its_formula():
     torch.manual_seed(3)
     side = drawn(LadderSide(WIDTHS, 6, dim=4, interaction=IdentityInteraction()))
-    hidden = [torch.randn(1, width, dtype=torch.float64) for width in WIDTHS]
+    hidden = [torch.randn(1, width, dtype=torch.float64, requires_grad=True) for width in WIDTHS]
     s, *states = [down.weight @ h[0] + down.bias for down, h in zip(side.down, hidden, strict=True)]
     for i, state in enumerate(states):
         mu = 1 / (1 + torch.exp(-side.gates[i] / 0.1))
@@ -151,9 +151,9 @@ def test_ladder_equals_its_formula():
         s = s + side.values[i].weight @ normed(s, side.mixing_norms[i]) + side.values[i].bias
         norm, first, _, second = side.feed_forward[i]
         s = s + second.weight @ (first.weight @ normed(s, norm) + first.bias).relu() + second.bias
-    expected = side.up.weight @ normed(s, side.norm) + side.up.bias
-    found = side([h[None] for h in hidden], SequenceTokens())[0, 0]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    expected = (side.up.weight @ normed(s, side.norm) + side.up.bias)[None]
+    found = side([h[None] for h in hidden], SequenceTokens())[0]
+    same_with_gradients(side, found, expected, hidden)
 
 
 def test_ladder_reads_the_interaction_that_is_given():
