@@ -294,7 +294,8 @@ class ActivatingPruning(IterativePruning):
             as in the script.
         keep_inputs: whether each unit keeps at least one weight in this choice.
         options: further arguments of :class:`IterativePruning`: ``score``, ``scope``, ``rewind_epoch``, ``exclude``,
-            ``seed``.
+            ``seed``. ``scope`` is that of the weights that are not chosen by their sign; those that are chosen by it
+            are compared over all layers.
 
     Raises:
         ValueError: if an argument is outside its range; before the first batch, if the network has no ReLU or no

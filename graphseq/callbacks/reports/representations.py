@@ -128,7 +128,7 @@ def layer_outputs(task: Task[Any], batch: Any, names: Sequence[str], required: S
 
     def remember(name: str) -> Any:
         def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
-            seen[name] = _first_tensor(name, output)
+            seen[name] = _first_tensor(name, output).clone()  # layers after it may write into the output
 
         return hook
 

@@ -176,6 +176,16 @@ def test_outputs_of_several_parts():
         RepresentationGeometry(["model.cell"], probe=[]).measure(task)
 
 
+def test_layers_that_work_in_place_do_not_write_into_what_was_measured():
+    x, y = torch.randn(20, 3), torch.arange(20) % 2
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2))
+    found = RepresentationGeometry(["model.0"], probe=[(x, y)]).measure(Classification(network, 2))
+    with torch.no_grad():
+        before = network[0](x)
+    assert found["model.0"]["input_alignment"] == pytest.approx(float(feature_alignment(before, x)), abs=1e-6)
+    assert feature_alignment(before, x) != pytest.approx(float(feature_alignment(before.relu(), x)), abs=1e-3)
+
+
 def test_representations_without_variance_or_with_nan_are_nan():
     task, data = aligned()
     with torch.no_grad():
