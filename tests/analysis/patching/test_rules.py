@@ -15,6 +15,8 @@ from graphseq.nn import (
     CRReLU,
     FeedForward,
     GatedFeedForward,
+    GatedLinearAttention,
+    PostNorm,
     PreNorm,
     SelfAttention,
     SequenceBlock,
@@ -56,7 +58,9 @@ class Encoder(nn.Module):
 def networks():
     plain = SequenceBlock(CausalAttention(8, 2), FeedForward(8, 16), PreNorm(8, make(nn.LayerNorm, 8)))
     gated = SequenceBlock(SelfAttention(8, 2), SwiGLU(8, 16))
-    return [BlockStack([plain, gated]), Encoder(), nn.Sequential(nn.GLU(), nn.Linear(4, 8), CRReLU(), SELU())]
+    post = SequenceBlock(GatedLinearAttention(8, 2), SwiGLU(8, 16), PostNorm(8))
+    functions = nn.Sequential(nn.GLU(), nn.Linear(4, 8), CRReLU(), SELU())
+    return [BlockStack([plain, gated]), Encoder(), functions, BlockStack([post])]
 
 
 def gradient(y, x):
