@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from graphseq.nn import SELU, CRReLU, GatedFeedForward
+from graphseq.nn import SELU, CRReLU, GatedFeedForward, SparseGatedFeedForward
 
 __all__ = ["relevance_rules"]
 
@@ -113,7 +113,7 @@ def _apply(
         _exchange(stack, module, "activation", _with_gradient_of(function, _ratio(function)))
     elif rule == "half" and (wanted == "half" or _is(module, (nn.GLU,))):
         stack.callback(module.register_forward_hook(lambda _, inputs, y: halved(y)).remove)
-    elif rule == "half" and _is(module, (GatedFeedForward,)):
+    elif rule == "half" and _is(module, (GatedFeedForward, SparseGatedFeedForward)):
         product = module.get_submodule("output").register_forward_pre_hook(lambda _, inputs: halved(inputs[0]))
         stack.callback(product.remove)
     elif rule == "ah":

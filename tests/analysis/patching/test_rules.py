@@ -20,6 +20,7 @@ from graphseq.nn import (
     PreNorm,
     SelfAttention,
     SequenceBlock,
+    SparseGatedFeedForward,
     SwiGLU,
 )
 
@@ -195,6 +196,17 @@ def test_gates_share_the_relevance_of_their_product():
         ratio = silu / (gate + (-1e-6 if gate < 0 else 1e-6))
         expected += torch.outer(out[:, unit], ratio * value * w[unit] / 2 + silu * v[unit] / 2)
     assert torch.allclose(found, expected, rtol=1e-10)
+
+
+def test_layers_that_read_active_units_follow_the_rules_of_dense_ones():
+    dense = GatedFeedForward(4, 6, make(nn.ReLU)).double()
+    sparse, x = SparseGatedFeedForward.from_dense(dense), torch.randn(4, dtype=torch.float64)
+    plain = torch.autograd.functional.jacobian(dense, x)
+    for layer in (dense, sparse):
+        with relevance_rules(layer) as applied:
+            found = torch.autograd.functional.jacobian(layer, x)
+        assert applied["half"] == [""]
+        assert torch.allclose(found, plain / 2, rtol=1e-12)
 
 
 def test_attention_weights_are_constants():
