@@ -143,7 +143,9 @@ class DenoisingDataModule(PaddedDataModule):
             number, self._taken = self._taken, self._taken + 1
         else:
             number, self._evaluated = self._evaluated, self._evaluated + 1
-        return self.mixture(stage)(plain, number)
+        run = self.trainer
+        # processes have rows of their own, which must not all be corrupted alike
+        return self.mixture(stage)(plain, number if run is None else number * run.world_size + run.global_rank)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for checkpoints: splits, vocabulary of the text, and number of training batches so far."""

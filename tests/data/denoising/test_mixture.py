@@ -1,6 +1,8 @@
 """Mixture of denoisers and its data module: shares, layouts, random numbers, resumption, refusals."""
 
 import functools
+import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -167,6 +169,19 @@ def test_epochs_and_evaluations():
     probe = build(eval_denoisers=[PrefixDenoiser()])
     assert {int(mode) for batch in probe.batches("val") for mode in batch.x[:, 0]} == {probe.mixture("val").modes["S"]}
     assert len({int(mode) for batch in probe.batches("train") for mode in batch.x[:, 0]}) == 3
+
+
+def test_processes_corrupt_their_rows_in_ways_of_their_own():
+    batches = []
+    for world_size, rank in ((1, 0), (2, 0), (2, 1)):
+        data = build()
+        data.trainer = SimpleNamespace(world_size=world_size, global_rank=rank)
+        short = TokenBatch(IDS % data.text.vocab_size, LENGTHS)
+        batches.append([data.transformed(short, "train").x for _ in range(2)])
+    (alone, after), first, second = batches
+    assert torch.equal(alone, data.mixture()(short, 0).x)
+    assert torch.equal(after, data.mixture()(short, 1).x)
+    assert not any(torch.equal(one, two) for one, two in itertools.combinations([*first, *second], 2))
 
 
 def test_collates_for_a_data_loader_alike_in_any_number_of_processes():
