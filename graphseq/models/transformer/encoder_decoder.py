@@ -136,6 +136,35 @@ class TransformerEncoderDecoder(DecodingNetwork):
             lengths: number of steps of each input, int64 (B,); None if all have T.
             y: symbols of the outputs, int64 (B, M), -100 after the last of each.
         """
+        previous = self._previous(x, y)
+        return self._run(previous, self.encode(x, lengths))[0]
+
+    def hidden_states(self, x: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
+        """Return the input of the first block of the encoder and the output of each block, L + 1 tensors (B, T, D).
+
+        Args:
+            x: features (B, T, D), or token numbers (B, T).
+            lengths: number of steps of each input, int64 (B,); None if all have T.
+        """
+        return self.encoder.hidden_states(embedded(self.input, x), lengths)
+
+    def decoder_states(self, x: Tensor, lengths: Tensor | None = None, y: Tensor | None = None) -> list[Tensor]:
+        """Return the input of the first block of the decoder and the output of each block, each (B, M + 1, D).
+
+        Args:
+            x: features (B, T, D), or token numbers (B, T).
+            lengths: number of steps of each input, int64 (B,); None if all have T.
+            y: symbols of the outputs, int64 (B, M), -100 after the last of each; without ``end_token`` there are M
+                steps.
+        """
+        previous = self._previous(x, y)
+        memory = self.encode(x, lengths)
+        assert isinstance(memory, _Memory)
+        z, context, _ = self._inputs(previous, memory)
+        return self.decoder.hidden_states(z, **context)
+
+    def _previous(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Return the symbol before each step of the outputs ``y``, -1 before the first."""
         symbols = checked_symbols(y, x)
         # on a GPU the check would synchronise
         if symbols.device.type == "cpu" and symbols.numel() and int(symbols.max()) >= self.num_symbols:
@@ -143,19 +172,22 @@ class TransformerEncoderDecoder(DecodingNetwork):
                 f"y reaches {int(symbols.max())}; with num_symbols={self.num_symbols} symbols are in "
                 f"0..{self.num_symbols - 1}, and -100 stands after the last one"
             )
-        memory = self.encode(x, lengths)
-        return self._run(self.shifted(symbols), memory)[0]
+        return self.shifted(symbols)
+
+    def _inputs(self, previous: Tensor, memory: _Memory) -> tuple[Tensor, dict[str, Any], Any]:
+        """Return the inputs of the decoder, what its blocks read of the encoder, and the state."""
+        read, state = _rebuilt(memory.form, iter(memory.state))
+        inside = step_mask(memory.lengths, memory.keys.shape[1])
+        context = {"memory": read, "inside": [inside] * len(self.decoder.blocks)}
+        return self.feedback(memory.x, previous), context, state
 
     def _run(self, previous: Tensor, memory: DecoderMemory) -> tuple[Tensor, DecoderMemory]:
         """Return the logits (B, M, S + 1) after the symbols before, (B, M), and the memory after them."""
         assert isinstance(memory, _Memory)  # of encode
-        read, state = _rebuilt(memory.form, iter(memory.state))
-        inside = step_mask(memory.lengths, memory.keys.shape[1])
-        number = len(self.decoder.blocks)
-        z = self.feedback(memory.x, previous)
-        d, state = self.decoder(z, state, None, None, memory=read, inside=[inside] * number)
+        z, context, state = self._inputs(previous, memory)
+        d, state = self.decoder(z, state, **context)
         logits = self.head(d).masked_fill(~memory.allowed[:, None], -torch.inf)  # (B, M, S + 1)
-        form = (read, state)
+        form = (context["memory"], state)
         return logits, replace(memory, state=_leaves(form), form=form)
 
 

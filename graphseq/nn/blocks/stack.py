@@ -268,7 +268,9 @@ class BlockStack(Recorded, CausalLayer):
         y = self.norm(hidden[-1])
         return y if inside is None else y.masked_fill(~inside, 0), after
 
-    def hidden_states(self, x: Tensor, lengths: Tensor | None = None, prefix: Tensor | None = None) -> list[Tensor]:
+    def hidden_states(
+        self, x: Tensor, lengths: Tensor | None = None, prefix: Tensor | None = None, **context: Any
+    ) -> list[Tensor]:
         """Return the input of the first block and the output of each block, without the last norm, each (B, T, D).
 
         Args:
@@ -276,8 +278,9 @@ class BlockStack(Recorded, CausalLayer):
             lengths: number of steps of each sequence, int64 (B,); None if all have T.
             prefix: number of leading steps that every step attends to, int64 (B,), for blocks that take it; None for
                 none.
+            **context: further arguments of the blocks, each a list with one entry for each block.
         """
-        return self._run(x, None, lengths, prefix, {})[0]
+        return self._run(x, None, lengths, prefix, context)[0]
 
     def _run(
         self,

@@ -91,6 +91,20 @@ def test_hidden_states():
     assert [tuple(h.shape) for h in classifier.hidden_states(ids)] == [(2, 4, DIM)] * 3
 
 
+@pytest.mark.parametrize("end_token", [True, False])
+def test_hidden_states_of_an_encoder_and_of_a_decoder(end_token):
+    model = writer(end_token)
+    x, lengths, y = torch.randint(9, (2, 4)), torch.tensor([4, 2]), torch.tensor([[0, 3, 1, 4], [2, 2, -100, -100]])
+    hidden = model.hidden_states(x, lengths)
+    assert [tuple(h.shape) for h in hidden] == [(2, 4, DIM)] * 3
+    torch.testing.assert_close(hidden[0][0], model.input(x)[0])
+    torch.testing.assert_close(model.encoder.norm(hidden[-1])[1, :2], model.encode(x, lengths).keys[1, :2])
+    written = model.decoder_states(x, lengths, y)
+    assert [tuple(h.shape) for h in written] == [(2, 4 + end_token, DIM)] * 3
+    logits = model.head(model.decoder.norm(written[-1]))
+    torch.testing.assert_close(logits[..., 1:], model(x, lengths, y)[..., 1:])
+
+
 def test_gradients_fall_with_depth_and_less_so_where_the_first_blocks_are_post_norm():
     """At the start, before training; the record of effect.mixln has them after it."""
     ids, norms = torch.randint(17, (8, 16)), {}
