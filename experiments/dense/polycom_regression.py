@@ -1,16 +1,20 @@
 """Polynomial activations on a smooth function of three variables, against ReLU, a single square and GELU."""
 
 import math
+import tempfile
+from functools import partial
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
-from graphseq.bench import Above, Effect, Row, Rule, Scale, Seeds, all_of, any_of
+from graphseq.bench import Above, Effect, Row, Rule, Scale, Seeds, all_of, any_of, bare_trainer
 from graphseq.core import make
+from graphseq.data import StoreDataModule, TensorStore
 from graphseq.models import MLP
 from graphseq.nn import PolyNorm, PolyReLU, SquaredReLU
+from graphseq.tasks import Regression
 
 PROTOCOL = """\
 Task: sin(3 a) b^2 + c^3 on the cube [-1, 1]^3, without noise: 1,000 points to train on, 1,000 to validate and 4,000 to
@@ -25,8 +29,9 @@ Arms: the activation: *ReLU*; *GELU*; *ReLU²*, the control that tells a polynom
 
 Seen before this rule was written, by the same steps with the learning rate 0.003: with one hidden layer PolyReLU has
 2.0 and PolyNorm 2.6 times the median error of ReLU (5 seeds), with two hidden layers 0.47 and 0.52 (3 seeds); and 50
-steps of each arm from seed 1480, to try the code. The rule asks for half of ReLU's error at both depths, since "two
-layers" can mean either.
+steps of each arm from seed 1480, to try the code. All of it was run once by a training loop of its own, with these
+seeds and this rule, before it was made to train the task of the library; (A) and (B) held. The rule asks for half
+of ReLU's error at both depths, since "two layers" can mean either.
 
 Conditions, paired by seed: with two hidden layers, ReLU less (A) PolyReLU and (B) PolyNorm lies above 0.301; with one
 hidden layer, ReLU less (C) PolyReLU and (D) PolyNorm does. With two hidden layers, (E) GELU less PolyNorm, (F) ReLU²
@@ -54,33 +59,36 @@ def target(x: Tensor) -> Tensor:
     return ((3 * a).sin() * b.square() + c**3)[:, None]
 
 
-def train(network: nn.Module, rate: float, steps: int, points: list[Tensor]) -> tuple[float, float, int]:
-    """Return the lowest validation error of a training, the test error of that state, and its step."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
-    values = [target(x) for x in points]
-    best = (math.inf, math.inf, 0)
-    for step in range(1, steps + 1):
-        optimizer.zero_grad()
-        functional.mse_loss(network(points[0]), values[0]).backward()
-        optimizer.step()
-        if step % EVERY == 0:
-            with torch.no_grad():
-                errors = [float(functional.mse_loss(network(x), y)) for x, y in zip(points, values, strict=True)]
-            best = min(best, (errors[1], errors[2], step))
-    return best
+class Cube(StoreDataModule):
+    """Points of the cube and the values of the function there; batches have all points of a split."""
+
+    def read(self) -> tuple[TensorStore, dict[str, Tensor]]:
+        """Return points, values and splits."""
+        x = 2 * torch.rand(TRAIN + VALIDATION + TEST, 3, generator=Generator().manual_seed(self.seed)) - 1
+        parts = torch.arange(len(x)).split([TRAIN, VALIDATION, TEST])
+        return TensorStore(x, target(x)), dict(zip(("train", "val", "test"), parts, strict=True))
+
+
+def train(arm: str, layers: int, rate: float, seed: int, scale: Scale) -> tuple[float, float, float]:
+    """Return the lowest validation error of a training, the test error of that state, and the learning rate."""
+    torch.manual_seed(seed)
+    network = MLP(3, 1, WIDTH, layers + 1, activation=make(ACTIVATIONS[arm]))
+    task = Regression(network, 1, optimizer=partial(torch.optim.Adam, lr=rate))
+    data = Cube(TRAIN, eval_batch_size=TEST, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        best = ModelCheckpoint(folder, monitor="val/loss", save_weights_only=True)
+        options = {"max_epochs": STEPS[scale], "check_val_every_n_epoch": EVERY, "num_sanity_val_steps": 0}
+        with bare_trainer(**options, enable_checkpointing=True, callbacks=[best], accelerator="cpu") as trainer:
+            trainer.fit(task, data)
+            tested = trainer.test(task, data, best.best_model_path, verbose=False, weights_only=True)[0]
+    return float(best.best_model_score), tested["test/loss"], rate
 
 
 def run(cell: Row, scale: Scale, effect: Effect) -> Row:
     """Train an arm with each learning rate, and test the state with the lowest validation error."""
-    generator = Generator().manual_seed(cell["seed"])
-    points = [2 * torch.rand(count, 3, generator=generator) - 1 for count in (TRAIN, VALIDATION, TEST)]
-    found: list[tuple[float, float, int, float]] = []
-    for rate in RATES:
-        torch.manual_seed(cell["seed"])
-        network = MLP(3, 1, WIDTH, cell["hidden layers"] + 1, activation=make(ACTIVATIONS[cell["arm"]]))
-        found.append((*train(network, rate, STEPS[scale], points), rate))
-    validation, test, step, rate = min(found)
-    return {"val/mse": validation, "test/mse": test, "step": step, "rate": rate, "error": math.log10(test)}
+    found = [train(cell["arm"], cell["hidden layers"], rate, cell["seed"], scale) for rate in RATES]
+    validation, test, rate = min(found)
+    return {"val/mse": validation, "test/mse": test, "rate": rate, "error": math.log10(test)}
 
 
 ARMS: dict[str, dict[str, Any]] = {name: {"activation": name} for name in ACTIVATIONS}
